@@ -1,0 +1,133 @@
+"""The one way to declare a piece of configuration, and the one way in."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Annotated, Any, TypeVar, dataclass_transform
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+
+C = TypeVar("C")
+
+Count = Annotated[int, Field(ge=0, strict=True)]
+PositiveInt = Annotated[int, Field(ge=1, strict=True)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+PositiveInts = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot run; the message is one sentence per mistake, for the user."""
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def config(cls: type[C]) -> type[C]:
+    """Make ``cls`` a frozen, keyword-only, slotted dataclass that refuses unknown keys.
+
+    Relations between fields are checked in ``__post_init__`` by raising ``ValueError`` with a sentence that
+    names the fields relative to the class; ``decode`` puts the dotted path of the class in front.
+    """
+    record = dataclass(frozen=True, kw_only=True, slots=True)(cls)
+    return with_config(ConfigDict(extra="forbid"))(record)
+
+
+def decode(kind: type[C], raw: Any) -> C:
+    """Build a ``kind`` from plain dicts, lists and scalars.
+
+    Raises:
+        ConfigError: one line per mistake, each opening with the dotted path.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(raw)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_sentence(kind, raw, item) for item in error.errors())) from None
+
+
+def encode(value: Any) -> dict[str, Any]:
+    """The configuration as plain data, ready for JSON; ``decode`` reads it back."""
+    return dataclasses.asdict(value)
+
+
+def fingerprint(value: Any) -> str:
+    """Sixteen hexadecimal digits that change when any field changes."""
+    text = json.dumps(encode(value), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def flatten(raw: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one dict from dotted paths to leaves."""
+    if not isinstance(raw, dict):
+        return {prefix: raw}
+    flat: dict[str, Any] = {}
+    for key, value in raw.items():
+        flat |= flatten(value, f"{prefix}.{key}" if prefix else key)
+    return flat
+
+
+def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """One line per dotted path whose value differs between two encoded configurations."""
+    before, after = flatten(old), flatten(new)
+    paths = sorted(before.keys() | after.keys())
+    return [
+        f"{path}: {before.get(path, '(absent)')} -> {after.get(path, '(absent)')}"
+        for path in paths
+        if before.get(path, "(absent)") != after.get(path, "(absent)")
+    ]
+
+
+def suggestion(word: str, known: list[str]) -> str:
+    """A hint for a misspelt word, or the list of what is known."""
+    close = get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(sorted(known))}."
+
+
+def _sentence(kind: Any, raw: Any, item: Any) -> str:
+    """One mistake, said for a person: dotted path, what was given, what was expected."""
+    path = _dotted(raw, item["loc"])
+    match item["type"]:
+        case "extra_forbidden" | "unexpected_keyword_argument":
+            parent, _, key = path.rpartition(".")
+            return f"{path}: no such key; {suggestion(key, _known_keys(kind, raw, parent))}"
+        case "missing" | "missing_argument" | "missing_keyword_only_argument":
+            return f"{path}: a value is needed and none was given."
+        case "union_tag_invalid":
+            return f"{path}.kind: {item['ctx']['tag']!r} was given; it is one of {item['ctx']['expected_tags']}."
+        case "value_error":
+            return f"{path + ': ' if path else ''}{item['ctx']['error']}"
+        case _:
+            return f"{path}: {item['msg'][0].lower() + item['msg'][1:]}, but {item['input']!r} was given."
+
+
+def _dotted(raw: Any, location: tuple[int | str, ...]) -> str:
+    """The path without the variant names that pydantic adds for tagged unions."""
+    names: list[str] = []
+    node = raw
+    for step in location:
+        if isinstance(node, dict) and step not in node and step == node.get("kind"):
+            continue
+        names.append(str(step))
+        if isinstance(node, dict):
+            node = node.get(step)
+    return ".".join(names)
+
+
+def _known_keys(kind: Any, raw: Any, parent: str) -> list[str]:
+    """The keys that the schema knows at a dotted path."""
+    schema = TypeAdapter(kind).json_schema()
+    definitions = schema.get("$defs", {})
+    node: Any = raw
+
+    def resolve(part: dict[str, Any]) -> dict[str, Any]:
+        if "discriminator" in part:
+            reference = part["discriminator"]["mapping"].get(node.get("kind"), "")
+            return definitions.get(reference.rsplit("/", 1)[-1], {})
+        return definitions[part["$ref"].rsplit("/", 1)[1]] if "$ref" in part else part
+
+    schema = resolve(schema)
+    for step in filter(None, parent.split(".")):
+        node = node.get(step, {}) if isinstance(node, dict) else {}
+        schema = resolve(schema.get("properties", {}).get(step, {}))
+    return list(schema.get("properties", {}))

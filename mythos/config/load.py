@@ -1,0 +1,74 @@
+"""The border: Hydra composes YAML and overrides, ``decode`` freezes the result, nothing else passes."""
+
+import json
+import re
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mythos.config.base import ConfigError, decode, suggestion
+from mythos.config.run import RunConfig
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+def default_config_dir() -> Path:
+    """``conf/`` of the installed package, or of the checkout that it is run from."""
+    packaged = _PACKAGE / "conf"
+    return packaged if packaged.is_dir() else _PACKAGE.parent / "conf"
+
+
+def load(overrides: list[str], config_dir: Path | None = None) -> RunConfig:
+    """Compose ``train.yaml`` with Hydra overrides and freeze it.
+
+    Raises:
+        ConfigError: one sentence per mistake, with the dotted path and what to do.
+    """
+    return decode(RunConfig, compose_raw("train", overrides, config_dir or default_config_dir()))
+
+
+def load_json(path: Path) -> RunConfig:
+    """Read a configuration back from a run's ``config.json``."""
+    return decode(RunConfig, json.loads(path.read_text()))
+
+
+def compose_raw(name: str, overrides: list[str], config_dir: Path) -> dict:
+    """What Hydra makes of ``<config_dir>/<name>.yaml`` and the overrides, as plain data."""
+    if not (config_dir / f"{name}.yaml").is_file():
+        raise ConfigError(f"--config-dir: {config_dir} holds no {name}.yaml; point it at a folder like conf/.")
+    for override in overrides:
+        if not re.match(r"~|[+]{0,2}[\w./@-]+=", override):
+            raise ConfigError(f"{override}: not understood; an override is written key=value.")
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(config_dir.resolve()), version_base="1.3"):
+            composed = compose(name, overrides=[_settable(override) for override in overrides])
+        raw = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_sentence(error, name, config_dir)) from None
+    assert isinstance(raw, dict)
+    return raw
+
+
+def _settable(override: str) -> str:
+    """Let ``a.b=c`` set keys that the YAML leaves at their default; validation finds the unknown ones."""
+    is_plain = re.match(r"[\w-]+\.", override) is not None
+    return f"++{override}" if is_plain else override
+
+
+def _sentence(error: Exception, name: str, config_dir: Path) -> str:
+    """Hydra's message as one sentence, with a suggestion where a name was misspelt."""
+    text = " ".join(str(error).split())
+    if unknown := re.search(r"Could not override '([^']+)'", text):
+        key = unknown.group(1)
+        known = [*compose_raw(name, [], config_dir), "experiment"]
+        return f"{key}: no such key; {suggestion(key, known)}"
+    if missing := re.search(r"Could not find '([^']+)'", text):
+        group, _, option = missing.group(1).rpartition("/")
+        options = [path.stem for path in (config_dir / group).glob("*.yaml")]
+        return f"{group}: no file {option}.yaml in {config_dir / group}; {suggestion(option, options)}"
+    return text

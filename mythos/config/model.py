@@ -1,0 +1,222 @@
+"""The architecture: prelude, core, coda, and what loops the core."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from mythos.config.base import Count, NonNegative, Positive, PositiveInt, config
+
+
+@config
+class GQAConfig:
+    """Grouped-query attention (Ainslie et al. 2023, arXiv 2305.13245); equal head counts give plain MHA."""
+
+    kind: Literal["gqa"] = "gqa"
+    num_heads: PositiveInt
+    num_kv_heads: PositiveInt
+    head_dim: PositiveInt | None = None
+    """Width of one head; null means dim / num_heads."""
+    qk_norm: bool = True
+    rope_base: Positive = 50_000.0
+
+    def __post_init__(self) -> None:
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"num_heads is {self.num_heads} and num_kv_heads is {self.num_kv_heads}; "
+                "every key-value head serves the same number of query heads, so the first must be a multiple."
+            )
+        if self.head_dim is not None and self.head_dim % 2:
+            raise ValueError(f"head_dim is {self.head_dim}; rotary embedding turns pairs, so make it even.")
+
+
+@config
+class MLAConfig:
+    """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434): keys and values from one small latent."""
+
+    kind: Literal["mla"] = "mla"
+    num_heads: PositiveInt
+    query_rank: PositiveInt | None = None
+    """Width of the query latent; null projects queries from the full width."""
+    kv_rank: PositiveInt
+    """Width of the latent that keys and values share, and that the decoding cache holds."""
+    nope_head_dim: PositiveInt
+    """Part of each query and key that carries no position."""
+    rope_head_dim: PositiveInt
+    """Part that is rotated; its key is shared by all heads."""
+    value_head_dim: PositiveInt
+    qk_norm: bool = True
+    """Normalise the latents, which bounds queries and keys through their projections."""
+    rope_base: Positive = 50_000.0
+
+    def __post_init__(self) -> None:
+        if self.rope_head_dim % 2:
+            raise ValueError(
+                f"rope_head_dim is {self.rope_head_dim}; rotary embedding turns pairs, so make it even."
+            )
+
+
+AttentionConfig = Annotated[GQAConfig | MLAConfig, Field(discriminator="kind")]
+
+
+@config
+class DenseConfig:
+    """A SwiGLU feed-forward layer (Shazeer 2020, arXiv 2002.05202)."""
+
+    kind: Literal["dense"] = "dense"
+    hidden_dim: PositiveInt
+
+
+@config
+class MoEConfig:
+    """Fine-grained routed experts beside shared ones (DeepSeekMoE, arXiv 2401.06066)."""
+
+    kind: Literal["moe"] = "moe"
+    num_experts: PositiveInt
+    num_active: PositiveInt
+    """Routed experts that each token visits (top-k)."""
+    hidden_dim: PositiveInt
+    """Hidden width of one expert."""
+    num_shared: Count = 1
+    """Experts that every token visits; computed as one layer of ``num_shared`` times the width."""
+    score: Literal["sigmoid", "softmax"] = "sigmoid"
+    normalize_weights: bool = True
+    """Divide the chosen experts' scores by their sum."""
+    weight_scale: Positive = 1.0
+    """Factor on the routed experts' weights after normalisation."""
+    dispatch: Literal["grouped", "naive"] = "grouped"
+    """``grouped`` sorts tokens by expert for one grouped product; ``naive`` visits expert after expert."""
+
+    def __post_init__(self) -> None:
+        if self.num_active > self.num_experts:
+            raise ValueError(
+                f"num_active is {self.num_active} but num_experts is {self.num_experts}; "
+                "a token cannot visit more experts than there are."
+            )
+        if self.dispatch == "grouped" and self.hidden_dim % 8:
+            raise ValueError(
+                f"hidden_dim is {self.hidden_dim}; grouped products need rows of 16 bytes, "
+                "so make it a multiple of 8 or set dispatch=naive."
+            )
+
+
+FeedForwardConfig = Annotated[DenseConfig | MoEConfig, Field(discriminator="kind")]
+
+Spelling = Literal["inject_then_blocks", "parallel"]
+"""``inject_then_blocks``: h' = u + R(u), u = inject(h, e).  ``parallel``: h' = u + R(norm(h + e)).
+R is the residual change of the core's blocks."""
+
+
+@config
+class DiagonalInjection:
+    """u = A h + G B e with A = exp(dt * -exp(a)), diagonal and inside (0, 1) by construction (Parcae)."""
+
+    kind: Literal["diagonal"] = "diagonal"
+    spelling: Spelling = "inject_then_blocks"
+    initial_decay: Annotated[float, Field(gt=0, lt=1)] = 0.4472135955
+    """A at the start; the default is sqrt(1/5)."""
+    discretization: Literal["euler", "zoh"] = "euler"
+    """Input gain G: ``euler`` dt, ``zoh`` (exact zero-order hold) (1 - A) / exp(a)."""
+
+
+@config
+class LinearInjection:
+    """u = W [h; e], unconstrained (Huginn's adapter); starts as a diagonal injection would."""
+
+    kind: Literal["linear"] = "linear"
+    spelling: Spelling = "inject_then_blocks"
+    initial_decay: Annotated[float, Field(gt=0, lt=1)] = 0.4472135955
+
+
+@config
+class AdditiveInjection:
+    """u = h + e: marginally stable, and at one loop from a zero state the plain stack of layers."""
+
+    kind: Literal["additive"] = "additive"
+    spelling: Spelling = "inject_then_blocks"
+
+
+InjectionConfig = Annotated[
+    DiagonalInjection | LinearInjection | AdditiveInjection, Field(discriminator="kind")
+]
+
+
+@config
+class HeadConfig:
+    """Final norm, projection to the vocabulary, cross-entropy."""
+
+    tied: bool = True
+    """Use the embedding matrix as the projection."""
+    soft_cap: Positive | None = None
+    """Squash logits to c tanh(logits / c) (Gemma 2, arXiv 2408.00118); null leaves them."""
+    chunk_tokens: PositiveInt = 4096
+    """Tokens whose logits exist at one time during training; bounds memory, changes no number."""
+
+
+@config
+class ModelConfig:
+    """A looped transformer: ``num_prelude_layers``, then ``num_core_layers`` passed T times, then the coda."""
+
+    vocab_size: PositiveInt
+    dim: PositiveInt
+    max_seq_len: PositiveInt
+    num_prelude_layers: Count
+    num_core_layers: PositiveInt
+    num_coda_layers: Count
+    attention: AttentionConfig
+    ffn: DenseConfig
+    """Feed-forward layer of prelude and coda."""
+    core_ffn: FeedForwardConfig
+    """Feed-forward layer of the core, dense or a mixture of experts."""
+    injection: InjectionConfig
+    prelude_norm: bool = True
+    """Normalise the prelude's output e; without it Parcae's 1.3B run diverged at 150,000 steps."""
+    initial_state: Literal["zero", "noise", "embedding"] = "noise"
+    """h_0 in training: zeros, noise of the embedding's standard deviation, or e. Evaluation replaces noise by zero."""
+    norm_position: Literal["pre", "sandwich"] = "pre"
+    """``sandwich`` also normalises what attention and feed-forward add (Huginn)."""
+    norm_eps: Positive = 1e-6
+    max_loops: PositiveInt = 64
+    """Rows of every per-loop table; a loop beyond uses the last row."""
+    head: HeadConfig
+    embedding_std: Positive | None = None
+    """Standard deviation of the initial embedding; null means dim ** -0.5."""
+    output_scale: NonNegative = 0.0
+    """Initial scale of the projections that write to the residual stream, relative to fan_in ** -0.5."""
+
+    def __post_init__(self) -> None:
+        if self.core_ffn.kind == "moe" and self.core_ffn.dispatch == "grouped" and self.dim % 8:
+            raise ValueError(
+                f"dim is {self.dim} with core_ffn.dispatch=grouped; grouped products need rows of 16 bytes, "
+                "so make dim a multiple of 8 or set core_ffn.dispatch=naive."
+            )
+        if self.attention.kind == "gqa" and self.attention.head_dim is None and self.dim % (2 * self.attention.num_heads):
+            raise ValueError(
+                f"dim is {self.dim} and attention.num_heads is {self.attention.num_heads}; the heads must divide "
+                "dim into equal, even parts, so change one of them or set attention.head_dim."
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head's query."""
+        match self.attention:
+            case GQAConfig(num_heads=num_heads, head_dim=head_dim):
+                return head_dim or self.dim // num_heads
+            case MLAConfig(nope_head_dim=nope_head_dim, rope_head_dim=rope_head_dim):
+                return nope_head_dim + rope_head_dim
+
+    @property
+    def is_moe(self) -> bool:
+        """Whether the core holds routed experts."""
+        return self.core_ffn.kind == "moe"
+
+    @property
+    def num_layers(self) -> int:
+        """Layers with parameters of their own, each counted once however often it loops."""
+        return self.num_prelude_layers + self.num_core_layers + self.num_coda_layers
+
+    @property
+    def initial_embedding_std(self) -> float:
+        """``embedding_std`` with its default filled in."""
+        return self.embedding_std or self.dim**-0.5
+
+

@@ -1,0 +1,84 @@
+"""The whole run: one field for each configuration group, and the checks that span groups."""
+
+from mythos.config.base import Count, PositiveInt, PositiveInts, config
+from mythos.config.cluster import ClusterConfig
+from mythos.config.data import DataConfig
+from mythos.config.depth import DepthConfig
+from mythos.config.halting import HaltingConfig
+from mythos.config.model import ModelConfig
+from mythos.config.objective import ObjectiveConfig
+from mythos.config.optim import OptimConfig
+from mythos.config.parallel import ParallelConfig
+from mythos.config.schedule import ScheduleConfig
+from mythos.config.tracking import TrackingConfig
+
+
+@config
+class ValidationConfig:
+    """How often and how deep the held-out text is looked at."""
+
+    every: PositiveInt
+    """Optimiser steps between looks; the last step is always followed by one."""
+    num_batches: PositiveInt
+    """Micro-batches in one look, the same ones every time."""
+    depths: PositiveInts
+    """Loop counts at which the loss is read, all from one forward."""
+
+
+@config
+class CheckpointConfig:
+    """How often the run is saved and how many saves are kept."""
+
+    every: PositiveInt
+    """Optimiser steps between checkpoints; the last step is always saved."""
+    keep_last: PositiveInt = 2
+
+
+@config
+class RunSettings:
+    """Name, place and length of the run."""
+
+    name: str
+    dir: str = "runs"
+    """Folder that holds the run's own folder ``<dir>/<name>``."""
+    seed: Count = 0
+    """Decides initial values, depths, noise and data order, each through a stream of its own."""
+    num_steps: PositiveInt
+    validation: ValidationConfig
+    checkpoint: CheckpointConfig
+
+
+@config
+class RunConfig:
+    """Everything that is said about a run; frozen, and written into each of its checkpoints."""
+
+    model: ModelConfig
+    depth: DepthConfig
+    halting: HaltingConfig
+    objective: ObjectiveConfig
+    data: DataConfig
+    optim: OptimConfig
+    schedule: ScheduleConfig
+    parallel: ParallelConfig
+    tracking: TrackingConfig
+    cluster: ClusterConfig
+    run: RunSettings
+    resume: str = "never"
+    """``never``, ``auto`` (the newest checkpoint that verifies, if any), or a checkpoint's directory."""
+
+    def __post_init__(self) -> None:
+        if self.data.seq_len > self.model.max_seq_len:
+            raise ValueError(
+                f"data.seq_len is {self.data.seq_len} but model.max_seq_len is {self.model.max_seq_len}; "
+                "shorten the sequences or raise the model's limit."
+            )
+        if self.schedule.num_warmup_steps > self.run.num_steps:
+            raise ValueError(
+                f"schedule.num_warmup_steps is {self.schedule.num_warmup_steps} but run.num_steps is "
+                f"{self.run.num_steps}; the warm-up must end before the run does."
+            )
+
+    @property
+    def num_micro_batches(self) -> int:
+        """Micro-batches that one device accumulates in an optimiser step."""
+        return self.data.batch_size // self.data.micro_batch_size

@@ -1,0 +1,71 @@
+"""The values that pass between rooms: NamedTuples of tensors, so that ZeRO-3's hooks can see into them.
+
+Shape suffixes, used everywhere:
+  B batch (sequences)   S sequence (tokens)   N tokens, flattened (B * S)   D model width   V vocabulary
+  H heads   G key-value heads   P head width   F feed-forward width
+  E experts   K experts per token   M rows of tokens sorted by expert (N * K)
+  T loops   L core layers   X exits evaluated
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+IGNORED = -1
+"""Target of a position that is not predicted."""
+
+
+class Batch(NamedTuple):
+    """One micro-batch of fixed windows."""
+
+    tokens_BS: Tensor
+    targets_BS: Tensor
+    """The next token, or ``IGNORED``."""
+    positions_BS: Tensor
+    """Place in the document; restarts with each one."""
+    document_ids_BS: Tensor | None
+    """Which document of the window a token belongs to; None lets every token attend to all before it."""
+    sample_ids_B: Tensor
+    """Global index of the window in the stream."""
+    num_targets: Tensor
+    """Scalar: target tokens of the whole optimiser step, over all ranks and micro-batches."""
+    num_sequences: Tensor
+    """Scalar: windows of the whole optimiser step."""
+
+
+class RouterStats(NamedTuple):
+    """What a mixture of experts saw; sums, so that micro-batches and ranks add up. ``...`` is [] or [T, L]."""
+
+    counts_E: Tensor
+    """[..., E] int64: tokens that chose each expert."""
+    z_loss: Tensor
+    """[...]: sum over tokens of the squared log-partition of the router logits."""
+    balance_loss: Tensor
+    """[...]: sum over sequences of E * sum_e f_e p_e (load times mean score); 1 per sequence when balanced."""
+    entropy: Tensor
+    """[...]: sum over tokens of the entropy of the normalised scores, in nats; carries no gradient."""
+
+
+class LoopTrace(NamedTuple):
+    """What the state did, loop by loop; carries no gradient."""
+
+    state_norm_T: Tensor
+    """Root mean square of the state after each loop."""
+    relative_change_T: Tensor
+    """|h' - h| / |h'|, averaged over tokens."""
+
+
+class ModelOutput(NamedTuple):
+    """What a forward returns."""
+
+    nll_XBS: Tensor
+    """Negative log-likelihood of the target at each exit, in nats; 0 where the target is ignored."""
+    lse_XBS: Tensor
+    """Log-partition of the output logits."""
+    exit_prob_XBS: Tensor
+    """Probability of leaving at each exit."""
+    router_stats: RouterStats | None
+    """Stacked [T, L, ...]; None when the core is dense."""
+    state_BSD: Tensor
+    """The state after the last loop."""
+    trace: LoopTrace | None
