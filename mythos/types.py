@@ -9,6 +9,7 @@ Shape suffixes, used everywhere:
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 IGNORED = -1
@@ -31,6 +32,12 @@ class Batch(NamedTuple):
     """Scalar: target tokens of the whole optimiser step, over all ranks and micro-batches."""
     num_sequences: Tensor
     """Scalar: windows of the whole optimiser step."""
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch with every tensor on ``device``."""
+    moved = {name: part.to(device) for name, part in batch._asdict().items() if part is not None}
+    return batch._replace(**moved)
 
 
 class RouterStats(NamedTuple):
@@ -68,4 +75,18 @@ class ModelOutput(NamedTuple):
     """Stacked [T, L, ...]; None when the core is dense."""
     state_BSD: Tensor
     """The state after the last loop."""
+    trace: LoopTrace | None
+
+
+class Observation(NamedTuple):
+    """What one micro-batch of training tells the callbacks; carries no gradient."""
+
+    num_loops: int
+    num_grad_loops: int
+    nll: Tensor
+    """This micro-batch's share of the step's mean negative log-likelihood: shares add up over the step."""
+    penalty: Tensor
+    """Its share of the weighted penalties."""
+    num_tokens: int
+    router_stats: RouterStats | None
     trace: LoopTrace | None

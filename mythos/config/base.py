@@ -13,9 +13,9 @@ C = TypeVar("C")
 
 Count = Annotated[int, Field(ge=0, strict=True)]
 PositiveInt = Annotated[int, Field(ge=1, strict=True)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+Fraction = Annotated[float, Field(ge=0, le=1, strict=True)]
 PositiveInts = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
 
@@ -47,8 +47,8 @@ def decode(kind: type[C], raw: Any) -> C:
 
 
 def encode(value: Any) -> dict[str, Any]:
-    """The configuration as plain data, ready for JSON; ``decode`` reads it back."""
-    return dataclasses.asdict(value)
+    """The configuration exactly as JSON would give it back; ``decode`` reads it."""
+    return json.loads(json.dumps(dataclasses.asdict(value)))
 
 
 def fingerprint(value: Any) -> str:
@@ -80,8 +80,9 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 def suggestion(word: str, known: list[str]) -> str:
     """A hint for a misspelt word, or the list of what is known."""
-    close = get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(sorted(known))}."
+    if close := get_close_matches(word, known, n=1):
+        return f"did you mean {close[0]!r}?"
+    return f"known here: {', '.join(sorted(known)) or 'nothing'}."
 
 
 def _sentence(kind: Any, raw: Any, item: Any) -> str:
@@ -91,6 +92,8 @@ def _sentence(kind: Any, raw: Any, item: Any) -> str:
         case "extra_forbidden" | "unexpected_keyword_argument":
             parent, _, key = path.rpartition(".")
             return f"{path}: no such key; {suggestion(key, _known_keys(kind, raw, parent))}"
+        case "union_tag_not_found":
+            return f"{path}.kind: a value is needed and none was given."
         case "missing" | "missing_argument" | "missing_keyword_only_argument":
             return f"{path}: a value is needed and none was given."
         case "union_tag_invalid":

@@ -9,6 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from mythos.config.base import ConfigError, decode, suggestion
 from mythos.config.run import RunConfig
@@ -33,7 +34,11 @@ def load(overrides: list[str], config_dir: Path | None = None) -> RunConfig:
 
 def load_json(path: Path) -> RunConfig:
     """Read a configuration back from a run's ``config.json``."""
-    return decode(RunConfig, json.loads(path.read_text()))
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ConfigError(f"{path}: missing or damaged; name a run's directory.") from None
+    return decode(RunConfig, raw)
 
 
 def compose_raw(name: str, overrides: list[str], config_dir: Path) -> dict:
@@ -48,7 +53,7 @@ def compose_raw(name: str, overrides: list[str], config_dir: Path) -> dict:
         with initialize_config_dir(str(config_dir.resolve()), version_base="1.3"):
             composed = compose(name, overrides=[_settable(override) for override in overrides])
         raw = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise ConfigError(_sentence(error, name, config_dir)) from None
     assert isinstance(raw, dict)
     return raw

@@ -50,9 +50,7 @@ class MLAConfig:
 
     def __post_init__(self) -> None:
         if self.rope_head_dim % 2:
-            raise ValueError(
-                f"rope_head_dim is {self.rope_head_dim}; rotary embedding turns pairs, so make it even."
-            )
+            raise ValueError(f"rope_head_dim is {self.rope_head_dim}; rotary embedding turns pairs, so make it even.")
 
 
 AttentionConfig = Annotated[GQAConfig | MLAConfig, Field(discriminator="kind")]
@@ -135,9 +133,7 @@ class AdditiveInjection:
     spelling: Spelling = "inject_then_blocks"
 
 
-InjectionConfig = Annotated[
-    DiagonalInjection | LinearInjection | AdditiveInjection, Field(discriminator="kind")
-]
+InjectionConfig = Annotated[DiagonalInjection | LinearInjection | AdditiveInjection, Field(discriminator="kind")]
 
 
 @config
@@ -178,8 +174,8 @@ class ModelConfig:
     max_loops: PositiveInt = 64
     """Rows of every per-loop table; a loop beyond uses the last row."""
     head: HeadConfig
-    embedding_std: Positive | None = None
-    """Standard deviation of the initial embedding; null means dim ** -0.5."""
+    embedding_std: Positive = 0.02
+    """Standard deviation of the initial embedding, and of the noise in h_0."""
     output_scale: NonNegative = 0.0
     """Initial scale of the projections that write to the residual stream, relative to fan_in ** -0.5."""
 
@@ -189,9 +185,10 @@ class ModelConfig:
                 f"dim is {self.dim} with core_ffn.dispatch=grouped; grouped products need rows of 16 bytes, "
                 "so make dim a multiple of 8 or set core_ffn.dispatch=naive."
             )
-        if self.attention.kind == "gqa" and self.attention.head_dim is None and self.dim % (2 * self.attention.num_heads):
+        attention = self.attention
+        if attention.kind == "gqa" and attention.head_dim is None and self.dim % (2 * attention.num_heads):
             raise ValueError(
-                f"dim is {self.dim} and attention.num_heads is {self.attention.num_heads}; the heads must divide "
+                f"dim is {self.dim} and attention.num_heads is {attention.num_heads}; the heads must divide "
                 "dim into equal, even parts, so change one of them or set attention.head_dim."
             )
 
@@ -213,10 +210,3 @@ class ModelConfig:
     def num_layers(self) -> int:
         """Layers with parameters of their own, each counted once however often it loops."""
         return self.num_prelude_layers + self.num_core_layers + self.num_coda_layers
-
-    @property
-    def initial_embedding_std(self) -> float:
-        """``embedding_std`` with its default filled in."""
-        return self.embedding_std or self.dim**-0.5
-
-

@@ -1,0 +1,1 @@
+"""Where text comes from, and which part of it is held out."""

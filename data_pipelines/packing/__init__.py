@@ -1,0 +1,1 @@
+"""Text and a tokenizer in, verified shards out."""

@@ -1,0 +1,1 @@
+"""Byte-level BPE, trained on the training part of a corpus."""

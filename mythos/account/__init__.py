@@ -1,0 +1,1 @@
+"""Parameters, FLOPs and memory of a run, from its configuration alone. This package never imports torch."""

@@ -1,0 +1,66 @@
+"""FLOPs of one token: a multiply-add counts two; norms, rotary embedding, softmax and lookups count nothing.
+
+A forward runs prelude, coda and head once and the core T times. Training adds the backward, twice the
+forward, for everything but the T - k passes that keep no gradient; recomputation is never counted. All
+figures are linear in T and k, so that a policy's means give the mean cost.
+"""
+
+from dataclasses import dataclass
+
+from mythos.account.parameters import block_shapes, injection_shapes, num_matrix_elements
+from mythos.config.model import FeedForwardConfig, MLAConfig, ModelConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Flops:
+    """FLOPs of one token by what they are spent on."""
+
+    matrices: float
+    """Products with parameters: projections, experts, router, injection, head."""
+    attention: float
+    """Scores and weighted values, of which a causal mask leaves half the sequence on average."""
+
+    @property
+    def total(self) -> float:
+        """All FLOPs."""
+        return self.matrices + self.attention
+
+    def __add__(self, other: "Flops") -> "Flops":
+        return Flops(matrices=self.matrices + other.matrices, attention=self.attention + other.attention)
+
+    def __mul__(self, factor: float) -> "Flops":
+        return Flops(matrices=self.matrices * factor, attention=self.attention * factor)
+
+
+def forward_flops(model: ModelConfig, seq_len: int, num_loops: float) -> Flops:
+    """FLOPs of one token's forward with ``num_loops`` passes, in sequences of ``seq_len`` tokens."""
+    return outer_flops(model, seq_len) + pass_flops(model, seq_len) * num_loops
+
+
+def training_flops(model: ModelConfig, seq_len: int, num_loops: float, num_grad_loops: float) -> Flops:
+    """FLOPs of one token's forward and backward; ``num_grad_loops`` of the passes keep gradients."""
+    num_forwards = num_loops + 2 * num_grad_loops
+    return outer_flops(model, seq_len) * 3 + pass_flops(model, seq_len) * num_forwards
+
+
+def outer_flops(model: ModelConfig, seq_len: int) -> Flops:
+    """Forward FLOPs of what runs once: prelude, coda and head."""
+    num_blocks = model.num_prelude_layers + model.num_coda_layers
+    head = Flops(matrices=2 * model.vocab_size * model.dim, attention=0)
+    return _block_flops(model, model.ffn, seq_len) * num_blocks + head
+
+
+def pass_flops(model: ModelConfig, seq_len: int) -> Flops:
+    """Forward FLOPs of one pass over the core, its injection included."""
+    injection = Flops(matrices=2 * num_matrix_elements(injection_shapes(model)), attention=0)
+    return _block_flops(model, model.core_ffn, seq_len) * model.num_core_layers + injection
+
+
+def _block_flops(model: ModelConfig, ffn: FeedForwardConfig, seq_len: int) -> Flops:
+    attention = model.attention
+    value_head_dim = attention.value_head_dim if isinstance(attention, MLAConfig) else model.head_dim
+    mean_keys = seq_len / 2
+    return Flops(
+        matrices=2 * num_matrix_elements(block_shapes(model, ffn, active=True)),
+        attention=2 * mean_keys * attention.num_heads * (model.head_dim + value_head_dim),
+    )

@@ -1,0 +1,153 @@
+"""Parameters of a model: the shape of every tensor in a part, and how many elements they hold."""
+
+import math
+from dataclasses import astuple, dataclass
+
+from mythos.config.model import DenseConfig, FeedForwardConfig, GQAConfig, MLAConfig, ModelConfig, MoEConfig
+
+Shapes = dict[str, tuple[int, ...]]
+"""Parameter name, relative to the part that holds it, to shape."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ParameterCounts:
+    """Number of parameters by part; norms count in the part that holds them."""
+
+    embedding: int
+    prelude: int
+    """Blocks and the norm of their output."""
+    core: int
+    """Blocks, and the norm that the parallel spelling adds."""
+    injection: int
+    coda: int
+    head: int
+    """The final norm, and the projection unless it is the embedding."""
+
+    @property
+    def total(self) -> int:
+        """All parts together; a tied matrix counts once."""
+        return sum(astuple(self))
+
+
+def count_parameters(model: ModelConfig, *, active: bool = False) -> ParameterCounts:
+    """Count the parameters, each once however often it loops.
+
+    With ``active``, the routed experts that one token visits in one pass stand for all of them.
+    """
+    dense_block = num_elements(block_shapes(model, model.ffn))
+    core_block = num_elements(block_shapes(model, model.core_ffn, active=active))
+    is_parallel = model.injection.spelling == "parallel"
+    return ParameterCounts(
+        embedding=model.vocab_size * model.dim,
+        prelude=model.num_prelude_layers * dense_block + (model.dim if model.prelude_norm else 0),
+        core=model.num_core_layers * core_block + (model.dim if is_parallel else 0),
+        injection=num_elements(injection_shapes(model)),
+        coda=model.num_coda_layers * dense_block,
+        head=num_elements(head_shapes(model)),
+    )
+
+
+def num_elements(shapes: Shapes) -> int:
+    """Number of elements in all tensors together."""
+    return sum(math.prod(shape) for shape in shapes.values())
+
+
+def num_matrix_elements(shapes: Shapes) -> int:
+    """Number of elements in the matrices, stacked or not; vectors are left out."""
+    return sum(math.prod(shape) for shape in shapes.values() if len(shape) > 1)
+
+
+def block_shapes(model: ModelConfig, ffn: FeedForwardConfig, *, active: bool = False) -> Shapes:
+    """Shapes in one block around ``ffn``; with ``active``, of the experts that one token visits."""
+    norms = ["attention_norm", "ffn_norm"]
+    if model.norm_position == "sandwich":
+        norms += ["attention_post_norm", "ffn_post_norm"]
+    shapes: Shapes = {f"{norm}.weight": (model.dim,) for norm in norms}
+    return shapes | attention_shapes(model) | ffn_shapes(model.dim, ffn, active=active)
+
+
+def attention_shapes(model: ModelConfig) -> Shapes:
+    """Shapes in one attention layer."""
+    match model.attention:
+        case GQAConfig() as attention:
+            return _gqa_shapes(model.dim, model.head_dim, attention)
+        case MLAConfig() as attention:
+            return _mla_shapes(model.dim, model.head_dim, attention)
+
+
+def ffn_shapes(dim: int, ffn: FeedForwardConfig, *, active: bool = False) -> Shapes:
+    """Shapes in one feed-forward layer; with ``active``, of the experts that one token visits."""
+    match ffn:
+        case DenseConfig(hidden_dim=hidden_dim):
+            return _swiglu_shapes(dim, hidden_dim)
+        case MoEConfig(num_experts=num_experts, num_active=num_active, hidden_dim=hidden_dim):
+            stack = num_active if active else num_experts
+            shapes: Shapes = {
+                "router.gate.weight": (num_experts, dim),
+                "experts.w1": (stack, hidden_dim, dim),
+                "experts.w2": (stack, dim, hidden_dim),
+                "experts.w3": (stack, hidden_dim, dim),
+            }
+            shared = _swiglu_shapes(dim, ffn.num_shared * hidden_dim) if ffn.num_shared else {}
+            return shapes | {f"shared_experts.{name}": shape for name, shape in shared.items()}
+
+
+def injection_shapes(model: ModelConfig) -> Shapes:
+    """Shapes in the injection."""
+    match model.injection.kind:
+        case "diagonal":
+            return {
+                "log_rate": (model.dim,),
+                "dt_bias": (model.dim,),
+                "input_matrix": (model.dim, model.dim),
+            }
+        case "linear":
+            return {"matrix": (model.dim, 2 * model.dim)}
+        case "additive":
+            return {}
+
+
+def head_shapes(model: ModelConfig) -> Shapes:
+    """Shapes in the head; a tied projection belongs to the embedding."""
+    norm: Shapes = {"norm.weight": (model.dim,)}
+    return norm if model.head.tied else norm | {"projection.weight": (model.vocab_size, model.dim)}
+
+
+def _gqa_shapes(dim: int, head_dim: int, attention: GQAConfig) -> Shapes:
+    query_dim, key_dim = attention.num_heads * head_dim, attention.num_kv_heads * head_dim
+    shapes: Shapes = {
+        "q_proj.weight": (query_dim, dim),
+        "k_proj.weight": (key_dim, dim),
+        "v_proj.weight": (key_dim, dim),
+        "o_proj.weight": (dim, query_dim),
+    }
+    if attention.qk_norm:
+        shapes |= {"q_norm.weight": (head_dim,), "k_norm.weight": (head_dim,)}
+    return shapes
+
+
+def _mla_shapes(dim: int, head_dim: int, attention: MLAConfig) -> Shapes:
+    num_heads, query_rank, kv_rank = attention.num_heads, attention.query_rank, attention.kv_rank
+    shapes: Shapes = {
+        "kv_down.weight": (kv_rank, dim),
+        "k_rope.weight": (attention.rope_head_dim, dim),
+        "kv_up.weight": (num_heads * (attention.nope_head_dim + attention.value_head_dim), kv_rank),
+        "o_proj.weight": (dim, num_heads * attention.value_head_dim),
+    }
+    if query_rank is None:
+        shapes["q_proj.weight"] = (num_heads * head_dim, dim)
+    else:
+        shapes |= {"q_down.weight": (query_rank, dim), "q_up.weight": (num_heads * head_dim, query_rank)}
+    if attention.qk_norm:
+        shapes["kv_latent_norm.weight"] = (kv_rank,)
+        if query_rank is not None:
+            shapes["q_latent_norm.weight"] = (query_rank,)
+    return shapes
+
+
+def _swiglu_shapes(dim: int, hidden_dim: int) -> Shapes:
+    return {
+        "w1.weight": (hidden_dim, dim),
+        "w2.weight": (dim, hidden_dim),
+        "w3.weight": (hidden_dim, dim),
+    }

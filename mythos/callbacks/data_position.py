@@ -1,0 +1,19 @@
+"""Where in the stream the run stands."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+
+from mythos.callbacks.base import StepCallback
+from mythos.data.datamodule import TokenDataModule
+
+
+class DataPosition(StepCallback):
+    """Tells the data module how many samples have been trained on; read-ahead does not count."""
+
+    def __init__(self, data: TokenDataModule, batch_size: int) -> None:
+        self.data = data
+        self.batch_size = batch_size
+
+    def on_step_end(self, trainer: pl.Trainer, module: Any, step: int) -> None:
+        self.data.set_position(self.data.next_sample + self.batch_size)

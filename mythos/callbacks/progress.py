@@ -1,0 +1,72 @@
+"""How far, how fast, how deep: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+from tqdm import tqdm
+
+from mythos.callbacks.base import StepCallback
+from mythos.callbacks.run_record import RunRecord
+from mythos.callbacks.validation import Validation
+from mythos.config import records
+
+
+class Progress(StepCallback):
+    """Shows loss, tokens/s, mean depth and the time left."""
+
+    def __init__(self, record: RunRecord, validation: Validation, num_steps: int) -> None:
+        self.record = record
+        self.validation = validation
+        self.num_steps = num_steps
+        self.bar: tqdm | None = None
+        self.shown: dict[str, float] = {}
+        self.first_step = 0
+        self.start_time = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.first_step, self.start_time = trainer.global_step, time.monotonic()
+        if sys.stderr.isatty():
+            layout = "{desc} {percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+            self.bar = tqdm(
+                total=self.num_steps,
+                initial=self.first_step,
+                desc="training",
+                bar_format=layout,
+                dynamic_ncols=True,
+            )
+
+    def on_step_end(self, trainer: pl.Trainer, module: Any, step: int) -> None:
+        is_new, self.shown = self.record.latest is not self.shown, self.record.latest
+        if self.bar is not None:
+            self.bar.update(step - self.bar.n)
+            if is_new:
+                self.bar.set_postfix_str(self._facts(), refresh=False)
+        elif is_new:
+            pace = (time.monotonic() - self.start_time) / (step - self.first_step)
+            left = tqdm.format_interval(pace * (self.num_steps - step))
+            print(f"step {step}/{self.num_steps}  {self._facts()}, {left} left", file=sys.stderr, flush=True)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._close()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._close()
+
+    def _facts(self) -> str:
+        latest = self.record.latest
+        facts = [
+            f"loss {latest[records.TRAIN_LOSS]:.3f}",
+            f"{latest[records.TOKENS_PER_SECOND]:,.0f} tokens/s",
+            f"mean depth {latest[records.MEAN_LOOPS]:.1f}",
+        ]
+        if self.validation.latest:
+            depth = max(self.validation.latest)
+            facts.insert(1, f"held-out {self.validation.latest[depth]:.3f}")
+        return ", ".join(facts)
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None

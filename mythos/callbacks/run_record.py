@@ -1,0 +1,111 @@
+"""The numbers of a run, gathered on the device and fetched only when they are written."""
+
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+
+from mythos.callbacks.base import StepCallback
+from mythos.config import records
+from mythos.config.tracking import TrackingConfig
+from mythos.data.datamodule import TokenDataModule
+from mythos.moe.balance import load_violation
+from mythos.types import LoopTrace, Observation
+
+
+class RunRecord(StepCallback):
+    """Writes a training record every ``log_every`` steps, and the loop trace every ``trace_every``.
+
+    ``latest`` holds the last training record, for those who show it.
+    """
+
+    def __init__(self, config: TrackingConfig, data: TokenDataModule, seq_len: int, num_steps: int) -> None:
+        self.config = config
+        self.data = data
+        self.seq_len = seq_len
+        self.num_steps = num_steps
+        self.latest: dict[str, float] = {}
+        self.loops_run = 0
+        self.steps_run = 0
+        self.grad_norm: Tensor | None = None
+        self.shares: list[Observation] = []
+        self.window_tokens = 0
+        self.window_start = 0.0
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self.window_tokens == 0:  # validation and saving after the last record stay out of the speed
+            self.window_start = time.perf_counter()
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        if self._is_due(trainer.global_step + 1):
+            gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+            self.grad_norm = get_total_norm(gradients)
+
+    def on_micro_batch(self, observation: Observation) -> None:
+        self.shares.append(observation)
+        self.window_tokens += observation.num_tokens
+
+    def on_step_end(self, trainer: pl.Trainer, module: Any, step: int) -> None:
+        self.steps_run += 1
+        self.loops_run += self.shares[-1].num_loops
+        if self._is_due(step):
+            self.latest = self._training_record(trainer)
+            self.write(trainer, self.latest, step)
+        if self.shares[-1].trace is not None:
+            self.write(trainer, _trace_record(self.shares[-1].trace), step)
+        self.shares = []
+
+    def write(self, trainer: pl.Trainer, record: dict[str, float], step: int) -> None:
+        """Hand one record to every tracker."""
+        record = {"tokens": float(self.data.next_sample * self.seq_len), **record}
+        for logger in trainer.loggers:
+            logger.log_metrics(record, step)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"loops_run": self.loops_run, "steps_run": self.steps_run}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.loops_run, self.steps_run = state_dict["loops_run"], state_dict["steps_run"]
+
+    def _is_due(self, step: int) -> bool:
+        return step % self.config.log_every == 0 or step in (1, self.num_steps)
+
+    def _training_record(self, trainer: pl.Trainer) -> dict[str, float]:
+        last = self.shares[-1]
+        assert self.grad_norm is not None
+        record = {
+            records.TRAIN_LOSS: _total(share.nll for share in self.shares),
+            records.TRAIN_PENALTY: _total(share.penalty for share in self.shares),
+            records.GRAD_NORM: self.grad_norm.item(),
+            records.LEARNING_RATE: trainer.optimizers[0].param_groups[0]["lr"],
+            records.NUM_LOOPS: last.num_loops,
+            records.NUM_GRAD_LOOPS: last.num_grad_loops,
+            records.MEAN_LOOPS: self.loops_run / self.steps_run,
+        }
+        record[records.TOKENS_PER_SECOND] = self.window_tokens / (time.perf_counter() - self.window_start)
+        if last.router_stats is not None:
+            num_calls = last.num_tokens * last.router_stats.entropy.numel()
+            record[records.LOAD_VIOLATION] = load_violation(last.router_stats.counts_E).item()
+            record[records.ROUTER_ENTROPY] = last.router_stats.entropy.sum().item() / num_calls
+        self.window_tokens = 0
+        return record
+
+
+def _total(shares: Any) -> float:
+    return torch.stack(list(shares)).sum().item()
+
+
+def _trace_record(trace: LoopTrace) -> dict[str, float]:
+    record = {}
+    pairs = zip(trace.state_norm_T.tolist(), trace.relative_change_T.tolist(), strict=True)
+    for loop, (norm, change) in enumerate(pairs):
+        record[records.state_norm(loop)] = norm
+        record[records.relative_change(loop)] = change
+    return record

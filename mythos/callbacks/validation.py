@@ -1,0 +1,41 @@
+"""The held-out loss at several depths, always on the same tokens."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from mythos.callbacks.base import StepCallback
+from mythos.callbacks.run_record import RunRecord
+from mythos.config import records
+from mythos.config.run import ValidationConfig
+from mythos.data.datamodule import TokenDataModule
+from mythos.types import Batch
+
+
+class Validation(StepCallback):
+    """Reads the validation batches every so many steps and after the last one; ``latest`` maps depth to loss."""
+
+    def __init__(self, config: ValidationConfig, data: TokenDataModule, record: RunRecord, num_steps: int) -> None:
+        self.config = config
+        self.depths = tuple(sorted(set(config.depths)))
+        self.data = data
+        self.record = record
+        self.num_steps = num_steps
+        self.latest: dict[int, float] = {}
+
+    def on_step_end(self, trainer: pl.Trainer, module: Any, step: int) -> None:
+        if step % self.config.every and step != self.num_steps:
+            return
+        total_X = torch.zeros(len(self.depths), dtype=torch.float64, device=module.device)
+        num_targets = torch.zeros((), dtype=torch.float64, device=module.device)
+        module.eval()
+        for host_batch in self.data.val_dataloader():
+            batch: Batch = module.transfer_batch_to_device(host_batch, module.device, 0)
+            with trainer.precision_plugin.forward_context():
+                total_X += module.losses_by_depth(batch, self.depths)
+            num_targets += batch.num_targets
+        module.train()
+        losses = (total_X / num_targets).tolist()
+        self.latest = dict(zip(self.depths, losses, strict=True))
+        self.record.write(trainer, {records.validation_loss(d): loss for d, loss in self.latest.items()}, step)

@@ -1,0 +1,1 @@
+"""Files only: manifest, atomic directories, verification, retention."""

@@ -1,0 +1,47 @@
+"""The checkpoints of a run: ``checkpoints/step-*``, complete or absent."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from mythos.checkpoint.manifest import Manifest, digests, verify
+from mythos.config.base import ConfigError
+from mythos.files import remove, replacing
+
+STATE_FILE: Final = "state.ckpt"
+"""Model, optimiser, schedule, callbacks and data position."""
+
+
+def save(directory: Path, manifest: Manifest, write: Callable[[Path], None], keep_last: int) -> Path:
+    """Write a checkpoint under a temporary name, rename it, then drop the oldest ones.
+
+    Args:
+        directory: the run's ``checkpoints`` folder.
+        manifest: complete but for ``files``.
+        write: fills an empty directory with the state.
+    """
+    path = directory / f"step-{manifest.step:08d}"
+    remove(path)
+    with replacing(path) as temporary:
+        temporary.mkdir()
+        write(temporary)
+        replace(manifest, files=digests(temporary)).write(temporary)
+    for old in checkpoints(directory)[:-keep_last]:
+        remove(old)
+    return path
+
+
+def checkpoints(directory: Path) -> list[Path]:
+    """All checkpoints, oldest first; unfinished ones have other names."""
+    return sorted(directory.glob("step-*"))
+
+
+def newest(directory: Path, warn: Callable[[str], None]) -> tuple[Path, Manifest] | None:
+    """The newest checkpoint whose files all match its manifest; damaged ones are passed over aloud."""
+    for path in reversed(checkpoints(directory)):
+        try:
+            return path, verify(path)
+        except ConfigError as error:
+            warn(f"{error} Trying the checkpoint before it.")
+    return None

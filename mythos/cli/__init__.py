@@ -1,0 +1,1 @@
+"""Entry points; each subcommand imports what it needs when it runs."""

@@ -1,0 +1,38 @@
+"""Grouped-query attention (Ainslie et al. 2023, arXiv 2305.13245) with optional query-key normalisation."""
+
+from torch import Tensor, nn
+
+from mythos.config.model import GQAConfig
+from mythos.layers.cache import LayerCache
+from mythos.layers.mask import attend
+from mythos.layers.norm import RMSNorm
+from mythos.layers.rope import Rotation, rotate
+
+
+class GroupedQueryAttention(nn.Module):
+    """y = W_o softmax(q k^T / sqrt(P)) v, each group of query heads sharing one key-value head."""
+
+    def __init__(self, config: GQAConfig, dim: int, head_dim: int, eps: float) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.num_kv_heads = config.num_kv_heads
+        self.q_proj = nn.Linear(dim, config.num_heads * head_dim, bias=False)
+        self.k_proj = nn.Linear(dim, config.num_kv_heads * head_dim, bias=False)
+        self.v_proj = nn.Linear(dim, config.num_kv_heads * head_dim, bias=False)
+        self.o_proj = nn.Linear(config.num_heads * head_dim, dim, bias=False)
+        self.q_norm = RMSNorm(head_dim, eps) if config.qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(head_dim, eps) if config.qk_norm else nn.Identity()
+
+    def forward(
+        self, x_BSD: Tensor, rotation: Rotation, mask: Tensor | None, cache: LayerCache | None = None
+    ) -> Tensor:
+        """Attend; with a cache, ``x_BSD`` holds only the newest tokens."""
+        query_BSHP = self.q_proj(x_BSD).unflatten(-1, (self.num_heads, -1))
+        key_BSGP = self.k_proj(x_BSD).unflatten(-1, (self.num_kv_heads, -1))
+        value_BSGP = self.v_proj(x_BSD).unflatten(-1, (self.num_kv_heads, -1))
+        query_BSHP = rotate(self.q_norm(query_BSHP), rotation)
+        key_BSGP = rotate(self.k_norm(key_BSGP), rotation)
+        if cache is not None:
+            key_BSGP, value_BSGP = cache.extend(key_BSGP, value_BSGP)
+        mixed_BHSP = attend(query_BSHP.transpose(1, 2), key_BSGP.transpose(1, 2), value_BSGP.transpose(1, 2), mask)
+        return self.o_proj(mixed_BHSP.transpose(1, 2).flatten(2))

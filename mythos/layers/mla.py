@@ -1,0 +1,91 @@
+"""Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434)."""
+
+from torch import Tensor, cat, einsum, nn
+
+from mythos.config.model import MLAConfig
+from mythos.layers.cache import LayerCache
+from mythos.layers.mask import attend, newest_mask
+from mythos.layers.norm import RMSNorm
+from mythos.layers.rope import Rotation, rotate
+
+
+class LatentAttention(nn.Module):
+    """Keys and values are projections of one normed latent c = norm(W x), plus one rotated key for all heads.
+
+    Training expands the latent into keys and values. Decoding keeps only c and the rotated key, and moves the
+    expansion into query and output (the absorbed form): q_nope^T (W_k c) = (W_k^T q_nope)^T c.
+    """
+
+    def __init__(self, config: MLAConfig, dim: int, eps: float) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.nope_head_dim = config.nope_head_dim
+        self.rope_head_dim = config.rope_head_dim
+        self.value_head_dim = config.value_head_dim
+        query_dim = config.num_heads * (config.nope_head_dim + config.rope_head_dim)
+        if config.query_rank is None:
+            self.q_proj = nn.Linear(dim, query_dim, bias=False)
+        else:
+            self.q_down = nn.Linear(dim, config.query_rank, bias=False)
+            self.q_latent_norm = RMSNorm(config.query_rank, eps) if config.qk_norm else nn.Identity()
+            self.q_up = nn.Linear(config.query_rank, query_dim, bias=False)
+        self.kv_down = nn.Linear(dim, config.kv_rank, bias=False)
+        self.kv_latent_norm = RMSNorm(config.kv_rank, eps) if config.qk_norm else nn.Identity()
+        self.k_rope = nn.Linear(dim, config.rope_head_dim, bias=False)
+        self.kv_up = nn.Linear(
+            config.kv_rank, config.num_heads * (config.nope_head_dim + config.value_head_dim), bias=False
+        )
+        self.o_proj = nn.Linear(config.num_heads * config.value_head_dim, dim, bias=False)
+        self.scale = (config.nope_head_dim + config.rope_head_dim) ** -0.5
+
+    def forward(
+        self, x_BSD: Tensor, rotation: Rotation, mask: Tensor | None, cache: LayerCache | None = None
+    ) -> Tensor:
+        """Attend; with a cache, ``x_BSD`` holds only the newest tokens."""
+        query_BSD = self.q_proj(x_BSD) if hasattr(self, "q_proj") else self.q_up(self._query_latent(x_BSD))
+        query_BSHP = query_BSD.unflatten(-1, (self.num_heads, -1))
+        nope_BSHP, rope_BSHP = query_BSHP.split((self.nope_head_dim, self.rope_head_dim), dim=-1)
+        rope_BSHP = rotate(rope_BSHP, rotation)
+        latent_BSR = self.kv_latent_norm(self.kv_down(x_BSD))
+        key_rope_BSP = rotate(self.k_rope(x_BSD).unsqueeze(2), rotation).squeeze(2)
+        if cache is None:
+            mixed_BSHP = self._expanded(nope_BSHP, rope_BSHP, latent_BSR, key_rope_BSP, mask)
+        else:
+            mixed_BSHP = self._absorbed(nope_BSHP, rope_BSHP, *cache.extend(latent_BSR, key_rope_BSP))
+        return self.o_proj(mixed_BSHP.flatten(2))
+
+    def _query_latent(self, x_BSD: Tensor) -> Tensor:
+        return self.q_latent_norm(self.q_down(x_BSD))
+
+    def _expanded(
+        self,
+        nope_BSHP: Tensor,
+        rope_BSHP: Tensor,
+        latent_BSR: Tensor,
+        key_rope_BSP: Tensor,
+        mask: Tensor | None,
+    ) -> Tensor:
+        """Attention over keys and values written out for every head."""
+        both_BSHP = self.kv_up(latent_BSR).unflatten(-1, (self.num_heads, -1))
+        key_BSHP, value_BSHP = both_BSHP.split((self.nope_head_dim, self.value_head_dim), dim=-1)
+        key_rope_BSHP = key_rope_BSP.unsqueeze(2).expand(-1, -1, self.num_heads, -1)
+        query_BHSP = _join(nope_BSHP, rope_BSHP).transpose(1, 2)
+        key_BHSP = _join(key_BSHP, key_rope_BSHP).transpose(1, 2)
+        return attend(query_BHSP, key_BHSP, value_BSHP.transpose(1, 2), mask, self.scale).transpose(1, 2)
+
+    def _absorbed(self, nope_BSHP: Tensor, rope_BSHP: Tensor, latent_BCR: Tensor, key_rope_BCP: Tensor) -> Tensor:
+        """Attention over the latents themselves; C runs over everything cached."""
+        up_HPR = self.kv_up.weight.unflatten(0, (self.num_heads, -1))
+        key_up_HPR, value_up_HPR = up_HPR.split((self.nope_head_dim, self.value_head_dim), dim=1)
+        query_BSHR = einsum("bshp,hpr->bshr", nope_BSHP, key_up_HPR)
+        score_BHSC = einsum("bshr,bcr->bhsc", query_BSHR, latent_BCR)
+        score_BHSC = (score_BHSC + einsum("bshp,bcp->bhsc", rope_BSHP, key_rope_BCP)) * self.scale
+        mask = newest_mask(score_BHSC.shape[2], score_BHSC.shape[3], score_BHSC.device)
+        weight_BHSC = score_BHSC.masked_fill(~mask, float("-inf")).float().softmax(-1).to(score_BHSC.dtype)
+        mixed_BSHR = einsum("bhsc,bcr->bshr", weight_BHSC, latent_BCR)
+        return einsum("bshr,hpr->bshp", mixed_BSHR, value_up_HPR)
+
+
+def _join(first: Tensor, second: Tensor) -> Tensor:
+    """Concatenate the parts of a head; under autocast they can differ in dtype."""
+    return cat((first, second.to(first.dtype)), dim=-1)

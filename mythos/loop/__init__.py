@@ -1,0 +1,1 @@
+"""What makes it loop: injection, initial state, depth policy."""

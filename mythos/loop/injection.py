@@ -1,0 +1,89 @@
+"""How the state and the prelude's output meet at the start of each pass: u = inject(h, e)."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mythos.config.model import AdditiveInjection, DiagonalInjection, InjectionConfig, LinearInjection
+
+LARGEST_DECAY = 1 - 2**-20
+"""Bound on A: the state always forgets, even where the parameters run to infinity."""
+_MIN_EXPONENT = 1.0625 * 2**-20  # a little above -log(LARGEST_DECAY), so that rounding cannot cross the bound
+_MAX_EXPONENT = 80.0  # exp(-80) is still a normal fp32 number, so A stays above zero
+_MAX_PARAMETER = 60.0  # its exponential and products with it stay finite in fp32
+
+
+class Diagonal(nn.Module):
+    """u = A h + G B e with A = exp(-dt exp(a)), elementwise, dt = softplus(b) (Parcae, arXiv 2604.12946).
+
+    A lies in (0, LARGEST_DECAY] for every value of the parameters: the exponent is clamped, and A is computed and
+    applied in fp32 outside autocast. G is dt (Euler) or (1 - A) / exp(a) (exact zero-order hold).
+    """
+
+    def __init__(self, config: DiagonalInjection, dim: int) -> None:
+        super().__init__()
+        self.log_rate = nn.Parameter(torch.empty(dim))
+        self.dt_bias = nn.Parameter(torch.empty(dim))
+        self.input_matrix = nn.Parameter(torch.empty(dim, dim))
+        self.exact_hold = config.discretization == "zoh"
+
+    def forward(self, h_BSD: Tensor, e_BSD: Tensor) -> Tensor:
+        """The injected state, in the dtype of ``h_BSD``."""
+        written_BSD = functional.linear(e_BSD, self.input_matrix)
+        with torch.autocast(h_BSD.device.type, enabled=False):
+            decay_D, gain_D = self.decay_and_gain()
+            u_BSD = decay_D * h_BSD.float() + gain_D * written_BSD.float()
+        return u_BSD.to(h_BSD.dtype)
+
+    def decay_and_gain(self) -> tuple[Tensor, Tensor]:
+        """A and G, fp32, ``[dim]`` each."""
+        rate = self.log_rate.float().clamp(max=_MAX_PARAMETER).exp()
+        dt = functional.softplus(self.dt_bias.float().clamp(max=_MAX_PARAMETER))
+        exponent = (dt * rate).clamp(_MIN_EXPONENT, _MAX_EXPONENT)
+        decay = (-exponent).exp()
+        gain = dt * (-torch.expm1(-exponent) / exponent) if self.exact_hold else dt
+        return decay, gain
+
+
+class Linear(nn.Module):
+    """u = W [h; e], with nothing to bound W (Huginn's adapter, arXiv 2502.05171)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.empty(dim, 2 * dim))
+
+    def forward(self, h_BSD: Tensor, e_BSD: Tensor) -> Tensor:
+        """The injected state, in the dtype of ``h_BSD``."""
+        both = torch.cat((h_BSD, e_BSD.to(h_BSD.dtype)), dim=-1)
+        return functional.linear(both, self.matrix).to(h_BSD.dtype)
+
+
+class Additive(nn.Module):
+    """u = h + e."""
+
+    def forward(self, h_BSD: Tensor, e_BSD: Tensor) -> Tensor:
+        """The injected state, in the dtype of ``h_BSD``."""
+        return h_BSD + e_BSD.to(h_BSD.dtype)
+
+
+def build_injection(config: InjectionConfig, dim: int) -> nn.Module:
+    """The injection that a configuration names."""
+    match config:
+        case DiagonalInjection():
+            return Diagonal(config, dim)
+        case LinearInjection():
+            return Linear(dim)
+        case AdditiveInjection():
+            return Additive()
+
+
+def initial_dt(decay: float) -> float:
+    """The step size that gives A = ``decay`` at unit rate."""
+    return -math.log(decay)
+
+
+def initial_dt_bias(decay: float) -> float:
+    """The parameter behind that step size: the inverse of softplus."""
+    return math.log(math.expm1(initial_dt(decay)))

@@ -1,0 +1,1 @@
+"""Pure functions from a model's output to named losses."""

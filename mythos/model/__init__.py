@@ -1,0 +1,1 @@
+"""The assembly: blocks, core, head, initial values, generation."""

@@ -1,0 +1,131 @@
+"""The looped transformer: embedding, prelude, core passed T times, coda, head."""
+
+import torch
+from torch import Tensor, nn
+
+from mythos.config.model import MLAConfig, ModelConfig
+from mythos.layers.cache import DecodeCache, LayerCache
+from mythos.layers.mask import document_mask
+from mythos.layers.norm import RMSNorm
+from mythos.layers.rope import Rotation, rotation_at
+from mythos.loop.state import noise
+from mythos.model.block import Block
+from mythos.model.core import Core
+from mythos.model.head import Head
+from mythos.types import Batch, ModelOutput
+
+
+class Mythos(nn.Module):
+    """e = norm(prelude(embed(tokens))); h_T = core^T(h_0, e); logits = head(coda(h_T))."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.dim)
+        self.prelude = nn.ModuleList(Block(config, config.ffn) for _ in range(config.num_prelude_layers))
+        self.prelude_norm = RMSNorm(config.dim, config.norm_eps) if config.prelude_norm else nn.Identity()
+        self.core = Core(config)
+        self.coda = nn.ModuleList(Block(config, config.ffn) for _ in range(config.num_coda_layers))
+        self.head = Head(config)
+
+    def forward(
+        self,
+        batch: Batch,
+        num_loops: int,
+        num_grad_loops: int | None = None,
+        exits: tuple[int, ...] | None = None,
+        trace: bool = False,
+        noise_seed: int | None = None,
+    ) -> ModelOutput:
+        """Loss of every target at every exit.
+
+        Args:
+            num_loops: passes T over the core.
+            num_grad_loops: k, how many of the last passes keep gradients; None for all.
+            exits: ascending 0-based passes after which coda and head are read; None for the last one.
+            trace: also return the loop trace.
+            noise_seed: seed of the initial state's noise, in training; None starts from zero.
+        """
+        exits = (num_loops - 1,) if exits is None else exits
+        assert exits == tuple(sorted(set(exits))), f"exits must ascend, got {exits}"
+        assert 0 <= exits[0] <= exits[-1] < num_loops, f"exits {exits} outside {num_loops} loops"
+        rotation = self._rotation(batch.positions_BS)
+        mask = None if batch.document_ids_BS is None else document_mask(batch.document_ids_BS)
+        e_BSD = self.encode(batch.tokens_BS, rotation, mask)
+        core = self.core(
+            self._initial_state(e_BSD, batch.sample_ids_B, noise_seed),
+            e_BSD,
+            rotation,
+            mask,
+            num_loops,
+            num_loops if num_grad_loops is None else num_grad_loops,
+            exits,
+            trace,
+        )
+        read = [self._read(state_BSD, rotation, mask, batch.targets_BS) for state_BSD in core.exit_states]
+        nll_XBS, lse_XBS = map(torch.stack, zip(*read, strict=True))
+        leaves_last = torch.zeros(len(exits), 1, 1, device=nll_XBS.device)
+        leaves_last[-1] = 1.0
+        exit_prob_XBS = leaves_last.expand_as(nll_XBS)
+        return ModelOutput(nll_XBS, lse_XBS, exit_prob_XBS, core.router_stats, core.state_BSD, core.trace)
+
+    def encode(
+        self,
+        tokens_BS: Tensor,
+        rotation: Rotation,
+        mask: Tensor | None,
+        caches: list[LayerCache] | None = None,
+    ) -> Tensor:
+        """e, the normed output of the prelude."""
+        return self.prelude_norm(_run(self.prelude, self.embedding(tokens_BS), rotation, mask, caches))
+
+    @torch.no_grad()
+    def decode(self, tokens_BS: Tensor, cache: DecodeCache) -> Tensor:
+        """Logits ``[B, S, V]`` of the next tokens, fp32; ``tokens_BS`` follow what the cache has seen."""
+        length = tokens_BS.shape[1]
+        positions_S = torch.arange(cache.length, cache.length + length, device=tokens_BS.device)
+        rotation = self._rotation(positions_S.expand_as(tokens_BS))
+        e_BSD = self.encode(tokens_BS, rotation, None, cache.prelude)
+        h_BSD = self._initial_state(e_BSD, None, None)
+        last = (cache.num_loops - 1,)
+        core = self.core(h_BSD, e_BSD, rotation, None, cache.num_loops, 0, last, caches=cache.core)
+        x_BSD = _run(self.coda, core.state_BSD, rotation, None, cache.coda)
+        return self.head.logits(x_BSD, self.embedding.weight)
+
+    def new_cache(self, num_loops: int, capacity: int) -> DecodeCache:
+        """An empty cache for decoding up to ``capacity`` tokens at ``num_loops`` passes each."""
+        counts = (len(self.prelude), len(self.core.blocks), len(self.coda))
+        return DecodeCache(*counts, num_loops=num_loops, capacity=capacity)
+
+    def _read(
+        self, state_BSD: Tensor, rotation: Rotation, mask: Tensor | None, targets_BS: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Coda and head at one exit."""
+        x_BSD = _run(self.coda, state_BSD, rotation, mask)
+        return self.head(x_BSD, self.embedding.weight, targets_BS)
+
+    def _initial_state(self, e_BSD: Tensor, sample_ids_B: Tensor | None, noise_seed: int | None) -> Tensor:
+        if self.config.initial_state == "embedding":
+            return e_BSD
+        if self.config.initial_state == "zero" or noise_seed is None or sample_ids_B is None:
+            return torch.zeros_like(e_BSD)
+        values_BSD = noise(noise_seed, sample_ids_B, *e_BSD.shape[1:])
+        return (values_BSD * self.config.embedding_std).to(e_BSD.dtype)
+
+    def _rotation(self, positions_BS: Tensor) -> Rotation:
+        attention = self.config.attention
+        width = attention.rope_head_dim if isinstance(attention, MLAConfig) else self.config.head_dim
+        return rotation_at(positions_BS, width, attention.rope_base)
+
+
+def _run(
+    blocks: nn.ModuleList,
+    x_BSD: Tensor,
+    rotation: Rotation,
+    mask: Tensor | None,
+    caches: list[LayerCache] | None = None,
+) -> Tensor:
+    """Dense blocks one after the other."""
+    for layer, block in enumerate(blocks):
+        x_BSD, _ = block(x_BSD, rotation, mask, None, None if caches is None else caches[layer])
+    return x_BSD

@@ -1,0 +1,29 @@
+"""Balance without an auxiliary loss (Wang et al. 2024, arXiv 2408.15664), one bias for each loop."""
+
+import torch
+from torch import Tensor
+
+
+def fold_loops(counts_TLE: Tensor, max_loops: int) -> Tensor:
+    """Counts by row of the per-loop tables, ``[L, max_loops, E]``; loops past the last row add to it."""
+    num_loops = counts_TLE.shape[0]
+    row_T = torch.arange(num_loops, device=counts_TLE.device).clamp(max=max_loops - 1)
+    rows_RLE = counts_TLE.new_zeros(max_loops, *counts_TLE.shape[1:])
+    return rows_RLE.index_add(0, row_T, counts_TLE).transpose(0, 1)
+
+
+def moved_bias(bias_LRE: Tensor, counts_LRE: Tensor, rate: float) -> Tensor:
+    """The bias after one optimiser step: up by ``rate`` where an expert had less than its share, down where more.
+
+    Rows of loops that no token ran keep their values; moved rows are re-centred to mean zero.
+    """
+    load = counts_LRE.double()
+    step = rate * (load.mean(-1, keepdim=True) - load).sign()
+    step = step - step.mean(-1, keepdim=True)
+    return (bias_LRE + step).to(bias_LRE.dtype)
+
+
+def load_violation(counts: Tensor) -> Tensor:
+    """Largest load over the mean load, minus one, averaged over everything but the experts (last axis)."""
+    load = counts.double()
+    return (load.amax(-1) / load.mean(-1).clamp(min=1e-9) - 1).mean()

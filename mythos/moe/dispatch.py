@@ -1,0 +1,63 @@
+"""Tokens to experts and back: a sorted, grouped path without a host sync, and the naive path it must equal."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from mythos.moe.experts import Experts
+from mythos.moe.router import Routing
+
+
+def grouped(x_ND: Tensor, routing: Routing, counts_E: Tensor, experts: Experts) -> Tensor:
+    """Sort the N * K visits by expert, run the experts on contiguous rows, return each token its weighted sum."""
+    num_tokens, num_active = routing.expert_NK.shape
+    order_M = routing.expert_NK.flatten().argsort(stable=True)
+    place_M = torch.empty_like(order_M)
+    place_M[order_M] = torch.arange(order_M.shape[0], device=order_M.device)
+    row_MD = _Scatter.apply(x_ND, order_M, place_M, num_active)
+    row_MD = experts(row_MD, counts_E.cumsum(0).to(torch.int32))
+    visit_NKD = _Reorder.apply(row_MD, place_M, order_M).view(num_tokens, num_active, -1)
+    return torch.einsum("nkd,nk->nd", visit_NKD, routing.weight_NK.to(visit_NKD.dtype))
+
+
+def naive(x_ND: Tensor, routing: Routing, counts_E: Tensor, experts: Experts) -> Tensor:
+    """Visit expert after expert with the tokens that chose it."""
+    del counts_E
+    y_ND = torch.zeros_like(x_ND)
+    for expert in range(experts.w1.shape[0]):
+        token, choice = (routing.expert_NK == expert).nonzero(as_tuple=True)
+        visit = experts.apply_one(expert, x_ND[token]) * routing.weight_NK[token, choice, None]
+        y_ND = y_ND.index_add(0, token, visit.to(y_ND.dtype))
+    return y_ND
+
+
+class _Scatter(Function):
+    """row_m = x_{order_m // K}; the gradient gathers each token's K rows, so neither way needs atomics."""
+
+    @staticmethod
+    def forward(ctx: Any, x_ND: Tensor, order_M: Tensor, place_M: Tensor, num_active: int) -> Tensor:
+        ctx.save_for_backward(place_M)
+        ctx.num_active = num_active
+        return x_ND.index_select(0, order_M // num_active)
+
+    @staticmethod
+    def backward(ctx: Any, grad_MD: Tensor) -> tuple[Tensor, None, None, None]:
+        (place_M,) = ctx.saved_tensors
+        visits_MD = grad_MD.index_select(0, place_M)
+        return visits_MD.unflatten(0, (-1, ctx.num_active)).sum(1), None, None, None
+
+
+class _Reorder(Function):
+    """y_m = row_{index_m} for a permutation; the gradient applies the inverse permutation."""
+
+    @staticmethod
+    def forward(ctx: Any, row_MD: Tensor, index_M: Tensor, inverse_M: Tensor) -> Tensor:
+        ctx.save_for_backward(inverse_M)
+        return row_MD.index_select(0, index_M)
+
+    @staticmethod
+    def backward(ctx: Any, grad_MD: Tensor) -> tuple[Tensor, None, None]:
+        (inverse_M,) = ctx.saved_tensors
+        return grad_MD.index_select(0, inverse_M), None, None

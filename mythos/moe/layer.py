@@ -1,0 +1,30 @@
+"""The mixture-of-experts layer (DeepSeekMoE, arXiv 2401.06066)."""
+
+from torch import Tensor, nn
+
+from mythos.config.model import MoEConfig
+from mythos.layers.ffn import SwiGLU
+from mythos.moe import dispatch
+from mythos.moe.experts import Experts
+from mythos.moe.router import Router
+from mythos.types import RouterStats
+
+
+class MoE(nn.Module):
+    """y = sum over chosen experts of weight_e(x) expert_e(x), plus the shared experts."""
+
+    def __init__(self, config: MoEConfig, dim: int) -> None:
+        super().__init__()
+        self.router = Router(config, dim)
+        self.experts = Experts(config.num_experts, dim, config.hidden_dim)
+        self.shared_experts = SwiGLU(dim, config.num_shared * config.hidden_dim) if config.num_shared else None
+        self.run_experts = dispatch.grouped if config.dispatch == "grouped" else dispatch.naive
+
+    def forward(self, x_BSD: Tensor, bias_E: Tensor) -> tuple[Tensor, RouterStats]:
+        """Route and mix; ``bias_E`` is this loop's selection bias."""
+        routing, stats = self.router(x_BSD, bias_E)
+        routed_ND = self.run_experts(x_BSD.flatten(0, 1), routing, stats.counts_E, self.experts)
+        y_BSD = routed_ND.view_as(x_BSD)
+        if self.shared_experts is not None:
+            y_BSD = y_BSD + self.shared_experts(x_BSD)
+        return y_BSD, stats

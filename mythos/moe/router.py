@@ -1,0 +1,69 @@
+"""Which experts a token visits, and what is worth knowing about it."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mythos.config.model import MoEConfig
+from mythos.types import RouterStats
+
+
+class Routing(NamedTuple):
+    """The choice of K experts for each of N tokens."""
+
+    weight_NK: Tensor
+    """What each chosen expert's output is multiplied by, fp32."""
+    expert_NK: Tensor
+    """Indices of the chosen experts, int64."""
+    score_NE: Tensor
+    """Scores of all experts, fp32."""
+
+
+class Router(nn.Module):
+    """A linear gate, scored in fp32 whatever the autocast dtype."""
+
+    def __init__(self, config: MoEConfig, dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.gate = nn.Linear(dim, config.num_experts, bias=False)
+
+    @property
+    def weight(self) -> Tensor:
+        """The gate's ``[E, D]`` matrix, where expert-parallel conversion looks for it."""
+        return self.gate.weight
+
+    def forward(self, x_BSD: Tensor, bias_E: Tensor) -> tuple[Routing, RouterStats]:
+        """Route every token; ``bias_E`` moves the choice of experts and never their weights."""
+        with torch.autocast(x_BSD.device.type, enabled=False):
+            logits_BSE = functional.linear(x_BSD.float(), self.gate.weight.float())
+            routing = route(logits_BSE.flatten(0, 1), bias_E, self.config)
+            return routing, observe(logits_BSE, routing)
+
+
+def route(logits_NE: Tensor, bias_E: Tensor, config: MoEConfig) -> Routing:
+    """Top-k of score + bias, weighted by the scores alone (Wang et al. 2024, arXiv 2408.15664)."""
+    score_NE = logits_NE.sigmoid() if config.score == "sigmoid" else logits_NE.softmax(-1)
+    expert_NK = (score_NE.detach() + bias_E).topk(config.num_active, dim=-1).indices
+    weight_NK = score_NE.gather(-1, expert_NK)
+    if config.normalize_weights:
+        weight_NK = weight_NK / weight_NK.sum(-1, keepdim=True).clamp(min=1e-20)
+    return Routing(weight_NK * config.weight_scale, expert_NK, score_NE)
+
+
+def observe(logits_BSE: Tensor, routing: Routing) -> RouterStats:
+    """Loads, penalties and entropy of one routing, as sums over tokens or sequences."""
+    batch, _, num_experts = logits_BSE.shape
+    chosen_BM = routing.expert_NK.view(batch, -1)
+    counts_BE = torch.zeros(batch, num_experts, dtype=torch.int64, device=chosen_BM.device)
+    counts_BE.scatter_add_(1, chosen_BM, torch.ones_like(chosen_BM))
+    share_BSE = routing.score_NE.view_as(logits_BSE)
+    share_BSE = share_BSE / share_BSE.sum(-1, keepdim=True)
+    load_BE = counts_BE * (num_experts / chosen_BM.shape[1])
+    return RouterStats(
+        counts_E=counts_BE.sum(0),
+        z_loss=logits_BSE.logsumexp(-1).square().sum(),
+        balance_loss=(load_BE * share_BSE.mean(1)).sum(),
+        entropy=torch.special.entr(share_BSE.detach()).sum(),
+    )

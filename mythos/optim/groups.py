@@ -1,0 +1,61 @@
+"""Which parameter is updated by which rule, decided by its name."""
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from torch import Tensor
+
+from mythos.config.optim import AdamWConfig, MuonAdamWConfig
+
+GroupName = Literal["hidden", "experts", "other"]
+
+GROUP_OF_PATTERN: tuple[tuple[str, GroupName], ...] = (
+    ("embedding.weight", "other"),
+    ("head.projection.weight", "other"),
+    ("*norm.weight", "other"),
+    ("core.injection.*", "other"),
+    ("*.ffn.router.gate.weight", "other"),
+    ("*.ffn.experts.w[123]", "experts"),
+    ("*.ffn.shared_experts.w[123].weight", "hidden"),
+    ("*.ffn.w[123].weight", "hidden"),
+    ("*.attention.*.weight", "hidden"),
+)
+"""Pattern of a parameter's name, and its group; the first match decides.
+
+``hidden`` holds matrices between hidden activations, ``experts`` the stacks [E, F, D] and [E, D, F] of routed
+experts, alone because expert parallelism shards them differently, ``other`` what is not a hidden matrix or
+has a scale that means something: embedding, head, norms, router gate, injection.
+"""
+
+
+def group_name(parameter_name: str) -> GroupName:
+    """The group of a parameter; a name that the table does not know is a programmer's error."""
+    for pattern, group in GROUP_OF_PATTERN:
+        if fnmatchcase(parameter_name, pattern):
+            return group
+    raise AssertionError(f"{parameter_name} matches no pattern of GROUP_OF_PATTERN; add one.")
+
+
+def parameter_groups(
+    named_parameters: Iterable[tuple[str, Tensor]], config: AdamWConfig | MuonAdamWConfig
+) -> list[dict[str, Any]]:
+    """Parameter groups for ``torch.optim``: hidden, experts, other, in that order, without the empty ones.
+
+    Each group holds params, name, algorithm (``adamw`` or ``muon``), lr and weight_decay. Within a group the
+    parameters keep the order in which they came, which is the order that an optimiser's state is saved in.
+    """
+    match config:
+        case AdamWConfig():
+            matrix_rule = {"algorithm": "adamw", "lr": config.lr, "weight_decay": config.weight_decay}
+        case MuonAdamWConfig():
+            matrix_rule = {"algorithm": "muon", "lr": config.muon_lr, "weight_decay": config.weight_decay}
+    other_rule = {"algorithm": "adamw", "lr": config.lr, "weight_decay": 0.0}
+    groups: dict[GroupName, dict[str, Any]] = {
+        "hidden": {"params": [], "name": "hidden", **matrix_rule},
+        "experts": {"params": [], "name": "experts", **matrix_rule},
+        "other": {"params": [], "name": "other", **other_rule},
+    }
+    for name, parameter in named_parameters:
+        groups[group_name(name)]["params"].append(parameter)
+    return [group for group in groups.values() if group["params"]]

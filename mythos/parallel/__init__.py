@@ -1,0 +1,1 @@
+"""How a single-device model meets its devices."""

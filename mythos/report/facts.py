@@ -1,0 +1,80 @@
+"""The page's header: what was trained, how far, and how well, in words."""
+
+from datetime import UTC, datetime
+
+from mythos.config import records
+from mythos.config.depth import FixedDepth
+from mythos.config.model import DenseConfig
+from mythos.config.run import RunConfig
+from mythos.report.read import Run, Series, by_index, mean_depth
+from mythos.report.reduce import smoothed
+
+
+def model_in_words(config: RunConfig) -> str:
+    """The shape of the model and the depth it trains at, in one line."""
+    model, depth = config.model, config.depth
+    match model.core_ffn:
+        case DenseConfig():
+            experts = "dense core"
+        case moe:
+            experts = f"{moe.num_experts} experts, {moe.num_active} active + {moe.num_shared} shared"
+    loops = f"T = {depth.mean:g}" if isinstance(depth, FixedDepth) else f"mean T = {depth.mean:g}"
+    return " · ".join(
+        (
+            f"{model.num_prelude_layers} + {model.num_core_layers} × T + {model.num_coda_layers} layers",
+            f"{depth.kind.capitalize()} depth, {loops}",
+            f"width {model.dim:,}",
+            experts,
+            model.attention.kind.upper(),
+            f"vocabulary {model.vocab_size:,}",
+        )
+    )
+
+
+def facts(run: Run) -> list[tuple[str, str]]:
+    """Label and value of each fact that the records hold."""
+    clock, tokens = run.series["time"], run.series["tokens"]
+    found = [
+        (f"Steps of {run.config.run.num_steps:,}", f"{clock.steps[-1]:,}"),
+        ("Tokens", quantity(tokens.values[-1])),
+        ("Wall time", duration(clock.values[-1] - clock.values[0])),
+    ]
+    if train := run.series.get(records.TRAIN_LOSS):
+        found.append(("Training loss, smoothed", f"{smoothed(train).values[-1]:.3f} nats"))
+    depths = by_index(run.series, records.validation_loss)
+    if (depth := mean_depth(run)) is not None:
+        found.append((f"Validation loss, T = {depth}", f"{_last(depths[depth]):.3f} nats"))
+        if depth > (shallowest := min(depths)):
+            gain = _last(depths[shallowest]) - _last(depths[depth])
+            found.append((f"Gained from T = {shallowest} to {depth}", f"{gain:.3f} nats"))
+    return found
+
+
+def last_record(run: Run) -> str:
+    """When the run last wrote something, in UTC."""
+    return f"{datetime.fromtimestamp(_last(run.series['time']), UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def quantity(count: float) -> str:
+    """A count of tokens in three digits: 32.8 million."""
+    for unit in ("", " thousand", " million", " billion"):
+        if count < 999.5:
+            return f"{count:.3g}{unit}"
+        count /= 1000
+    return f"{count:.3g} trillion"
+
+
+def duration(seconds: float) -> str:
+    """A time span in its two largest units: 1 h 12 min."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _last(series: Series) -> float:
+    return float(series.values[-1])

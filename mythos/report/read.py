@@ -1,0 +1,135 @@
+"""Reads a run directory back: its configuration and its metrics as columns."""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mythos.config import records
+from mythos.config.base import ConfigError, decode
+from mythos.config.run import RunConfig
+
+_ALWAYS: Final = {"step", "time", "tokens"}
+"""What every record holds."""
+
+
+class Series(NamedTuple):
+    """One metric over the run."""
+
+    steps: npt.NDArray[np.int64]
+    """Optimiser steps finished, strictly increasing."""
+    values: npt.NDArray[np.float64]
+
+
+class Run(NamedTuple):
+    """What one run directory says."""
+
+    config: RunConfig
+    series: dict[str, Series]
+    """Metric name to its values, with ``time`` (Unix seconds) and ``tokens`` among them."""
+
+
+def read_run(directory: Path) -> Run:
+    """Read ``config.json`` and ``metrics.jsonl`` of a run directory.
+
+    Raises:
+        ConfigError: the directory is no run, holds nothing yet, or was written by another version.
+    """
+    for path in (directory / "config.json", directory / records.FILE_NAME):
+        if not path.is_file():
+            raise ConfigError(
+                f"{directory}: no run, for it holds no {path.name}; "
+                "give the folder that mythos train wrote, for instance runs/quickstart."
+            )
+    return Run(_read_config(directory / "config.json"), read_series(directory / records.FILE_NAME))
+
+
+def read_series(path: Path) -> dict[str, Series]:
+    """Read ``metrics.jsonl`` as columns.
+
+    A last line that is torn is left out, for the run may be writing it now. A run that resumes from a
+    checkpoint steps back: what it records again replaces everything from that step on.
+
+    Raises:
+        ConfigError: no record, another schema, or a line that is no record.
+    """
+    columns: defaultdict[str, dict[int, float]] = defaultdict(dict)
+    last_step = -1
+    for record in _read_records(path):
+        step = int(record.pop("step"))
+        if step < last_step:
+            for name, column in columns.items():
+                columns[name] = {kept: value for kept, value in column.items() if kept < step}
+        last_step = step
+        for name, value in record.items():
+            columns[name][step] = value
+    return {name: _series(column) for name, column in columns.items() if column}
+
+
+def by_index(series: dict[str, Series], name_of: Callable[[int], str]) -> dict[int, Series]:
+    """The series of one family, sorted by loop or depth; ``name_of`` is a naming function of ``records``."""
+    indices = {index for name in series if (index := records.index_of(name)) is not None}
+    return {index: series[name_of(index)] for index in sorted(indices) if name_of(index) in series}
+
+
+def mean_depth(run: Run) -> int | None:
+    """The validated depth nearest to the mean depth of training, the deeper of two, if any."""
+    depths = by_index(run.series, records.validation_loss)
+    return min(reversed(depths), key=lambda depth: abs(depth - run.config.depth.mean), default=None)
+
+
+def _read_config(path: Path) -> RunConfig:
+    try:
+        return decode(RunConfig, json.loads(path.read_text()))
+    except ValueError as error:
+        mistake = str(error).splitlines()[0]
+        raise ConfigError(
+            f"{path}: not a configuration of this version ({mistake}); "
+            "make the report with the version of mythos that trained the run."
+        ) from None
+
+
+def _read_records(path: Path) -> list[dict[str, float]]:
+    """Every record of the file in order, without the lines that say the schema."""
+    found = []
+    lines = path.read_bytes().splitlines()
+    for number, line in enumerate(lines, start=1):
+        record = _parse(line)
+        if record is not None and (number == 1 or "schema" in record):
+            _check_schema(path, record)
+        elif record is not None and record.keys() >= _ALWAYS:
+            found.append(record)
+        elif number < len(lines):
+            raise ConfigError(
+                f"{path}: line {number} is no record, which is a JSON object of numbers with "
+                f"{', '.join(sorted(_ALWAYS))}; delete that line."
+            )
+    if not found:
+        raise ConfigError(f"{path}: holds no record yet; wait until the run has logged a step.")
+    return found
+
+
+def _parse(line: bytes) -> dict[str, float] | None:
+    try:
+        return {name: math.nan if value is None else float(value) for name, value in json.loads(line).items()}
+    except (AttributeError, TypeError, ValueError):
+        return None
+
+
+def _check_schema(path: Path, record: dict[str, float]) -> None:
+    given = record.get("schema")
+    if given != records.SCHEMA:
+        told = "none" if given is None else f"{given:g}"
+        raise ConfigError(
+            f"{path}: the schema of its records is {told} but this version reads {records.SCHEMA}; "
+            "make the report with the version of mythos that trained the run."
+        )
+
+
+def _series(column: dict[int, float]) -> Series:
+    return Series(np.array(list(column), dtype=np.int64), np.array(list(column.values())))

@@ -1,0 +1,1 @@
+"""The Lightning module, the trackers, and the composition root."""

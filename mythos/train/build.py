@@ -1,0 +1,97 @@
+"""The composition root: from a frozen configuration to a trained run."""
+
+import logging
+import warnings
+
+import lightning.pytorch as pl
+import torch
+
+from mythos.callbacks.checkpointing import Checkpointing
+from mythos.callbacks.data_position import DataPosition
+from mythos.callbacks.progress import Progress
+from mythos.callbacks.router_balance import RouterBalance
+from mythos.callbacks.run_record import RunRecord
+from mythos.callbacks.validation import Validation
+from mythos.checkpoint import store
+from mythos.config.run import RunConfig
+from mythos.data.datamodule import TokenDataModule
+from mythos.model.init import initialize
+from mythos.model.mythos import Mythos
+from mythos.parallel.compile import compile_blocks
+from mythos.parallel.device import choose_accelerator, precision_name
+from mythos.train.module import MythosModule
+from mythos.train.run_directory import RunDirectory
+from mythos.train.tracking import build_loggers
+
+
+def train(config: RunConfig, directory: RunDirectory) -> dict[int, float]:
+    """Train to the last step, from the start or from the directory's checkpoint.
+
+    Returns:
+        The last held-out loss in nats per token, by depth.
+    """
+    if config.cluster.num_threads is not None:
+        torch.set_num_threads(config.cluster.num_threads)
+    model = build_model(config)
+    if config.parallel.compile:
+        compile_blocks(model)
+    data = TokenDataModule(config.data, config.run.seed, config.run.validation.num_batches)
+    record = RunRecord(config.tracking, data, config.data.seq_len, config.run.num_steps)
+    validation = Validation(config.run.validation, data, record, config.run.num_steps)
+    trainer = build_trainer(config, directory, data, record, validation)
+    with warnings.catch_warnings():
+        # The data module restores its own position; Lightning warns about loaders that cannot.
+        warnings.filterwarnings("ignore", message=".*not resumable.*")
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*no `validation_step`.*")
+        trainer.fit(
+            MythosModule(config, model),
+            datamodule=data,
+            ckpt_path=directory.checkpoint and directory.checkpoint / store.STATE_FILE,
+            weights_only=False,
+        )
+    return validation.latest
+
+
+def build_model(config: RunConfig) -> Mythos:
+    """The model with its initial values, which depend on the seed and on nothing else."""
+    model = Mythos(config.model)
+    initialize(model, config.model, config.run.seed)
+    return model
+
+
+def build_trainer(
+    config: RunConfig,
+    directory: RunDirectory,
+    data: TokenDataModule,
+    record: RunRecord,
+    validation: Validation,
+) -> pl.Trainer:
+    """Lightning's trainer with the house's callbacks, in the order in which they act at a step's end."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    num_steps = config.run.num_steps
+    callbacks: list[pl.Callback] = [DataPosition(data, config.data.batch_size)]
+    if config.model.is_moe and config.optim.router_bias_rate:
+        callbacks.append(RouterBalance(config.optim.router_bias_rate))
+    callbacks += [
+        record,
+        validation,
+        Progress(record, validation, num_steps),
+        Checkpointing(config, directory.checkpoints, data, directory.data_fingerprint),
+    ]
+    return pl.Trainer(
+        accelerator=choose_accelerator(config.parallel),
+        devices=1,
+        precision=precision_name(config.parallel),
+        max_steps=num_steps,
+        accumulate_grad_batches=config.num_micro_batches,
+        gradient_clip_val=config.optim.clip_norm,
+        callbacks=callbacks,
+        logger=build_loggers(config, directory.path, directory.manifest.step if directory.manifest else 0),
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )

@@ -1,0 +1,60 @@
+"""The LightningModule: one training step, and the optimiser."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from mythos.config.run import RunConfig
+from mythos.loop.policy import draw
+from mythos.losses.objective import objective
+from mythos.model.mythos import Mythos
+from mythos.optim.build import build_optimizer, build_scheduler
+from mythos.types import Batch, Observation
+
+
+class MythosModule(pl.LightningModule):
+    """Draws a depth, runs the model, weighs its output. What it sees leaves with ``training_step``'s result."""
+
+    def __init__(self, config: RunConfig, model: Mythos) -> None:
+        super().__init__()
+        self.config = config
+        self.model = model
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Loss and observation of one micro-batch; every micro-batch of a step runs the same depth."""
+        config, step = self.config, self.trainer.global_step
+        depth = draw(config.depth, config.run.seed, step)
+        output = self.model(
+            batch,
+            depth.num_loops,
+            depth.num_grad_loops,
+            trace=(step + 1) % config.tracking.trace_every == 0,
+            noise_seed=config.run.seed,
+        )
+        loss = objective(config.objective, output, batch, depth.num_grad_loops)
+        # Lightning divides by the number of micro-batches; the loss already is a share of the step's.
+        return {
+            "loss": loss.total * self.trainer.accumulate_grad_batches,
+            "observation": Observation(
+                *depth,
+                nll=loss.nll,
+                penalty=loss.penalty,
+                num_tokens=batch.tokens_BS.numel(),
+                router_stats=output.router_stats,
+                trace=output.trace,
+            ),
+        }
+
+    @torch.no_grad()
+    def losses_by_depth(self, batch: Batch, depths: tuple[int, ...]) -> Tensor:
+        """Summed negative log-likelihood at each of the ascending depths, from one forward without noise."""
+        exits = tuple(depth - 1 for depth in depths)
+        return self.model(batch, depths[-1], 0, exits=exits).nll_XBS.sum((1, 2))
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser and its schedule, advanced once per optimiser step."""
+        optimizer = build_optimizer(self.config.optim, self.model.named_parameters())
+        scheduler = build_scheduler(optimizer, self.config.schedule, self.config.run.num_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -1,0 +1,106 @@
+"""A run's place on disk, and what must hold before anything costs time. No torch."""
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from mythos.checkpoint import store
+from mythos.checkpoint.manifest import Manifest, verify
+from mythos.config.base import ConfigError, difference, encode
+from mythos.config.run import RunConfig
+from mythos.data.manifest import read_manifest as read_data_manifest
+from mythos.files import sha256, write_text
+
+_FIXED = ("model.", "run.seed", "data.seq_len", "optim.kind")
+"""What a checkpoint cannot survive a change of."""
+_VOCABULARY_PADDING = 128
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunDirectory:
+    """Where a run lives, what it reads and where it goes on."""
+
+    path: Path
+    data_fingerprint: str
+    checkpoint: Path | None
+    manifest: Manifest | None
+    """Of the checkpoint."""
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the run's checkpoints."""
+        return self.path / "checkpoints"
+
+
+def prepare(config: RunConfig) -> RunDirectory:
+    """Check data, directory and checkpoint against the configuration; then create the directory.
+
+    Raises:
+        ConfigError: before anything has been written.
+    """
+    data_fingerprint = _check_data(config)
+    path = Path(config.run.dir) / config.run.name
+    found = _find_checkpoint(config, path)
+    if found is None and config.resume == "never" and (path / "metrics.jsonl").exists():
+        raise ConfigError(f"run.name: {path} already holds a run; go on with resume=auto, or choose another run.name.")
+    if found is not None:
+        _check_resume(config, data_fingerprint, *found)
+    _create(path)
+    write_text(path / "config.json", json.dumps(encode(config), indent=1))
+    checkpoint, manifest = found or (None, None)
+    return RunDirectory(path=path, data_fingerprint=data_fingerprint, checkpoint=checkpoint, manifest=manifest)
+
+
+def _check_data(config: RunConfig) -> str:
+    """Hold the model's vocabulary against the tokenizer's; returns the data's fingerprint."""
+    directory = Path(config.data.dir)
+    vocabulary, model = read_data_manifest(directory).vocab_size, config.model.vocab_size
+    if not vocabulary <= model < vocabulary + _VOCABULARY_PADDING:
+        raise ConfigError(
+            f"model.vocab_size is {model} but the tokenizer of data.dir={directory} has {vocabulary} tokens; "
+            f"set model.vocab_size={vocabulary}, or round it up by less than {_VOCABULARY_PADDING}."
+        )
+    return sha256(directory / "manifest.json")[:16]
+
+
+def _find_checkpoint(config: RunConfig, path: Path) -> tuple[Path, Manifest] | None:
+    match config.resume:
+        case "never":
+            return None
+        case "auto":
+            return store.newest(path / "checkpoints", lambda text: print(f"warning: {text}", file=sys.stderr))
+        case place:
+            return Path(place), verify(Path(place))
+
+
+def _check_resume(config: RunConfig, data_fingerprint: str, checkpoint: Path, manifest: Manifest) -> None:
+    """Refuse what the checkpoint cannot carry on; say what else has changed."""
+    changes = difference(manifest.config, encode(config))
+    fatal = [line for line in changes if line.startswith(_FIXED)]
+    if manifest.data_fingerprint != data_fingerprint:
+        fatal.append(f"data set: {manifest.data_fingerprint} -> {data_fingerprint}")
+    if fatal:
+        raise ConfigError(
+            f"resume: {checkpoint} belongs to another run; undo these changes or choose another run.name:\n  "
+            + "\n  ".join(fatal)
+        )
+    if manifest.step > config.run.num_steps:
+        raise ConfigError(
+            f"run.num_steps is {config.run.num_steps} but {checkpoint} has already trained {manifest.step} steps; "
+            "raise run.num_steps."
+        )
+    for line in changes:
+        if not line.startswith("resume:"):
+            print(f"resume: changed since the checkpoint: {line}", file=sys.stderr)
+
+
+def _create(path: Path) -> None:
+    """Make the run's directory, private to the user's group, and see that it can be written."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"run.dir: {path} cannot be created ({error.strerror}); choose another run.dir.") from None
+    if not os.access(path, os.W_OK):
+        raise ConfigError(f"run.dir: {path} cannot be written to; choose another run.dir.")

@@ -1,0 +1,156 @@
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+
+from mythos.config.base import ConfigError
+from mythos.config.data import DataConfig
+from mythos.data.loader import batches, training_loader, validation_loader
+from mythos.data.shards import open_split
+from mythos.types import IGNORED, Batch
+
+MakeDataset = Callable[..., Path]
+LENGTHS = [30, 7, 61, 44, 2, 90, 13]
+
+
+def config_for(directory: Path, **changes: object) -> DataConfig:
+    fields = {"dir": str(directory), "seq_len": 8, "batch_size": 8, "micro_batch_size": 2}
+    return DataConfig(**(fields | changes))
+
+
+def rows(stream: Iterator[Batch]) -> dict[int, tuple[list[int], ...]]:
+    """Everything that is said about a sample, by its id."""
+    found = {}
+    for batch in stream:
+        assert batch.document_ids_BS is not None
+        for row, sample in enumerate(batch.sample_ids_B.tolist()):
+            fields = (batch.tokens_BS, batch.targets_BS, batch.positions_BS, batch.document_ids_BS)
+            found[sample] = tuple(field[row].tolist() for field in fields)
+    return found
+
+
+def test_a_batch_arrives_as_the_named_tuple_that_it_is(make_dataset: MakeDataset) -> None:
+    batch = next(iter(training_loader(config_for(make_dataset(LENGTHS)), seed=0)))
+    assert type(batch) is Batch
+    for field in (batch.tokens_BS, batch.targets_BS, batch.positions_BS, batch.document_ids_BS):
+        assert field is not None
+        assert (field.shape, field.dtype, field.is_contiguous()) == ((2, 8), torch.int64, True)
+    assert batch.sample_ids_B.tolist() == [0, 1]
+    # Over the whole step of 8 windows, though the micro-batch has 2.
+    assert (batch.num_targets.item(), batch.num_targets.dtype, batch.num_targets.shape) == (
+        64,
+        torch.float32,
+        (),
+    )
+    assert (batch.num_sequences.item(), batch.num_sequences.dtype) == (8, torch.float32)
+
+
+def test_without_masking_positions_run_through(make_dataset: MakeDataset) -> None:
+    config = config_for(make_dataset(LENGTHS), mask_documents=False)
+    batch = next(iter(training_loader(config, seed=0)))
+    assert batch.document_ids_BS is None
+    assert batch.positions_BS.tolist() == [list(range(8))] * 2
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_workers_change_nothing(make_dataset: MakeDataset, num_workers: int) -> None:
+    directory = make_dataset(LENGTHS)
+    alone = islice(training_loader(config_for(directory), seed=3, next_sample=6), 25)
+    shared = islice(
+        training_loader(config_for(directory, num_workers=num_workers), seed=3, next_sample=6), 25
+    )
+    for expected, found in zip(alone, shared, strict=True):
+        assert type(found) is Batch
+        for left, right in zip(expected, found, strict=True):
+            assert torch.equal(left, right)
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 2])
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_ranks_share_each_step_and_change_no_sample(
+    make_dataset: MakeDataset, world_size: int, micro_batch_size: int
+) -> None:
+    directory = make_dataset(LENGTHS)
+    expected = rows(islice(training_loader(config_for(directory), seed=3), 4 * 4))
+    config = config_for(directory, micro_batch_size=micro_batch_size)
+    num_per_step = 8 // micro_batch_size // world_size
+    loaders = [iter(training_loader(config, 3, 0, rank, world_size)) for rank in range(world_size)]
+    for step in range(4):
+        found: dict[int, tuple[list[int], ...]] = {}
+        for loader in loaders:
+            share = rows(islice(loader, num_per_step))
+            assert not share.keys() & found.keys()
+            found |= share
+        assert found == {sample: expected[sample] for sample in range(8 * step, 8 * step + 8)}
+
+
+def test_a_restart_at_any_position_goes_on_with_the_same_samples(make_dataset: MakeDataset) -> None:
+    config = config_for(make_dataset(LENGTHS), micro_batch_size=1)
+    # 31 windows, so 70 samples cross two ends of an epoch.
+    whole = rows(islice(training_loader(config, seed=1), 70))
+    for start in range(0, 66):
+        part = rows(islice(training_loader(config, seed=1, next_sample=start), 4))
+        assert part == {sample: whole[sample] for sample in range(start, start + 4)}
+
+
+def test_an_epoch_holds_every_window_once(make_dataset: MakeDataset) -> None:
+    directory = make_dataset(LENGTHS)
+    num_windows = (sum(LENGTHS) + len(LENGTHS) - 1) // 8
+    config = config_for(directory, batch_size=1, micro_batch_size=1)
+    seen = rows(islice(training_loader(config, seed=1), 2 * num_windows))
+    first = [seen[sample][1] for sample in range(num_windows)]
+    second = [seen[sample][1] for sample in range(num_windows, 2 * num_windows)]
+    tokens = open_split(directory, "train")[0].tokens_N[1 : 1 + 8 * num_windows].astype(int)
+    assert sorted(first) == sorted(second) == sorted(tokens.reshape(-1, 8).tolist())
+    assert first != second
+
+
+def test_validation_reads_the_first_micro_batches_in_order(make_dataset: MakeDataset) -> None:
+    directory = make_dataset(
+        LENGTHS,
+        validation=(
+            20,
+            30,
+        ),
+    )
+    looks = [list(validation_loader(config_for(directory), num_batches=2)) for _ in range(2)]
+    tokens = open_split(directory, "validation")[0].tokens_N.astype(int).tolist()
+    for look in looks:
+        assert [batch.sample_ids_B.tolist() for batch in look] == [[0, 1], [2, 3]]
+        assert torch.cat([batch.targets_BS.flatten() for batch in look]).tolist() == tokens[1:33]
+        assert [batch.num_targets.item() for batch in look] == [16, 16]
+        assert [batch.num_sequences.item() for batch in look] == [2, 2]
+
+
+def test_validation_ranks_share_the_micro_batches(make_dataset: MakeDataset) -> None:
+    config = config_for(make_dataset(LENGTHS, validation=(60,)))
+    shares = [rows(validation_loader(config, 4, rank, 2)) for rank in range(2)]
+    assert [list(share) for share in shares] == [[0, 1, 4, 5], [2, 3, 6, 7]]
+    with pytest.raises(ConfigError, match=r"validation has 3 micro-batches for 2 ranks; set run\.validation"):
+        validation_loader(config, 3, 0, 2)
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 3, 64])
+def test_a_whole_split_counts_every_token_once(make_dataset: MakeDataset, micro_batch_size: int) -> None:
+    directory = make_dataset(
+        LENGTHS,
+        validation=(
+            20,
+            31,
+            6,
+        ),
+    )
+    found = list(batches(directory, "validation", 8, micro_batch_size, mask_documents=True))
+    targets = torch.cat([batch.targets_BS.flatten() for batch in found])
+    tokens = open_split(directory, "validation")[0].tokens_N.astype(int).tolist()
+    assert targets[targets != IGNORED].tolist() == tokens[1:]
+    assert sum(batch.num_targets.item() for batch in found) == len(tokens) - 1
+    assert sum(batch.num_sequences.item() for batch in found) == 8
+
+
+def test_a_step_that_does_not_divide_is_refused_with_both_numbers(make_dataset: MakeDataset) -> None:
+    config = config_for(make_dataset(LENGTHS))
+    with pytest.raises(ConfigError, match=r"data\.batch_size is 8, but 3 ranks .* of 2 take 6 sequences"):
+        training_loader(config, 0, 0, rank=0, world_size=3)

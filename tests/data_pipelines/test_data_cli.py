@@ -1,0 +1,64 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data_pipelines.cli import main
+
+
+def run(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def test_text_becomes_a_verified_dataset(
+    text_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--text", text_directory, "--held-out-bytes", 1000, "--to", tmp_path / "packed"]
+    assert run("tokenizer", "--vocab-size", 300, *common) == 0
+    assert run("pack", *common) == 0
+    assert run("verify", tmp_path / "packed") == 0
+    output = capsys.readouterr().out
+    assert "1,000 bytes" in output
+    assert output.endswith("packed is as it was packed.\n")
+
+
+def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["--held-out-bytes", 1000, "--to", tmp_path / "packed"]
+    assert run("tokenizer", "--vocab-size", 300, "--text", tmp_path / "nothing", *common) == 2
+    error = capsys.readouterr().err
+    assert error == f"mythos-data: {tmp_path}/nothing: no such folder; give --text a folder of .txt or .md files.\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unusable_target_is_one_line(
+    text_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    common = ["--text", text_directory, "--held-out-bytes", 1000, "--to", tmp_path / "file" / "packed"]
+    assert run("tokenizer", "--vocab-size", 300, *common) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1
+    assert "; check the path, its permissions and the free space." in error[0]
+
+
+def test_verify_reports_damage(text_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["--text", text_directory, "--held-out-bytes", 1000, "--to", tmp_path / "packed"]
+    run("tokenizer", "--vocab-size", 300, *common)
+    run("pack", *common)
+    os.truncate(tmp_path / "packed" / "train-00000.tokens", 10)
+    assert run("verify", tmp_path / "packed") == 2
+    assert "train-00000.tokens has 10 bytes, but the manifest says" in capsys.readouterr().err
+
+
+def test_help_loads_nothing_heavy() -> None:
+    program = (
+        "import sys, data_pipelines.cli as cli\n"
+        "try: cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "sys.exit(bool({'torch', 'numpy', 'tokenizers', 'pydantic'} & sys.modules.keys()))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, timeout=60)
+    assert result.returncode == 0
+    assert b"verify" in result.stdout

@@ -1,0 +1,80 @@
+"""Small configurations and batches for tests."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mythos.config.load import load
+from mythos.config.model import ModelConfig
+from mythos.config.run import RunConfig
+from mythos.model.mythos import Mythos
+from mythos.types import Batch
+
+MODELS = ("debug", "debug-dense", "debug-mla")
+
+
+def model_config(name: str = "debug", **changes: Any) -> ModelConfig:
+    """A model configuration from ``conf/model`` with fields replaced."""
+    return replace(run_config(f"model={name}").model, **changes)
+
+
+def run_config(*overrides: str) -> RunConfig:
+    """The run configuration that these overrides compose."""
+    return load(["model=debug", *overrides])
+
+
+def random_model(config: ModelConfig, seed: int = 0) -> Mythos:
+    """A model whose parameters are all random and none zero, so that every path carries signal."""
+    model = Mythos(config)
+    fill(model, seed)
+    return model
+
+
+@torch.no_grad()
+def fill(module: nn.Module, seed: int = 0) -> None:
+    """Random values of a scale that keeps activations near one."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in module.named_parameters():
+        if parameter.dim() >= 2:
+            parameter.normal_(std=parameter.shape[-1] ** -0.5, generator=generator)
+        else:
+            parameter.normal_(mean=1.0 if "norm" in name else 0.0, std=0.1, generator=generator)
+
+
+def random_batch(config: ModelConfig, batch: int = 3, length: int = 13, num_documents: int = 1, seed: int = 0) -> Batch:
+    """A micro-batch that is a whole step, each window cut into documents of random length."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(config.vocab_size, (batch, length + 1), generator=generator)
+    cuts = torch.rand(batch, length, generator=generator).argsort(-1) < num_documents
+    cuts[:, 0] = False
+    ids = cuts.cumsum(-1) if num_documents > 1 else torch.zeros(batch, length, dtype=torch.long)
+    return Batch(
+        tokens_BS=tokens[:, :-1],
+        targets_BS=tokens[:, 1:].clone(),
+        positions_BS=positions(ids),
+        document_ids_BS=ids,
+        sample_ids_B=torch.arange(batch),
+        num_targets=torch.tensor(float(batch * length)),
+        num_sequences=torch.tensor(float(batch)),
+    )
+
+
+def positions(document_ids_BS: Tensor) -> Tensor:
+    """Positions that restart with each document."""
+    place = torch.arange(document_ids_BS.shape[1]).expand_as(document_ids_BS)
+    is_start = torch.ones_like(document_ids_BS, dtype=torch.bool)
+    is_start[:, 1:] = document_ids_BS[:, 1:] != document_ids_BS[:, :-1]
+    return place - torch.where(is_start, place, 0).cummax(-1).values
+
+
+def gradients(module: nn.Module) -> dict[str, Tensor]:
+    """A copy of every gradient, by parameter name."""
+    return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """|found - expected| / |expected|, in double precision."""
+    found, expected = found.detach().double(), expected.detach().double()
+    return float((found - expected).norm() / expected.norm().clamp(min=1e-30))

@@ -1,0 +1,71 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mythos.config.model import MoEConfig
+from mythos.moe.router import Router, observe, route
+
+CONFIG = MoEConfig(num_experts=6, num_active=3, hidden_dim=8)
+
+
+def logits(num_tokens: int = 50) -> torch.Tensor:
+    return torch.randn(num_tokens, 6, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("score", ["sigmoid", "softmax"])
+def test_bias_moves_the_choice_but_never_the_weights(score: str) -> None:
+    config = replace(CONFIG, score=score, normalize_weights=False)
+    bias = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 5.0])
+    routing = route(logits(), bias, config)
+    assert (routing.expert_NK == 5).any(-1).all()
+    assert torch.equal(routing.weight_NK, routing.score_NE.gather(-1, routing.expert_NK))
+    assert routing.weight_NK.max() < 1
+
+
+def test_choice_is_the_top_k_and_weights_sum_to_the_scale() -> None:
+    routing = route(logits(), torch.zeros(6), replace(CONFIG, weight_scale=2.5))
+    best = routing.score_NE.sort(-1, descending=True).indices[:, :3]
+    assert torch.equal(routing.expert_NK.sort(-1).values, best.sort(-1).values)
+    torch.testing.assert_close(routing.weight_NK.sum(-1), torch.full((50,), 2.5), rtol=1e-6, atol=0)
+
+
+def test_statistics_of_a_uniform_router() -> None:
+    flat = torch.zeros(2, 5, 6)
+    config = replace(CONFIG, score="softmax")
+    stats = observe(flat, route(flat.view(10, 6), torch.zeros(6), config))
+    assert stats.counts_E.sum() == 2 * 5 * 3
+    assert stats.z_loss.item() == pytest.approx(10 * math.log(6) ** 2, rel=1e-6)
+    assert stats.balance_loss.item() == pytest.approx(2.0, rel=1e-6)
+    assert stats.entropy.item() == pytest.approx(10 * math.log(6), rel=1e-6)
+
+
+def test_balance_loss_grows_when_one_expert_takes_all() -> None:
+    config = replace(CONFIG, score="softmax", num_active=1)
+    spiked = torch.zeros(3, 4, 6)
+    spiked[..., 2] = 10.0
+    stats = observe(spiked, route(spiked.view(12, 6), torch.zeros(6), config))
+    share = math.exp(10) / (math.exp(10) + 5)
+    assert stats.balance_loss.item() == pytest.approx(3 * 6 * share, rel=1e-5)
+
+
+def test_statistics_of_micro_batches_add_up() -> None:
+    router = Router(CONFIG, dim=8)
+    torch.nn.init.normal_(router.gate.weight)
+    x = torch.randn(4, 7, 8, generator=torch.Generator().manual_seed(2))
+    _, whole = router(x, torch.zeros(6))
+    _, first = router(x[:1], torch.zeros(6))
+    _, rest = router(x[1:], torch.zeros(6))
+    for total, one, other in zip(whole, first, rest, strict=True):
+        torch.testing.assert_close(total, one + other, rtol=1e-6, atol=0)
+
+
+def test_scores_are_fp32_under_autocast() -> None:
+    router = Router(CONFIG, dim=8)
+    torch.nn.init.normal_(router.gate.weight)
+    x = torch.randn(1, 3, 8)
+    exact, _ = router(x, torch.zeros(6))
+    with torch.autocast("cpu", torch.bfloat16):
+        cast, _ = router(x, torch.zeros(6))
+    assert torch.equal(exact.score_NE, cast.score_NE)

@@ -1,0 +1,126 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mythos.config import records
+from mythos.report import figures
+from mythos.report.read import Run, by_index, read_run
+from mythos.report.theme import DARK, LIGHT, mix
+
+MakeRun = Callable[..., Path]
+ALL = (
+    figures.loss,
+    figures.loss_by_depth,
+    figures.loss_over_depth,
+    figures.state_norms,
+    figures.state_norm_profile,
+)
+
+
+@pytest.fixture
+def run(make_run: MakeRun) -> Run:
+    return read_run(make_run())
+
+
+def only(run: Run, *prefixes: str) -> Run:
+    return run._replace(series={name: run.series[name] for name in run.series if name.startswith(prefixes)})
+
+
+def test_the_loss_plot_ends_at_the_last_values(run: Run) -> None:
+    raw, smoothed, validation = figures.loss(run).data
+    train = run.series[records.TRAIN_LOSS].values
+    assert raw.x[-1] == validation.x[-1] == 2000
+    assert raw.y[-1] == pytest.approx(train[-1], rel=1e-6)
+    assert smoothed.y[-1] == pytest.approx(train[-5:].mean(), rel=1e-6)
+    assert validation.name == "validation at T = 8"
+    assert validation.y[-1] == pytest.approx(run.series[records.validation_loss(8)].values[-1], rel=1e-6)
+
+
+def test_each_depth_is_a_line_and_a_point_of_the_last_look(run: Run) -> None:
+    depths = by_index(run.series, records.validation_loss)
+    lines = figures.loss_by_depth(run).data
+    assert [line.name for line in lines] == ["T = 1", "T = 2", "T = 4", "T = 8", "T = 12"]
+    curve, *points = figures.loss_over_depth(run).data
+    last = [series.values[-1] for series in depths.values()]
+    assert curve.x.tolist() == list(depths)
+    np.testing.assert_allclose(curve.y, last, rtol=1e-6)
+    np.testing.assert_allclose([point.y[0] for point in points], last, rtol=1e-6)
+    assert [point.meta for point in points] == [line.meta for line in lines]
+
+
+def test_many_depths_keep_the_legend_short(make_run: MakeRun) -> None:
+    run = read_run(make_run(num_steps=200, depths=(1, 2, 3, 4, 5, 6, 7, 8, 12, 16)))
+    lines = figures.loss_by_depth(run).data
+    assert [line.name for line in lines if line.showlegend] == ["T = 1", "T = 2", "T = 4", "T = 8", "T = 16"]
+
+
+def test_the_heatmap_holds_every_norm_and_gaps_where_a_loop_did_not_run(run: Run) -> None:
+    heatmap = figures.state_norms(run).data[0]
+    for loop, series in by_index(run.series, records.state_norm).items():
+        shown = heatmap.z[loop]
+        np.testing.assert_allclose(shown[np.isfinite(shown)], series.values, rtol=1e-6)
+        assert heatmap.x[np.isfinite(shown)].tolist() == series.steps.tolist()
+
+
+def test_the_profile_averages_quarters(run: Run) -> None:
+    lines = figures.state_norm_profile(run).data
+    first = run.series[records.state_norm(0)].values
+    assert [line.name for line in lines] == [f"around step {step:,}" for step in (275, 775, 1275, 1775)]
+    np.testing.assert_allclose([line.y[0] for line in lines], first.reshape(4, 10).mean(axis=1), rtol=1e-6)
+
+
+def test_a_plot_is_absent_when_its_series_are(run: Run) -> None:
+    present = [
+        [plot(part) is not None for plot in ALL]
+        for part in (only(run, "time"), only(run, "train/"), only(run, "val/"), only(run, "loop/"))
+    ]
+    assert present == [
+        [False, False, False, False, False],
+        [True, False, False, False, False],
+        [True, True, True, False, False],
+        [False, False, False, True, True],
+    ]
+
+
+def test_one_depth_makes_no_curve_over_depth(make_run: MakeRun) -> None:
+    assert figures.loss_over_depth(read_run(make_run(num_steps=200, depths=(4,)))) is None
+
+
+def test_the_loss_range_leaves_out_the_start_and_lone_spikes(run: Run) -> None:
+    train = run.series[records.TRAIN_LOSS]
+    train.values[120] = 50.0
+    low, high = figures.loss(run).layout.yaxis.range
+    settled = train.values[train.steps >= 100]
+    assert low < settled.min()
+    assert np.median(settled) < high < train.values[0]
+
+
+def test_a_run_of_one_record_or_of_no_finite_loss_is_drawn(run: Run) -> None:
+    train = run.series[records.TRAIN_LOSS]
+    single = run._replace(series={records.TRAIN_LOSS: train._replace(steps=train.steps[:1], values=train.values[:1])})
+    assert figures.loss(single).layout.yaxis.range is None
+    train.values[:] = np.nan
+    assert figures.loss(only(run, "train/")).layout.yaxis.range is None
+
+
+def relative_luminance(color: str) -> float:
+    channels = np.array(list(bytes.fromhex(color[1:]))) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def test_depth_scales_are_monotone_in_lightness() -> None:
+    light = [relative_luminance(mix(LIGHT.ramp, fraction)) for fraction in np.linspace(0, 1, 16)]
+    dark = [relative_luminance(mix(DARK.ramp, fraction)) for fraction in np.linspace(0, 1, 16)]
+    assert (np.diff(light) < 0).all()
+    assert (np.diff(dark) > 0).all()
+
+
+@pytest.mark.parametrize("palette", [LIGHT, DARK])
+def test_text_has_the_contrast_that_small_print_needs(palette) -> None:
+    for text in (palette.text, palette.muted):
+        for ground in (palette.page, palette.card):
+            darker, lighter = sorted((relative_luminance(text), relative_luminance(ground)))
+            assert (lighter + 0.05) / (darker + 0.05) >= 4.5  # WCAG 2 level AA

@@ -1,0 +1,170 @@
+import argparse
+import base64
+import gzip
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from mythos.cli import report as command
+from mythos.config import records
+from mythos.config.base import ConfigError
+from mythos.report.facts import duration, quantity
+from mythos.report.page import write_report
+from mythos.report.read import read_run
+
+MakeRun = Callable[..., Path]
+
+
+class Page(HTMLParser):
+    """Attributes, headings and texts of scripts by id."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.scripts: dict[str, str] = {}
+        self.headings: list[str] = []
+        self.inside: tuple[str, str] = ("", "")
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        self.tags.append(tag)
+        self.addresses += [values[name] for name in ("src", "href", "action", "data") if name in values]
+        self.inside = (tag, values.get("id", ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = ("", "")
+
+    def handle_data(self, data: str) -> None:
+        tag, name = self.inside
+        if tag == "script":
+            self.scripts[name] = self.scripts.get(name, "") + data
+        if tag in ("h1", "h2"):
+            self.headings.append(data)
+
+
+def test_the_header_says_how_far_and_how_well(make_run: MakeRun) -> None:
+    directory = make_run()
+    text = write_report(directory).read_text()
+    series = read_run(directory).series
+    assert "<h1>quickstart-moe</h1>" in text
+    assert "<dt>Steps of 2,000</dt><dd>2,000</dd>" in text
+    assert "<dd>8.19 million</dd>" in text
+    assert "<dd>8 min 18 s</dd>" in text
+    shallow, deep = (series[records.validation_loss(depth)].values[-1] for depth in (1, 8))
+    assert f"<dt>Validation loss, T = 8</dt><dd>{deep:.3f} nats</dd>" in text
+    assert f"<dt>Gained from T = 1 to 8</dt><dd>{shallow - deep:.3f} nats</dd>" in text
+    assert f"<dd>{series[records.TRAIN_LOSS].values[-5:].mean():.3f} nats</dd>" in text
+
+
+def test_the_page_carries_its_plots_and_the_library_that_draws_them(make_run: MakeRun) -> None:
+    page = Page(write_report(make_run()).read_text())
+    drawn = json.loads(page.scripts["figures"])
+    assert list(drawn) == ["loss", "loss_by_depth", "loss_over_depth", "state_norms", "state_norm_profile"]
+    assert page.tags.count("figure") == 5
+    assert page.headings[1:] == ["Loss", "What a loop is worth", "The recurrent state"]
+    assert json.loads(page.scripts["themes"]).keys() == {"light", "dark"}
+    library = gzip.decompress(base64.b64decode(page.scripts["plotly"])).decode()
+    assert library.lstrip().startswith("/**\n* plotly.js v")
+
+
+def test_the_page_loads_nothing_from_elsewhere(make_run: MakeRun) -> None:
+    text = write_report(make_run()).read_text()
+    page = Page(text)
+    assert page.addresses == []
+    assert "http://" not in text
+    assert "https://" not in text
+    assert "default-src 'none'" in text
+
+
+def test_a_section_without_series_is_left_out(make_run: MakeRun) -> None:
+    line = {"step": 1, "time": 1.0, "tokens": 1, records.TRAIN_LOSS: 2.5}
+    page = Page(write_report(make_run(lines=[{"schema": records.SCHEMA}, line])).read_text())
+    assert page.headings[1:] == ["Loss"]
+    assert list(json.loads(page.scripts["figures"])) == ["loss"]
+
+
+def test_a_long_run_of_many_loops_stays_under_three_megabytes(make_run: MakeRun) -> None:
+    directory = make_run(num_steps=10_000, num_loops=32, log_every=1, depths=(1, 2, 4, 8, 16, 32))
+    assert write_report(directory).stat().st_size < 3_000_000
+
+
+def test_a_hostile_name_stays_text(make_run: MakeRun) -> None:
+    name = "</title><script>alert(1)</script>&$name"
+    directory = make_run(num_steps=50)
+    path = directory / "config.json"
+    config = json.loads(path.read_text())
+    config["run"]["name"] = name
+    path.write_text(json.dumps(config))
+    text = write_report(directory).read_text()
+    assert "alert(1)</script>" not in text
+    assert "<h1>&lt;/title&gt;&lt;script&gt;alert(1)&lt;/script&gt;&amp;$name</h1>" in text
+    assert Page(text).headings[0] == name
+
+
+def test_equal_runs_give_equal_pages_and_a_second_report_replaces_the_first(make_run: MakeRun) -> None:
+    directory = make_run(num_steps=50)
+    first = write_report(directory).read_bytes()
+    (directory / "report" / "index.html").write_text("old")
+    assert write_report(directory).read_bytes() == first
+    assert os.listdir(directory / "report") == ["index.html"]  # noqa: PTH208
+
+
+def test_a_full_disk_leaves_the_old_page_and_no_scraps(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = make_run(num_steps=50)
+    first = write_report(directory).read_bytes()
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(ConfigError, match=r"cannot be written \(No space left on device\); make room"):
+        write_report(directory)
+    assert [path.name for path in (directory / "report").iterdir()] == ["index.html"]
+    assert (directory / "report" / "index.html").read_bytes() == first
+
+
+def test_the_command_prints_the_path_of_each_report(make_run: MakeRun, capsys: pytest.CaptureFixture) -> None:
+    directory = make_run(num_steps=50)
+    parser = argparse.ArgumentParser()
+    command.add_parser(parser.add_subparsers())
+    args = parser.parse_args(["report", str(directory), str(directory)])
+    assert args.run(args) == 0
+    assert capsys.readouterr().out.split() == [str(directory / "report" / "index.html")] * 2
+
+
+def test_a_missing_plotly_is_one_sentence() -> None:
+    code = "import sys; sys.modules['plotly'] = None; import mythos.report.page"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    last = done.stderr.strip().splitlines()[-1]
+    assert re.search(r"ConfigError: plotly, .* is not installed; pip install 'mythos\[report\]'\.$", last)
+
+
+def test_the_report_needs_no_torch() -> None:
+    code = "import sys, mythos.report.page; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0 s"), (59.6, "1 min 0 s"), (498, "8 min 18 s"), (4350, "1 h 12 min"), (360_000, "4 d 4 h")],
+)
+def test_durations_in_words(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(512, "512"), (999_900, "1 million"), (32_768_000, "32.8 million"), (3.1e12, "3.1 trillion")],
+)
+def test_quantities_in_words(count: float, words: str) -> None:
+    assert quantity(count) == words

@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+
+from mythos.report.read import Series
+from mythos.report.reduce import smooth, table, thin
+
+
+@pytest.mark.parametrize("length", [101, 1000, 12_345])
+def test_thinning_keeps_ends_and_extremes_within_the_limit(length: int) -> None:
+    values = np.random.default_rng(length).normal(size=length)
+    kept = thin(values, 100)
+    assert len(kept) <= 100
+    assert kept[0] == 0
+    assert kept[-1] == length - 1
+    assert (np.diff(kept) > 0).all()
+    assert {values.argmin(), values.argmax()} <= set(kept)
+
+
+def test_thinning_sees_a_spike_beside_what_is_not_a_number() -> None:
+    values = np.zeros(10_000)
+    values[5000:5010] = np.nan
+    values[5010], values[4999] = 9.0, -9.0
+    assert {5010, 4999} <= set(thin(values, 50))
+
+
+def test_a_short_series_is_left_whole() -> None:
+    assert thin(np.arange(7.0), 7).tolist() == list(range(7))
+
+
+def test_the_running_mean_narrows_to_the_first_value_and_is_cut_off_at_the_end() -> None:
+    smoothed = smooth(np.array([8.0, 4.0, 3.0, 2.0, 1.0, 6.0]), 2)
+    np.testing.assert_allclose(smoothed, [8.0, 5.0, 3.6, 3.2, 3.0, 3.0], rtol=1e-12)
+
+
+def test_the_running_mean_leaves_out_what_is_not_finite() -> None:
+    smoothed = smooth(np.array([1.0, np.nan, np.inf, 3.0, np.nan, np.nan, np.nan]), 1)
+    np.testing.assert_allclose(smoothed, [1.0, 1.0, 3.0, 3.0, 3.0, np.nan, np.nan], rtol=1e-12)
+
+
+def test_a_table_lines_up_series_that_know_different_steps() -> None:
+    rows = [
+        Series(np.array([10, 20, 30]), np.array([1.0, 2.0, np.nan])),
+        Series(np.array([20]), np.array([5.0])),
+    ]
+    steps, matrix = table(rows, 100)
+    assert steps.tolist() == [10, 20, 30]
+    np.testing.assert_array_equal(matrix, [[1.0, 2.0, np.nan], [np.nan, 5.0, np.nan]])
+
+
+def test_a_long_table_averages_neighbouring_steps() -> None:
+    steps = np.arange(0, 40, 10)
+    columns, matrix = table([Series(steps, np.array([1.0, 3.0, 5.0, 9.0])), Series(steps[1:2], np.array([4.0]))], 2)
+    assert columns.tolist() == [5.0, 25.0]
+    np.testing.assert_array_equal(matrix, [[2.0, 7.0], [4.0, np.nan]])
