@@ -53,6 +53,17 @@ class MythosModule(pl.LightningModule):
         exits = tuple(depth - 1 for depth in depths)
         return self.model(batch, depths[-1], 0, exits=exits).nll_XBS.sum((1, 2))
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the global norm; Lightning's own clipping refuses fused optimisers under mixed precision."""
+        del optimizer, gradient_clip_algorithm
+        if gradient_clip_val is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+
     def configure_optimizers(self) -> Any:
         """The optimiser and its schedule, advanced once per optimiser step."""
         optimizer = build_optimizer(self.config.optim, self.model.named_parameters())
