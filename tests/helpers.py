@@ -1,6 +1,8 @@
 """Small configurations and batches for tests."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -78,3 +80,9 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
     """|found - expected| / |expected|, in double precision."""
     found, expected = found.detach().double(), expected.detach().double()
     return float((found - expected).norm() / expected.norm().clamp(min=1e-30))
+
+
+def recorded(run: Path, name: str) -> dict[int, float]:
+    """One metric of a run's ``metrics.jsonl``, by step."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line[name] for line in lines if name in line}

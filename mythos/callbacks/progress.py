@@ -38,7 +38,8 @@ class Progress(StepCallback):
             )
 
     def on_step_end(self, trainer: pl.Trainer, module: Any, step: int) -> None:
-        is_new, self.shown = self.record.latest is not self.shown, self.record.latest
+        is_new = bool(self.record.latest) and self.record.latest is not self.shown
+        self.shown = self.record.latest
         if self.bar is not None:
             self.bar.update(step - self.bar.n)
             if is_new:

@@ -10,7 +10,7 @@ from pathlib import Path
 from mythos.account.flops import forward_flops, training_flops
 from mythos.account.memory import state_bytes
 from mythos.account.parameters import count_parameters
-from mythos.config.base import ConfigError, decode
+from mythos.config.base import ConfigError
 from mythos.config.model import ModelConfig
 from mythos.config.run import RunConfig
 
@@ -68,7 +68,9 @@ def sizes_report(config_dir: Path) -> str:
     paths = list((config_dir / "model").glob("*.yaml"))
     if not paths:
         raise ConfigError(f"--config-dir: {config_dir} holds no model/*.yaml; give a folder like conf/.")
-    models = {path.stem: _read_model(path) for path in paths}
+    from mythos.config.load import load_model
+
+    models = {path.stem: load_model(path) for path in paths}
     by_size = sorted(models.items(), key=lambda item: count_parameters(item[1]).total)
     num_loops, num_grad_loops = _SIZES_DEPTH
     header = (
@@ -95,16 +97,6 @@ def short(number: float) -> str:
 def short_count(number: int) -> str:
     """Like ``short``, with B for a billion, as model sizes are written."""
     return short(number).replace("G", "B")
-
-
-def _read_model(path: Path) -> ModelConfig:
-    from omegaconf import OmegaConf
-
-    try:
-        return decode(ModelConfig, OmegaConf.to_container(OmegaConf.load(path)))
-    except ConfigError as error:
-        sentences = str(error).splitlines()
-        raise ConfigError("\n".join(f"{path}: {sentence}" for sentence in sentences)) from None
 
 
 def _size_row(name: str, model: ModelConfig) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from mythos.config.base import ConfigError, decode, suggestion
+from mythos.config.model import ModelConfig
 from mythos.config.run import RunConfig
 
 _PACKAGE = Path(__file__).parents[1]
@@ -39,6 +40,15 @@ def load_json(path: Path) -> RunConfig:
     except (OSError, ValueError):
         raise ConfigError(f"{path}: missing or damaged; name a run's directory.") from None
     return decode(RunConfig, raw)
+
+
+def load_model(path: Path) -> ModelConfig:
+    """Read one file of ``conf/model`` by itself."""
+    try:
+        return decode(ModelConfig, OmegaConf.to_container(OmegaConf.load(path)))
+    except ConfigError as error:
+        sentences = str(error).splitlines()
+        raise ConfigError("\n".join(f"{path}: {sentence}" for sentence in sentences)) from None
 
 
 def compose_raw(name: str, overrides: list[str], config_dir: Path) -> dict:
@@ -71,6 +81,8 @@ def _sentence(error: Exception, name: str, config_dir: Path) -> str:
     if unknown := re.search(r"Could not override '([^']+)'", text):
         key = unknown.group(1)
         known = [*compose_raw(name, [], config_dir), "experiment"]
+        if key in known:
+            return f"{key}: a group is chosen by a file's name, {key}=NAME, and its keys are set as {key}.KEY=VALUE."
         return f"{key}: no such key; {suggestion(key, known)}"
     if missing := re.search(r"Could not find '([^']+)'", text):
         group, _, option = missing.group(1).rpartition("/")

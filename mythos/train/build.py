@@ -21,7 +21,7 @@ from mythos.parallel.compile import compile_blocks
 from mythos.parallel.device import choose_accelerator, precision_name
 from mythos.train.module import MythosModule
 from mythos.train.run_directory import RunDirectory
-from mythos.train.tracking import build_loggers
+from mythos.train.tracking import build_loggers, close
 
 
 def train(config: RunConfig, directory: RunDirectory) -> dict[int, float]:
@@ -39,17 +39,25 @@ def train(config: RunConfig, directory: RunDirectory) -> dict[int, float]:
     record = RunRecord(config.tracking, data, config.data.seq_len, config.run.num_steps)
     validation = Validation(config.run.validation, data, record, config.run.num_steps)
     trainer = build_trainer(config, directory, data, record, validation)
-    with warnings.catch_warnings():
-        # The data module restores its own position; Lightning warns about loaders that cannot.
-        warnings.filterwarnings("ignore", message=".*not resumable.*")
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*no `validation_step`.*")
-        trainer.fit(
-            MythosModule(config, model),
-            datamodule=data,
-            ckpt_path=directory.checkpoint and directory.checkpoint / store.STATE_FILE,
-            weights_only=False,
-        )
+    try:
+        with warnings.catch_warnings():
+            # The data module restores its own position, and validation is a callback of ours.
+            warnings.filterwarnings("ignore", message=".*not resumable.*")
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", message=".*no `validation_step`.*")
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 on torch 2.13
+            trainer.fit(
+                MythosModule(config, model),
+                datamodule=data,
+                ckpt_path=directory.checkpoint and directory.checkpoint / store.STATE_FILE,
+                weights_only=False,
+            )
+    except SystemExit:
+        if trainer.interrupted:  # Lightning turns Ctrl-C into an exit
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        close(trainer.loggers)
     return validation.latest
 
 

@@ -64,6 +64,13 @@ def build_loggers(config: RunConfig, directory: Path, first_step: int) -> list[L
     return loggers
 
 
+def close(loggers: list[Logger]) -> None:
+    """End what Lightning leaves open: a W&B run lasts until it is told that it is over."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()
+
+
 def _complete_lines(path: Path) -> list[str]:
     """The lines that were written to their end."""
     if not path.exists():

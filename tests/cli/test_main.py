@@ -1,0 +1,103 @@
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mythos.cli.main import main
+
+SMALL = """model=debug data.seq_len=32 data.batch_size=4 data.micro_batch_size=4 depth.mean=2 run.num_steps=6
+run.validation.every=3 run.validation.num_batches=2 run.checkpoint.every=3 tracking.log_every=2
+tracking.trace_every=3 parallel.device=cpu schedule.num_warmup_steps=1""".split()
+
+
+def mythos(*arguments: str) -> subprocess.CompletedProcess:
+    """Run the command as a user would, without a terminal."""
+    return subprocess.run(
+        [sys.executable, "-m", "mythos.cli.main", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.fixture(scope="module")
+def run(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run, made by the command."""
+    parent = tmp_path_factory.mktemp("runs")
+    done = mythos("train", *SMALL, f"data.dir={packed}", f"run.dir={parent}", "run.name=short")
+    assert done.returncode == 0, done.stderr
+    assert "held-out loss at T=8:" in done.stdout
+    assert "step 6/6  loss " in done.stderr
+    assert "tokens/s, mean depth " in done.stderr
+    return parent / "short"
+
+
+def test_help_names_every_command_in_under_a_second() -> None:
+    start = time.perf_counter()
+    done = mythos("--help")
+    seconds = time.perf_counter() - start
+    assert done.returncode == 0
+    assert all(f"    {command} " in done.stdout for command in ("train", "evaluate", "sample", "report", "doctor"))
+    assert seconds < 1
+
+
+def test_evaluate_prints_bits_per_byte_by_depth_beside_compressors(run: Path, capsys) -> None:
+    assert main(["evaluate", str(run), "--depths", "1", "4"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    bits = {line[:11].strip(): float(line[11:].split()[0]) for line in lines[1:]}
+    assert list(bits) == ["gzip -9", "xz -9", "T = 1", "T = 4"]
+    assert all(0 < value < 8 for value in bits.values())
+    assert "at step 6: 6,000 bytes" in lines[0]
+
+
+def test_sample_writes_a_continuation_for_each_depth(run: Path, capsys) -> None:
+    command = ["sample", str(run), "--prompt", "the king", "--loops", "1", "3", "--num-tokens", "12"]
+    assert main(command) == 0
+    first = capsys.readouterr().out
+    assert first.count("the king") >= 2
+    assert "--- T = 1\n" in first
+    assert "--- T = 3\n" in first
+    assert main(command) == 0
+    assert capsys.readouterr().out == first
+
+
+def test_resume_auto_goes_on_and_says_from_where(run: Path, packed: Path) -> None:
+    options = [f"data.dir={packed}", f"run.dir={run.parent}", "run.name=short", "resume=auto"]
+    done = mythos("train", *SMALL, *options, "run.num_steps=8")
+    assert done.returncode == 0, done.stderr
+    assert "going on from" in done.stdout
+    assert "(step 6)" in done.stdout
+    assert "step 8/8" in done.stderr
+    again = mythos("train", *SMALL, *options, "run.num_steps=8")
+    assert again.returncode == 0, again.stderr
+    assert "step" not in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["train", "model.dimm=3"], "model.dimm: no such key; did you mean 'dim'?"),
+        (["train", "data.dir=nowhere"], "nowhere"),
+        (["evaluate", "nowhere"], "nowhere: no checkpoint that verifies"),
+        (["evaluate", "nowhere", "--depths", "0"], "--depths: 0 was given"),
+        (["sample", "nowhere", "--loops", "0"], "--loops: 0 was given"),
+        (["sample", "nowhere", "--temperature", "-1"], "--temperature -1.0"),
+        (["report", "nowhere"], "nowhere"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_two(arguments: list[str], sentence: str, capsys) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("mythos: ")
+    assert sentence in error
+    assert error.count("\n") == 1
+
+
+def test_a_prompt_longer_than_the_model_is_refused(run: Path, capsys) -> None:
+    assert main(["sample", str(run), "--num-tokens", "300"]) == 2
+    assert "together more than the model's 256" in capsys.readouterr().err

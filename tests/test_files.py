@@ -1,0 +1,41 @@
+from pathlib import Path
+
+import pytest
+
+from mythos.files import remove, replacing, sha256, write_text
+
+
+def test_an_error_leaves_the_old_content_and_no_scraps(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file"
+    write_text(path, "old")
+
+    def fail() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert path.read_text() == "old"
+    assert list(path.parent.iterdir()) == [path]
+    write_text(path, "new")
+    assert path.read_text() == "new"
+
+
+def test_directories_are_replaced_and_removed_whole(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    with replacing(path) as temporary:
+        (temporary / "inner").mkdir(parents=True)
+        (temporary / "inner" / "file").write_bytes(b"abc")
+    assert sha256(path / "inner" / "file").startswith("ba7816bf")
+    remove(path)
+    remove(path)
+    assert not path.exists()
+
+
+def test_removing_a_link_keeps_its_target(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    (tmp_path / "link").symlink_to(target)
+    remove(tmp_path / "link")
+    assert target.is_dir()

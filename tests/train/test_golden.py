@@ -1,0 +1,61 @@
+"""Twenty steps of every main feature against committed losses; a refactoring must not move them.
+
+``pytest --update-golden tests/train/test_golden.py`` writes them anew, for a commit that says why they moved.
+"""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+from helpers import recorded
+
+from mythos.config import records
+from mythos.train.build import train
+from mythos.train.run_directory import prepare
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+TOLERANCE = 1e-4
+"""Relative. One machine repeats a run bitwise; another sums in another order, and 20 steps amplify it."""
+LOUD = (
+    "run.num_steps=20",
+    "run.checkpoint.every=20",
+    "run.validation.every=20",
+    "model.output_scale=1",
+    "model.embedding_std=0.5",
+)
+"""Large initial values, so that every part speaks from the first step on."""
+FEATURES = {
+    "moe-sigmoid": (),
+    "moe-softmax-naive": ("model.core_ffn.score=softmax", "model.core_ffn.dispatch=naive"),
+    "balance-loss": ("objective.balance_loss=0.1", "optim.router_bias_rate=0"),
+    "dense": ("model=debug-dense",),
+    "mla": ("model=debug-mla",),
+    "zero-order-hold": ("model.injection.discretization=zoh",),
+    "parallel-spelling": ("model.injection.spelling=parallel",),
+    "linear-injection": ("model.injection.kind=linear",),
+    "additive-injection": ("model.injection.kind=additive", "model.initial_state=zero"),
+    "sandwich-untied-capped": ("model.norm_position=sandwich", "model.head={tied: false, soft_cap: 20.0}"),
+    "state-from-embedding": ("model.initial_state=embedding", "model.prelude_norm=false"),
+    "adamw-cosine": ("optim=adamw", "schedule=cosine", "schedule.num_warmup_steps=4"),
+    "accumulated-without-masks": ("data.micro_batch_size=1", "data.mask_documents=false", "objective.z_loss=1e-4"),
+}
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_losses_are_the_committed_ones(configure, request: pytest.FixtureRequest, feature: str) -> None:
+    config = configure(*LOUD, *FEATURES[feature])
+    train(config, prepare(config))
+    losses = list(recorded(Path(config.run.dir) / "test", records.TRAIN_LOSS).values())
+    path = GOLDEN / f"{feature}.json"
+    if request.config.getoption("--update-golden"):
+        path.write_text(json.dumps([round(loss, 6) for loss in losses]) + "\n")
+    assert losses == pytest.approx(json.loads(path.read_text()), rel=TOLERANCE)
+    assert losses[-1] < losses[0] - 0.3
+
+
+def test_every_feature_has_a_curve_of_its_own() -> None:
+    curves = [json.loads((GOLDEN / f"{feature}.json").read_text()) for feature in FEATURES]
+    for one, other in itertools.combinations(curves, 2):
+        distance = max(abs(ours - theirs) / theirs for ours, theirs in zip(one, other, strict=True))
+        assert distance > 10 * TOLERANCE

@@ -1,0 +1,132 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import recorded
+
+from mythos.callbacks.data_position import DataPosition
+from mythos.checkpoint.manifest import verify
+from mythos.config import records
+from mythos.loop.policy import draw
+from mythos.train.build import build_model, train
+from mythos.train.run_directory import prepare
+
+
+def state(run: Path, step: int) -> dict:
+    path = run / "checkpoints" / f"step-{step:08d}" / "state.ckpt"
+    return torch.load(path, weights_only=False)
+
+
+def assert_same(ours, theirs) -> None:
+    """Nested states, bit for bit."""
+    if isinstance(ours, torch.Tensor):
+        assert torch.equal(ours, theirs)
+    elif isinstance(ours, dict):
+        assert ours.keys() == theirs.keys()
+        for key in ours:
+            assert_same(ours[key], theirs[key])
+    elif isinstance(ours, (list, tuple)):
+        assert len(ours) == len(theirs)
+        for one, other in zip(ours, theirs, strict=True):
+            assert_same(one, other)
+    else:
+        assert ours == theirs
+
+
+@pytest.mark.parametrize("optim", ["adamw", "muon_adamw"])
+@pytest.mark.parametrize("model", ["debug", "debug-mla"])
+def test_a_resumed_run_is_bitwise_the_uninterrupted_one(
+    configure, monkeypatch: pytest.MonkeyPatch, model: str, optim: str
+) -> None:
+    options = (f"model={model}", f"optim={optim}")
+    whole = configure(*options, "run.name=whole")
+    train(whole, prepare(whole))
+    first = configure(*options, "run.name=halves")
+    halves = prepare(first)
+    with monkeypatch.context() as patch:
+        die_after(6, patch)
+        with pytest.raises(KeyboardInterrupt):
+            train(first, halves)
+    second = configure(*options, "run.name=halves", "resume=auto")
+    directory = prepare(second)
+    assert directory.manifest.step == 4
+    train(second, directory)
+
+    run, other = Path(whole.run.dir) / "whole", Path(whole.run.dir) / "halves"
+    for name in (records.TRAIN_LOSS, records.GRAD_NORM, records.LEARNING_RATE, records.MEAN_LOOPS, "tokens"):
+        assert recorded(run, name) == recorded(other, name), name
+    assert recorded(run, records.validation_loss(4)) == recorded(other, records.validation_loss(4))
+    ours, theirs = state(run, 8), state(other, 8)
+    for part in ("state_dict", "optimizer_states", "lr_schedulers", "TokenDataModule"):
+        assert_same(ours[part], theirs[part])
+
+
+def die_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop the next run after a step, before that step is recorded or saved."""
+    advance = DataPosition.on_step_end
+
+    def fall(self, trainer, module, now: int) -> None:
+        advance(self, trainer, module, now)
+        if now == step:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(DataPosition, "on_step_end", fall)
+
+
+def test_a_run_learns_and_leaves_what_it_promises(configure) -> None:
+    config = configure("run.num_steps=40", "run.validation.every=20", "optim.lr=1e-2", "depth.mean=3")
+    losses = train(config, prepare(config))
+    run = Path(config.run.dir) / "test"
+    curve = recorded(run, records.TRAIN_LOSS)
+    assert list(curve) == list(range(1, 41))
+    assert curve[1] == pytest.approx(math.log(512), abs=0.5)
+    assert curve[40] < curve[1] - 2
+    assert losses[4] < curve[1] - 2
+    depths = recorded(run, records.NUM_LOOPS)
+    drawn = [draw(config.depth, config.run.seed, step) for step in range(40)]
+    assert list(depths.values()) == [depth.num_loops for depth in drawn]
+    assert recorded(run, "tokens")[40] == 40 * 4 * 32
+    assert set(recorded(run, records.state_norm(0))) == set(range(3, 41, 3))
+    assert json.loads((run / "config.json").read_text())["run"]["num_steps"] == 40
+    assert verify(run / "checkpoints" / "step-00000040").next_sample == 160
+    assert len(list((run / "checkpoints").iterdir())) == 3
+
+
+def test_the_split_into_micro_batches_does_not_change_the_curve(configure) -> None:
+    curves = []
+    for size in (1, 2, 4):
+        config = configure(f"data.micro_batch_size={size}", f"run.name=micro{size}", "optim=adamw")
+        train(config, prepare(config))
+        curves.append(list(recorded(Path(config.run.dir) / f"micro{size}", records.TRAIN_LOSS).values()))
+    for curve in curves[1:]:
+        assert curve == pytest.approx(curves[0], rel=1e-6)
+
+
+def test_the_router_bias_moves_once_a_step_on_rows_that_ran(configure) -> None:
+    config = configure("run.num_steps=5", depth=("depth=fixed", "depth.num_loops=3"))
+    train(config, prepare(config))
+    bias = state(Path(config.run.dir) / "test", 5)["state_dict"]["model.core.router_bias"]
+    assert bias.shape == (2, 16, 4)
+    assert not bias[:, 3:].any()
+    moved = bias[:, :3]
+    assert moved.abs().max() <= 5 * 2e-3
+    assert (moved.abs().sum(-1) > 1e-4).all()
+    torch.testing.assert_close(moved.sum(-1), torch.zeros(2, 3), atol=1e-6, rtol=0)
+
+
+def test_a_changed_seed_changes_values_and_nothing_else_does(configure) -> None:
+    ours, same, other = (build_model(configure(*o)) for o in ((), ("optim.lr=1.0",), ("run.seed=1",)))
+    assert torch.equal(ours.embedding.weight, same.embedding.weight)
+    assert not torch.equal(ours.embedding.weight, other.embedding.weight)
+
+
+def test_bfloat16_follows_fp32(configure) -> None:
+    curves = []
+    for precision in ("fp32", "bf16"):
+        config = configure(f"parallel.precision={precision}", f"run.name={precision}")
+        train(config, prepare(config))
+        curves.append(list(recorded(Path(config.run.dir) / precision, records.TRAIN_LOSS).values()))
+    assert curves[1] == pytest.approx(curves[0], rel=2e-2)
+    assert curves[1] != curves[0]
