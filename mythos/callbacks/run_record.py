@@ -31,6 +31,7 @@ class RunRecord(StepCallback):
         self.loops_run = 0
         self.steps_run = 0
         self.grad_norm: Tensor | None = None
+        self.learning_rates: dict[str, float] = {}
         self.shares: list[Observation] = []
         self.window_tokens = 0
         self.window_start = 0.0
@@ -47,6 +48,9 @@ class RunRecord(StepCallback):
         if self._is_due(trainer.global_step + 1):
             gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
             self.grad_norm = get_total_norm(gradients)
+            self.learning_rates = {
+                records.learning_rate(group["name"]): group["lr"] for group in optimizer.param_groups
+            }
 
     def on_micro_batch(self, observation: Observation) -> None:
         self.shares.append(observation)
@@ -84,7 +88,7 @@ class RunRecord(StepCallback):
             records.TRAIN_LOSS: _total(share.nll for share in self.shares),
             records.TRAIN_PENALTY: _total(share.penalty for share in self.shares),
             records.GRAD_NORM: self.grad_norm.item(),
-            records.LEARNING_RATE: trainer.optimizers[0].param_groups[0]["lr"],
+            **self.learning_rates,
             records.NUM_LOOPS: last.num_loops,
             records.NUM_GRAD_LOOPS: last.num_grad_loops,
             records.MEAN_LOOPS: self.loops_run / self.steps_run,

@@ -14,7 +14,7 @@ STATE_FILE: Final = "state.ckpt"
 
 
 def save(directory: Path, manifest: Manifest, write: Callable[[Path], None], keep_last: int) -> Path:
-    """Write a checkpoint under a temporary name, rename it, then drop the oldest ones.
+    """Write a checkpoint under a temporary name, rename it, then drop all but the last ``keep_last`` up to it.
 
     Args:
         directory: the run's ``checkpoints`` folder.
@@ -22,12 +22,14 @@ def save(directory: Path, manifest: Manifest, write: Callable[[Path], None], kee
         write: fills an empty directory with the state.
     """
     path = directory / f"step-{manifest.step:08d}"
-    remove(path)
+    for scrap in [path, *directory.glob(".step-*")]:  # of this step's earlier life, or of a save that was killed
+        remove(scrap)
     with replacing(path) as temporary:
         temporary.mkdir()
         write(temporary)
         replace(manifest, files=digests(temporary)).write(temporary)
-    for old in checkpoints(directory)[:-keep_last]:
+    up_to_here = [one for one in checkpoints(directory) if one <= path]
+    for old in up_to_here[:-keep_last]:
         remove(old)
     return path
 

@@ -18,7 +18,6 @@ TRAIN_PENALTY: Final = "train/penalty"
 """Sum of the weighted penalties."""
 GRAD_NORM: Final = "train/grad_norm"
 """Global gradient norm before clipping."""
-LEARNING_RATE: Final = "train/lr"
 NUM_LOOPS: Final = "depth/num_loops"
 NUM_GRAD_LOOPS: Final = "depth/num_grad_loops"
 MEAN_LOOPS: Final = "depth/mean"
@@ -28,6 +27,11 @@ LOAD_VIOLATION: Final = "experts/load_violation"
 """Largest expert load over the mean load, minus one, averaged over loops and layers."""
 ROUTER_ENTROPY: Final = "experts/router_entropy"
 """Mean entropy of the router's normalised scores, in nats."""
+
+
+def learning_rate(group: str) -> str:
+    """Name of the learning rate of a parameter group (hidden, experts, other)."""
+    return f"train/lr/{group}"
 
 
 def validation_loss(num_loops: int) -> str:

@@ -5,7 +5,7 @@ from mythos.config.cluster import ClusterConfig
 from mythos.config.data import DataConfig
 from mythos.config.depth import DepthConfig
 from mythos.config.halting import HaltingConfig
-from mythos.config.model import ModelConfig
+from mythos.config.model import ModelConfig, MoEConfig
 from mythos.config.objective import ObjectiveConfig
 from mythos.config.optim import OptimConfig
 from mythos.config.parallel import ParallelConfig
@@ -76,6 +76,18 @@ class RunConfig:
             raise ValueError(
                 f"schedule.num_warmup_steps is {self.schedule.num_warmup_steps} but run.num_steps is "
                 f"{self.run.num_steps}; the warm-up must end before the run does."
+            )
+
+        core = self.model.core_ffn
+        if (
+            self.parallel.compile
+            and self.parallel.precision == "fp32"
+            and isinstance(core, MoEConfig)
+            and core.dispatch == "grouped"
+        ):
+            raise ValueError(
+                "parallel.compile is true with parallel.precision=fp32 and model.core_ffn.dispatch=grouped; torch "
+                "compiles grouped products in bf16 only, so set parallel.precision=bf16 or parallel.compile=false."
             )
 
     @property

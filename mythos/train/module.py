@@ -5,12 +5,13 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from mythos.config.run import RunConfig
 from mythos.loop.policy import draw
 from mythos.losses.objective import objective
 from mythos.model.mythos import Mythos
-from mythos.optim.build import build_optimizer, build_scheduler
+from mythos.optim.build import build_optimizer, build_scheduler, reapply_options
 from mythos.types import Batch, Observation
 
 
@@ -63,6 +64,21 @@ class MythosModule(pl.LightningModule):
         del optimizer, gradient_clip_algorithm
         if gradient_clip_val is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let the number of micro-batches in a step change: Lightning counts micro-batches, a run counts steps."""
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        num_batches = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
+        shift = num_batches - progress["current"]["ready"]
+        for counts in (progress["total"], progress["current"]):
+            counts |= {name: count + shift for name, count in counts.items()}
+
+    def on_train_start(self) -> None:
+        """After a resume the configuration's learning rates and decays count, not the saved ones."""
+        configured = build_optimizer(self.config.optim, self.model.named_parameters())
+        scheduler = self.trainer.lr_scheduler_configs[0].scheduler
+        assert isinstance(scheduler, LambdaLR)
+        reapply_options(self.trainer.optimizers[0], scheduler, configured)
 
     def configure_optimizers(self) -> Any:
         """The optimiser and its schedule, advanced once per optimiser step."""

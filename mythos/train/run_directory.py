@@ -72,7 +72,18 @@ def _find_checkpoint(config: RunConfig, path: Path) -> tuple[Path, Manifest] | N
         case "auto":
             return store.newest(path / "checkpoints", lambda text: print(f"warning: {text}", file=sys.stderr))
         case place:
+            _check_branch(Path(place), path / "checkpoints")
             return Path(place), verify(Path(place))
+
+
+def _check_branch(checkpoint: Path, own: Path) -> None:
+    """A run goes on from its own last checkpoint only; from an earlier one it would overwrite what came after."""
+    later = [path for path in store.checkpoints(own) if path.name > checkpoint.name]
+    if checkpoint.resolve().parent == own.resolve() and later:
+        raise ConfigError(
+            f"resume: {checkpoint} is followed by {later[-1].name} in the same run; choose another run.name "
+            "to branch off from it, or resume=auto to go on from the last one."
+        )
 
 
 def _check_resume(config: RunConfig, data_fingerprint: str, checkpoint: Path, manifest: Manifest) -> None:

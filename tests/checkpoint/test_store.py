@@ -50,9 +50,22 @@ def test_a_save_that_dies_leaves_the_previous_one_and_no_scraps(tmp_path: Path) 
 
 
 def test_the_oldest_are_dropped(tmp_path: Path) -> None:
-    for step in (1, 2, 30, 4):
+    for step in (1, 2, 4):
         write(tmp_path, step, keep_last=2)
-    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000004", "step-00000030"]
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000002", "step-00000004"]
+
+
+def test_a_save_never_drops_itself_for_a_later_one_that_was_passed_over(tmp_path: Path) -> None:
+    write(tmp_path, 9)
+    write(tmp_path, 5, keep_last=1)
+    write(tmp_path, 6, keep_last=1)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000006", "step-00000009"]
+
+
+def test_scraps_of_a_killed_save_are_swept_away(tmp_path: Path) -> None:
+    (tmp_path / ".step-00000003.tmp-123").mkdir(parents=True)
+    write(tmp_path, 4)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000004"]
 
 
 def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:

@@ -130,3 +130,9 @@ def test_round_trip_through_the_run_directory(tmp_path):
 def test_configuration_pulls_no_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+def test_compiling_grouped_products_needs_bf16():
+    with pytest.raises(ConfigError, match=r"parallel.compile is true with parallel.precision=fp32"):
+        load(["model=debug", "parallel.compile=true"])
+    load(["model=debug", "parallel.compile=true", "parallel.precision=bf16"])

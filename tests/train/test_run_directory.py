@@ -91,6 +91,13 @@ def test_a_damaged_checkpoint_is_passed_over_aloud(configure, trained: Path, cap
         prepare(configure(f"resume={trained / STEP_8}"))
 
 
+def test_going_back_within_a_run_is_refused_and_branching_is_not(configure, trained: Path) -> None:
+    earlier = trained / "checkpoints" / "step-00000004"
+    with pytest.raises(ConfigError, match=r"step-00000004 is followed by step-00000008 in the same run"):
+        prepare(configure(f"resume={earlier}"))
+    assert prepare(configure(f"resume={earlier}", "run.name=branch")).manifest.step == 4
+
+
 def test_auto_without_a_checkpoint_starts_anew(configure) -> None:
     assert prepare(configure("resume=auto")).checkpoint is None
 

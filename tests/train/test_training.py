@@ -55,7 +55,7 @@ def test_a_resumed_run_is_bitwise_the_uninterrupted_one(
     train(second, directory)
 
     run, other = Path(whole.run.dir) / "whole", Path(whole.run.dir) / "halves"
-    for name in (records.TRAIN_LOSS, records.GRAD_NORM, records.LEARNING_RATE, records.MEAN_LOOPS, "tokens"):
+    for name in (records.TRAIN_LOSS, records.GRAD_NORM, records.learning_rate("hidden"), "tokens"):
         assert recorded(run, name) == recorded(other, name), name
     assert recorded(run, records.validation_loss(4)) == recorded(other, records.validation_loss(4))
     ours, theirs = state(run, 8), state(other, 8)
@@ -102,6 +102,30 @@ def test_the_split_into_micro_batches_does_not_change_the_curve(configure) -> No
         curves.append(list(recorded(Path(config.run.dir) / f"micro{size}", records.TRAIN_LOSS).values()))
     for curve in curves[1:]:
         assert curve == pytest.approx(curves[0], rel=1e-6)
+
+
+def test_a_resume_may_change_the_split_into_micro_batches(configure) -> None:
+    whole = configure("run.name=whole", "optim=adamw")
+    train(whole, prepare(whole))
+    curve = recorded(Path(whole.run.dir) / "whole", records.TRAIN_LOSS)
+    for size in (1, 4):
+        name = f"run.name=resumed{size}"
+        first = configure(name, "optim=adamw", "run.num_steps=4", "schedule.cooldown_fraction=0")
+        train(first, prepare(first))
+        second = configure(name, "optim=adamw", "resume=auto", f"data.micro_batch_size={size}")
+        train(second, prepare(second))
+        resumed = recorded(Path(whole.run.dir) / f"resumed{size}", records.TRAIN_LOSS)
+        assert resumed == pytest.approx(curve, rel=1e-5)
+
+
+def test_a_resume_takes_the_learning_rate_that_is_configured_now(configure) -> None:
+    first = configure("run.num_steps=4", "schedule.cooldown_fraction=0")
+    train(first, prepare(first))
+    second = configure("schedule.cooldown_fraction=0", "resume=auto", "optim.muon_lr=0.5", "optim.lr=0.25")
+    train(second, prepare(second))
+    run = Path(first.run.dir) / "test"
+    assert set(recorded(run, records.learning_rate("hidden")).values()) == {0.01, 0.02, 0.5}
+    assert list(recorded(run, records.learning_rate("other")).values())[-4:] == [0.25] * 4
 
 
 def test_the_router_bias_moves_once_a_step_on_rows_that_ran(configure) -> None:
