@@ -70,12 +70,31 @@ class ModelOutput(NamedTuple):
     lse_XBS: Tensor
     """Log-partition of the output logits."""
     exit_prob_XBS: Tensor
-    """Probability of leaving at each exit."""
+    """Probability of leaving at each exit; with ``halting_TBS`` of every pass, summing to one over passes."""
     router_stats: RouterStats | None
     """Stacked [T, L, ...]; None when the core is dense."""
     state_BSD: Tensor
     """The state after the last loop."""
     trace: LoopTrace | None
+    halting_TBS: Tensor | None
+    """Probability of leaving after each pass; None when halting is fixed."""
+    ponder_BS: Tensor | None
+    """ACT's ponder cost; None for other kinds of halting."""
+    stop_logit_TBS: Tensor | None
+    """The halting gate's logits; None when halting is fixed."""
+    change_T: Tensor | None
+    """Sum over tokens of |h' - h|^2 / |h'|^2, by pass; None unless asked for."""
+    growth_B: Tensor | None
+    """Squared growth of a small change of the last state over one more pass; None unless asked for."""
+
+
+class Regularizers(NamedTuple):
+    """Figures of the loop that carry gradients and cost something, for penalties that ask for them."""
+
+    consistency: bool = False
+    """Return ``change_T``."""
+    num_power_iterations: int = 0
+    """Return ``growth_B`` along a direction found in so many extra passes; 0 does not."""
 
 
 class Observation(NamedTuple):
@@ -85,8 +104,10 @@ class Observation(NamedTuple):
     num_grad_loops: int
     nll: Tensor
     """This micro-batch's share of the step's mean negative log-likelihood: shares add up over the step."""
-    penalty: Tensor
-    """Its share of the weighted penalties."""
+    penalties: dict[str, Tensor]
+    """Its shares of the weighted penalties, by name."""
     num_tokens: int
+    exit_prob_T: Tensor | None
+    """Mean probability of leaving after each pass; None when halting is fixed."""
     router_stats: RouterStats | None
     trace: LoopTrace | None

@@ -9,7 +9,7 @@ from mythos.account.flops import forward_flops, training_flops
 from mythos.account.memory import state_bytes
 from mythos.account.parameters import count_parameters
 from mythos.cli.doctor import short, short_count
-from mythos.config.base import decode
+from mythos.config.base import ConfigError, decode
 from mythos.config.load import default_config_dir, load
 from mythos.config.model import ModelConfig
 from mythos.config.optim import AdamWConfig
@@ -39,10 +39,16 @@ def test_train_yaml_alone_is_a_run():
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_and_validates(group, option):
-    run = load([f"{group}={option}"])
+    learns_exits = group == "halting" and option != "fixed"
+    run = load([f"{group}={option}", *(["depth.num_grad_loops=32"] if learns_exits else [])])
     given = OmegaConf.load(CONF / group / f"{option}.yaml").get("kind")
     if given is not None:
         assert getattr(run, group).kind == given
+
+
+def test_a_learned_exit_needs_gradients_of_every_pass():
+    with pytest.raises(ConfigError, match=r"num_grad_loops is 4 of up to 32 .* set depth.num_grad_loops=32"):
+        load(["halting=ponder"])
 
 
 def test_every_group_is_a_field_of_the_run():

@@ -86,7 +86,7 @@ class RunRecord(StepCallback):
         assert self.grad_norm is not None
         record = {
             records.TRAIN_LOSS: _total(share.nll for share in self.shares),
-            records.TRAIN_PENALTY: _total(share.penalty for share in self.shares),
+            **self._penalties(),
             records.GRAD_NORM: self.grad_norm.item(),
             **self.learning_rates,
             records.NUM_LOOPS: last.num_loops,
@@ -94,12 +94,19 @@ class RunRecord(StepCallback):
             records.MEAN_LOOPS: self.loops_run / self.steps_run,
         }
         record[records.TOKENS_PER_SECOND] = self.window_tokens / (time.perf_counter() - self.window_start)
+        if last.exit_prob_T is not None:
+            passes_T = torch.arange(1, last.num_loops + 1, device=last.exit_prob_T.device)
+            record[records.EXPECTED_PASSES] = (passes_T * last.exit_prob_T).sum().item()
         if last.router_stats is not None:
             num_calls = last.num_tokens * last.router_stats.entropy.numel()
             record[records.LOAD_VIOLATION] = load_violation(last.router_stats.counts_E).item()
             record[records.ROUTER_ENTROPY] = last.router_stats.entropy.sum().item() / num_calls
         self.window_tokens = 0
         return record
+
+    def _penalties(self) -> dict[str, float]:
+        names = self.shares[-1].penalties
+        return {records.penalty(name): _total(share.penalties[name] for share in self.shares) for name in names}
 
 
 def _total(shares: Any) -> float:

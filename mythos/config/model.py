@@ -170,6 +170,10 @@ class ModelConfig:
     """h_0 in training: zeros, noise of the embedding's standard deviation, or e. Evaluation replaces noise by zero."""
     norm_position: Literal["pre", "sandwich"] = "pre"
     """``sandwich`` also normalises what attention and feed-forward add (Huginn)."""
+    residual_scale: Literal["none", "inverse_sqrt", "inverse"] = "none"
+    """Scale of what the core's blocks add, by the loops N = ``residual_num_loops``: 1, N ** -0.5 or 1 / N. Tied passes
+    add up in step, which 1 / N undoes (arXiv 2606.18524)."""
+    residual_num_loops: PositiveInt = 8
     norm_eps: Positive = 1e-6
     max_loops: PositiveInt = 64
     """Rows of every per-loop table; a loop beyond uses the last row."""
@@ -200,6 +204,12 @@ class ModelConfig:
                 return head_dim or self.dim // num_heads
             case MLAConfig(nope_head_dim=nope_head_dim, rope_head_dim=rope_head_dim):
                 return nope_head_dim + rope_head_dim
+
+    @property
+    def core_residual_scale(self) -> float:
+        """The number behind ``residual_scale``."""
+        powers = {"none": 0.0, "inverse_sqrt": -0.5, "inverse": -1.0}
+        return float(self.residual_num_loops ** powers[self.residual_scale])
 
     @property
     def is_moe(self) -> bool:

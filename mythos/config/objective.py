@@ -1,6 +1,10 @@
 """Weights of the loss terms; a term of weight zero is not computed into the loss."""
 
-from mythos.config.base import NonNegative, config
+from typing import Annotated
+
+from pydantic import Field
+
+from mythos.config.base import NonNegative, PositiveInt, config
 
 
 @config
@@ -13,3 +17,14 @@ class ObjectiveConfig:
     """On the squared log-partition of the router logits (ST-MoE, arXiv 2202.08906)."""
     balance_loss: NonNegative = 0.0
     """Sequence-wise balance of expert load (DeepSeek-V3, arXiv 2412.19437)."""
+    supervise_loops: NonNegative = 0.0
+    """On the mean loss over exits drawn from all passes, beside the one that halting weighs."""
+    num_supervised_loops: Annotated[int, Field(ge=2, strict=True)] = 4
+    """Exits read for ``supervise_loops``: the last one and others drawn anew in every step."""
+    consistency: NonNegative = 0.0
+    """On |h' - h|^2 / |h'|^2 between successive states of the passes that keep gradients."""
+    jacobian: NonNegative = 0.0
+    """On the squared growth of a small change of the last state over one more pass, along the direction that grows
+    fastest (STARS, arXiv 2605.26733)."""
+    num_power_iterations: PositiveInt = 2
+    """Passes spent on finding that direction."""

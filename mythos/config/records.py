@@ -14,8 +14,6 @@ FILE_NAME: Final = "metrics.jsonl"
 
 TRAIN_LOSS: Final = "train/loss"
 """Mean negative log-likelihood per target token, in nats, at the depth drawn for the step."""
-TRAIN_PENALTY: Final = "train/penalty"
-"""Sum of the weighted penalties."""
 GRAD_NORM: Final = "train/grad_norm"
 """Global gradient norm before clipping."""
 NUM_LOOPS: Final = "depth/num_loops"
@@ -23,10 +21,17 @@ NUM_GRAD_LOOPS: Final = "depth/num_grad_loops"
 MEAN_LOOPS: Final = "depth/mean"
 """Mean of the loops run since the run began."""
 TOKENS_PER_SECOND: Final = "speed/tokens_per_second"
+EXPECTED_PASSES: Final = "halting/expected_passes"
+"""Mean over tokens of the expected pass after which they leave; absent when halting is fixed."""
 LOAD_VIOLATION: Final = "experts/load_violation"
 """Largest expert load over the mean load, minus one, averaged over loops and layers."""
 ROUTER_ENTROPY: Final = "experts/router_entropy"
 """Mean entropy of the router's normalised scores, in nats."""
+
+
+def penalty(term: str) -> str:
+    """Name of a weighted penalty's share of the loss, in nats per target token."""
+    return f"train/penalty/{term}"
 
 
 def learning_rate(group: str) -> str:

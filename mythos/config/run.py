@@ -3,8 +3,8 @@
 from mythos.config.base import Count, PositiveInt, PositiveInts, config
 from mythos.config.cluster import ClusterConfig
 from mythos.config.data import DataConfig
-from mythos.config.depth import DepthConfig
-from mythos.config.halting import HaltingConfig
+from mythos.config.depth import DepthConfig, FixedDepth
+from mythos.config.halting import FixedHalting, HaltingConfig
 from mythos.config.model import ModelConfig, MoEConfig
 from mythos.config.objective import ObjectiveConfig
 from mythos.config.optim import OptimConfig
@@ -46,6 +46,8 @@ class RunSettings:
     num_steps: PositiveInt
     validation: ValidationConfig
     checkpoint: CheckpointConfig
+    init_from: str | None = None
+    """Directory of a run whose newest checkpoint gives the initial weights; a halting gate may be new."""
 
 
 @config
@@ -78,6 +80,12 @@ class RunConfig:
                 f"{self.run.num_steps}; the warm-up must end before the run does."
             )
 
+        longest = self.depth.num_loops if isinstance(self.depth, FixedDepth) else self.depth.max_loops
+        if not isinstance(self.halting, FixedHalting) and self.depth.grad_loops < longest:
+            raise ValueError(
+                f"halting.kind is {self.halting.kind} but depth.num_grad_loops is {self.depth.grad_loops} of up to "
+                f"{longest} passes; an exit learns through every pass, so set depth.num_grad_loops={longest}."
+            )
         core = self.model.core_ffn
         if (
             self.parallel.compile

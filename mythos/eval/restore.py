@@ -18,12 +18,28 @@ def restore(run: Path, device: torch.device) -> tuple[RunConfig, Mythos, Manifes
     Raises:
         ConfigError: the directory holds no checkpoint that verifies.
     """
+    path, manifest = _newest(run)
+    config = decode(RunConfig, manifest.config)
+    model = Mythos(config.model, config.halting).to(device)
+    _load(model, path, device)
+    return config, model.eval(), manifest
+
+
+def load_weights(model: Mythos, run: Path, device: torch.device) -> None:
+    """Fill a model with the weights of a run's newest sound checkpoint; only a halting gate may be new or left out."""
+    _load(model, _newest(run)[0], device)
+
+
+def _newest(run: Path) -> tuple[Path, Manifest]:
     found = store.newest(run / "checkpoints", lambda text: print(f"warning: {text}", file=sys.stderr))
     if found is None:
         raise ConfigError(f"{run}: no checkpoint that verifies; train it first, or name a run's directory.")
-    path, manifest = found
-    config = decode(RunConfig, manifest.config)
-    state = torch.load(path / store.STATE_FILE, map_location=device, weights_only=False)["state_dict"]
-    model = Mythos(config.model).to(device)
-    model.load_state_dict({name.removeprefix("model."): value for name, value in state.items()})
-    return config, model.eval(), manifest
+    return found
+
+
+def _load(model: Mythos, checkpoint: Path, device: torch.device) -> None:
+    state = torch.load(checkpoint / store.STATE_FILE, map_location=device, weights_only=False)["state_dict"]
+    named = {name.removeprefix("model."): value for name, value in state.items()}
+    differing = model.load_state_dict(named, strict=False)
+    foreign = [name for name in (*differing[0], *differing[1]) if not name.startswith("halting.")]
+    assert not foreign, f"weights of another model: {foreign}"

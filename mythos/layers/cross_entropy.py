@@ -9,16 +9,22 @@ from mythos.types import IGNORED
 
 
 def linear_cross_entropy(
-    x_ND: Tensor, weight_VD: Tensor, target_N: Tensor, soft_cap: float | None, chunk_tokens: int
+    x_ND: Tensor,
+    weight_VD: Tensor,
+    target_N: Tensor,
+    soft_cap: float | None,
+    chunk_tokens: int,
+    is_one_of_many: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Negative log-likelihood and log-partition of each token, in nats, fp32.
 
-    With more than ``chunk_tokens`` tokens the logits of one chunk exist at a time, forward and backward.
+    With more than ``chunk_tokens`` tokens, or for ``is_one_of_many`` exits, the logits of one chunk exist at a time,
+    forward and backward.
 
     Returns:
         nll_N, zero where the target is ``IGNORED``, and lse_N.
     """
-    if x_ND.shape[0] <= chunk_tokens:
+    if x_ND.shape[0] <= chunk_tokens and not is_one_of_many:
         return _cross_entropy(x_ND, weight_VD, target_N, soft_cap)
     chunks = zip(x_ND.split(chunk_tokens), target_N.split(chunk_tokens), strict=True)
     parts = [

@@ -3,42 +3,82 @@
 from typing import NamedTuple
 
 from torch import Tensor
+from torch.nn import functional
 
-from mythos.config.objective import ObjectiveConfig
+from mythos.config.halting import ActHalting, PonderHalting
+from mythos.config.run import RunConfig
+from mythos.loop.halting import divergence_from_prior, prior, worth_going_on
+from mythos.loop.plan import StepPlan
 from mythos.types import IGNORED, Batch, ModelOutput
 
 
 class Loss(NamedTuple):
-    """``total`` = ``nll`` + ``penalty``, all scalars."""
+    """``total`` = ``nll`` + the sum of ``terms``, all scalars; a stage that trains only the gate leaves out ``nll``."""
 
     total: Tensor
     nll: Tensor
-    """Sum of the expected negative log-likelihood over exits, divided by the step's target tokens."""
-    penalty: Tensor
-    """Weighted sum of the other terms."""
+    """Expected negative log-likelihood per target token of the step, in nats."""
+    terms: dict[str, Tensor]
+    """Weighted penalties by name."""
 
 
-def objective(config: ObjectiveConfig, output: ModelOutput, batch: Batch, num_grad_loops: int) -> Loss:
-    """Weigh a model's output; penalties on routers count the passes that keep gradients."""
-    nll = (output.exit_prob_XBS * output.nll_XBS).sum() / batch.num_targets
-    penalty = nll.new_zeros(())
-    if config.z_loss:
-        penalty = penalty + config.z_loss * output_z(output, batch)
-    if config.router_z_loss and output.router_stats is not None:
-        num_tokens = batch.num_sequences * batch.tokens_BS.shape[1]
-        penalty = penalty + config.router_z_loss * _per_pass(output.router_stats.z_loss, num_grad_loops) / num_tokens
-    if config.balance_loss and output.router_stats is not None:
-        balance = _per_pass(output.router_stats.balance_loss, num_grad_loops)
-        penalty = penalty + config.balance_loss * balance / batch.num_sequences
-    return Loss(nll + penalty, nll, penalty)
+def objective(config: RunConfig, output: ModelOutput, batch: Batch, plan: StepPlan) -> Loss:
+    """Weigh a model's output."""
+    weight_X = output.nll_XBS.new_tensor(plan.exits.weights)
+    nll = _per_target(weight_X[:, None, None] * output.exit_prob_XBS * output.nll_XBS, batch)
+    terms = penalties(config, output, batch, plan, weight_X)
+    if isinstance(config.halting, PonderHalting) and config.halting.train == "gate":
+        terms = {"gate": gate_loss(config.halting, output, batch)}
+        return Loss(terms["gate"], nll.detach(), terms)
+    return Loss(sum(terms.values(), nll), nll, terms)
 
 
-def output_z(output: ModelOutput, batch: Batch) -> Tensor:
-    """Expected squared log-partition over exits, summed over targets, divided by the step's targets."""
-    squared_XBS = output.lse_XBS.square().where(batch.targets_BS != IGNORED, 0.0)
-    return (output.exit_prob_XBS * squared_XBS).sum() / batch.num_targets
+def penalties(
+    config: RunConfig, output: ModelOutput, batch: Batch, plan: StepPlan, weight_X: Tensor
+) -> dict[str, Tensor]:
+    """Every term of non-zero weight; those on routers and states are means over the passes that keep gradients."""
+    weights, num_grad_loops = config.objective, plan.depth.num_grad_loops
+    terms: dict[str, Tensor] = {}
+    if weights.z_loss:
+        squared = weight_X[:, None, None] * output.exit_prob_XBS * output.lse_XBS.square()
+        terms["z"] = weights.z_loss * _per_target(squared, batch)
+    if weights.supervise_loops:
+        every_pass = _per_target(weight_X[:, None, None] * output.nll_XBS, batch) / plan.depth.num_loops
+        terms["supervise_loops"] = weights.supervise_loops * every_pass
+    num_tokens = batch.num_sequences * batch.tokens_BS.shape[1]
+    if output.router_stats is not None and weights.router_z_loss:
+        mean = output.router_stats.z_loss[-num_grad_loops:].mean() / num_tokens
+        terms["router_z"] = weights.router_z_loss * mean
+    if output.router_stats is not None and weights.balance_loss:
+        mean = output.router_stats.balance_loss[-num_grad_loops:].mean() / batch.num_sequences
+        terms["balance"] = weights.balance_loss * mean
+    if output.change_T is not None and weights.consistency:
+        terms["consistency"] = weights.consistency * output.change_T[-num_grad_loops:].mean() / num_tokens
+    if output.growth_B is not None and weights.jacobian:
+        terms["jacobian"] = weights.jacobian * output.growth_B.sum() / batch.num_sequences
+    match config.halting:
+        case ActHalting():
+            assert output.ponder_BS is not None
+            terms["ponder"] = plan.halting_weight * _per_target(output.ponder_BS, batch)
+        case PonderHalting() as halting:
+            assert output.halting_TBS is not None
+            wanted = prior(halting, plan.depth.num_loops)
+            divergence_BS = divergence_from_prior(output.halting_TBS, wanted)
+            terms["halting"] = plan.halting_weight * _per_target(divergence_BS, batch)
+    return terms
 
 
-def _per_pass(sum_TL: Tensor, num_grad_loops: int) -> Tensor:
-    """Mean over the last passes and all layers of a per-layer sum."""
-    return sum_TL[-num_grad_loops:].mean()
+def gate_loss(config: PonderHalting, output: ModelOutput, batch: Batch) -> Tensor:
+    """Binary cross-entropy of going on against the improvement that a pass brought, a mean over passes 1 .. T-1."""
+    assert output.stop_logit_TBS is not None
+    if output.nll_XBS.shape[0] == 1:
+        return 0.0 * output.stop_logit_TBS.sum()
+    target = worth_going_on(output.nll_XBS, config.improvement_sharpness, config.improvement_margin)
+    going_on = -output.stop_logit_TBS[1:]
+    loss = functional.binary_cross_entropy_with_logits(going_on, target, reduction="none")
+    return _per_target(loss, batch) / loss.shape[0]
+
+
+def _per_target(value: Tensor, batch: Batch) -> Tensor:
+    """Sum of ``[..., B, S]`` over target tokens, divided by those of the whole step."""
+    return value.where(batch.targets_BS != IGNORED, 0.0).sum() / batch.num_targets

@@ -14,10 +14,14 @@ from mythos.types import RouterStats
 
 
 class Block(nn.Module):
-    """x = x + attention(norm(x)); x = x + ffn(norm(x)). ``sandwich`` also normalises what is added."""
+    """x = x + s attention(norm(x)); x = x + s ffn(norm(x)). ``sandwich`` also normalises what is added.
 
-    def __init__(self, config: ModelConfig, ffn: FeedForwardConfig) -> None:
+    The scale s is 1 outside the core.
+    """
+
+    def __init__(self, config: ModelConfig, ffn: FeedForwardConfig, residual_scale: float = 1.0) -> None:
         super().__init__()
+        self.residual_scale = residual_scale
         self.attention_norm = RMSNorm(config.dim, config.norm_eps)
         self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
         self.attention = _attention(config)
@@ -36,15 +40,21 @@ class Block(nn.Module):
         mask: Tensor | None,
         bias_E: Tensor | None = None,
         cache: LayerCache | None = None,
-    ) -> tuple[Tensor, RouterStats | None]:
-        """One layer; ``bias_E`` is the selection bias of a mixture of experts, None for a dense layer."""
+        choice_NK: Tensor | None = None,
+    ) -> tuple[Tensor, RouterStats | None, Tensor | None]:
+        """One layer; the last two results are those of a mixture of experts.
+
+        Args:
+            bias_E: selection bias of the mixture of experts.
+            choice_NK: experts to take instead of choosing anew.
+        """
         attended = self.attention(self.attention_norm(x_BSD), rotation, mask, cache)
-        x_BSD = x_BSD + self.attention_post_norm(attended)
+        x_BSD = x_BSD + self.residual_scale * self.attention_post_norm(attended)
         if isinstance(self.ffn, MoE):
-            change, stats = self.ffn(self.ffn_norm(x_BSD), bias_E)
+            change, stats, choice_NK = self.ffn(self.ffn_norm(x_BSD), bias_E, choice_NK)
         else:
             change, stats = self.ffn(self.ffn_norm(x_BSD)), None
-        return x_BSD + self.ffn_post_norm(change), stats
+        return x_BSD + self.residual_scale * self.ffn_post_norm(change), stats, choice_NK
 
 
 def _attention(config: ModelConfig) -> nn.Module:

@@ -1,20 +1,27 @@
 """The recurrent core: a few blocks, passed T times over one state."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from mythos.config.model import ModelConfig
+from mythos.config.parallel import ParallelConfig
 from mythos.layers.cache import LayerCache
 from mythos.layers.norm import RMSNorm
 from mythos.layers.rope import Rotation
 from mythos.loop.injection import build_injection
+from mythos.loop.remat import recomputed
 from mythos.model.block import Block
 from mythos.types import LoopTrace, RouterStats
 
 T = TypeVar("T", RouterStats, LoopTrace)
+_FINITE_DIFFERENCE = 1e-2
+"""Size of the change in ``growth``, relative to the state: above fp32's rounding, below the blocks' curvature."""
+Choices = list[Tensor | None]
+"""The experts chosen in each block of a pass, ``[N, K]`` int16; None for a dense block."""
 
 
 class CoreOutput(NamedTuple):
@@ -24,6 +31,7 @@ class CoreOutput(NamedTuple):
     state_BSD: Tensor
     router_stats: RouterStats | None
     trace: LoopTrace | None
+    change_T: Tensor | None
 
 
 class Core(nn.Module):
@@ -36,8 +44,12 @@ class Core(nn.Module):
         self.injection = build_injection(config.injection, config.dim)
         self.is_parallel = config.injection.spelling == "parallel"
         self.parallel_norm = RMSNorm(config.dim, config.norm_eps) if self.is_parallel else None
-        self.blocks = nn.ModuleList(Block(config, config.core_ffn) for _ in range(config.num_core_layers))
+        self.blocks = nn.ModuleList(
+            Block(config, config.core_ffn, config.core_residual_scale) for _ in range(config.num_core_layers)
+        )
         self.max_loops = config.max_loops
+        self.remat = ParallelConfig()
+        """Set from outside: what the backward computes again."""
         num_experts = config.core_ffn.num_experts if config.core_ffn.kind == "moe" else 0
         shape = (config.num_core_layers, config.max_loops, num_experts)
         self.register_buffer("router_bias", torch.zeros(shape))
@@ -50,8 +62,9 @@ class Core(nn.Module):
         mask: Tensor | None,
         num_loops: int,
         num_grad_loops: int,
-        exits: tuple[int, ...],
+        exits: Sequence[int],
         trace: bool = False,
+        consistency: bool = False,
         caches: list[list[LayerCache]] | None = None,
     ) -> CoreOutput:
         """Run ``num_loops`` passes, the last ``num_grad_loops`` of them with gradients.
@@ -61,40 +74,111 @@ class Core(nn.Module):
             e_BSD: the prelude's output, injected at every pass.
             exits: 0-based passes whose states are wanted.
         """
-        exit_states, stats, traces = [], [], []
+        exit_states, stats, traces, changes = [], [], [], []
         for loop in range(num_loops):
             has_grad = torch.is_grad_enabled() and loop >= num_loops - num_grad_loops
+            run = partial(
+                self.step,
+                e_BSD=e_BSD,
+                rotation=rotation,
+                mask=mask,
+                loop=loop,
+                caches=None if caches is None else caches[loop],
+            )
             with torch.set_grad_enabled(has_grad):
-                cache = None if caches is None else caches[loop]
-                new_BSD, loop_stats = self.step(h_BSD, e_BSD, rotation, mask, loop, cache)
+                if has_grad and self.remat.remat == "loop":
+                    new_BSD, loop_stats, _ = recomputed(run, h_BSD, self.remat.offload_states)
+                else:
+                    new_BSD, loop_stats, _ = run(h_BSD)
+                if consistency:
+                    changes.append(_relative_change(new_BSD, h_BSD).square().sum())
             if trace:
                 traces.append(_observe(new_BSD, h_BSD))
             h_BSD = new_BSD
             stats.append(loop_stats)
             if loop in exits:
                 exit_states.append(h_BSD)
-        return CoreOutput(exit_states, h_BSD, _stack_loops(stats), _stack(LoopTrace, traces) if trace else None)
+        return CoreOutput(
+            exit_states=exit_states,
+            state_BSD=h_BSD,
+            router_stats=_stack_loops(stats),
+            trace=_stack(LoopTrace, traces) if trace else None,
+            change_T=torch.stack(changes) if consistency else None,
+        )
 
-    def step(
+    def growth(
         self,
         h_BSD: Tensor,
         e_BSD: Tensor,
         rotation: Rotation,
         mask: Tensor | None,
         loop: int,
+        num_iterations: int,
+        direction_BSD: Tensor,
+    ) -> Tensor:
+        """|F(h + v) - F(h)|^2 / |v|^2 of each sequence for a small v that ``num_iterations`` passes have turned.
+
+        The power method on finite differences: it needs no second derivatives, so every attention and expert kernel
+        serves. Experts are those of F(h), and h and e are constants: the gradient reaches the core's weights only.
+        """
+        h_BSD, e_BSD = h_BSD.detach(), e_BSD.detach()
+        run = partial(self.step, e_BSD=e_BSD, rotation=rotation, mask=mask, loop=loop)
+        size_B11 = _FINITE_DIFFERENCE * h_BSD.float().norm(dim=(1, 2), keepdim=True).clamp(min=1e-6)
+        with torch.no_grad():
+            base_BSD, _, choices = run(h_BSD)
+            for _ in range(num_iterations):
+                v_BSD = size_B11 * direction_BSD / direction_BSD.norm(dim=(1, 2), keepdim=True).clamp(min=1e-20)
+                direction_BSD = run(h_BSD + v_BSD, choices)[0].float() - base_BSD.float()
+            v_BSD = size_B11 * direction_BSD / direction_BSD.norm(dim=(1, 2), keepdim=True).clamp(min=1e-20)
+        moved_BSD, base_BSD = run(h_BSD + v_BSD, choices)[0], run(h_BSD, choices)[0]
+        return ((moved_BSD - base_BSD).float() / size_B11).square().sum((1, 2))
+
+    def step(
+        self,
+        h_BSD: Tensor,
+        choices: Choices | None = None,
+        *,
+        e_BSD: Tensor,
+        rotation: Rotation,
+        mask: Tensor | None,
+        loop: int,
         caches: list[LayerCache] | None = None,
-    ) -> tuple[Tensor, list[RouterStats]]:
-        """One pass: the next state and what each block's router saw."""
+    ) -> tuple[Tensor, list[RouterStats], Choices]:
+        """One pass: the next state, what each block's router saw, and the experts chosen (or repeated)."""
         row = min(loop, self.max_loops - 1)
         u_BSD = self.injection(h_BSD, e_BSD)
         start_BSD = u_BSD if self.parallel_norm is None else self.parallel_norm(h_BSD + e_BSD)
-        x_BSD, stats = start_BSD, []
+        x_BSD, stats, chosen = start_BSD, [], []
         for layer, block in enumerate(self.blocks):
-            cache = None if caches is None else caches[layer]
-            x_BSD, block_stats = block(x_BSD, rotation, mask, self.router_bias[layer, row], cache)
+            run = partial(
+                _run_block,
+                block=block,
+                rotation=rotation,
+                mask=mask,
+                bias_E=self.router_bias[layer, row],
+                cache=None if caches is None else caches[layer],
+            )
+            if self.remat.remat == "block" and torch.is_grad_enabled():
+                x_BSD, block_stats, choice_NK = recomputed(run, x_BSD)
+            else:
+                x_BSD, block_stats, choice_NK = run(x_BSD, None if choices is None else choices[layer])
+            chosen.append(choice_NK)
             if block_stats is not None:
                 stats.append(block_stats)
-        return (u_BSD + (x_BSD - start_BSD) if self.is_parallel else x_BSD), stats
+        return (u_BSD + (x_BSD - start_BSD) if self.is_parallel else x_BSD), stats, chosen
+
+
+def _run_block(
+    x_BSD: Tensor,
+    choice_NK: Tensor | None,
+    *,
+    block: nn.Module,
+    rotation: Rotation,
+    mask: Tensor | None,
+    bias_E: Tensor,
+    cache: LayerCache | None,
+) -> tuple[Tensor, RouterStats | None, Tensor | None]:
+    return block(x_BSD, rotation, mask, bias_E, cache, choice_NK)
 
 
 def _stack_loops(stats: list[list[RouterStats]]) -> RouterStats | None:
@@ -109,9 +193,14 @@ def _stack(kind: type[T], items: Sequence[Iterable[Tensor]]) -> T:
     return kind(*map(torch.stack, zip(*items, strict=True)))
 
 
+def _relative_change(new_BSD: Tensor, old_BSD: Tensor) -> Tensor:
+    """|h' - h| / |h'| of every token, fp32."""
+    change_BS = (new_BSD.float() - old_BSD.float()).norm(dim=-1)
+    return change_BS / new_BSD.float().norm(dim=-1).clamp(min=1e-12)
+
+
 @torch.no_grad()
 def _observe(new_BSD: Tensor, old_BSD: Tensor) -> tuple[Tensor, Tensor]:
     """Root mean square of the new state, and its relative change, as means over tokens."""
     norm_BS = new_BSD.float().norm(dim=-1)
-    change_BS = (new_BSD.float() - old_BSD.float()).norm(dim=-1)
-    return (norm_BS / new_BSD.shape[-1] ** 0.5).mean(), (change_BS / norm_BS.clamp(min=1e-12)).mean()
+    return (norm_BS / new_BSD.shape[-1] ** 0.5).mean(), _relative_change(new_BSD, old_BSD).mean()

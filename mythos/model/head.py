@@ -17,11 +17,15 @@ class Head(nn.Module):
         self.soft_cap = config.head.soft_cap
         self.chunk_tokens = config.head.chunk_tokens
 
-    def forward(self, x_BSD: Tensor, embedding_VD: Tensor, target_BS: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x_BSD: Tensor, embedding_VD: Tensor, target_BS: Tensor, is_one_of_many: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Negative log-likelihood of the targets and log-partition, ``[B, S]`` each, in nats."""
         x_ND = self.norm(x_BSD).flatten(0, 1)
         weight_VD = self._weight(embedding_VD)
-        nll_N, lse_N = linear_cross_entropy(x_ND, weight_VD, target_BS.flatten(), self.soft_cap, self.chunk_tokens)
+        nll_N, lse_N = linear_cross_entropy(
+            x_ND, weight_VD, target_BS.flatten(), self.soft_cap, self.chunk_tokens, is_one_of_many
+        )
         return nll_N.view_as(target_BS), lse_N.view_as(target_BS)
 
     def logits(self, x_BSD: Tensor, embedding_VD: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from mythos.config.halting import FixedHalting, HaltingConfig
 from mythos.config.model import MLAConfig, ModelConfig
 from mythos.layers.cache import DecodeCache, LayerCache
 from mythos.layers.mask import document_mask
@@ -12,19 +13,21 @@ from mythos.loop.state import noise
 from mythos.model.block import Block
 from mythos.model.core import Core
 from mythos.model.head import Head
-from mythos.types import Batch, ModelOutput
+from mythos.model.leave import Halting
+from mythos.types import Batch, ModelOutput, Regularizers
 
 
 class Mythos(nn.Module):
     """e = norm(prelude(embed(tokens))); h_T = core^T(h_0, e); logits = head(coda(h_T))."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, halting: HaltingConfig | None = None) -> None:
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.dim)
         self.prelude = nn.ModuleList(Block(config, config.ffn) for _ in range(config.num_prelude_layers))
         self.prelude_norm = RMSNorm(config.dim, config.norm_eps) if config.prelude_norm else nn.Identity()
         self.core = Core(config)
+        self.halting = Halting(halting or FixedHalting(), config.dim)
         self.coda = nn.ModuleList(Block(config, config.ffn) for _ in range(config.num_coda_layers))
         self.head = Head(config)
 
@@ -36,6 +39,7 @@ class Mythos(nn.Module):
         exits: tuple[int, ...] | None = None,
         trace: bool = False,
         noise_seed: int | None = None,
+        regularizers: Regularizers = Regularizers(),  # noqa: B008  (immutable)
     ) -> ModelOutput:
         """Loss of every target at every exit.
 
@@ -45,6 +49,7 @@ class Mythos(nn.Module):
             exits: ascending 0-based passes after which coda and head are read; None for the last one.
             trace: also return the loop trace.
             noise_seed: seed of the initial state's noise, in training; None starts from zero.
+            regularizers: figures with gradients that penalties ask for.
         """
         exits = (num_loops - 1,) if exits is None else exits
         assert exits == tuple(sorted(set(exits))), f"exits must ascend, got {exits}"
@@ -59,15 +64,33 @@ class Mythos(nn.Module):
             mask,
             num_loops,
             num_loops if num_grad_loops is None else num_grad_loops,
-            exits,
+            self.halting.wanted(num_loops, exits),
             trace,
+            regularizers.consistency,
         )
-        read = [self._read(state_BSD, rotation, mask, batch.targets_BS) for state_BSD in core.exit_states]
+        growth_B = None
+        if regularizers.num_power_iterations:
+            direction_BSD = noise(noise_seed or 0, batch.sample_ids_B, *e_BSD.shape[1:])
+            growth_B = self.core.growth(
+                core.state_BSD, e_BSD, rotation, mask, num_loops, regularizers.num_power_iterations, direction_BSD
+            )
+        leaving = self.halting(core.exit_states, exits)
+        is_one_of_many = len(exits) > 1
+        read = [self._read(h_BSD, rotation, mask, batch.targets_BS, is_one_of_many) for h_BSD in leaving.states]
         nll_XBS, lse_XBS = map(torch.stack, zip(*read, strict=True))
-        leaves_last = torch.zeros(len(exits), 1, 1, device=nll_XBS.device)
-        leaves_last[-1] = 1.0
-        exit_prob_XBS = leaves_last.expand_as(nll_XBS)
-        return ModelOutput(nll_XBS, lse_XBS, exit_prob_XBS, core.router_stats, core.state_BSD, core.trace)
+        return ModelOutput(
+            nll_XBS=nll_XBS,
+            lse_XBS=lse_XBS,
+            exit_prob_XBS=leaving.exit_prob_XBS,
+            router_stats=core.router_stats,
+            state_BSD=core.state_BSD,
+            trace=core.trace,
+            halting_TBS=leaving.halting_TBS,
+            ponder_BS=leaving.ponder_BS,
+            stop_logit_TBS=leaving.stop_logit_TBS,
+            change_T=core.change_T,
+            growth_B=growth_B,
+        )
 
     def encode(
         self,
@@ -88,8 +111,10 @@ class Mythos(nn.Module):
         e_BSD = self.encode(tokens_BS, rotation, None, cache.prelude)
         h_BSD = self._initial_state(e_BSD, None, None)
         last = (cache.num_loops - 1,)
-        core = self.core(h_BSD, e_BSD, rotation, None, cache.num_loops, 0, last, caches=cache.core)
-        x_BSD = _run(self.coda, core.state_BSD, rotation, None, cache.coda)
+        wanted = self.halting.wanted(cache.num_loops, last)
+        core = self.core(h_BSD, e_BSD, rotation, None, cache.num_loops, 0, wanted, caches=cache.core)
+        (state_BSD,) = self.halting(core.exit_states, last).states
+        x_BSD = _run(self.coda, state_BSD, rotation, None, cache.coda)
         return self.head.logits(x_BSD, self.embedding.weight)
 
     def new_cache(self, num_loops: int, capacity: int) -> DecodeCache:
@@ -98,11 +123,16 @@ class Mythos(nn.Module):
         return DecodeCache(*counts, num_loops=num_loops, capacity=capacity)
 
     def _read(
-        self, state_BSD: Tensor, rotation: Rotation, mask: Tensor | None, targets_BS: Tensor
+        self,
+        state_BSD: Tensor,
+        rotation: Rotation,
+        mask: Tensor | None,
+        targets_BS: Tensor,
+        is_one_of_many: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Coda and head at one exit."""
         x_BSD = _run(self.coda, state_BSD, rotation, mask)
-        return self.head(x_BSD, self.embedding.weight, targets_BS)
+        return self.head(x_BSD, self.embedding.weight, targets_BS, is_one_of_many)
 
     def _initial_state(self, e_BSD: Tensor, sample_ids_B: Tensor | None, noise_seed: int | None) -> Tensor:
         if self.config.initial_state == "embedding":
@@ -127,5 +157,5 @@ def _run(
 ) -> Tensor:
     """Dense blocks one after the other."""
     for layer, block in enumerate(blocks):
-        x_BSD, _ = block(x_BSD, rotation, mask, None, None if caches is None else caches[layer])
+        x_BSD, _, _ = block(x_BSD, rotation, mask, None, None if caches is None else caches[layer])
     return x_BSD

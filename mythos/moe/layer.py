@@ -1,5 +1,6 @@
 """The mixture-of-experts layer (DeepSeekMoE, arXiv 2401.06066)."""
 
+import torch
 from torch import Tensor, nn
 
 from mythos.config.model import MoEConfig
@@ -20,11 +21,21 @@ class MoE(nn.Module):
         self.shared_experts = SwiGLU(dim, config.num_shared * config.hidden_dim) if config.num_shared else None
         self.run_experts = dispatch.grouped if config.dispatch == "grouped" else dispatch.naive
 
-    def forward(self, x_BSD: Tensor, bias_E: Tensor) -> tuple[Tensor, RouterStats]:
-        """Route and mix; ``bias_E`` is this loop's selection bias."""
-        routing, stats = self.router(x_BSD, bias_E)
+    def forward(
+        self, x_BSD: Tensor, bias_E: Tensor, choice_NK: Tensor | None = None
+    ) -> tuple[Tensor, RouterStats, Tensor]:
+        """Route and mix.
+
+        Args:
+            bias_E: this loop's selection bias.
+            choice_NK: experts to take instead of choosing anew.
+
+        Returns:
+            The output, what the router saw, and the choice as int16.
+        """
+        routing, stats = self.router(x_BSD, bias_E, choice_NK)
         routed_ND = self.run_experts(x_BSD.flatten(0, 1), routing, stats.counts_E, self.experts)
         y_BSD = routed_ND.view_as(x_BSD)
         if self.shared_experts is not None:
             y_BSD = y_BSD + self.shared_experts(x_BSD)
-        return y_BSD, stats
+        return y_BSD, stats, routing.expert_NK.to(torch.int16)

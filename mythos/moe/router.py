@@ -34,18 +34,25 @@ class Router(nn.Module):
         """The gate's ``[E, D]`` matrix, where expert-parallel conversion looks for it."""
         return self.gate.weight
 
-    def forward(self, x_BSD: Tensor, bias_E: Tensor) -> tuple[Routing, RouterStats]:
-        """Route every token; ``bias_E`` moves the choice of experts and never their weights."""
+    def forward(self, x_BSD: Tensor, bias_E: Tensor, choice_NK: Tensor | None = None) -> tuple[Routing, RouterStats]:
+        """Route every token; ``bias_E`` moves the choice of experts and never their weights.
+
+        Args:
+            choice_NK: experts to take instead of choosing anew.
+        """
         with torch.autocast(x_BSD.device.type, enabled=False):
             logits_BSE = functional.linear(x_BSD.float(), self.gate.weight.float())
-            routing = route(logits_BSE.flatten(0, 1), bias_E, self.config)
+            routing = route(logits_BSE.flatten(0, 1), bias_E, self.config, choice_NK)
             return routing, observe(logits_BSE, routing)
 
 
-def route(logits_NE: Tensor, bias_E: Tensor, config: MoEConfig) -> Routing:
-    """Top-k of score + bias, weighted by the scores alone (Wang et al. 2024, arXiv 2408.15664)."""
+def route(logits_NE: Tensor, bias_E: Tensor, config: MoEConfig, choice_NK: Tensor | None = None) -> Routing:
+    """Top-k of score + bias, or a choice made before, weighted by the scores alone (arXiv 2408.15664)."""
     score_NE = logits_NE.sigmoid() if config.score == "sigmoid" else logits_NE.softmax(-1)
-    expert_NK = (score_NE.detach() + bias_E).topk(config.num_active, dim=-1).indices
+    if choice_NK is None:
+        expert_NK = (score_NE.detach() + bias_E).topk(config.num_active, dim=-1).indices
+    else:
+        expert_NK = choice_NK.long()
     weight_NK = score_NE.gather(-1, expert_NK)
     if config.normalize_weights:
         weight_NK = weight_NK / weight_NK.sum(-1, keepdim=True).clamp(min=1e-20)

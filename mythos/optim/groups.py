@@ -15,6 +15,7 @@ GROUP_OF_PATTERN: tuple[tuple[str, GroupName], ...] = (
     ("head.projection.weight", "other"),
     ("*norm.weight", "other"),
     ("core.injection.*", "other"),
+    ("halting.gate.*", "other"),
     ("*.ffn.router.gate.weight", "other"),
     ("*.ffn.experts.w[123]", "experts"),
     ("*.ffn.shared_experts.w[123].weight", "hidden"),

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
@@ -13,8 +14,10 @@ from mythos.callbacks.router_balance import RouterBalance
 from mythos.callbacks.run_record import RunRecord
 from mythos.callbacks.validation import Validation
 from mythos.checkpoint import store
+from mythos.config.halting import PonderHalting
 from mythos.config.run import RunConfig
 from mythos.data.datamodule import TokenDataModule
+from mythos.eval.restore import load_weights
 from mythos.model.init import initialize
 from mythos.model.mythos import Mythos
 from mythos.parallel.compile import compile_blocks
@@ -63,8 +66,14 @@ def train(config: RunConfig, directory: RunDirectory) -> dict[int, float]:
 
 def build_model(config: RunConfig) -> Mythos:
     """The model with its initial values, which depend on the seed and on nothing else."""
-    model = Mythos(config.model)
+    model = Mythos(config.model, config.halting)
     initialize(model, config.model, config.run.seed)
+    if config.run.init_from is not None:
+        load_weights(model, Path(config.run.init_from), torch.device("cpu"))
+    model.core.remat = config.parallel
+    if isinstance(config.halting, PonderHalting) and config.halting.train == "gate":
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name.startswith("halting."))
     return model
 
 
@@ -79,7 +88,8 @@ def build_trainer(
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     num_steps = config.run.num_steps
     callbacks: list[pl.Callback] = [DataPosition(data, config.data.batch_size)]
-    if config.model.is_moe and config.optim.router_bias_rate:
+    trains_model = not isinstance(config.halting, PonderHalting) or config.halting.train == "all"
+    if config.model.is_moe and config.optim.router_bias_rate and trains_model:
         callbacks.append(RouterBalance(config.optim.router_bias_rate))
     callbacks += [
         record,

@@ -1,5 +1,6 @@
 """The LightningModule: one training step, and the optimiser."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import lightning.pytorch as pl
@@ -8,11 +9,11 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from mythos.config.run import RunConfig
-from mythos.loop.policy import draw
+from mythos.loop.plan import plan_step
 from mythos.losses.objective import objective
 from mythos.model.mythos import Mythos
 from mythos.optim.build import build_optimizer, build_scheduler, reapply_options
-from mythos.types import Batch, Observation
+from mythos.types import Batch, Observation, Regularizers
 
 
 class MythosModule(pl.LightningModule):
@@ -22,27 +23,35 @@ class MythosModule(pl.LightningModule):
         super().__init__()
         self.config = config
         self.model = model
+        weights = config.objective
+        self.regularizers = Regularizers(
+            consistency=weights.consistency > 0,
+            num_power_iterations=weights.num_power_iterations if weights.jacobian else 0,
+        )
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Loss and observation of one micro-batch; every micro-batch of a step runs the same depth."""
         config, step = self.config, self.trainer.global_step
-        depth = draw(config.depth, config.run.seed, step)
+        plan = plan_step(config, step)
         output = self.model(
             batch,
-            depth.num_loops,
-            depth.num_grad_loops,
+            plan.depth.num_loops,
+            plan.depth.num_grad_loops,
+            exits=plan.exits.passes,
             trace=(step + 1) % config.tracking.trace_every == 0,
             noise_seed=config.run.seed,
+            regularizers=self.regularizers,
         )
-        loss = objective(config.objective, output, batch, depth.num_grad_loops)
+        loss = objective(config, output, batch, plan)
         # Lightning divides by the number of micro-batches; the loss already is a share of the step's.
         return {
             "loss": loss.total * self.trainer.accumulate_grad_batches,
             "observation": Observation(
-                *depth,
+                *plan.depth,
                 nll=loss.nll,
-                penalty=loss.penalty,
+                penalties=loss.terms,
                 num_tokens=batch.tokens_BS.numel(),
+                exit_prob_T=None if output.halting_TBS is None else output.halting_TBS.mean((1, 2)),
                 router_stats=output.router_stats,
                 trace=output.trace,
             ),
@@ -75,13 +84,18 @@ class MythosModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """After a resume the configuration's learning rates and decays count, not the saved ones."""
-        configured = build_optimizer(self.config.optim, self.model.named_parameters())
+        configured = build_optimizer(self.config.optim, _trained(self.model))
         scheduler = self.trainer.lr_scheduler_configs[0].scheduler
         assert isinstance(scheduler, LambdaLR)
         reapply_options(self.trainer.optimizers[0], scheduler, configured)
 
     def configure_optimizers(self) -> Any:
         """The optimiser and its schedule, advanced once per optimiser step."""
-        optimizer = build_optimizer(self.config.optim, self.model.named_parameters())
+        optimizer = build_optimizer(self.config.optim, _trained(self.model))
         scheduler = build_scheduler(optimizer, self.config.schedule, self.config.run.num_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def _trained(model: Mythos) -> Iterator[tuple[str, torch.nn.Parameter]]:
+    """The parameters that are not frozen."""
+    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)

@@ -47,6 +47,8 @@ def prepare(config: RunConfig) -> RunDirectory:
         raise ConfigError(f"run.name: {path} already holds a run; go on with resume=auto, or choose another run.name.")
     if found is not None:
         _check_resume(config, data_fingerprint, *found)
+    elif config.run.init_from is not None:
+        _check_origin(config, Path(config.run.init_from))
     _create(path)
     write_text(path / "config.json", json.dumps(encode(config), indent=1))
     checkpoint, manifest = found or (None, None)
@@ -105,6 +107,16 @@ def _check_resume(config: RunConfig, data_fingerprint: str, checkpoint: Path, ma
     for line in changes:
         if not line.startswith("resume:"):
             print(f"resume: changed since the checkpoint: {line}", file=sys.stderr)
+
+
+def _check_origin(config: RunConfig, origin: Path) -> None:
+    """The run that gives the initial weights must have the same model."""
+    found = store.newest(origin / "checkpoints", lambda text: print(f"warning: {text}", file=sys.stderr))
+    if found is None:
+        raise ConfigError(f"run.init_from: {origin} holds no checkpoint that verifies; name a run's directory.")
+    changes = difference(found[1].config["model"], encode(config.model))
+    if changes:
+        raise ConfigError(f"run.init_from: {origin} trained another model:\n  model." + "\n  model.".join(changes))
 
 
 def _create(path: Path) -> None:

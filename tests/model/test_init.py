@@ -4,6 +4,7 @@ import pytest
 import torch
 from helpers import MODELS, model_config
 
+from mythos.config.halting import PonderHalting
 from mythos.config.model import AdditiveInjection, DiagonalInjection, HeadConfig, LinearInjection, ModelConfig
 from mythos.model.init import TABLE, initialize, rule_for
 from mythos.model.mythos import Mythos
@@ -25,7 +26,7 @@ def variants() -> list[ModelConfig]:
 def test_every_parameter_fits_one_row_and_every_row_is_used() -> None:
     used = set()
     for config in variants():
-        for name, _ in Mythos(config).named_parameters():
+        for name, _ in Mythos(config, PonderHalting()).named_parameters():
             used.add(rule_for(name))
     assert used == {rule for _, rule in TABLE}
 

@@ -22,9 +22,9 @@ def context(model: Mythos, batch: Batch) -> tuple[Rotation, Tensor, Tensor]:
 def plain_stack(model: Mythos, x: Tensor, rotation: Rotation, mask: Tensor, batch: Batch) -> Tensor:
     """Core, coda and head as one stack of layers without a loop."""
     for layer, block in enumerate(model.core.blocks):
-        x, _ = block(x, rotation, mask, model.core.router_bias[layer, 0])
+        x, *_ = block(x, rotation, mask, model.core.router_bias[layer, 0])
     for block in model.coda:
-        x, _ = block(x, rotation, mask)
+        x, *_ = block(x, rotation, mask)
     nll, _ = model.head(x, model.embedding.weight, batch.targets_BS)
     return nll
 
@@ -56,7 +56,7 @@ def test_parallel_spelling_adds_the_residual_change_to_the_injected_state() -> N
     for _ in range(3):
         start = x = model.core.parallel_norm(h + e)
         for layer, block in enumerate(model.core.blocks):
-            x, _ = block(x, rotation, mask, model.core.router_bias[layer, 0])
+            x, *_ = block(x, rotation, mask, model.core.router_bias[layer, 0])
         h = model.core.injection(h, e) + (x - start)
     assert relative_error(model(batch, 3).state_BSD, h) < 1e-6
 
@@ -87,7 +87,7 @@ def test_truncated_gradients_equal_those_from_a_detached_state() -> None:
     rotation, mask, e = context(model, batch)
     h = model(batch, 3).state_BSD.detach()
     for loop in (3, 4):
-        h, _ = model.core.step(h, e, rotation, mask, loop)
+        h, *_ = model.core.step(h, e_BSD=e, rotation=rotation, mask=mask, loop=loop)
     nll, _ = model._read(h, rotation, mask, batch.targets_BS)
     nll.mean().backward()
     for name, expected in gradients(model).items():

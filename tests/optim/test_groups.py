@@ -26,6 +26,7 @@ GROUP_OF_NAME = {
     **{f"{block}.ffn.experts.w{number}": "experts" for block in BLOCKS for number in (1, 2, 3)},
     **{f"core.injection.{name}": "other" for name in ("log_rate", "dt_bias", "input_matrix", "matrix")},
     **{f"{name}.weight": "other" for name in ("embedding", "head.projection", "head.norm", "prelude_norm")},
+    **{f"halting.gate.{name}": "other" for name in ("w1", "w2", "bias")},
 }
 ADAMW = AdamWConfig(lr=1e-3, weight_decay=0.1)
 MUON = MuonAdamWConfig(lr=3e-3, muon_lr=2e-2, weight_decay=0.01)

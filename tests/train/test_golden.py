@@ -37,6 +37,13 @@ FEATURES = {
     "additive-injection": ("model.injection.kind=additive", "model.initial_state=zero"),
     "sandwich-untied-capped": ("model.norm_position=sandwich", "model.head={tied: false, soft_cap: 20.0}"),
     "state-from-embedding": ("model.initial_state=embedding", "model.prelude_norm=false"),
+    "act": ("halting=act", "depth.num_grad_loops=4", "halting.weight=0.1"),
+    "ponder": ("halting=ponder", "depth.num_grad_loops=4", "halting.num_exits=2"),
+    "every-penalty": (
+        *("objective.supervise_loops=0.3", "objective.num_supervised_loops=2", "objective.z_loss=1e-3"),
+        *("objective.consistency=0.2", "objective.jacobian=0.2", "objective.router_z_loss=1e-2"),
+    ),
+    "scaled-residuals-recomputed": ("model.residual_scale=inverse_sqrt", "parallel.remat=loop"),
     "adamw-cosine": ("optim=adamw", "schedule=cosine", "schedule.num_warmup_steps=4"),
     "accumulated-without-masks": ("data.micro_batch_size=1", "data.mask_documents=false", "objective.z_loss=1e-4"),
 }

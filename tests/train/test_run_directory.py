@@ -98,6 +98,14 @@ def test_going_back_within_a_run_is_refused_and_branching_is_not(configure, trai
     assert prepare(configure(f"resume={earlier}", "run.name=branch")).manifest.step == 4
 
 
+def test_initial_weights_come_from_a_run_of_the_same_model(configure, trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"run.init_from: .*nowhere holds no checkpoint that verifies"):
+        prepare(configure(f"run.init_from={tmp_path / 'nowhere'}", "run.name=new"))
+    with pytest.raises(ConfigError, match=r"trained another model:\n  model.dim: 32 -> 64"):
+        prepare(configure(f"run.init_from={trained}", "run.name=new", "model.dim=64"))
+    assert prepare(configure(f"run.init_from={trained}", "run.name=new")).checkpoint is None
+
+
 def test_auto_without_a_checkpoint_starts_anew(configure) -> None:
     assert prepare(configure("resume=auto")).checkpoint is None
 

@@ -128,6 +128,32 @@ def test_a_resume_takes_the_learning_rate_that_is_configured_now(configure) -> N
     assert list(recorded(run, records.learning_rate("other")).values())[-4:] == [0.25] * 4
 
 
+def test_a_second_stage_trains_the_gate_on_the_first_stages_model(configure) -> None:
+    first = configure("run.name=first")
+    train(first, prepare(first))
+    origin = Path(first.run.dir) / "first"
+    options = ("halting=gate", "depth.num_grad_loops=4", f"run.init_from={origin}", "run.name=second")
+    second = configure(*options, "run.num_steps=30", "run.checkpoint.every=30", "optim.lr=0.02")
+    train(second, prepare(second))
+    before, after = state(origin, 8)["state_dict"], state(Path(first.run.dir) / "second", 30)["state_dict"]
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert set(after) - set(before) == {f"model.halting.gate.{name}" for name in ("w1", "w2", "bias")}
+    loss = recorded(Path(first.run.dir) / "second", records.penalty("gate"))
+    early, late = list(loss.values())[:8], list(loss.values())[-8:]
+    assert sum(late) < 0.9 * sum(early)
+    passes = recorded(Path(first.run.dir) / "second", records.EXPECTED_PASSES)
+    assert all(1 <= value <= 4 for value in passes.values())
+
+
+def test_recomputation_leaves_the_run_bitwise_as_it_is(configure) -> None:
+    curves = []
+    for remat in ("none", "loop", "block"):
+        config = configure(f"parallel.remat={remat}", f"run.name={remat}")
+        train(config, prepare(config))
+        curves.append(recorded(Path(config.run.dir) / remat, records.TRAIN_LOSS))
+    assert curves[0] == curves[1] == curves[2]
+
+
 def test_the_router_bias_moves_once_a_step_on_rows_that_ran(configure) -> None:
     config = configure("run.num_steps=5", depth=("depth=fixed", "depth.num_loops=3"))
     train(config, prepare(config))

@@ -1,0 +1,100 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from helpers import MODELS, fill, gradients, model_config, random_batch, relative_error
+
+from mythos.config.halting import ActHalting, FixedHalting, PonderHalting
+from mythos.config.model import AdditiveInjection, DiagonalInjection, LinearInjection, ModelConfig
+from mythos.config.parallel import ParallelConfig
+from mythos.model.mythos import Mythos
+from mythos.moe import router
+from mythos.types import Regularizers
+
+PARTS = {
+    **{name: {"name": name} for name in MODELS},
+    "linear": {"injection": LinearInjection()},
+    "additive-sandwich": {"injection": AdditiveInjection(), "norm_position": "sandwich"},
+    "parallel-zoh": {"injection": DiagonalInjection(spelling="parallel", discretization="zoh")},
+    "scaled": {"residual_scale": "inverse_sqrt"},
+}
+
+
+def backward(config: ModelConfig, halting, remat: ParallelConfig) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    model = Mythos(config, halting)
+    fill(model)
+    model.core.remat = remat
+    batch = random_batch(config, num_documents=2)
+    regularizers = Regularizers(consistency=True)
+    output = model(batch, 5, 3, exits=(1, 4), noise_seed=1, trace=True, regularizers=regularizers)
+    stats = 0.0 if output.router_stats is None else output.router_stats.z_loss[-3:].mean()
+    loss = (output.exit_prob_XBS * output.nll_XBS).sum() + 0.01 * stats + output.change_T[-3:].sum()
+    loss.backward()
+    return loss.detach(), gradients(model)
+
+
+@pytest.mark.parametrize("halting", [FixedHalting(), ActHalting(), PonderHalting()])
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("remat", ["loop", "block", "offload"])
+def test_recomputed_gradients_equal_kept_ones(part: str, remat: str, halting) -> None:
+    options = dict(PARTS[part])
+    config = model_config(options.pop("name", "debug"), **options)
+    policy = ParallelConfig(remat="loop" if remat == "offload" else remat, offload_states=remat == "offload")
+    kept, expected = backward(config, halting, ParallelConfig())
+    again, found = backward(config, halting, policy)
+    assert torch.equal(kept, again)
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        assert relative_error(found[name], gradient) < 1e-6, name
+
+
+@pytest.mark.parametrize("remat", ["loop", "block"])
+def test_the_recomputation_repeats_the_experts_it_chose(remat: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A router that chooses at random would differ in the backward if it were asked again."""
+    choose = router.route
+    generator = torch.Generator().manual_seed(0)
+
+    def at_random(logits_NE, bias_E, config, choice_NK=None):
+        return choose(logits_NE, torch.randn(bias_E.shape, generator=generator), config, choice_NK)
+
+    monkeypatch.setattr(router, "route", at_random)
+    config = model_config("debug")
+    results = []
+    for policy in (ParallelConfig(), ParallelConfig(remat=remat)):
+        generator.manual_seed(5)
+        results.append(backward(config, FixedHalting(), policy))
+    assert torch.equal(results[0][0], results[1][0])
+    for name, gradient in results[0][1].items():
+        assert relative_error(results[1][1][name], gradient) < 1e-6, name
+
+
+def saved_bytes(remat: ParallelConfig, num_loops: int) -> int:
+    """Distinct memory that the graph keeps for the backward, parameters left out."""
+    config = replace(model_config("debug"), dim=64)
+    model = Mythos(config)
+    fill(model)
+    model.core.remat = remat
+    batch = random_batch(config, batch=2, length=64)
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = model(batch, num_loops)
+    del output
+    return sum(kept.values())
+
+
+def test_blocks_keep_less_than_nothing_recomputed() -> None:
+    per_loop = {
+        policy: saved_bytes(ParallelConfig(remat=policy), 6) - saved_bytes(ParallelConfig(remat=policy), 5)
+        for policy in ("none", "block")
+    }
+    state = 2 * 64 * 64 * 4
+    assert per_loop["none"] > 20 * state
+    assert per_loop["block"] < 0.35 * per_loop["none"]
