@@ -6,6 +6,7 @@
 from collections.abc import Callable
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -44,13 +45,15 @@ class _Kept:
     def __init__(self, x: Tensor) -> None:
         self.value = x
         self.device = x.device
+        self.requires_grad = x.requires_grad
 
     def move_to_host(self) -> None:
         """Values are all that the recomputation needs; gradients find their way through the first forward's graph."""
-        waiting = self.value.detach()
-        if waiting.is_cuda:
-            host = waiting.new_empty(waiting.shape, device="cpu", pin_memory=True)
-            self.value = host.copy_(waiting, non_blocking=True)
+        host = torch.empty_like(self.value, device="cpu", pin_memory=self.value.is_cuda, requires_grad=False)
+        self.value = host.copy_(self.value.detach(), non_blocking=True)
 
     def load(self) -> Tensor:
-        return self.value.to(self.device, non_blocking=True)
+        if self.value.requires_grad == self.requires_grad and self.value.device == self.device:
+            return self.value
+        back = self.value.to(self.device, non_blocking=True, copy=True)
+        return back.requires_grad_(self.requires_grad)  # so that the same operations save the same tensors
