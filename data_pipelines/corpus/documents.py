@@ -10,6 +10,8 @@ from mythos.config.base import ConfigError
 
 COLUMNS: Final = ("id", "text", "source", "licence")
 SUFFIXES: Final = (".jsonl.zst", ".parquet")
+STAGES: Final = "stages"
+"""Folder of unfinished work inside a corpus; it goes away when the corpus is complete."""
 
 
 class Document(NamedTuple):
@@ -25,15 +27,15 @@ def document_files(directory: Path) -> list[Path]:
     """The files of a corpus in reading order.
 
     Raises:
-        ConfigError: the folder is missing or holds no file of documents.
+        ConfigError: the folder is missing, unfinished, or holds no file of documents.
     """
     if not directory.is_dir():
         raise ConfigError(f"{directory}: no such folder; name one that mythos-data clean wrote.")
+    if (directory / STAGES).is_dir():
+        raise ConfigError(f"{directory} is not finished; run its mythos-data clean again, which goes on where it was.")
     files = sorted(path for path in directory.iterdir() if path.name.endswith(SUFFIXES) and path.name[0] != ".")
     if not files:
-        raise ConfigError(
-            f"{directory} holds no .jsonl.zst or .parquet file; name a folder that mythos-data clean wrote."
-        )
+        raise ConfigError(f"{directory} holds no .jsonl.zst or .parquet file; name one that mythos-data clean wrote.")
     return files
 
 
@@ -55,8 +57,7 @@ def read_file(path: Path) -> Iterator[Document]:
     Raises:
         ConfigError: the file is damaged or lacks a column.
     """
-    number = 0
-    rows = _read_parquet(path) if path.suffix == ".parquet" else read_lines(path)
+    rows = _read_parquet(path) if path.suffix == ".parquet" else read_rows(path)
     for number, row in enumerate(rows, start=1):
         values = [row.get(column) for column in COLUMNS]
         if not all(isinstance(value, str) for value in values):
@@ -67,7 +68,7 @@ def read_file(path: Path) -> Iterator[Document]:
         yield Document(*values)
 
 
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a zstd-compressed JSON-lines file.
 
     Raises:
@@ -78,15 +79,14 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     number = 0
     try:
         with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True) as raw:
-            for number, line in enumerate(io.TextIOWrapper(raw, encoding="utf-8", newline="\n"), start=1):
-                if not line.endswith("\n"):
-                    raise ValueError("the last line is cut off")
+            for line in io.TextIOWrapper(raw, encoding="utf-8", newline="\n"):
+                number += 1
                 row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise ValueError("the line is no JSON object")
+                if not line.endswith("\n") or not isinstance(row, dict):
+                    raise ValueError("a line is no whole JSON object")
                 yield row
     except (zstandard.ZstdError, ValueError) as error:
-        raise ConfigError(f"{path} is damaged after line {number} ({error}); write it again.") from None
+        raise ConfigError(f"{path} is damaged at line {number} ({error}); write it again.") from None
 
 
 def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
@@ -95,9 +95,8 @@ def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(
-                batch_size=256, columns=[c for c in COLUMNS if c in file.schema_arrow.names]
-            ):
+            columns = [name for name in file.schema_arrow.names if name in COLUMNS]
+            for batch in file.iter_batches(batch_size=256, columns=columns):
                 yield from batch.to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ConfigError(f"{path} is damaged ({error}); write it again.") from None
+    except pyarrow.ArrowException as error:
+        raise ConfigError(f"{path} is damaged ({' '.join(str(error).split())}); write it again.") from None
