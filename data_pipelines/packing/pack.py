@@ -11,7 +11,7 @@ from tqdm import tqdm
 from data_pipelines.packing.best_fit import SHARD_NUM_TOKENS as BEST_FIT_SHARD_NUM_TOKENS
 from data_pipelines.packing.best_fit import BestFitWriter
 from data_pipelines.packing.held_out import HeldOut, Part, SplitName, split_documents
-from data_pipelines.packing.progress import Progress, read_progress, write_progress
+from data_pipelines.packing.progress import Progress, forget_progress, read_progress, write_progress
 from data_pipelines.packing.tokenize import tokenize
 from mythos.config.base import ConfigError, config, fingerprint
 from mythos.data.manifest import (
@@ -100,7 +100,10 @@ def pack(
 
 
 def publish(partial: Path, directory: Path, manifest: Manifest) -> None:
-    """Rename a dataset's files into place between taking the old manifest away and writing the new one."""
+    """Rename a dataset's files into place between taking the old manifest away and putting the new one there."""
+    write_manifest(partial, manifest)
+    # From here on nothing needs room on the disk, and what is renamed cannot be gone on with.
+    forget_progress(partial)
     (directory / FILE_NAME).unlink(missing_ok=True)
     for pattern in FILES:
         for stale in directory.glob(pattern):
@@ -110,7 +113,7 @@ def publish(partial: Path, directory: Path, manifest: Manifest) -> None:
             (partial / name).replace(directory / name)
     for name in filter(None, (split.examples_file for split in manifest.splits.values())):
         (partial / name).replace(directory / name)
-    write_manifest(directory, manifest)
+    (partial / FILE_NAME).replace(directory / FILE_NAME)
     remove(partial)
 
 

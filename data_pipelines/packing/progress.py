@@ -37,3 +37,8 @@ def read_progress(directory: Path, key: str) -> Progress | None:
     except (OSError, ValueError, ConfigError):
         return None
     return progress if progress.key == key else None
+
+
+def forget_progress(directory: Path) -> None:
+    """Take the record away."""
+    (directory / _FILE_NAME).unlink(missing_ok=True)

@@ -199,3 +199,29 @@ def test_a_tokenizer_without_separator_is_refused(text_directory: Path, director
         pack(text_directory, directory, OPTIONS)
     with pytest.raises(ConfigError, match=r"holds no manifest\.json"):
         read_manifest(directory)
+
+
+def test_death_while_renaming_is_no_dataset_and_packing_starts_anew(
+    many: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = PackOptions(held_out=HeldOutFraction(fraction=0.2), shard_num_tokens=200)
+    pack(many, directory, options)
+    expected = contents(directory)
+    replace, num_left = Path.replace, 12
+
+    def die(path: Path, target: Path) -> Path:
+        nonlocal num_left
+        if path.name.startswith(("train", "validation")):
+            num_left -= 1
+            if num_left < 0:
+                raise KeyboardInterrupt
+        return replace(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", die)
+        with pytest.raises(KeyboardInterrupt):
+            pack(many, directory, options, overwrite=True)
+    with pytest.raises(ConfigError, match=r"holds no manifest\.json"):
+        read_manifest(directory)
+    pack(many, directory, options)
+    assert contents(directory) == expected
