@@ -1,1 +1,1 @@
-"""Text to tokens: corpus, tokenizer, packing."""
+"""Text to tokens: corpus, tokenizer, packing; and synthetic tasks."""

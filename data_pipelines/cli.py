@@ -3,6 +3,12 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_pipelines.tasks.command import add_tasks_parser
+
+if TYPE_CHECKING:
+    from data_pipelines.packing.held_out import HeldOut
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,22 +35,54 @@ def _parser() -> argparse.ArgumentParser:
 
     tokenizer = commands.add_parser("tokenizer", help="train a byte-level BPE tokenizer on the training part")
     tokenizer.add_argument("--vocab-size", type=int, required=True, metavar="N", help="entries, at least 257")
+    tokenizer.add_argument("--split-digits", action="store_true", help="make every digit a token of its own")
+    tokenizer.add_argument("--special-tokens", nargs="+", default=[], metavar="TOKEN", help="entries for later use")
     tokenizer.set_defaults(run=_tokenizer)
 
+    measure = commands.add_parser("measure", help="bytes and words per token, by source and tokenizer")
+    measure.add_argument("--text", type=Path, required=True, metavar="DIR", help="text, as for pack")
+    measure.add_argument(
+        "tokenizers",
+        type=Path,
+        nargs="+",
+        metavar="TOKENIZER",
+        help="packed folder, tokenizer.json, NAME.tiktoken, or folder with GPT-2's encoder.json and vocab.bpe",
+    )
+    measure.set_defaults(run=_measure)
+
     pack = commands.add_parser("pack", help="tokenise text into shards")
+    pack.add_argument(
+        "--pack",
+        choices=["stream", "best-fit"],
+        default="stream",
+        help="stream: one after the other, windows cut anywhere; best-fit: whole in windows of --seq-len",
+    )
+    pack.add_argument("--seq-len", type=int, metavar="N", help="window of best-fit, in tokens")
+    pack.add_argument("--shard-tokens", type=int, default=2**27, metavar="N", help="largest shard (134217728)")
+    pack.add_argument("--workers", type=int, metavar="N", help="tokenising processes (one for each core)")
     pack.set_defaults(run=_pack)
 
     for command in (tokenizer, pack):
-        command.add_argument("--text", type=Path, required=True, metavar="DIR", help="folder of .txt or .md")
         command.add_argument(
+            "--text", type=Path, required=True, metavar="DIR", help="cleaned corpus, or folder of .txt or .md"
+        )
+        held_out = command.add_mutually_exclusive_group(required=True)
+        held_out.add_argument(
             "--held-out-bytes",
             type=int,
-            required=True,
             metavar="N",
-            help="bytes of text, from the end of the last files, that training never sees",
+            help="bytes of text, from the end of the last documents, that training never sees",
+        )
+        held_out.add_argument(
+            "--held-out-fraction",
+            type=float,
+            metavar="F",
+            help="share of the documents, chosen by a hash of their ids, that training never sees",
         )
         command.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder of the dataset")
         command.add_argument("--overwrite", action="store_true", help="replace what another run left there")
+
+    add_tasks_parser(commands)
 
     verify = commands.add_parser("verify", help="check every file of a dataset against its manifest")
     verify.add_argument("directory", type=Path, metavar="DIR")
@@ -61,27 +99,62 @@ def _fetch(options: argparse.Namespace) -> int:
 
 
 def _tokenizer(options: argparse.Namespace) -> int:
-    from data_pipelines.tokenizer.train import write_tokenizer
+    from data_pipelines.tokenizer.train import TokenizerOptions, write_tokenizer
+    from mythos.config.base import decode
 
-    write_tokenizer(options.text, options.to, options.vocab_size, options.held_out_bytes, options.overwrite)
+    fields = {name: getattr(options, name) for name in ("vocab_size", "split_digits", "special_tokens")}
+    wanted = decode(TokenizerOptions, fields)
+    write_tokenizer(options.text, options.to, wanted, _held_out(options), options.overwrite)
     print(f"A tokenizer with {options.vocab_size} entries is in {options.to}.")
     return 0
 
 
-def _pack(options: argparse.Namespace) -> int:
-    from data_pipelines.packing.pack import pack
+def _measure(options: argparse.Namespace) -> int:
+    from data_pipelines.tokenizer.measure import measure, table
 
-    manifest = pack(options.text, options.to, options.held_out_bytes, options.overwrite)
-    for name, split in manifest.splits.items():
-        print(
-            f"{name}: {split.num_tokens:,} tokens, {split.num_documents:,} documents, "
-            f"{split.num_bytes:,} bytes ({split.num_bytes / split.num_tokens:.2f} per token)"
-        )
+    print(table(measure(options.text, options.tokenizers)))
     return 0
 
 
+def _pack(options: argparse.Namespace) -> int:
+    import os
+
+    from data_pipelines.packing.pack import PackOptions, pack
+    from mythos.config.base import ConfigError
+
+    if (options.pack == "best-fit") != (options.seq_len is not None):
+        raise ConfigError(
+            f"--pack is {options.pack} and --seq-len is {options.seq_len}; best-fit alone needs a length."
+        )
+    for name in ("seq_len", "shard_tokens"):
+        if getattr(options, name) is not None and getattr(options, name) < 2:
+            raise ConfigError(f"--{name.replace('_', '-')} is {getattr(options, name)}, but at least 2 is needed.")
+    wanted = PackOptions(held_out=_held_out(options), seq_len=options.seq_len, shard_num_tokens=options.shard_tokens)
+    num_workers = max(1, options.workers or os.cpu_count() or 1)
+    manifest = pack(options.text, options.to, wanted, options.overwrite, num_workers)
+    for name, split in manifest.splits.items():
+        print(
+            f"{name}: {split.num_tokens:,} tokens, {split.num_documents:,} documents, "
+            f"{split.num_bytes:,} bytes ({split.num_bytes / max(1, split.num_tokens):.2f} per token)"
+        )
+        if fitted := split.best_fit:
+            print(
+                f"  {fitted.num_windows:,} windows of {fitted.seq_len}, {fitted.utilisation:.2%} used; "
+                f"{fitted.num_cropped_documents:,} documents longer than a window were cut"
+            )
+    return 0
+
+
+def _held_out(options: argparse.Namespace) -> "HeldOut":
+    from data_pipelines.packing.held_out import HeldOutBytes, HeldOutFraction
+
+    if options.held_out_bytes is not None:
+        return HeldOutBytes(num_bytes=options.held_out_bytes)
+    return HeldOutFraction(fraction=options.held_out_fraction)
+
+
 def _verify(options: argparse.Namespace) -> int:
-    from mythos.data.shards import verify
+    from mythos.data.verification import verify
 
     problems = verify(options.directory)
     for problem in problems:

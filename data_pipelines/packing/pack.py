@@ -1,25 +1,25 @@
-"""Tokenising a folder of text into a packed dataset."""
+"""Tokenising text into a packed dataset."""
 
 import hashlib
-import json
-from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
-from tokenizers import Tokenizer
+from pydantic import Field
 from tqdm import tqdm
 
-from data_pipelines.corpus.folder import Document, read_folder
-from data_pipelines.corpus.held_out import split_held_out
-from mythos.config.base import ConfigError
+from data_pipelines.packing.best_fit import SHARD_NUM_TOKENS as BEST_FIT_SHARD_NUM_TOKENS
+from data_pipelines.packing.best_fit import BestFitWriter
+from data_pipelines.packing.held_out import HeldOut, Part, SplitName, split_documents
+from data_pipelines.packing.progress import Progress, forget_progress, read_progress, write_progress
+from data_pipelines.packing.tokenize import tokenize
+from mythos.config.base import ConfigError, config, fingerprint
 from mythos.data.manifest import (
     FILE_NAME,
     SEPARATOR,
     TOKENIZER_FILE,
     VERSION,
     Manifest,
-    Split,
     TokenType,
     read_manifest,
     write_manifest,
@@ -29,95 +29,177 @@ from mythos.data.tokenizer import read_tokenizer
 from mythos.files import remove, sha256
 
 SHARD_NUM_TOKENS: Final = 2**27
-"""A shard is closed at the first document end past this many tokens: 256 MiB of uint16."""
-_DOCUMENTS_AT_ONCE = 16
+"""256 MiB of uint16."""
+FILES: Final = (
+    *(f"*-[0-9][0-9][0-9][0-9][0-9].{kind}" for kind in ("tokens", "documents", "ignored")),
+    "*-examples.jsonl",
+)
+"""What a dataset consists of, beside its tokenizer and its manifest."""
+Writers = dict[SplitName, SplitWriter | BestFitWriter]
+
+
+@config
+class PackOptions:
+    """How text is cut; together with the text and the tokenizer it decides every byte of a dataset."""
+
+    held_out: HeldOut
+    seq_len: Annotated[int, Field(ge=2, strict=True)] | None = None
+    """Fit training documents into windows of this length; null keeps them in one stream."""
+    shard_num_tokens: Annotated[int, Field(ge=2, strict=True)] = SHARD_NUM_TOKENS
+    """No shard is larger."""
 
 
 def pack(
-    text_directory: Path,
-    directory: Path,
-    held_out_bytes: int,
-    overwrite: bool = False,
-    shard_num_tokens: int = SHARD_NUM_TOKENS,
+    text_directory: Path, directory: Path, options: PackOptions, overwrite: bool = False, num_workers: int = 1
 ) -> Manifest:
     """Write the shards and the manifest beside ``directory/tokenizer.json``.
 
     Everything is written into a hidden folder inside ``directory``, then renamed file by file, the manifest
-    last; only a directory with a manifest is a dataset. Does nothing when the same inputs are packed already.
+    last; only a directory with a manifest is a dataset. What was stopped goes on after the last training shard
+    that it had finished. Does nothing when the same inputs are packed already.
 
     Raises:
         ConfigError: text, tokenizer or sizes are unusable, or another dataset is there and may not go.
     """
-    tokenizer = read_tokenizer(directory / TOKENIZER_FILE)
+    tokenizer_path = directory / TOKENIZER_FILE
+    tokenizer = read_tokenizer(tokenizer_path)
     separator_id = tokenizer.token_to_id(SEPARATOR)
     if separator_id is None:
-        raise ConfigError(
-            f"{directory / TOKENIZER_FILE} has no token {SEPARATOR}; train one with mythos-data tokenizer."
-        )
-    documents = read_folder(text_directory)
-    training, held_out = split_held_out(documents, held_out_bytes)
-    tokenizer_sha256 = sha256(directory / TOKENIZER_FILE)
-    inputs_sha256 = _fingerprint(documents, tokenizer_sha256, held_out_bytes, shard_num_tokens)
+        raise ConfigError(f"{tokenizer_path} has no token {SEPARATOR}; train one with mythos-data tokenizer.")
+    tokenizer_sha256 = sha256(tokenizer_path)
+    key = f"{VERSION} {tokenizer_sha256} {fingerprint(options)}"
     if (directory / FILE_NAME).exists() and not overwrite:
+        digest = _Digest()
+        for part in split_documents(text_directory, options.held_out):
+            digest.update(part)
         present = read_manifest(directory)
-        if present.inputs_sha256 == inputs_sha256:
+        if present.inputs_sha256 == _inputs_sha256(key, digest):
             return present
         raise ConfigError(f"{directory} holds another dataset; give --overwrite to replace it, or another --to.")
     vocab_size = tokenizer.get_vocab_size()
     dtype: TokenType = "uint16" if vocab_size <= 2**16 else "uint32"
     partial = directory / ".packing"
-    remove(partial)
-    partial.mkdir()
+    partial.mkdir(exist_ok=True)
     try:
-        splits = {}
-        for name, part in (("train", training), ("validation", held_out)):
-            writer = SplitWriter(partial, name, dtype, separator_id, shard_num_tokens)
-            splits[name] = _write_split(writer, tokenizer, part, name)
+        writers, digest = _write(
+            text_directory, partial, options, key, tokenizer_path, dtype, separator_id, num_workers
+        )
         manifest = Manifest(
             dtype=dtype,
             vocab_size=vocab_size,
             separator_id=separator_id,
             tokenizer_sha256=tokenizer_sha256,
-            inputs_sha256=inputs_sha256,
-            splits=splits,
+            inputs_sha256=_inputs_sha256(key, digest),
+            splits={name: writer.finish() for name, writer in writers.items()},
         )
-        _publish(partial, directory, manifest)
+        publish(partial, directory, manifest)
     finally:
-        remove(partial)
+        if read_progress(partial, key) is None:
+            remove(partial)
     return manifest
 
 
-def _write_split(writer: SplitWriter, tokenizer: Tokenizer, documents: list[Document], name: str) -> Split:
-    """Tokenise a few documents at a time, on all cores, and append them."""
-    num_bytes = sum(len(document.text.encode()) for document in documents)
-    with tqdm(total=num_bytes, desc=f"packing {name}", unit="B", unit_scale=True, disable=None) as progress:
-        for texts in _portions(document.text for document in documents):
-            encodings = tokenizer.encode_batch(texts, add_special_tokens=False)
-            for text, encoding in zip(texts, encodings, strict=True):
-                writer.add(encoding.ids, len(text.encode()))
-                progress.update(len(text.encode()))
-    return writer.finish()
-
-
-def _portions(texts: Iterator[str]) -> Iterator[list[str]]:
-    while portion := list(islice(texts, _DOCUMENTS_AT_ONCE)):
-        yield portion
-
-
-def _publish(partial: Path, directory: Path, manifest: Manifest) -> None:
-    """Rename the shards into place between taking the old manifest away and writing the new one."""
+def publish(partial: Path, directory: Path, manifest: Manifest) -> None:
+    """Rename a dataset's files into place between taking the old manifest away and putting the new one there."""
+    write_manifest(partial, manifest)
+    # From here on nothing needs room on the disk, and what is renamed cannot be gone on with.
+    forget_progress(partial)
     (directory / FILE_NAME).unlink(missing_ok=True)
-    for split in manifest.splits:
-        for kind in ("tokens", "documents"):
-            for stale in directory.glob(f"{split}-[0-9][0-9][0-9][0-9][0-9].{kind}"):
-                stale.unlink()
-    for path in partial.iterdir():
-        path.replace(directory / path.name)
-    write_manifest(directory, manifest)
+    for pattern in FILES:
+        for stale in directory.glob(pattern):
+            stale.unlink()
+    for shard in chain.from_iterable(split.shards for split in manifest.splits.values()):
+        for name in filter(None, (shard.tokens_file, shard.documents_file, shard.ignored_file)):
+            (partial / name).replace(directory / name)
+    for name in filter(None, (split.examples_file for split in manifest.splits.values())):
+        (partial / name).replace(directory / name)
+    (partial / FILE_NAME).replace(directory / FILE_NAME)
+    remove(partial)
 
 
-def _fingerprint(documents: list[Document], tokenizer_sha256: str, held_out_bytes: int, shard_num_tokens: int) -> str:
+def _write(
+    text_directory: Path,
+    partial: Path,
+    options: PackOptions,
+    key: str,
+    tokenizer_path: Path,
+    dtype: TokenType,
+    separator_id: int,
+    num_workers: int,
+) -> tuple[Writers, "_Digest"]:
+    """Tokenise and write everything but what an earlier call has finished."""
+    digest = _Digest()
+    progress = read_progress(partial, key) or Progress(key=key)
+    parts = split_documents(text_directory, options.held_out)
+    for part in islice(parts, progress.num_parts):
+        digest.update(part)
+    if (digest.num_parts, digest.hexdigest()) != (progress.num_parts, progress.parts_sha256 or digest.hexdigest()):
+        # The text is another one than before the interruption.
+        remove(partial)
+        partial.mkdir()
+        return _write(text_directory, partial, options, key, tokenizer_path, dtype, separator_id, num_workers)
+    writers = _writers(partial, options, dtype, separator_id, progress)
+    try:
+        with tqdm(desc="packing", unit="B", unit_scale=True, disable=None) as bar:
+            for part, ids in tokenize(parts, lambda part: part.document.text, tokenizer_path, num_workers):
+                if part.split == "train" and not writers["train"].fits(len(ids)):
+                    _save(partial, key, writers, digest)
+                num_bytes = len(part.document.text.encode())
+                writers[part.split].add(ids, num_bytes)
+                digest.update(part)
+                bar.update(num_bytes)
+    except BaseException:
+        for writer in writers.values():
+            writer.abandon()
+        raise
+    return writers, digest
+
+
+def _writers(partial: Path, options: PackOptions, dtype: TokenType, separator_id: int, progress: Progress) -> Writers:
+    def stream(name: SplitName) -> SplitWriter:
+        shards = progress.shards.get(name, ())
+        return SplitWriter(partial, name, dtype, separator_id, options.shard_num_tokens, shards)
+
+    if options.seq_len is None:
+        return {"train": stream("train"), "validation": stream("validation")}
+    size = min(options.shard_num_tokens, BEST_FIT_SHARD_NUM_TOKENS)
+    shards = progress.shards.get("train", ())
+    train = BestFitWriter(partial, "train", dtype, separator_id, options.seq_len, size, shards, progress.best_fit)
+    return {"train": train, "validation": stream("validation")}
+
+
+def _save(partial: Path, key: str, writers: Writers, digest: "_Digest") -> None:
+    """Close all shards and write down that everything so far is in them."""
+    for writer in writers.values():
+        writer.close_shard()
+    train = writers["train"]
+    progress = Progress(
+        key=key,
+        num_parts=digest.num_parts,
+        parts_sha256=digest.hexdigest(),
+        shards={name: tuple(writer.shards) for name, writer in writers.items()},
+        best_fit=train.statistics() if isinstance(train, BestFitWriter) else None,
+    )
+    write_progress(partial, progress)
+
+
+class _Digest:
+    """A running hash over the documents and their splits."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self.num_parts = 0
+
+    def update(self, part: Part) -> None:
+        text = part.document.text.encode()
+        self._hash.update(f"{part.split} {len(text)} {part.document.id}\0".encode())
+        self._hash.update(text)
+        self.num_parts += 1
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
+
+
+def _inputs_sha256(key: str, digest: _Digest) -> str:
     """Everything that decides what the shards hold."""
-    texts = [[name, hashlib.sha256(text.encode()).hexdigest()] for name, text in documents]
-    inputs = [VERSION, texts, tokenizer_sha256, held_out_bytes, shard_num_tokens]
-    return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
+    return hashlib.sha256(f"{key} {digest.hexdigest()}".encode()).hexdigest()

@@ -30,15 +30,16 @@ def run(arguments: argparse.Namespace) -> int:
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config, model, manifest = restore(arguments.directory, device)
-    directory = Path(config.data.dir)
-    text = text_of(directory, "validation")
     data = config.data
-    stream = batches(directory, "validation", data.seq_len, data.micro_batch_size, data.mask_documents)
-    result = held_out(model, stream, tuple(arguments.depths))
-    print(f"{arguments.directory} at step {manifest.step}: {len(text):,} bytes of held-out text")
-    for name, bits in compressed_bits_per_byte(text).items():
-        print(f"  {name:<10}{bits:7.3f} bits per byte")
-    nats = result.nats_per_token()
-    for depth, bits in result.bits_per_byte(len(text)).items():
-        print(f"  {f'T = {depth}':<10}{bits:7.3f} bits per byte   {nats[depth]:.4f} nats per token")
+    print(f"{arguments.directory} at step {manifest.step}")
+    for directory in map(Path, data.directories):
+        text = text_of(directory, "validation")
+        stream = batches(directory, "validation", data.seq_len, data.micro_batch_size, data.mask_documents)
+        result = held_out(model, stream, tuple(arguments.depths))
+        print(f"{directory}: {len(text):,} bytes of held-out text")
+        for name, bits in compressed_bits_per_byte(text).items():
+            print(f"  {name:<10}{bits:7.3f} bits per byte")
+        nats = result.nats_per_token()
+        for depth, bits in result.bits_per_byte(len(text)).items():
+            print(f"  {f'T = {depth}':<10}{bits:7.3f} bits per byte   {nats[depth]:.4f} nats per token")
     return 0

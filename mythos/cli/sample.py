@@ -30,8 +30,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config, model, _ = restore(arguments.directory, device)
-    tokenizer = load_tokenizer(Path(config.data.dir))
-    prompt = [read_manifest(Path(config.data.dir)).separator_id, *tokenizer.encode(arguments.prompt).ids]
+    directory = Path(config.data.directories[0])
+    tokenizer = load_tokenizer(directory)
+    prompt = [read_manifest(directory).separator_id, *tokenizer.encode(arguments.prompt).ids]
     _check_length(len(prompt), arguments.num_tokens, config.model.max_seq_len)
     for num_loops in arguments.loops:
         new_BS = generate(

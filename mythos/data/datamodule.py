@@ -1,28 +1,31 @@
 """The stream as Lightning knows it, with a position that survives a restart."""
 
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
+from mythos.config.base import ConfigError
 from mythos.config.data import DataConfig
+from mythos.data import skips
 from mythos.data.loader import training_loader, validation_loader
-from mythos.data.manifest import read_manifest
+from mythos.data.manifest import read_common_manifest
+from mythos.data.stream import source_positions
 from mythos.types import Batch
 
 
 class TokenDataModule(LightningDataModule):
     """Training micro-batches without end, and the same held-out ones every time.
 
-    ``next_sample`` is the global index of the first sample that no optimiser step has used. The loader reads
-    ahead, so only the owner of the steps knows it: call ``set_position`` after each one.
+    ``next_sample`` is the position in the stream of the first sample that no optimiser step has used. The loader
+    reads ahead, so only the owner of the steps knows it: call ``set_position`` after each one. ``skipped`` are
+    the ranges of global sample indices that the stream leaves out.
 
     Args:
         num_validation_batches: micro-batches in one look at the held-out split, over all ranks.
 
     Raises:
-        ConfigError: ``config.dir`` is no packed dataset.
+        ConfigError: a source is no packed dataset, or has another tokenizer than the first.
     """
 
     def __init__(self, config: DataConfig, seed: int, num_validation_batches: int) -> None:
@@ -30,28 +33,46 @@ class TokenDataModule(LightningDataModule):
         self.config = config
         self.seed = seed
         self.num_validation_batches = num_validation_batches
-        self.manifest = read_manifest(Path(config.dir))
+        self.manifest = read_common_manifest(config.directories)
         self.next_sample = 0
+        self.skipped = skips.merge(config.skipped)
 
     def set_position(self, next_sample: int) -> None:
-        """Say that every sample before ``next_sample`` has been trained on or skipped."""
+        """Say that every sample before the position ``next_sample`` has been trained on."""
         self.next_sample = next_sample
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Micro-batches of this rank from ``next_sample`` on."""
-        return training_loader(self.config, self.seed, self.next_sample, *self._rank_and_world_size())
+        place = self._rank_and_world_size()
+        return training_loader(self.config, self.seed, self.next_sample, *place, skipped=self.skipped)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """This rank's share of the first held-out micro-batches."""
         return validation_loader(self.config, self.num_validation_batches, *self._rank_and_world_size())
 
     def state_dict(self) -> dict[str, Any]:
-        """The position, one integer."""
-        return {"next_sample": self.next_sample}
+        """The position: one integer for the stream, one for each source, and the skipped ranges."""
+        return {
+            "next_sample": self.next_sample,
+            "source_positions": source_positions(self.config, self.next_sample, self.skipped),
+            "skipped": [list(span) for span in self.skipped],
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a saved position; the next ``train_dataloader`` starts there."""
-        self.next_sample = state_dict["next_sample"]
+        """Go on from a saved position; the next ``train_dataloader`` starts there.
+
+        Raises:
+            ConfigError: the sources' weights have changed behind the position, or a range to skip lies there.
+        """
+        position, saved = state_dict["next_sample"], skips.merge(state_dict["skipped"])
+        positions = source_positions(self.config, position, saved)
+        if positions != state_dict["source_positions"]:
+            raise ConfigError(
+                f"data.sources: the run has used {state_dict['source_positions']} samples of its sources, but "
+                f"these weights would have used {positions}; keep the weights and change them in data.stages."
+            )
+        self.next_sample = position
+        self.skipped = skips.add(saved, self.config.skipped, position)
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

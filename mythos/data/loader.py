@@ -1,8 +1,8 @@
 """Windows as micro-batches of tensors, in the same order for any number of ranks and workers."""
 
 import sys
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,10 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from mythos.config.base import ConfigError
 from mythos.config.data import DataConfig
-from mythos.data.stream import WindowArrays, Windows, training_windows
+from mythos.data.mixture import Mixture
+from mythos.data.skips import Ranges
+from mythos.data.stream import TrainingStream
+from mythos.data.windows import WindowArrays, Windows, read_windows
 from mythos.types import IGNORED, Batch
 
 
@@ -29,14 +32,14 @@ class MicroBatches(IterableDataset[Batch]):
 
 
 def training_loader(
-    config: DataConfig, seed: int, next_sample: int = 0, rank: int = 0, world_size: int = 1
+    config: DataConfig, seed: int, next_sample: int = 0, rank: int = 0, world_size: int = 1, skipped: Ranges = ()
 ) -> DataLoader[Batch]:
-    """Micro-batches of one rank, without end, from the global sample index ``next_sample`` on.
+    """Micro-batches of one rank, without end, from the position ``next_sample`` of the stream on.
 
     A step is ``config.batch_size`` consecutive samples, cut into micro-batches that the ranks take in turn.
 
     Raises:
-        ConfigError: a step does not divide into the ranks' micro-batches, or the split has no full window.
+        ConfigError: a step does not divide into the ranks' micro-batches, or a source cannot be read.
     """
     portion = world_size * config.micro_batch_size
     if config.batch_size % portion:
@@ -44,60 +47,89 @@ def training_loader(
             f"data.batch_size is {config.batch_size}, but {world_size} ranks with a data.micro_batch_size of "
             f"{config.micro_batch_size} take {portion} sequences at a time; make it a multiple of {portion}."
         )
-    windows = Windows(Path(config.dir), "train", config.seq_len, keep_partial=False)
-    make = partial(training_batch, windows, config, seed, next_sample)
+    make = TrainingBatches(TrainingStream(config, seed, skipped), config, next_sample)
     return _loader(make, range(rank, sys.maxsize, world_size), config.num_workers)
 
 
-def validation_loader(
-    config: DataConfig, num_batches: int, rank: int = 0, world_size: int = 1
-) -> DataLoader[Batch]:
-    """This rank's share of the first ``num_batches`` micro-batches of the held-out split, in order.
+class TrainingBatches:
+    """Micro-batch ``index``, counted over all ranks from the position ``next_sample``; a pure function."""
+
+    def __init__(self, stream: TrainingStream, config: DataConfig, next_sample: int) -> None:
+        self._stream = stream
+        self._config = config
+        self._next_sample = next_sample
+        self._counted_step, self._num_targets = -1, 0
+
+    def __call__(self, index: int) -> Batch:
+        config = self._config
+        first = self._next_sample + index * config.micro_batch_size
+        sample_ids_B, arrays = self._stream.read(np.arange(first, first + config.micro_batch_size))
+        step = index * config.micro_batch_size // config.batch_size
+        if step != self._counted_step:
+            start = self._next_sample + step * config.batch_size
+            # A step whose targets are all masked has a loss of zero, not of zero divided by zero.
+            self._num_targets = max(1, self._stream.num_targets(start, start + config.batch_size))
+            self._counted_step = step
+        return _batch(arrays, config.mask_documents, sample_ids_B, self._num_targets, config.batch_size)
+
+
+def validation_loader(config: DataConfig, num_batches: int, rank: int = 0, world_size: int = 1) -> DataLoader[Batch]:
+    """This rank's share of the first ``num_batches`` micro-batches of held-out windows, in order.
+
+    The sources of a mixture are interleaved by their first weights, as long as none of them runs out.
 
     Raises:
         ConfigError: the micro-batches cannot be shared evenly, which would leave a rank waiting for ever.
     """
-    windows = Windows(Path(config.dir), "validation", config.seq_len, keep_partial=True)
-    num_batches = min(num_batches, num_micro_batches(windows, config.micro_batch_size))
+    make = ValidationBatches(config)
+    num_batches = min(num_batches, make.num_batches)
     if num_batches % world_size:
         raise ConfigError(
             f"validation has {num_batches} micro-batches for {world_size} ranks; set "
             f"run.validation.num_batches to a multiple of {world_size} that the held-out text can fill."
         )
-    make = partial(sequential_batch, windows, config.micro_batch_size, config.mask_documents)
     return _loader(make, range(rank, num_batches, world_size), num_workers=0)
 
 
-def batches(
-    directory: Path, split: str, seq_len: int, micro_batch_size: int, mask_documents: bool
-) -> Iterator[Batch]:
+class ValidationBatches:
+    """Micro-batch ``index`` of the held-out windows, which is a step of its own."""
+
+    def __init__(self, config: DataConfig) -> None:
+        self._config = config
+        self._mixture = Mixture(config.stage_weights[:1])
+        self._windows = [
+            Windows(Path(directory), "validation", config.seq_len, keep_partial=True)
+            for directory in config.directories
+        ]
+        lengths = np.array([len(windows) for windows in self._windows])
+        self._num_windows = bisect_right(
+            range(1, int(lengths.sum()) + 1), 0, key=lambda count: int((self._mixture.counts(count) > lengths).any())
+        )
+
+    @property
+    def num_batches(self) -> int:
+        """Micro-batches until a source runs out; the last may have fewer rows."""
+        return -(-self._num_windows // self._config.micro_batch_size)
+
+    def __call__(self, index: int) -> Batch:
+        first = index * self._config.micro_batch_size
+        sample_ids_B = np.arange(first, min(first + self._config.micro_batch_size, self._num_windows))
+        arrays = read_windows(self._windows, *self._mixture.locate(sample_ids_B))
+        return _step(arrays, self._config.mask_documents, sample_ids_B)
+
+
+def batches(directory: Path, split: str, seq_len: int, micro_batch_size: int, mask_documents: bool) -> Iterator[Batch]:
     """A whole split in order; every token but the first of a shard is a target exactly once."""
     windows = Windows(directory, split, seq_len, keep_partial=True)
-    for index in range(num_micro_batches(windows, micro_batch_size)):
-        yield sequential_batch(windows, micro_batch_size, mask_documents, index)
+    for first in range(0, len(windows), micro_batch_size):
+        window_B = np.arange(first, min(first + micro_batch_size, len(windows)))
+        yield _step(windows.read(window_B), mask_documents, window_B)
 
 
-def num_micro_batches(windows: Windows, micro_batch_size: int) -> int:
-    """Micro-batches that hold all windows; the last may have fewer rows."""
-    return -(-len(windows) // micro_batch_size)
-
-
-def training_batch(windows: Windows, config: DataConfig, seed: int, next_sample: int, index: int) -> Batch:
-    """Micro-batch ``index``, counted over all ranks from the sample ``next_sample``; a pure function."""
-    first = next_sample + index * config.micro_batch_size
-    sample_ids_B = np.arange(first, first + config.micro_batch_size)
-    arrays = windows.read(training_windows(sample_ids_B, len(windows), seed))
-    num_targets = config.batch_size * config.seq_len
-    return _batch(arrays, config.mask_documents, sample_ids_B, num_targets, config.batch_size)
-
-
-def sequential_batch(windows: Windows, micro_batch_size: int, mask_documents: bool, index: int) -> Batch:
-    """Micro-batch ``index`` in reading order, which is a step of its own."""
-    first = index * micro_batch_size
-    window_B = np.arange(first, min(first + micro_batch_size, len(windows)))
-    arrays = windows.read(window_B)
+def _step(arrays: WindowArrays, mask_documents: bool, sample_ids_B: np.ndarray) -> Batch:
+    """A micro-batch that is a whole step."""
     num_targets = int((arrays.targets_BS != IGNORED).sum())
-    return _batch(arrays, mask_documents, window_B, num_targets, len(window_B))
+    return _batch(arrays, mask_documents, sample_ids_B, num_targets, len(sample_ids_B))
 
 
 def _batch(

@@ -1,13 +1,15 @@
 """What a packed directory says about itself, in ``manifest.json``."""
 
+import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal
 
 from mythos.config.base import ConfigError, Count, PositiveInt, config, decode, encode
-from mythos.files import write_text
+from mythos.files import sha256, write_text
 
-VERSION: Final = 1
+VERSION: Final = 2
 FILE_NAME: Final = "manifest.json"
 TOKENIZER_FILE: Final = "tokenizer.json"
 SEPARATOR: Final = "<|endoftext|>"
@@ -17,26 +19,57 @@ TokenType = Literal["uint16", "uint32"]
 
 @config
 class Shard:
-    """One file of tokens, and the index of its documents."""
+    """One file of tokens, and the indices that go with it."""
 
     tokens_file: str
     """Little-endian token ids and nothing else."""
     tokens_sha256: str
     documents_file: str
-    """Little-endian int64: where each document starts, in tokens; the first is 0."""
+    """Little-endian int64: where each document starts, in tokens."""
     documents_sha256: str
+    ignored_file: str | None = None
+    """Little-endian int64: the spans of tokens that are no targets; null when all tokens are."""
+    ignored_sha256: str | None = None
+    num_ignored_spans: Count = 0
     num_tokens: PositiveInt
-    """Text tokens and one separator for each document."""
-    num_documents: PositiveInt
+    """Tokens in the file: text, separators, padding."""
+    num_documents: Count
+    """Entries of the document index."""
     num_bytes: Count
     """UTF-8 bytes of the source text; separators count nothing."""
+    continues: bool = False
+    """The shard goes on with the last document of the one before; its first token is the last one there."""
+
+
+@config
+class BestFit:
+    """How documents were fitted into windows of ``seq_len`` inputs, each stored as ``seq_len + 1`` tokens."""
+
+    seq_len: PositiveInt
+    num_windows: PositiveInt
+    num_documents: PositiveInt
+    num_cropped_documents: Count
+    """Documents longer than a window, cut into several pieces."""
+    num_pieces: PositiveInt
+    num_padding_tokens: Count
+    """Inputs that hold nothing."""
+
+    @property
+    def utilisation(self) -> float:
+        """Share of the inputs that hold something."""
+        return 1 - self.num_padding_tokens / (self.num_windows * self.seq_len)
 
 
 @config
 class Split:
-    """Shards in reading order; no document crosses from one to the next."""
+    """Shards in reading order."""
 
     shards: tuple[Shard, ...]
+    best_fit: BestFit | None = None
+    """Null when the documents follow each other in one stream, which any window may cut."""
+    examples_file: str | None = None
+    """JSON lines: the problems of a task, for scoring."""
+    examples_sha256: str | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -46,7 +79,7 @@ class Split:
     @property
     def num_documents(self) -> int:
         """Documents in all shards."""
-        return sum(shard.num_documents for shard in self.shards)
+        return self.best_fit.num_documents if self.best_fit else sum(shard.num_documents for shard in self.shards)
 
     @property
     def num_bytes(self) -> int:
@@ -58,7 +91,7 @@ class Split:
 class Manifest:
     """A packed dataset: ``train`` and ``validation`` splits and the tokenizer that made them."""
 
-    version: Literal[1] = VERSION
+    version: Literal[1, 2] = VERSION
     dtype: TokenType
     vocab_size: PositiveInt
     separator_id: Count
@@ -100,6 +133,28 @@ def read_manifest(directory: Path) -> Manifest:
         return decode(Manifest, raw)
     except ConfigError as error:
         raise _damaged(path, str(error).splitlines()[0].rstrip(".")) from None
+
+
+def read_common_manifest(directories: Sequence[str]) -> Manifest:
+    """The first dataset's manifest, once all of them have been found to share its tokenizer.
+
+    Raises:
+        ConfigError: a dataset is missing or damaged, or another tokenizer packed it.
+    """
+    first, *others = [read_manifest(Path(directory)) for directory in directories]
+    for directory, other in zip(directories[1:], others, strict=True):
+        if other.tokenizer_sha256 != first.tokenizer_sha256:
+            raise ConfigError(
+                f"data.sources: {directory} was packed by the tokenizer {other.tokenizer_sha256[:12]}, but "
+                f"{directories[0]} by {first.tokenizer_sha256[:12]}; pack it again with that tokenizer.json in it."
+            )
+    return first
+
+
+def data_fingerprint(directories: Sequence[str]) -> str:
+    """Sixteen hexadecimal digits that change when any of the datasets or their order does."""
+    digests = [sha256(Path(directory) / FILE_NAME) for directory in directories]
+    return (digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest())[:16]
 
 
 def _damaged(path: Path, what: str) -> ConfigError:

@@ -8,8 +8,8 @@ import numpy as np
 _NUM_ROUNDS = 8
 
 
-def permute(index_N: np.ndarray, size: int, seed: int, epoch: int) -> np.ndarray:
-    """Where each index lands in a permutation of ``range(size)`` that (seed, epoch) chooses.
+def permute(index_N: np.ndarray, size: int, seed: int, epoch: int, source: int = 0) -> np.ndarray:
+    """Where each index lands in a permutation of ``range(size)`` that (seed, epoch, source) chooses.
 
     A Feistel network over pairs (a, b) with a * b >= size, walked until it is back inside the range
     (Black and Rogaway 2002, "Ciphers with Arbitrary Finite Domains"). The pairs are so close to ``size`` that
@@ -24,16 +24,17 @@ def permute(index_N: np.ndarray, size: int, seed: int, epoch: int) -> np.ndarray
     assert size >= 1
     num_left = math.isqrt(size - 1) + 1
     num_right = -(-size // num_left)
-    keys = _round_keys(seed, epoch)
+    keys = _round_keys(seed, epoch, source)
     place_N = _encipher(index_N.astype(np.uint64), num_left, num_right, keys)
     while (outside_N := place_N >= size).any():
         place_N[outside_N] = _encipher(place_N[outside_N], num_left, num_right, keys)
     return place_N.astype(np.int64)
 
 
-def _round_keys(seed: int, epoch: int) -> np.ndarray:
+def _round_keys(seed: int, epoch: int, source: int) -> np.ndarray:
     """One 64-bit key for each round; a hash, so that neighbouring seeds and epochs share nothing."""
-    digest = hashlib.blake2b(f"window order {seed} {epoch}".encode(), digest_size=8 * _NUM_ROUNDS).digest()
+    name = f"window order {seed} {epoch}" + (f" {source}" if source else "")
+    digest = hashlib.blake2b(name.encode(), digest_size=8 * _NUM_ROUNDS).digest()
     return np.frombuffer(digest, "<u8")
 
 

@@ -1,5 +1,6 @@
 """The tokenizer of a packed dataset, and the way back from tokens to text."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -38,19 +39,37 @@ def read_tokenizer(path: Path) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing narrower
-        raise ConfigError(
-            f"{path} is not a tokenizer ({error}); train it again with mythos-data tokenizer."
-        ) from None
+        raise ConfigError(f"{path} is not a tokenizer ({error}); train it again with mythos-data tokenizer.") from None
     tokenizer.encode_special_tokens = True
     return tokenizer
 
 
 def text_of(directory: Path, split: str) -> bytes:
-    """The UTF-8 text behind a split, byte for byte; separators are left out."""
+    """The UTF-8 text behind a split, byte for byte; separators are left out.
+
+    Raises:
+        ConfigError: the dataset is damaged, or its documents were fitted into windows, which loses their order.
+    """
+    if read_manifest(directory).splits[split].best_fit:
+        raise ConfigError(
+            f"{directory}: the documents of the split {split!r} were fitted into windows and have lost their order; "
+            "read a split that was packed as a stream."
+        )
     tokenizer = load_tokenizer(directory)
-    texts = []
-    for tokens_N, document_starts in open_split(directory, split):
-        ends = [*document_starts[1:].tolist(), len(tokens_N)]
-        for start, end in zip(document_starts.tolist(), ends, strict=True):
-            texts.append(tokenizer.decode(tokens_N[start + 1 : end].tolist(), skip_special_tokens=False))
-    return "".join(texts).encode()
+    documents = _documents(directory, split)
+    return "".join(tokenizer.decode(tokens, skip_special_tokens=False) for tokens in documents).encode()
+
+
+def _documents(directory: Path, split: str) -> Iterator[list[int]]:
+    """The tokens of each document without its separator, put together where it goes through several shards."""
+    document: list[int] = []
+    for shard in open_split(directory, split):
+        begin = 1 if shard.continues else 0
+        for start in shard.document_starts.tolist():
+            document += shard.tokens_N[begin:start].tolist()
+            if document:
+                yield document[1:]
+            document, begin = [], start
+        document += shard.tokens_N[begin:].tolist()
+    if document:
+        yield document[1:]

@@ -10,8 +10,8 @@ from mythos.checkpoint import store
 from mythos.checkpoint.manifest import Manifest, verify
 from mythos.config.base import ConfigError, difference, encode
 from mythos.config.run import RunConfig
-from mythos.data.manifest import read_manifest as read_data_manifest
-from mythos.files import sha256, write_text
+from mythos.data.manifest import data_fingerprint, read_common_manifest
+from mythos.files import write_text
 
 _FIXED = ("model.", "run.seed", "data.seq_len", "optim.kind")
 """What a checkpoint cannot survive a change of."""
@@ -57,14 +57,13 @@ def prepare(config: RunConfig) -> RunDirectory:
 
 def _check_data(config: RunConfig) -> str:
     """Hold the model's vocabulary against the tokenizer's; returns the data's fingerprint."""
-    directory = Path(config.data.dir)
-    vocabulary, model = read_data_manifest(directory).vocab_size, config.model.vocab_size
+    vocabulary, model = read_common_manifest(config.data.directories).vocab_size, config.model.vocab_size
     if not vocabulary <= model < vocabulary + _VOCABULARY_PADDING:
         raise ConfigError(
-            f"model.vocab_size is {model} but the tokenizer of data.dir={directory} has {vocabulary} tokens; "
+            f"model.vocab_size is {model} but the tokenizer of {config.data.directories[0]} has {vocabulary} tokens; "
             f"set model.vocab_size={vocabulary}, or round it up by less than {_VOCABULARY_PADDING}."
         )
-    return sha256(directory / "manifest.json")[:16]
+    return data_fingerprint(config.data.directories)
 
 
 def _find_checkpoint(config: RunConfig, path: Path) -> tuple[Path, Manifest] | None:

@@ -23,8 +23,10 @@ def make_dataset(tmp_path: Path) -> MakeDataset:
         validation: tuple[int, ...] = (5, 6),
         shard_num_tokens: int = 10**6,
         dtype: str = "uint16",
+        name: str = "dataset",
+        seed: int = 0,
     ) -> Path:
-        directory = tmp_path / "dataset"
+        directory = tmp_path / name
         directory.mkdir()
         alphabet = [SEPARATOR, *sorted(pre_tokenizers.ByteLevel.alphabet())]
         tokenizer = Tokenizer(models.BPE({token: place for place, token in enumerate(alphabet)}, []))
@@ -32,13 +34,13 @@ def make_dataset(tmp_path: Path) -> MakeDataset:
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         tokenizer.decoder = decoders.ByteLevel()
         tokenizer.save(str(directory / TOKENIZER_FILE))
-        generator = np.random.default_rng(0)
+        generator = np.random.default_rng(seed)
         splits = {}
-        for name, lengths in (("train", train), ("validation", validation)):
-            writer = SplitWriter(directory, name, dtype, 0, shard_num_tokens)
+        for split, lengths in (("train", train), ("validation", validation)):
+            writer = SplitWriter(directory, split, dtype, 0, shard_num_tokens)
             for length in lengths:
                 writer.add(generator.integers(1, 95, length).tolist(), length)
-            splits[name] = writer.finish()
+            splits[split] = writer.finish()
         manifest = Manifest(
             dtype=dtype,
             vocab_size=257,

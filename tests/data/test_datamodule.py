@@ -44,9 +44,7 @@ def config_for(directory: Path, **changes: object) -> DataConfig:
     return DataConfig(**(fields | changes))
 
 
-def fit(
-    directory: Path, num_steps: int, num_workers: int, checkpoint: Path | None
-) -> tuple[Recorder, Trainer]:
+def fit(directory: Path, num_steps: int, num_workers: int, checkpoint: Path | None) -> tuple[Recorder, Trainer]:
     data = TokenDataModule(config_for(directory, num_workers=num_workers), seed=0, num_validation_batches=2)
     trainer = Trainer(
         max_steps=num_steps,
@@ -81,7 +79,7 @@ def test_lightning_resumes_with_the_first_sample_not_trained_on(
 def test_the_position_is_what_was_trained_on_not_what_was_read(make_dataset: MakeDataset) -> None:
     data = TokenDataModule(config_for(make_dataset([200])), seed=0, num_validation_batches=1)
     list(islice(data.train_dataloader(), 9))
-    assert data.state_dict() == {"next_sample": 0}
+    assert data.state_dict() == {"next_sample": 0, "source_positions": [0], "skipped": []}
     data.set_position(8)
     resumed = TokenDataModule(data.config, seed=0, num_validation_batches=1)
     resumed.load_state_dict(data.state_dict())

@@ -58,9 +58,7 @@ def test_without_masking_positions_run_through(make_dataset: MakeDataset) -> Non
 def test_workers_change_nothing(make_dataset: MakeDataset, num_workers: int) -> None:
     directory = make_dataset(LENGTHS)
     alone = islice(training_loader(config_for(directory), seed=3, next_sample=6), 25)
-    shared = islice(
-        training_loader(config_for(directory, num_workers=num_workers), seed=3, next_sample=6), 25
-    )
+    shared = islice(training_loader(config_for(directory, num_workers=num_workers), seed=3, next_sample=6), 25)
     for expected, found in zip(alone, shared, strict=True):
         assert type(found) is Batch
         for left, right in zip(expected, found, strict=True):

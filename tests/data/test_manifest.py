@@ -60,9 +60,7 @@ def test_damage_is_one_sentence(tmp_path: Path, damage: Callable, reason: str) -
     write_manifest(tmp_path, MANIFEST)
     path = tmp_path / "manifest.json"
     path.write_text(damage(json.loads(path.read_text())))
-    with pytest.raises(
-        ConfigError, match=rf"is damaged \(.*{reason}.*mythos-data pack --overwrite"
-    ) as caught:
+    with pytest.raises(ConfigError, match=rf"is damaged \(.*{reason}.*mythos-data pack --overwrite") as caught:
         read_manifest(tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -71,7 +69,7 @@ def test_a_newer_version_names_both(tmp_path: Path) -> None:
     write_manifest(tmp_path, MANIFEST)
     path = tmp_path / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 7, "unknown": 1}))
-    with pytest.raises(ConfigError, match="format version 7, but this Mythos reads up to 1; update"):
+    with pytest.raises(ConfigError, match="format version 7, but this Mythos reads up to 2; update"):
         read_manifest(tmp_path)
 
 

@@ -36,9 +36,7 @@ def test_huge_sizes_need_no_memory_and_stay_inside() -> None:
 def test_seed_and_epoch_change_the_order() -> None:
     # Two independent permutations of 10,000 agree in one place on average (Poisson).
     size = 10_000
-    orders = [
-        permute(np.arange(size), size, seed, epoch) for seed, epoch in ((0, 0), (0, 1), (1, 0), (10, 1))
-    ]
+    orders = [permute(np.arange(size), size, seed, epoch) for seed, epoch in ((0, 0), (0, 1), (1, 0), (10, 1))]
     agreements = [int((a == b).sum()) for i, a in enumerate(orders) for b in orders[:i]]
     assert max(agreements) < 10
     assert int((orders[0] == np.arange(size)).sum()) < 10

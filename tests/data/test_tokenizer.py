@@ -22,9 +22,7 @@ def test_a_foreign_tokenizer_is_refused(make_dataset: MakeDataset) -> None:
     directory = make_dataset([5])
     path = directory / "tokenizer.json"
     path.write_text(path.read_text() + "\n")
-    with pytest.raises(
-        ConfigError, match=r"has SHA-256 \w{12}, but the shards were packed with \w{12}; restore"
-    ):
+    with pytest.raises(ConfigError, match=r"has SHA-256 \w{12}, but the shards were packed with \w{12}; restore"):
         load_tokenizer(directory)
     path.unlink()
     with pytest.raises(ConfigError, match="is missing, but the shards were packed with"):

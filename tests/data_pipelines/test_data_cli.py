@@ -62,3 +62,27 @@ def test_help_loads_nothing_heavy() -> None:
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, timeout=60)
     assert result.returncode == 0
     assert b"verify" in result.stdout
+
+
+def test_a_corpus_is_fitted_into_windows(
+    text_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held_out = ["--text", text_directory, "--held-out-bytes", 2000]
+    common = [*held_out, "--to", tmp_path / "packed"]
+    special = ["--split-digits", "--special-tokens", "<|user|>"]
+    assert run("tokenizer", "--vocab-size", 300, *special, *common) == 0
+    assert run("pack", "--pack", "best-fit", "--seq-len", 64, "--workers", 1, *common) == 0
+    assert "windows of 64, " in capsys.readouterr().out
+    assert run("pack", "--pack", "best-fit", *common) == 2
+    assert "--pack is best-fit and --seq-len is None; best-fit alone needs a length." in capsys.readouterr().err
+    assert run("measure", "--text", text_directory, tmp_path / "packed") == 0
+    assert "bytes/token" in capsys.readouterr().out
+
+
+def test_a_task_is_written_and_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--num-train", 40, "--num-test", 20, "--seed", 0, "--to", tmp_path / "hops"]
+    assert run("tasks", "p-hop", "--hops", 1, 2, 4, "--length", 32, *options) == 0
+    assert "train: 40 problems in 40 windows of 36 tokens" in capsys.readouterr().out
+    assert run("verify", tmp_path / "hops") == 0
+    assert run("tasks", "p-hop", "--hops", 0, "--length", 32, *options) == 2
+    assert "difficulties.0: input should be greater than or equal to 1" in capsys.readouterr().err

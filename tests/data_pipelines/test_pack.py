@@ -1,46 +1,66 @@
-from collections.abc import Callable
+import errno
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data_pipelines.corpus.folder import read_folder
-from data_pipelines.packing import pack as pack_module
-from data_pipelines.packing.pack import pack
-from data_pipelines.tokenizer.train import write_tokenizer
+from data_pipelines.packing.held_out import HeldOutBytes, HeldOutFraction
+from data_pipelines.packing.pack import PackOptions, pack
+from data_pipelines.tokenizer.train import TokenizerOptions, write_tokenizer
 from mythos.config.base import ConfigError
 from mythos.data.manifest import read_manifest
-from mythos.data.shards import open_split, verify
-from mythos.data.tokenizer import text_of
+from mythos.data.shards import ShardWriter, open_split
+from mythos.data.tokenizer import load_tokenizer, text_of
+from mythos.data.verification import verify
+from mythos.data.windows import Windows
+from mythos.types import IGNORED
 
-HELD_OUT_BYTES = 2500
+HELD_OUT = HeldOutBytes(num_bytes=2500)
+OPTIONS = PackOptions(held_out=HELD_OUT)
+OTHER = PackOptions(held_out=HeldOutBytes(num_bytes=2000))
+BEST_FIT = PackOptions(held_out=HELD_OUT, seq_len=64)
 
 
 @pytest.fixture
 def directory(text_directory: Path, tmp_path: Path) -> Path:
     """A folder with a tokenizer and no shards yet."""
-    write_tokenizer(text_directory, tmp_path / "packed", 300, HELD_OUT_BYTES, overwrite=False)
+    write_tokenizer(text_directory, tmp_path / "packed", TokenizerOptions(vocab_size=300), HELD_OUT, overwrite=False)
     return tmp_path / "packed"
 
 
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """60 documents of a few lines."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(60):
+        (folder / f"{number:02d}.txt").write_text(f"the king shall speak {number} times\n" * (number % 7 + 1))
+    return folder
+
+
 def contents(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
 
 
-@pytest.mark.parametrize("shard_num_tokens", [1, 10**6])
+@pytest.mark.parametrize("shard_num_tokens", [64, 10**6])
 def test_text_comes_back_byte_for_byte(text_directory: Path, directory: Path, shard_num_tokens: int) -> None:
-    manifest = pack(text_directory, directory, HELD_OUT_BYTES, shard_num_tokens=shard_num_tokens)
+    options = PackOptions(held_out=HELD_OUT, shard_num_tokens=shard_num_tokens)
+    manifest = pack(text_directory, directory, options)
     whole = "".join(document.text for document in read_folder(text_directory)).encode()
     held_out = text_of(directory, "validation")
     assert text_of(directory, "train") + held_out == whole
-    assert HELD_OUT_BYTES <= len(held_out) <= HELD_OUT_BYTES + 3
+    assert HELD_OUT.num_bytes <= len(held_out) <= HELD_OUT.num_bytes + 3
     assert manifest.splits["validation"].num_bytes == len(held_out)
     assert manifest.splits["train"].num_bytes == len(whole) - len(held_out)
+    assert max(shard.num_tokens for split in manifest.splits.values() for shard in split.shards) <= shard_num_tokens
     assert verify(directory) == []
+    assert not (directory / ".packing").exists()
 
 
 def test_every_document_opens_with_the_only_separators(text_directory: Path, directory: Path) -> None:
-    manifest = pack(text_directory, directory, HELD_OUT_BYTES)
+    manifest = pack(text_directory, directory, OPTIONS)
     assert (manifest.dtype, manifest.vocab_size, manifest.separator_id) == ("uint16", 300, 0)
     for split in ("train", "validation"):
         (shard,) = open_split(directory, split)
@@ -50,55 +70,125 @@ def test_every_document_opens_with_the_only_separators(text_directory: Path, dir
 
 
 def test_the_same_inputs_are_packed_once(text_directory: Path, directory: Path) -> None:
-    first = pack(text_directory, directory, HELD_OUT_BYTES)
+    first = pack(text_directory, directory, OPTIONS)
     written = (directory / "train-00000.tokens").stat().st_mtime_ns
-    assert pack(text_directory, directory, HELD_OUT_BYTES) == first
+    assert pack(text_directory, directory, OPTIONS) == first
     assert (directory / "train-00000.tokens").stat().st_mtime_ns == written
 
 
 def test_another_dataset_is_kept_unless_told(text_directory: Path, directory: Path) -> None:
-    pack(text_directory, directory, HELD_OUT_BYTES, shard_num_tokens=1)
+    pack(text_directory, directory, PackOptions(held_out=HELD_OUT, shard_num_tokens=64))
     before = contents(directory)
     with pytest.raises(ConfigError, match="holds another dataset; give --overwrite"):
-        pack(text_directory, directory, 2000)
+        pack(text_directory, directory, OTHER)
     assert contents(directory) == before
     (directory / "notes.txt").write_text("mine")
-    pack(text_directory, directory, 2000, overwrite=True)
+    pack(text_directory, directory, OTHER, overwrite=True)
     assert verify(directory) == []
     shards = {f"{split}-00000.{kind}" for split in ("train", "validation") for kind in ("tokens", "documents")}
     assert set(contents(directory)) == shards | {"manifest.json", "tokenizer.json", "notes.txt"}
 
 
-def test_two_runs_write_the_same_bytes(text_directory: Path, directory: Path) -> None:
-    pack(text_directory, directory, HELD_OUT_BYTES)
+@pytest.mark.parametrize("options", [OPTIONS, BEST_FIT])
+def test_processes_and_repetition_change_no_byte(text_directory: Path, directory: Path, options: PackOptions) -> None:
+    pack(text_directory, directory, options)
     before = contents(directory)
-    pack(text_directory, directory, HELD_OUT_BYTES, overwrite=True)
+    pack(text_directory, directory, options, overwrite=True, num_workers=2)
     assert contents(directory) == before
 
 
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_a_failure_in_the_middle_leaves_what_was_there(
-    text_directory: Path, directory: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+@pytest.mark.parametrize("seq_len", [None, 32])
+def test_a_full_disk_loses_nothing_and_packing_goes_on(
+    many: Path, directory: Path, monkeypatch: pytest.MonkeyPatch, seq_len: int | None
 ) -> None:
-    if overwrite:
-        pack(text_directory, directory, HELD_OUT_BYTES)
-    before = contents(directory)
-    write_split: Callable = pack_module._write_split
+    options = PackOptions(held_out=HeldOutFraction(fraction=0.2), seq_len=seq_len, shard_num_tokens=200)
+    pack(many, directory, options)
+    expected = contents(directory)
+    num_shards = len(read_manifest(directory).splits["train"].shards)
+    assert num_shards > 6
+    append, num_left = ShardWriter.append, 0
 
-    def fail_at_validation(*arguments: object) -> object:
-        if arguments[-1] == "validation":
-            raise OSError("the disk is full")
-        return write_split(*arguments)
+    def fail(writer: ShardWriter, *arguments: object, **named: object) -> None:
+        nonlocal num_left
+        num_left -= 1
+        if num_left < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(writer, *arguments, **named)
 
-    monkeypatch.setattr(pack_module, "_write_split", fail_at_validation)
-    with pytest.raises(OSError, match="the disk is full"):
-        pack(text_directory, directory, 2000, overwrite=overwrite)
-    assert contents(directory) == before
+    tokenizer = {"tokenizer.json": expected["tokenizer.json"]}
+    for name in expected.keys() - tokenizer.keys():
+        (directory / name).unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardWriter, "append", fail)
+        num_done = []
+        for _ in range(2):
+            num_left = 25
+            with pytest.raises(OSError, match="No space left"):
+                pack(many, directory, options)
+            assert contents(directory) == tokenizer
+            num_done.append(json.loads((directory / ".packing" / "progress.json").read_text())["num_parts"])
+        assert 0 < num_done[0] < num_done[1] < 60
+    pack(many, directory, options)
+    assert contents(directory) == expected
+    assert not (directory / ".packing").exists()
+
+
+def test_text_that_changed_during_an_interruption_is_packed_anew(
+    many: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = PackOptions(held_out=HeldOutFraction(fraction=0.2), shard_num_tokens=200)
+    close = ShardWriter.close
+
+    def fail(writer: ShardWriter) -> object:
+        if writer._name == "train-00004":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return close(writer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardWriter, "close", fail)
+        with pytest.raises(OSError, match="No space left"):
+            pack(many, directory, options)
+    (many / "00.txt").write_text("another king")
+    pack(many, directory, options)
+    first = open_split(directory, "train")[0]
+    end = int(first.document_starts[1])
+    assert load_tokenizer(directory).decode(first.tokens_N[1:end].tolist()) == "another king"
+    assert verify(directory) == []
+
+
+def test_a_mistake_leaves_nothing_behind(text_directory: Path, directory: Path) -> None:
+    with pytest.raises(ConfigError, match="--held-out-bytes is 99999999, but the text has"):
+        pack(text_directory, directory, PackOptions(held_out=HeldOutBytes(num_bytes=99999999)))
+    assert {path.name for path in directory.iterdir()} == {"tokenizer.json"}
+
+
+def test_best_fit_keeps_validation_a_stream_and_all_text_a_target(many: Path, directory: Path) -> None:
+    options = PackOptions(held_out=HeldOutFraction(fraction=0.2), seq_len=64)
+    manifest = pack(many, directory, options)
+    fitted = manifest.splits["train"].best_fit
+    assert fitted is not None
+    assert manifest.splits["validation"].best_fit is None
+    assert fitted.num_documents + manifest.splits["validation"].num_documents == 60
+    assert fitted.num_cropped_documents == 0 or fitted.num_pieces > fitted.num_documents
+    assert 0.8 < fitted.utilisation <= 1
+    windows = Windows(directory, "train", 64, keep_partial=False)
+    targets = windows.read(np.arange(len(windows))).targets_BS
+    tokenizer = load_tokenizer(directory)
+    num_bytes = len(tokenizer.decode(targets[targets > 0].tolist()).encode())
+    assert num_bytes == manifest.splits["train"].num_bytes
+    assert (targets == 0).sum() == fitted.num_documents
+    assert (targets == IGNORED).any()
+    assert verify(directory) == []
+    with pytest.raises(ConfigError, match="were fitted into windows and have lost their order"):
+        text_of(directory, "train")
+    ignored = directory / "train-00000.ignored"
+    ignored.write_bytes(ignored.read_bytes()[:-8])
+    assert "train-00000.ignored has" in verify(directory)[0]
 
 
 def test_a_folder_without_tokenizer_is_refused(text_directory: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"tokenizer\.json: no such file; train it with mythos-data tokenizer"):
-        pack(text_directory, tmp_path / "new", HELD_OUT_BYTES)
+        pack(text_directory, tmp_path / "new", OPTIONS)
     assert not (tmp_path / "new").exists()
 
 
@@ -106,6 +196,32 @@ def test_a_tokenizer_without_separator_is_refused(text_directory: Path, director
     path = directory / "tokenizer.json"
     path.write_text(path.read_text().replace("<|endoftext|>", "<|other|>"))
     with pytest.raises(ConfigError, match=r"has no token <\|endoftext\|>"):
-        pack(text_directory, directory, HELD_OUT_BYTES)
+        pack(text_directory, directory, OPTIONS)
     with pytest.raises(ConfigError, match=r"holds no manifest\.json"):
         read_manifest(directory)
+
+
+def test_death_while_renaming_is_no_dataset_and_packing_starts_anew(
+    many: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = PackOptions(held_out=HeldOutFraction(fraction=0.2), shard_num_tokens=200)
+    pack(many, directory, options)
+    expected = contents(directory)
+    replace, num_left = Path.replace, 12
+
+    def die(path: Path, target: Path) -> Path:
+        nonlocal num_left
+        if path.name.startswith(("train", "validation")):
+            num_left -= 1
+            if num_left < 0:
+                raise KeyboardInterrupt
+        return replace(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", die)
+        with pytest.raises(KeyboardInterrupt):
+            pack(many, directory, options, overwrite=True)
+    with pytest.raises(ConfigError, match=r"holds no manifest\.json"):
+        read_manifest(directory)
+    pack(many, directory, options)
+    assert contents(directory) == expected

@@ -6,17 +6,24 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines.corpus.folder import Document, read_folder
-from data_pipelines.tokenizer.train import train_tokenizer, write_tokenizer
+from data_pipelines.corpus.folder import read_folder
+from data_pipelines.packing.held_out import HeldOutBytes
+from data_pipelines.tokenizer.train import TokenizerOptions, train_tokenizer, write_tokenizer
 from mythos.config.base import ConfigError
 from mythos.data.tokenizer import read_tokenizer
 
 PROGRAM = """
 import sys
 from pathlib import Path
-from data_pipelines.tokenizer.train import write_tokenizer
-write_tokenizer(Path(sys.argv[1]), Path(sys.argv[2]), 300, 500, False)
+from data_pipelines.packing.held_out import HeldOutBytes
+from data_pipelines.tokenizer.train import TokenizerOptions, write_tokenizer
+held_out = HeldOutBytes(num_bytes=500)
+write_tokenizer(Path(sys.argv[1]), Path(sys.argv[2]), TokenizerOptions(vocab_size=300), held_out, False)
 """
+
+
+OPTIONS = TokenizerOptions(vocab_size=300)
+HELD_OUT = HeldOutBytes(num_bytes=500)
 
 
 def test_threads_and_processes_change_no_byte(text_directory: Path, tmp_path: Path) -> None:
@@ -31,7 +38,7 @@ def test_threads_and_processes_change_no_byte(text_directory: Path, tmp_path: Pa
 
 
 def test_the_vocabulary_is_full_and_the_separator_first(text_directory: Path) -> None:
-    tokenizer = train_tokenizer(read_folder(text_directory), 300)
+    tokenizer = train_tokenizer((document.text for document in read_folder(text_directory)), OPTIONS)
     assert tokenizer.get_vocab_size() == 300
     assert tokenizer.token_to_id("<|endoftext|>") == 0
 
@@ -41,7 +48,8 @@ def test_held_out_text_teaches_nothing(tmp_path: Path) -> None:
     text.mkdir()
     (text / "a.txt").write_text("abab cdcd " * 50)
     (text / "b.txt").write_text("wxyz" * 100)
-    write_tokenizer(text, tmp_path / "out", 262, 400, overwrite=False)
+    options = TokenizerOptions(vocab_size=262)
+    write_tokenizer(text, tmp_path / "out", options, HeldOutBytes(num_bytes=400), overwrite=False)
     vocabulary = read_tokenizer(tmp_path / "out" / "tokenizer.json").get_vocab()
     assert "abab" in vocabulary
     assert "wx" not in vocabulary
@@ -49,21 +57,51 @@ def test_held_out_text_teaches_nothing(tmp_path: Path) -> None:
 
 def test_a_vocabulary_that_the_text_cannot_fill_is_refused_with_both_numbers() -> None:
     with pytest.raises(ConfigError, match="--vocab-size is 2000, but the training text fills only 258;"):
-        train_tokenizer([Document("a", "ab ab")], 2000)
+        train_tokenizer(["ab ab"], TokenizerOptions(vocab_size=2000))
 
 
 def test_a_vocabulary_without_room_for_all_bytes_is_refused() -> None:
     with pytest.raises(ConfigError, match="--vocab-size is 256, but 256 bytes and the separator need 257"):
-        train_tokenizer([Document("a", "ab ab")], 256)
+        TokenizerOptions(vocab_size=256)
 
 
 def test_another_tokenizer_is_kept_unless_told(text_directory: Path, tmp_path: Path) -> None:
     target = tmp_path / "out"
-    write_tokenizer(text_directory, target, 300, 500, overwrite=False)
+    write_tokenizer(text_directory, target, OPTIONS, HELD_OUT, overwrite=False)
     written = (target / "tokenizer.json").stat().st_mtime_ns
-    write_tokenizer(text_directory, target, 300, 500, overwrite=False)
+    write_tokenizer(text_directory, target, OPTIONS, HELD_OUT, overwrite=False)
     assert (target / "tokenizer.json").stat().st_mtime_ns == written
+    smaller = TokenizerOptions(vocab_size=290)
     with pytest.raises(ConfigError, match="is another tokenizer; give --overwrite"):
-        write_tokenizer(text_directory, target, 290, 500, overwrite=False)
-    write_tokenizer(text_directory, target, 290, 500, overwrite=True)
+        write_tokenizer(text_directory, target, smaller, HELD_OUT, overwrite=False)
+    write_tokenizer(text_directory, target, smaller, HELD_OUT, overwrite=True)
     assert read_tokenizer(target / "tokenizer.json").get_vocab_size() == 290
+
+
+def test_digits_can_be_kept_apart() -> None:
+    texts = ["2024 1999 2024 1999 the year " * 20]
+    grouped = train_tokenizer(texts, TokenizerOptions(vocab_size=262))
+    split = train_tokenizer(texts, TokenizerOptions(vocab_size=262, split_digits=True))
+    assert len(grouped.encode("2024").ids) < 4
+    assert split.encode("2024").tokens == ["2", "0", "2", "4"]
+
+
+def test_special_tokens_come_after_the_separator_and_text_never_becomes_one(tmp_path: Path) -> None:
+    options = TokenizerOptions(vocab_size=262, special_tokens=("<|user|>", "<|tool|>"))
+    tokenizer = train_tokenizer(["ab ab <|user|> "] * 20, options)
+    assert [tokenizer.token_to_id(name) for name in ("<|endoftext|>", *options.special_tokens)] == [0, 1, 2]
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    assert not {0, 1, 2} & set(read_tokenizer(tmp_path / "tokenizer.json").encode("<|user|>").ids)
+
+
+def test_special_tokens_that_clash_or_leave_no_room_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"--special-tokens is '<\|endoftext\|>'; give names"):
+        TokenizerOptions(vocab_size=300, special_tokens=("<|endoftext|>",))
+    with pytest.raises(ConfigError, match="--vocab-size is 257, but 256 bytes and 2 special tokens need 258"):
+        TokenizerOptions(vocab_size=257, special_tokens=("<|user|>",))
+
+
+def test_a_mistake_in_the_text_reaches_the_user(text_directory: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--held-out-bytes is 10000000, but the text has"):
+        write_tokenizer(text_directory, tmp_path / "out", OPTIONS, HeldOutBytes(num_bytes=10**7), overwrite=False)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,110 @@
+"""Which part of a corpus is held out."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field
+
+from data_pipelines.corpus.documents import Document
+from data_pipelines.packing.source import read_text
+from mythos.config.base import ConfigError, config
+
+SplitName = Literal["train", "validation"]
+
+
+@config
+class HeldOutBytes:
+    """The last ``num_bytes`` bytes of the documents' concatenation."""
+
+    kind: Literal["bytes"] = "bytes"
+    num_bytes: int
+
+
+@config
+class HeldOutFraction:
+    """Each document with this probability, by a hash of its id: the same ones whatever else the corpus holds."""
+
+    kind: Literal["fraction"] = "fraction"
+    fraction: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction < 1:
+            raise ConfigError(
+                f"--held-out-fraction is {self.fraction}, but it must be above 0 and below 1; for instance 0.01."
+            )
+
+
+HeldOut = Annotated[HeldOutBytes | HeldOutFraction, Field(discriminator="kind")]
+
+
+class Part(NamedTuple):
+    """A document, or the part of it that belongs to one split."""
+
+    split: SplitName
+    document: Document
+
+
+def split_documents(directory: Path, rule: HeldOut) -> Iterator[Part]:
+    """Every document of a folder with its split, in order; reads one document at a time.
+
+    Raises:
+        ConfigError: the text cannot be read, or nothing would be left on one side.
+    """
+    match rule:
+        case HeldOutBytes():
+            return split_by_bytes(lambda: read_text(directory), rule.num_bytes)
+        case HeldOutFraction():
+            return _split_by_id(read_text(directory), rule.fraction)
+
+
+def split_by_bytes(read: Callable[[], Iterator[Document]], num_bytes: int) -> Iterator[Part]:
+    """Cut off the last ``num_bytes`` bytes of the text, which is read twice.
+
+    A document that the cut goes through gives a part to either side. The cut moves back to the start of a
+    UTF-8 character, so up to three more bytes may be held out.
+    """
+    total = sum(len(document.text.encode()) for document in read())
+    if not 0 < num_bytes < total:
+        raise ConfigError(
+            f"--held-out-bytes is {num_bytes}, but the text has {total} bytes; hold out at least 1 byte and "
+            "leave some for training."
+        )
+    remaining = total - num_bytes
+    is_first = True
+    for document in read():
+        content = document.text.encode()
+        cut = min(remaining, len(content))
+        remaining -= cut
+        while 0 < cut < len(content) and _is_continuation(content[cut]):
+            cut -= 1
+        if is_first and cut == 0:
+            raise ConfigError(
+                f"--held-out-bytes is {num_bytes}, and that is all {total} bytes once no character is cut; "
+                "hold out less."
+            )
+        is_first = False
+        if cut:
+            yield Part("train", document._replace(text=content[:cut].decode()))
+        if cut < len(content):
+            yield Part("validation", document._replace(text=content[cut:].decode()))
+
+
+def _split_by_id(documents: Iterator[Document], fraction: float) -> Iterator[Part]:
+    counts = {"train": 0, "validation": 0}
+    for document in documents:
+        digest = hashlib.blake2b(document.id.encode(), digest_size=8, person=b"held out").digest()
+        split: SplitName = "validation" if int.from_bytes(digest, "big") < fraction * 2**64 else "train"
+        counts[split] += 1
+        yield Part(split, document)
+    if not all(counts.values()):
+        raise ConfigError(
+            f"--held-out-fraction is {fraction}, which puts {counts['validation']} of {sum(counts.values())} documents "
+            "aside; choose another fraction, or --held-out-bytes, so that both sides get some."
+        )
+
+
+def _is_continuation(byte: int) -> bool:
+    """Whether a byte is inside a UTF-8 character and does not open one."""
+    return byte & 0b1100_0000 == 0b1000_0000

@@ -1,0 +1,1 @@
+"""Synthetic reasoning problems whose difficulty is a parameter."""

@@ -1,0 +1,137 @@
+"""A task as a packed dataset: the same shards as text, with a vocabulary of its own."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+
+from data_pipelines.packing.best_fit import BestFitWriter
+from data_pipelines.packing.pack import publish
+from data_pipelines.tasks.problem import Problem, Task, draw_problems
+from mythos.config.base import ConfigError, PositiveInt, PositiveInts, config, encode
+from mythos.data.examples import Example, write_examples
+from mythos.data.manifest import (
+    FILE_NAME,
+    SEPARATOR,
+    TOKENIZER_FILE,
+    VERSION,
+    Manifest,
+    Split,
+    read_manifest,
+)
+from mythos.files import remove, sha256
+
+
+@config
+class TaskOptions:
+    """How many problems of which difficulty."""
+
+    difficulties: PositiveInts
+    test_difficulties: PositiveInts
+    num_train: PositiveInt
+    num_test: PositiveInt
+    seed: int
+    seq_len: PositiveInt | None = None
+    """Length of a window; null makes it as long as the longest problem."""
+
+
+def write_task(
+    task: Task, settings: dict[str, Any], options: TaskOptions, directory: Path, overwrite: bool = False
+) -> Manifest:
+    """Draw the problems and write them in windows that hold whole problems; only answers are targets.
+
+    Does nothing when the same task is there already.
+
+    Args:
+        settings: what the task was made from.
+
+    Raises:
+        ConfigError: there are too few problems, windows are too short, or something else is in the folder.
+    """
+    recipe = json.dumps([VERSION, task.name, settings, encode(options)], sort_keys=True)
+    inputs_sha256 = hashlib.sha256(recipe.encode()).hexdigest()
+    if (directory / FILE_NAME).exists() and not overwrite:
+        if (present := read_manifest(directory)).inputs_sha256 == inputs_sha256:
+            return present
+        raise ConfigError(f"{directory} holds another dataset; give --overwrite to replace it, or another --to.")
+    training = draw_problems(task, list(options.difficulties), options.num_train, options.seed, test=False)
+    test = draw_problems(task, list(options.test_difficulties), options.num_test, options.seed, test=True)
+    sides = {"train": [*task.facts(), *training], "validation": test}
+    seq_len = _seq_len([*sides["train"], *test], options.seq_len)
+    is_new = not directory.exists()
+    partial = directory / ".packing"
+    remove(partial)
+    partial.mkdir(parents=True)
+    try:
+        tokenizer = word_tokenizer(task.words)
+        splits = {name: _write_split(partial, name, tokenizer, side, seq_len) for name, side in sides.items()}
+        tokenizer.save(str(partial / TOKENIZER_FILE))
+        manifest = Manifest(
+            dtype="uint16",
+            vocab_size=tokenizer.get_vocab_size(),
+            separator_id=0,
+            tokenizer_sha256=sha256(partial / TOKENIZER_FILE),
+            inputs_sha256=inputs_sha256,
+            splits=splits,
+        )
+        (directory / FILE_NAME).unlink(missing_ok=True)
+        (partial / TOKENIZER_FILE).replace(directory / TOKENIZER_FILE)
+        publish(partial, directory, manifest)
+    except BaseException:
+        remove(directory if is_new else partial)
+        raise
+    return manifest
+
+
+def word_tokenizer(words: tuple[str, ...]) -> Tokenizer:
+    """The separator as token 0, then the words, which blanks part."""
+    vocabulary = {word: place for place, word in enumerate((SEPARATOR, *words))}
+    assert len(vocabulary) == 1 + len(words)
+    tokenizer = Tokenizer(models.WordLevel(vocabulary))
+    tokenizer.add_special_tokens([AddedToken(SEPARATOR, special=True)])
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return tokenizer
+
+
+def _write_split(partial: Path, name: str, tokenizer: Tokenizer, problems: list[Problem], seq_len: int) -> Split:
+    writer = BestFitWriter(partial, name, "uint16", 0, seq_len, keep_placements=True)
+    ids = tokenizer.get_vocab()
+    examples: list[tuple[Problem, tuple[int, ...]]] = []
+    for problem in problems:
+        prompt, answer = (tuple(ids[word] for word in words) for words in (problem.prompt, problem.answer))
+        is_target = np.zeros(len(prompt) + len(answer) + 1, np.bool_)
+        is_target[len(prompt) : len(prompt) + len(answer)] = True
+        writer.add([*prompt, *answer], len(" ".join([*problem.prompt, *problem.answer])), is_target)
+        examples.append((problem, answer))
+    split = writer.finish()
+    path = partial / f"{name}-examples.jsonl"
+    placed = ((writer.placements[place], *example) for place, example in enumerate(examples))
+    write_examples(
+        path,
+        (
+            # The separator predicts the prompt's first word, so the prompt's last word predicts the answer's first.
+            Example(
+                problem.difficulty,
+                " ".join(problem.prompt),
+                " ".join(problem.answer),
+                placement.window,
+                placement.start + len(problem.prompt),
+                answer,
+            )
+            for placement, problem, answer in placed
+        ),
+    )
+    return Split(shards=split.shards, best_fit=split.best_fit, examples_file=path.name, examples_sha256=sha256(path))
+
+
+def _seq_len(problems: list[Problem], wanted: int | None) -> int:
+    longest = max(1 + len(problem.prompt) + len(problem.answer) for problem in problems)
+    if wanted is not None and wanted < longest:
+        raise ConfigError(
+            f"--seq-len is {wanted}, but the longest problem has {longest} tokens with its separator; raise it to "
+            "that, or make the problems easier."
+        )
+    return wanted or longest

@@ -1,0 +1,93 @@
+"""The problems of a task beside its shards, and scoring by difficulty."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mythos.config.base import ConfigError
+from mythos.data.manifest import read_manifest
+
+
+class Example(NamedTuple):
+    """One problem, and where its answer stands among the windows of its split."""
+
+    difficulty: int
+    prompt: str
+    """Words of the task's vocabulary between blanks, as its tokenizer reads them."""
+    answer: str
+    window: int
+    start: int
+    """Place in the window of the first target that belongs to the answer."""
+    answer_ids: tuple[int, ...]
+
+
+class Score(NamedTuple):
+    """How many problems of one difficulty were solved."""
+
+    num_right: int
+    num_examples: int
+
+    @property
+    def accuracy(self) -> float:
+        """Share of answers that are right in every token."""
+        return self.num_right / self.num_examples
+
+
+def write_examples(path: Path, examples: Iterable[Example]) -> None:
+    """Write one JSON object a line."""
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(example._asdict()) + "\n" for example in examples)
+
+
+def read_examples(directory: Path, split: str = "validation") -> list[Example]:
+    """The problems of a packed task.
+
+    Raises:
+        ConfigError: the dataset is missing or damaged, or is no task.
+    """
+    described = read_manifest(directory).splits.get(split)
+    if described is None or described.examples_file is None:
+        raise ConfigError(f"{directory} holds no problems in the split {split!r}; make it with mythos-data tasks.")
+    path = directory / described.examples_file
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [Example(**row | {"answer_ids": tuple(row["answer_ids"])}) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ConfigError(f"{path} is missing or damaged; make it again with mythos-data tasks.") from None
+
+
+def answers_in_windows(examples: Sequence[Example], predictions_WS: np.ndarray) -> list[tuple[int, ...]]:
+    """What was predicted at the places of each answer.
+
+    With the likeliest token at every place of the split's windows, an answer is right in all its tokens exactly
+    when greedy decoding from the prompt alone would have written it.
+
+    Args:
+        predictions_WS: a token id for each target of each window of the split, in order.
+    """
+    return [
+        tuple(predictions_WS[example.window, example.start : example.start + len(example.answer_ids)].tolist())
+        for example in examples
+    ]
+
+
+def score(examples: Sequence[Example], predictions: Sequence[Sequence[int]]) -> dict[int, Score]:
+    """Exact matches by difficulty, ascending; a longer prediction counts when it begins with the answer.
+
+    Args:
+        predictions: token ids for each example, in order.
+
+    Raises:
+        ValueError: there are not as many predictions as examples.
+    """
+    if len(predictions) != len(examples):
+        raise ValueError(f"{len(predictions)} predictions were given for {len(examples)} examples; give one for each.")
+    totals: dict[int, Score] = {}
+    for example, predicted in zip(examples, predictions, strict=True):
+        is_right = tuple(predicted[: len(example.answer_ids)]) == example.answer_ids
+        before = totals.get(example.difficulty, Score(0, 0))
+        totals[example.difficulty] = Score(before.num_right + is_right, before.num_examples + 1)
+    return dict(sorted(totals.items()))

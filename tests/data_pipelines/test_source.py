@@ -1,0 +1,31 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from data_pipelines.packing.source import read_text
+from mythos.config.base import ConfigError
+
+
+def test_a_folder_of_text_names_its_sources(tmp_path: Path) -> None:
+    (tmp_path / "prose").mkdir()
+    (tmp_path / "prose" / "a.txt").write_text("one")
+    (tmp_path / "b.md").write_text("two")
+    assert [(d.id, d.text, d.source) for d in read_text(tmp_path)] == [
+        ("b.md", "two", tmp_path.name),
+        ("prose/a.txt", "one", "prose"),
+    ]
+
+
+def test_a_cleaned_corpus_is_read_as_it_is(tmp_path: Path) -> None:
+    zstandard = pytest.importorskip("zstandard")
+    rows = [{"id": f"web-{i}", "text": f"text {i}", "source": "web", "licence": "CC0"} for i in range(3)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    (tmp_path / "00000.jsonl.zst").write_bytes(zstandard.ZstdCompressor().compress(lines))
+    (tmp_path / "notes.txt").write_text("not a document of the corpus")
+    assert [document._asdict() for document in read_text(tmp_path)] == rows
+
+
+def test_a_folder_without_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"holds no \.txt or \.md file"):
+        list(read_text(tmp_path))

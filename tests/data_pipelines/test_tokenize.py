@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_pipelines.packing import tokenize as module
+from data_pipelines.packing.held_out import HeldOutBytes
+from data_pipelines.packing.tokenize import cut, tokenize
+from data_pipelines.tokenizer.train import TokenizerOptions, train_tokenizer, write_tokenizer
+from mythos.data.tokenizer import read_tokenizer
+
+
+@pytest.fixture
+def tokenizer_path(text_directory: Path, tmp_path: Path) -> Path:
+    write_tokenizer(text_directory, tmp_path / "t", TokenizerOptions(vocab_size=300), HeldOutBytes(num_bytes=9), False)
+    return tmp_path / "t" / "tokenizer.json"
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_processes_change_neither_ids_nor_order(
+    tokenizer_path: Path, num_workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PORTION_NUM_CHARS", 50)
+    texts = [f"the king {number}\nshall sleep" * (number % 3) for number in range(40)]
+    tokenizer = read_tokenizer(tokenizer_path)
+    found = list(tokenize(texts, str, tokenizer_path, num_workers))
+    assert [text for text, _ in found] == texts
+    for text, ids in found:
+        assert ids.dtype == np.uint32
+        assert ids.tolist() == tokenizer.encode(text).ids
+
+
+TEXT = st.text(st.sampled_from("ab1 .,'\n\r\té日"), max_size=300)
+TOKENIZER = train_tokenizer(["ab ab.\n\n ab, 11 'b\r\n"] * 30, TokenizerOptions(vocab_size=262))
+
+
+@given(text=TEXT)
+@settings(max_examples=200, deadline=None)
+def test_no_token_crosses_a_cut(text: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "PIECE_NUM_CHARS", 3)
+        pieces = list(cut(text))
+    assert "".join(pieces) == text
+    assert [token for piece in pieces for token in TOKENIZER.encode(piece).ids] == TOKENIZER.encode(text).ids
