@@ -1,11 +1,40 @@
 """How many times the core runs in a step (T), and how many of the last passes keep gradients (k)."""
 
 import math
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mythos.config.base import Positive, PositiveInt, config
+from mythos.config.base import Positive, PositiveInt, PositiveInts, config
+
+
+@config
+class Ramp:
+    """The first steps of a run: the mean of T, or k, or both, rise from a start value to those of the policy."""
+
+    num_steps: PositiveInt
+    """Length of the ramp; this step is the first that has the policy's own numbers."""
+    shape: Literal["linear", "one_minus_sqrt"] = "linear"
+    """Share of the way at x = step / num_steps: x, or 1 - sqrt(1 - x), which starts at half the pace and ends steep."""
+    start_mean: Positive | None = None
+    """Mean in step 0; null ramps nothing forward."""
+    start_grad_loops: PositiveInt | None = None
+    """k in step 0; null ramps nothing backward."""
+
+    def __post_init__(self) -> None:
+        if self.start_mean is None and self.start_grad_loops is None:
+            raise ValueError("neither start_mean nor start_grad_loops is given; set one of them, or set ramp=null.")
+
+
+@config
+class GrowthStage:
+    """From ``step`` on, the mean of T is ``mean``."""
+
+    step: PositiveInt
+    mean: Positive
+    num_grad_loops: PositiveInt | None = None
+    """k from then on; null means what the policy says: its own number, or half of this mean, rounded up."""
 
 
 @config
@@ -16,12 +45,19 @@ class FixedDepth:
     num_loops: PositiveInt
     num_grad_loops: PositiveInt | None = None
     """k; null keeps the gradients of all passes."""
+    per_sequence: bool = False
+    """Refused where true: nothing is drawn."""
 
     def __post_init__(self) -> None:
         if self.num_grad_loops is not None and self.num_grad_loops > self.num_loops:
             raise ValueError(
                 f"num_grad_loops is {self.num_grad_loops} but num_loops is {self.num_loops}; "
                 "no more passes can keep gradients than are run."
+            )
+        if self.per_sequence:
+            raise ValueError(
+                f"per_sequence is true but every sequence runs the same num_loops, {self.num_loops}; "
+                "choose a kind that draws, or set per_sequence=false."
             )
 
     @property
@@ -30,37 +66,193 @@ class FixedDepth:
         return float(self.num_loops)
 
     @property
+    def max_loops(self) -> int:
+        """The deepest draw."""
+        return self.num_loops
+
+    @property
     def grad_loops(self) -> int:
         """k with its default filled in."""
         return self.num_grad_loops or self.num_loops
 
 
 @config
-class PoissonDepth:
-    """T drawn from a Poisson distribution, held inside [1, max_loops]; k = min(T, num_grad_loops) (Parcae)."""
+class Drawn:
+    """What every kind that draws T has."""
+
+    num_grad_loops: PositiveInt | None = None
+    """k: most passes that keep gradients; null means half the mean, rounded up."""
+    per_sequence: bool = False
+    """Draw T for each sequence by its sample id, rather than once for the whole optimiser step."""
+    ramp: Ramp | None = None
+    """How the run begins; null begins with the policy's own numbers."""
+    growth: tuple[GrowthStage, ...] = ()
+    """How the mean grows later, in ascending order of step."""
+
+
+@config
+class PoissonDepth(Drawn):
+    """T drawn from a Poisson distribution, held inside [1, max_loops] (Parcae, arXiv 2604.12946)."""
 
     kind: Literal["poisson"] = "poisson"
     mean: Positive
     """Mean of the Poisson distribution before it is held inside its bounds."""
-    num_grad_loops: PositiveInt | None = None
-    """Most passes that keep gradients; null means half the mean, rounded up."""
     max_loops: PositiveInt = 32
 
     def __post_init__(self) -> None:
-        if self.grad_loops > self.max_loops:
-            raise ValueError(
-                f"num_grad_loops is {self.grad_loops} but max_loops is {self.max_loops}; "
-                "no more passes can keep gradients than are run."
-            )
-        if self.mean > self.max_loops:
-            raise ValueError(
-                f"mean is {self.mean:g} but max_loops is {self.max_loops}; raise max_loops to twice the mean."
-            )
+        _check(self)
 
     @property
     def grad_loops(self) -> int:
-        """k with its default filled in."""
-        return self.num_grad_loops or math.ceil(self.mean / 2)
+        """k with its default filled in, the curriculum aside."""
+        return self.num_grad_loops or default_grad_loops(self.mean)
 
 
-DepthConfig = Annotated[FixedDepth | PoissonDepth, Field(discriminator="kind")]
+@config
+class LogNormalPoissonDepth(Drawn):
+    """T = 1 + Poisson(e^tau), tau ~ N(log(mean) - sigma^2 / 2, sigma), at most max_loops (Huginn, arXiv 2502.05171)."""
+
+    kind: Literal["lognormal_poisson"] = "lognormal_poisson"
+    mean: Positive
+    """Mean of e^tau: T is ``mean`` + 1 on average, before it is held at max_loops."""
+    sigma: Positive = 0.5
+    max_loops: PositiveInt = 128
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def grad_loops(self) -> int:
+        """k with its default filled in, the curriculum aside."""
+        return self.num_grad_loops or default_grad_loops(self.mean)
+
+
+@config
+class UniformDepth(Drawn):
+    """T drawn evenly from min_loops, ..., max_loops."""
+
+    kind: Literal["uniform"] = "uniform"
+    min_loops: PositiveInt = 1
+    max_loops: PositiveInt
+
+    def __post_init__(self) -> None:
+        if self.min_loops > self.max_loops:
+            raise ValueError(f"min_loops is {self.min_loops} but max_loops is {self.max_loops}; exchange the two.")
+        _check(self)
+
+    @property
+    def mean(self) -> float:
+        """The mean of T, the curriculum aside."""
+        return (self.min_loops + self.max_loops) / 2
+
+    @property
+    def grad_loops(self) -> int:
+        """k with its default filled in, the curriculum aside."""
+        return self.num_grad_loops or default_grad_loops(self.mean)
+
+
+@config
+class ChoiceDepth(Drawn):
+    """T drawn from an explicit set."""
+
+    kind: Literal["choice"] = "choice"
+    choices: PositiveInts
+    """The values of T, ascending."""
+    weights: tuple[Positive, ...] | None = None
+    """One weight for each value, of any sum; null weighs all alike."""
+
+    def __post_init__(self) -> None:
+        for value, following in pairwise(self.choices):
+            if following <= value:
+                raise ValueError(f"choices holds {value} before {following}; list each value once, in ascending order.")
+        if self.weights is not None and len(self.weights) != len(self.choices):
+            raise ValueError(
+                f"weights has {len(self.weights)} entries but choices has {len(self.choices)}; give one for each."
+            )
+        _check(self)
+
+    @property
+    def min_loops(self) -> int:
+        """The shallowest draw."""
+        return self.choices[0]
+
+    @property
+    def max_loops(self) -> int:
+        """The deepest draw."""
+        return self.choices[-1]
+
+    @property
+    def mean(self) -> float:
+        """The mean of T, the curriculum aside."""
+        weights = self.weights or (1.0,) * len(self.choices)
+        return math.fsum(w * c for w, c in zip(weights, self.choices, strict=True)) / math.fsum(weights)
+
+    @property
+    def grad_loops(self) -> int:
+        """k with its default filled in, the curriculum aside."""
+        return self.num_grad_loops or default_grad_loops(self.mean)
+
+
+DrawnDepth = PoissonDepth | LogNormalPoissonDepth | UniformDepth | ChoiceDepth
+DepthConfig = Annotated[FixedDepth | DrawnDepth, Field(discriminator="kind")]
+
+
+def default_grad_loops(mean: float) -> int:
+    """The default k: half the mean, rounded up."""
+    return math.ceil(mean / 2)
+
+
+def _check(depth: DrawnDepth) -> None:
+    """The relations between fields that all drawn kinds share."""
+    if depth.grad_loops > depth.max_loops:
+        raise ValueError(
+            f"num_grad_loops is {depth.grad_loops} but max_loops is {depth.max_loops}; "
+            "no more passes can keep gradients than are run."
+        )
+    if depth.mean > depth.max_loops:
+        raise ValueError(
+            f"mean is {depth.mean:g} but max_loops is {depth.max_loops}; raise max_loops to twice the mean."
+        )
+    if depth.ramp is not None:
+        _check_ramp(depth, depth.ramp)
+    _check_growth(depth)
+
+
+def _check_ramp(depth: DrawnDepth, ramp: Ramp) -> None:
+    if ramp.start_mean is not None and ramp.start_mean > depth.mean:
+        raise ValueError(
+            f"ramp.start_mean is {ramp.start_mean:g} but the mean that the ramp leads to is {depth.mean:g}; "
+            "a ramp only rises, so start lower."
+        )
+    smallest = depth.min_loops if isinstance(depth, UniformDepth | ChoiceDepth) else 0
+    if ramp.start_mean is not None and ramp.start_mean < smallest:
+        raise ValueError(
+            f"ramp.start_mean is {ramp.start_mean:g} but the shallowest draw is {smallest}; start there or above."
+        )
+    if ramp.start_grad_loops is not None and ramp.start_grad_loops > depth.grad_loops:
+        raise ValueError(
+            f"ramp.start_grad_loops is {ramp.start_grad_loops} but the num_grad_loops that the ramp leads to is "
+            f"{depth.grad_loops}; a ramp only rises, so start lower."
+        )
+
+
+def _check_growth(depth: DrawnDepth) -> None:
+    earliest, mean = (depth.ramp.num_steps if depth.ramp else 0), depth.mean
+    before = "ramp.num_steps is"
+    for index, stage in enumerate(depth.growth):
+        if stage.step < earliest or (index and stage.step == earliest):
+            raise ValueError(
+                f"growth[{index}].step is {stage.step} but {before} {earliest}; "
+                "each stage begins after the one before it, and the first when the ramp is over."
+            )
+        if stage.mean < mean:
+            raise ValueError(
+                f"growth[{index}].mean is {stage.mean:g} but the mean before it is {mean:g}; the mean never falls."
+            )
+        for name, value in (("mean", stage.mean), ("num_grad_loops", stage.num_grad_loops or 0)):
+            if value > depth.max_loops:
+                raise ValueError(
+                    f"growth[{index}].{name} is {value:g} but max_loops is {depth.max_loops}; "
+                    "no more passes are run than that."
+                )
+        earliest, mean, before = stage.step, stage.mean, f"growth[{index}].step is"

@@ -1,13 +1,16 @@
 """How deep a step thinks: (T, k) as a pure function of (config, seed, step), the same on every rank."""
 
-import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
-from mythos.config.depth import DepthConfig, FixedDepth, PoissonDepth
+from mythos.config.depth import DepthConfig
+from mythos.loop.curriculum import grad_loops_at, mean_at
+from mythos.loop.distribution import probabilities
 
-_STREAM = 0xDE97  # keeps this stream apart from every other use of the run's seed
+_STEPS = 0xDE97  # keeps this stream apart from every other use of the run's seed
+_SEQUENCES = 0xDE98
 
 
 class Depth(NamedTuple):
@@ -19,34 +22,55 @@ class Depth(NamedTuple):
 
 def draw(config: DepthConfig, seed: int, step: int) -> Depth:
     """The depth of one optimiser step; all its micro-batches share it."""
-    probabilities = distribution(config)
-    num_loops = int(np.searchsorted(np.cumsum(probabilities)[:-1], _uniform(seed, step), side="right")) + 1
-    return Depth(num_loops, min(num_loops, config.grad_loops))
+    num_loops = int(_inverse(config, mean_at(config, step), _uniforms(seed, _STEPS, step, 1))[0])
+    return Depth(num_loops, min(num_loops, grad_loops_at(config, step)))
 
 
-def distribution(config: DepthConfig) -> np.ndarray:
-    """Probability of T = 1, 2, ...; sums to one."""
-    match config:
-        case FixedDepth(num_loops=num_loops):
-            return np.eye(num_loops)[-1]
-        case PoissonDepth(mean=mean, max_loops=max_loops):
-            counts = np.arange(max_loops + 1)
-            log_factorial = np.array([math.lgamma(count + 1) for count in counts])
-            mass = np.exp(counts * math.log(mean) - mean - log_factorial)
-            inside = mass[1:].copy()
-            inside[0] += mass[0]
-            inside[-1] += max(0.0, 1.0 - mass.sum())
-            return inside / inside.sum()
+def draw_many(config: DepthConfig, seed: int, first_step: int, num_steps: int) -> np.ndarray:
+    """T of consecutive steps, ``[num_steps]`` int64: what ``draw`` says of each, all at once."""
+    uniforms = _uniforms(seed, _STEPS, first_step, num_steps)
+    means = np.array([mean_at(config, step) for step in range(first_step, first_step + num_steps)])
+    loops = np.empty(num_steps, dtype=np.int64)
+    for mean in np.unique(means):
+        loops[means == mean] = _inverse(config, float(mean), uniforms[means == mean])
+    return loops
 
 
-def mean_depth(config: DepthConfig) -> tuple[float, float]:
-    """Expected loops, and expected loops with gradients, in a training step."""
-    probabilities = distribution(config)
-    loops = np.arange(1, len(probabilities) + 1)
-    return float(probabilities @ loops), float(probabilities @ np.minimum(loops, config.grad_loops))
+def draw_rows(config: DepthConfig, seed: int, step: int, sample_ids_B: np.ndarray) -> np.ndarray:
+    """T of each sequence, ``[B]`` int64, by its sample id alone; the step enters through the curriculum only.
+
+    Each row keeps the gradients of its last min(T, ``grad_loops_at(config, step)``) passes.
+    """
+    uniforms = [_uniforms(seed, _SEQUENCES, int(sample_id), 1)[0] for sample_id in sample_ids_B]
+    return _inverse(config, mean_at(config, step), np.array(uniforms))
 
 
-def _uniform(seed: int, step: int) -> float:
-    """One number in [0, 1) from a counter-based generator (Philox), so that no state is carried."""
-    generator = np.random.Philox(key=[seed, _STREAM], counter=[step, 0, 0, 0])
-    return int(generator.random_raw()) / 2.0**64
+def distribution(config: DepthConfig, step: int | None = None) -> np.ndarray:
+    """Probability of T = 1, 2, ... in a step; sums to one. None leaves the curriculum aside."""
+    return probabilities(config, mean_at(config, step))
+
+
+def mean_depth(config: DepthConfig, step: int | None = None) -> tuple[float, float]:
+    """Expected loops, and expected loops with gradients, in a training step. None leaves the curriculum aside."""
+    mass = distribution(config, step)
+    loops = np.arange(1, len(mass) + 1)
+    return float(mass @ loops), float(mass @ np.minimum(loops, grad_loops_at(config, step)))
+
+
+def _inverse(config: DepthConfig, mean: float, uniforms: np.ndarray) -> np.ndarray:
+    """The T, int64, at which the cumulative distribution passes each uniform number."""
+    return np.searchsorted(_cumulative(config, mean)[:-1], uniforms, side="right").astype(np.int64) + 1
+
+
+@lru_cache(maxsize=64)
+def _cumulative(config: DepthConfig, mean: float) -> np.ndarray:
+    return np.cumsum(probabilities(config, mean))
+
+
+def _uniforms(seed: int, stream: int, first: int, num: int) -> np.ndarray:
+    """The numbers in [0, 1] of ``num`` consecutive counters, from a counter-based generator (Philox).
+
+    No state is carried. A counter yields four words; the first one is used.
+    """
+    generator = np.random.Philox(key=[seed, stream], counter=[first, 0, 0, 0])
+    return generator.random_raw(4 * num)[::4] / 2.0**64

@@ -66,7 +66,10 @@ def test_an_experiment_is_a_set_of_overrides_that_the_command_line_beats(config_
         ("run.validation.evry=3", "run.validation.evry: no such key; did you mean 'every'?"),
         ("model.dim=abc", "model.dim: input should be a valid integer, but 'abc' was given."),
         ("~run.name", "run.name: a value is needed and none was given."),
-        ("depth.kind=tide", "depth.kind: 'tide' was given; it is one of 'fixed', 'poisson'."),
+        (
+            "depth.kind=tide",
+            "depth.kind: 'tide' was given; it is one of 'fixed', 'poisson', 'lognormal_poisson', 'uniform', 'choice'.",
+        ),
         ("rubbish", "rubbish: not understood; an override is written key=value."),
     ],
 )
