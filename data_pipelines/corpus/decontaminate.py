@@ -27,7 +27,8 @@ _NORMALISATION: Final = TextNormConfig(norm_numbers=False)
 _HASH: Final = HashConfig(hash_fc="sha1")
 _LEAST_CHARACTERS: Final = 200
 """Shorter remains between two cuts are dropped as well (Brown et al. 2020)."""
-_WHOLE_FILE: Final = "text"
+_BORDER_CHARACTERS: Final = 400
+"""Enough of the window before for any run of words that begins there."""
 
 
 def write_index(evaluations: Path, config: NGramDecontamination, output: Path, index: int) -> Ledger:
@@ -45,7 +46,7 @@ def write_index(evaluations: Path, config: NGramDecontamination, output: Path, i
     for path in paths:
         name = path.relative_to(evaluations).as_posix()
         found: set[int] = set()
-        for row in read_file(path, name, _WHOLE_FILE, ledger):
+        for row in read_file(path, name, "text", ledger):
             words = WORDS.word_tokenize(simplify_text(" ".join(_strings(row.columns)), _NORMALISATION))
             ledger.note(f"items of {config.num_words} words or more", int(len(words) >= config.num_words))
             ledger.note("shorter items, which cannot be found", int(len(words) < config.num_words))
@@ -83,8 +84,8 @@ def _clean_parts(
         else:
             ledger.drop(f"matches {probe.metadata['contaminated_task']}", Document(text=window, id=""))
             parts, run = [*parts, "".join(run)], []
-        tail = window[-2 * _LEAST_CHARACTERS :]
-    for number, text in enumerate([*parts, "".join(run)]):
+        tail = run[-1][-_BORDER_CHARACTERS:] if run else ""
+    for number, text in enumerate(filter(None, [*parts, "".join(run)])):
         part = Document(text=text.strip("\n"), id=f"{document.id}~{number}", metadata=_origin(document))
         if len(part.text) < _LEAST_CHARACTERS:
             if part.text:

@@ -1,7 +1,6 @@
 """Documents from files on disk; what cannot be read is counted, named and left out."""
 
 import gzip
-import io
 import json
 import zlib
 from collections.abc import Iterator
@@ -10,9 +9,9 @@ from typing import IO, Any, Final, NamedTuple
 
 import pyarrow
 import pyarrow.parquet
-import zstandard
 from charset_normalizer import from_bytes
 
+from data_pipelines.corpus.documents import open_zstd
 from data_pipelines.corpus.html import html_to_text
 from data_pipelines.corpus.ledger import Ledger
 
@@ -51,11 +50,12 @@ def read_file(path: Path, name: str, text_column: str, ledger: Ledger) -> Iterat
             yield from _read_json_lines(path, name, ledger)
         elif text := _read_text(path, name, ledger, is_html=kind in HTML):
             yield Row(name, {text_column: text})
-    except FileNotFoundError:
-        raise
     except pyarrow.ArrowException:
         ledger.skip("damaged parquet", name)
-    except (zstandard.ZstdError, EOFError, zlib.error, gzip.BadGzipFile):
+    except (EOFError, OSError, zlib.error) as error:
+        # With a number it is the system that failed, not the file.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         ledger.skip("damaged compression", name)
 
 
@@ -66,13 +66,12 @@ def _kind(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def _open(path: Path) -> IO[bytes]:
+def _open(path: Path) -> IO[bytes] | gzip.GzipFile:
     match path.suffix.lower():
         case ".gz" | ".dz":
             return gzip.open(path)
         case ".zst":
-            reader = zstandard.ZstdDecompressor().stream_reader(path.open("rb"), read_across_frames=True, closefd=True)
-            return io.BufferedReader(reader)  # type: ignore[arg-type]
+            return open_zstd(path)
         case _:
             return path.open("rb")
 

@@ -27,7 +27,10 @@ def html_to_text(content: bytes) -> str:
     except (lxml.etree.ParserError, ValueError):
         return ""
     main = tree.xpath("//main | //*[@role='main']")
-    return Inscriptis(main[0] if len(main) == 1 else tree, _parser_config()).get_text()
+    if len(main) == 1:
+        tree = main[0]
+        tree.tail = None
+    return Inscriptis(tree, _parser_config()).get_text()
 
 
 def _declared_encoding(content: bytes) -> str | None:
