@@ -13,6 +13,8 @@ def main(arguments: list[str] | None = None) -> int:
         return options.run(options)
     except ValueError as error:
         print(f"mythos-data: {error}", file=sys.stderr)
+    except ModuleNotFoundError as error:
+        print(f"mythos-data: {error.name} is not installed; run pip install 'mythos[data]'.", file=sys.stderr)
     except OSError as error:
         advice = "check the path, its permissions and the free space"
         print(f"mythos-data: {error}; {advice}.", file=sys.stderr)

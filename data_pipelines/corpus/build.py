@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from data_pipelines.corpus.config import CorpusConfig, LanguageConfig, MinHash, NGramDecontamination
-from data_pipelines.corpus.decontaminate import decontaminate, write_index
+from data_pipelines.corpus.decontaminate import decontaminate, evaluation_files, write_index
 from data_pipelines.corpus.documents import STAGES
 from data_pipelines.corpus.duplicates import (
     cluster_near,
@@ -42,13 +42,15 @@ def build_corpus(corpus: CorpusConfig, directory: Path, num_workers: int) -> dic
     Raises:
         ConfigError: a source is missing, another corpus is in ``directory``, or another run works there.
     """
+    if num_workers < 0:
+        raise ConfigError(f"--workers is {num_workers}; give the number of processes, or 0 for none beside this one.")
+    # What can be wrong is found before hours of work: folders, models, evaluation sets.
+    tasks = plan(corpus)
+    build_filters(corpus.language, corpus.quality)
+    # Moving the folder of the sources changes nothing; changing a file in it does.
+    request = encode(corpus) | {"source": None, "files": _fingerprint(corpus, tasks)}
     directory.mkdir(parents=True, exist_ok=True)
     with _alone(directory):
-        tasks = plan(corpus)
-        if not tasks:
-            raise ConfigError("sources: there is no file to read; check the data set's name and num_files.")
-        # Moving the folder of the sources changes nothing; changing a file in it does.
-        request = encode(corpus) | {"source": None, "files": _fingerprint(tasks)}
         if (directory / REPORT).exists():
             report = json.loads((directory / REPORT).read_text(encoding="utf-8"))
             _check_same(report["request"], request, directory)
@@ -148,9 +150,13 @@ def _check_same(before: dict[str, Any], now: dict[str, Any], directory: Path) ->
         )
 
 
-def _fingerprint(tasks: list[Task]) -> str:
-    """Changes with any path, size or order of the files."""
-    return hashlib.sha256(json.dumps([encode(task) for task in tasks]).encode()).hexdigest()[:16]
+def _fingerprint(corpus: CorpusConfig, tasks: list[Task]) -> str:
+    """Changes with any path, size or order of the sources' files and of the evaluation sets."""
+    listing: list[Any] = [encode(task) for task in tasks]
+    if isinstance(corpus.decontamination, NGramDecontamination):
+        paths = evaluation_files(resolve(corpus, corpus.decontamination.dir))
+        listing += [(path.name, path.stat().st_size) for path in paths]
+    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:16]
 
 
 def _shortened(change: str) -> str:

@@ -31,19 +31,27 @@ _BORDER_CHARACTERS: Final = 400
 """Enough of the window before for any run of words that begins there."""
 
 
-def write_index(evaluations: Path, config: NGramDecontamination, output: Path, index: int) -> Ledger:
-    """Hash every run of ``num_words`` words of every set; items shorter than that cannot be found.
+def evaluation_files(directory: Path) -> list[Path]:
+    """The evaluation sets, sorted.
 
     Raises:
-        ConfigError: the folder holds no evaluation set.
+        ConfigError: there are none.
     """
+    paths = sorted(path for path in directory.rglob("*") if path.is_file() and is_readable(path))
+    if not paths:
+        raise ConfigError(
+            f"decontamination.dir: {directory} holds no evaluation set; put .jsonl or .txt files there, or set "
+            "decontamination.kind=none."
+        )
+    return paths
+
+
+def write_index(evaluations: Path, config: NGramDecontamination, output: Path, index: int) -> Ledger:
+    """Hash every run of ``num_words`` words of every set; items shorter than that cannot be found."""
     del index
     ledger = Ledger()
     hash_of = create_hash_func(_HASH)
-    paths = sorted(path for path in evaluations.rglob("*") if path.is_file() and is_readable(path))
-    if not paths:
-        raise ConfigError(f"decontamination.dir: {evaluations} holds no set; put .jsonl or .txt files there.")
-    for path in paths:
+    for path in evaluation_files(evaluations):
         name = path.relative_to(evaluations).as_posix()
         found: set[int] = set()
         for row in read_file(path, name, "text", ledger):

@@ -13,6 +13,7 @@ from data_pipelines.cli import main
 from data_pipelines.corpus.build import _alone, build_corpus
 from data_pipelines.corpus.config import (
     CorpusConfig,
+    FasttextFilter,
     FilesSource,
     GopherQuality,
     MinHash,
@@ -24,6 +25,7 @@ from data_pipelines.corpus.ledger import Ledger
 from data_pipelines.corpus.sources import plan, read_task
 from data_pipelines.corpus.steps import Step, run_step
 from mythos.config.base import ConfigError
+from mythos.files import remove
 
 CORPUS = CorpusConfig(
     sources={
@@ -101,8 +103,13 @@ def test_the_same_request_again_changes_nothing_and_another_is_refused(source: P
     assert content(tmp_path / "out") == before
     with pytest.raises(ConfigError, match=r"another request \(quality\.0.*|exact_duplicates: drop -> keep"):
         build_corpus(with_source(moved, exact_duplicates="keep"), tmp_path / "out", 0)
+    changed = r"another request \(files: \w+ -> \w+\); give --to a new folder"
+    (moved / "evals" / "more.txt").write_text("another set")
+    with pytest.raises(ConfigError, match=changed):
+        build_corpus(with_source(moved), tmp_path / "out", 0)
+    (moved / "evals" / "more.txt").unlink()
     (moved / "notes" / "b.txt").write_text("new")
-    with pytest.raises(ConfigError, match=r"another request \(files: \w+ -> \w+\); give --to a new folder"):
+    with pytest.raises(ConfigError, match=changed):
         build_corpus(with_source(moved), tmp_path / "out", 0)
 
 
@@ -209,6 +216,18 @@ def test_two_runs_do_not_share_a_folder(source: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with _alone(tmp_path / "out"), pytest.raises(ConfigError, match="another run is at work"):
         build_corpus(with_source(source), tmp_path / "out", 0)
+
+
+def test_what_is_missing_is_said_before_any_work(source: Path, tmp_path: Path) -> None:
+    remove(source / "evals")
+    with pytest.raises(ConfigError, match=r"decontamination\.dir: .* holds no evaluation set"):
+        build_corpus(with_source(source), tmp_path / "out", 0)
+    language = FasttextFilter(model="nowhere.bin")
+    with pytest.raises(ConfigError, match=r"language\.model: nowhere\.bin: no such file"):
+        build_corpus(with_source(source, language=language), tmp_path / "out", 0)
+    with pytest.raises(ConfigError, match="--workers is -1; give the number of processes"):
+        build_corpus(with_source(source), tmp_path / "out", -1)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_with_other_files_is_not_touched(source: Path, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,11 @@ def test_missing_folders_are_named_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     with pytest.raises(ConfigError, match=r"sources\.a: .*/a holds no file \*\*/\* of a known kind"):
         plan(corpus)
+
+
+def test_a_missing_extra_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "data_pipelines.corpus.build", None)
+    assert main(["clean", "documentation", "--to", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.endswith("is not installed; run pip install 'mythos[data]'.\n")

@@ -86,5 +86,5 @@ def test_other_numbers_do_not_match(tmp_path: Path, hashes: Path) -> None:
 
 
 def test_a_folder_without_sets_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"decontamination\.dir: .* holds no set"):
+    with pytest.raises(ConfigError, match=r"decontamination\.dir: .* holds no evaluation set; put .*kind=none"):
         write_index(tmp_path, RULE, tmp_path, 0)
