@@ -88,3 +88,12 @@ def test_a_wrong_column_is_counted_row_by_row(tmp_path: Path) -> None:
 def test_a_data_set_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nothing: the data set cannot be opened .*; check its name"):
         plan(corpus_of(tmp_path / "nothing"))
+
+
+def test_damage_in_the_file_that_gives_the_columns_is_said(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.parquet").write_bytes(b"PAR1 but no more")
+    corpus = corpus_of(tmp_path / "set")
+    with pytest.raises(ConfigError, match=r"set: the data set cannot be opened \(Parquet magic bytes not found"):
+        for task in plan(corpus):
+            list(read_task(corpus, task, Ledger()))
