@@ -30,7 +30,19 @@ def html_to_text(content: bytes) -> str:
     if len(main) == 1:
         tree = main[0]
         tree.tail = None
+    for block in list(tree.iter("pre")):
+        _flatten(block)
     return Inscriptis(tree, _parser_config()).get_text()
+
+
+def _flatten(block: lxml.html.HtmlElement) -> None:
+    """Make a ``pre`` plain text: inscriptis keeps the line breaks of its own text only, not of a ``code`` in it."""
+    lxml.etree.strip_elements(block, *_FURNITURE, with_tail=False)
+    for line_break in block.iter("br"):
+        line_break.tail = f"\n{line_break.tail or ''}"
+    text, tail = block.text_content(), block.tail
+    block.clear()
+    block.text, block.tail = text, tail
 
 
 def _declared_encoding(content: bytes) -> str | None:

@@ -64,6 +64,13 @@ def test_html_loses_tags_menus_and_scripts_and_keeps_the_main_part(tmp_path: Pat
     assert read(tmp_path / "b.htm")[0][0].strip() == "café"
 
 
+def test_code_keeps_its_lines(tmp_path: Path) -> None:
+    code = "<pre><code><b>def</b> f():\n    <i>return</i> 1<br>\n</code><button>Copy</button></pre>after"
+    (tmp_path / "a.html").write_text(f"<body><p>before</p>{code}</body>")
+    lines = read(tmp_path / "a.html")[0][0].splitlines()
+    assert [line for line in lines if line] == ["before", "def f():", "    return 1", "after"]
+
+
 def test_parquet_goes_on_until_the_damage(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), path, row_group_size=100, compression="zstd")
