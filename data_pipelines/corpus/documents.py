@@ -4,7 +4,7 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple
 
 from mythos.config.base import ConfigError
 
@@ -59,8 +59,8 @@ def read_file(path: Path) -> Iterator[Document]:
     """
     rows = _read_parquet(path) if path.suffix == ".parquet" else read_rows(path)
     for number, row in enumerate(rows, start=1):
-        values = [row.get(column) for column in COLUMNS]
-        if not all(isinstance(value, str) for value in values):
+        values = [value for column in COLUMNS if isinstance(value := row.get(column), str)]
+        if len(values) < len(COLUMNS):
             raise ConfigError(
                 f"{path}: document {number} has the columns {', '.join(sorted(row))}, but {', '.join(COLUMNS)} "
                 "are needed, as text; write the file with mythos-data clean."
@@ -74,19 +74,27 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         ConfigError: the file is truncated, is not zstd, or a line is no JSON object.
     """
-    import zstandard
-
     number = 0
     try:
-        with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True) as raw:
-            for line in io.TextIOWrapper(raw, encoding="utf-8", newline="\n"):
+        with open_zstd(path) as file:
+            for line in file:
                 number += 1
                 row = json.loads(line)
-                if not line.endswith("\n") or not isinstance(row, dict):
+                if not line.endswith(b"\n") or not isinstance(row, dict):
                     raise ValueError("a line is no whole JSON object")
                 yield row
-    except (zstandard.ZstdError, ValueError) as error:
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise ConfigError(f"{path} is damaged at line {number} ({error}); write it again.") from None
+
+
+def open_zstd(path: Path) -> IO[bytes]:
+    """The decompressed bytes of a file; damage and truncation raise an OSError without errno."""
+    # The zstandard package takes a truncated file for a whole one.
+    import pyarrow
+
+    return io.BufferedReader(pyarrow.input_stream(path, compression="zstd"), buffer_size=1 << 16)
 
 
 def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:

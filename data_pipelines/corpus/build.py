@@ -1,0 +1,177 @@
+"""From sources to a finished corpus: steps in order, and the report of what each left out."""
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from data_pipelines.corpus.config import CorpusConfig, LanguageConfig, MinHash, NGramDecontamination
+from data_pipelines.corpus.decontaminate import decontaminate, evaluation_files, write_index
+from data_pipelines.corpus.documents import STAGES
+from data_pipelines.corpus.duplicates import (
+    cluster_near,
+    drop_exact,
+    drop_near,
+    find_exact,
+    match_near,
+    sign_exact,
+    sign_near,
+)
+from data_pipelines.corpus.filters import build_filters, rejection
+from data_pipelines.corpus.ledger import Ledger
+from data_pipelines.corpus.normalise import cut, normalise
+from data_pipelines.corpus.shards import shard_path, write_shard
+from data_pipelines.corpus.sources import Task, plan, read_task, resolve
+from data_pipelines.corpus.steps import Step, run_step
+from mythos.config.base import ConfigError, difference, encode
+from mythos.files import remove, write_text
+
+REPORT: Final = "report.json"
+_REQUEST: Final = "request.json"
+
+
+def build_corpus(corpus: CorpusConfig, directory: Path, num_workers: int) -> dict[str, Any]:
+    """Build the corpus in ``directory``, or go on with it; returns the report, which is also ``report.json``.
+
+    Does nothing when the same corpus from the same files is there already.
+
+    Raises:
+        ConfigError: a source is missing, another corpus is in ``directory``, or another run works there.
+    """
+    if num_workers < 0:
+        raise ConfigError(f"--workers is {num_workers}; give the number of processes, or 0 for none beside this one.")
+    # What can be wrong is found before hours of work: folders, models, evaluation sets.
+    tasks = plan(corpus)
+    build_filters(corpus.language, corpus.quality)
+    # Moving the folder of the sources changes nothing; changing a file in it does.
+    request = encode(corpus) | {"source": None, "files": _fingerprint(corpus, tasks)}
+    directory.mkdir(parents=True, exist_ok=True)
+    with _alone(directory):
+        if (directory / REPORT).exists():
+            report = json.loads((directory / REPORT).read_text(encoding="utf-8"))
+            _check_same(report["request"], request, directory)
+            remove(directory / STAGES)
+            return report
+        stages = directory / STAGES
+        if (stages / _REQUEST).exists():
+            _check_same(json.loads((stages / _REQUEST).read_text(encoding="utf-8")), request, directory)
+        elif any(path.name != _LOCK for path in directory.iterdir() if path != stages):
+            raise ConfigError(f"{directory} holds other files; give --to a new folder.")
+        else:
+            write_text(stages / _REQUEST, json.dumps(request))
+        ledgers: dict[str, Ledger] = {}
+        for step in _steps(corpus, tasks, stages):
+            ledgers[step.name] = run_step(step, stages / step.name, num_workers)
+        return _publish(corpus, request, ledgers, directory)
+
+
+def clean_shard(corpus: CorpusConfig, language: LanguageConfig, tasks: list[Task], output: Path, index: int) -> Ledger:
+    """Read one task's documents, normalise and filter them, and write what is kept."""
+    ledger = Ledger()
+    filters = build_filters(language, corpus.quality)
+
+    def kept() -> Iterator[Any]:
+        for raw in ledger.entering(read_task(corpus, tasks[index], ledger)):
+            raw.text = normalise(raw.text, fix_encoding=corpus.fix_encoding)
+            if not raw.text.strip():
+                ledger.drop("empty", raw)
+                continue
+            for document in cut(raw, corpus.max_characters):
+                reason = rejection(filters, document)
+                if reason is None:
+                    yield document
+                else:
+                    ledger.drop(reason, document)
+
+    write_shard(shard_path(output, index), ledger.leaving(kept()))
+    return ledger
+
+
+def _steps(corpus: CorpusConfig, tasks: list[Task], stages: Path) -> Iterator[Step]:
+    """Every step; each reads the folder that an earlier one has finished."""
+    number = len(tasks)
+    yield Step("clean", number, partial(clean_shard, corpus, corpus.language, tasks))
+    shards = stages / "clean"
+    if corpus.exact_duplicates == "drop":
+        yield Step("exact-signatures", number, partial(sign_exact, shards))
+        yield Step("exact-matches", 1, partial(find_exact, stages / "exact-signatures"))
+        yield Step("exact-duplicates", number, partial(drop_exact, shards, stages / "exact-matches"))
+        shards = stages / "exact-duplicates"
+    near = corpus.near_duplicates
+    if isinstance(near, MinHash):
+        yield Step("near-signatures", number, partial(sign_near, shards, near))
+        yield Step("near-matches", near.num_buckets, partial(match_near, stages / "near-signatures", near))
+        yield Step("near-clusters", 1, partial(cluster_near, stages / "near-matches", near))
+        yield Step("near-duplicates", number, partial(drop_near, shards, stages / "near-clusters"))
+        shards = stages / "near-duplicates"
+    rule = corpus.decontamination
+    if isinstance(rule, NGramDecontamination):
+        yield Step("evaluation-index", 1, partial(write_index, resolve(corpus, rule.dir), rule))
+        yield Step("decontaminate", number, partial(decontaminate, shards, stages / "evaluation-index", rule))
+
+
+def _publish(
+    corpus: CorpusConfig, request: dict[str, Any], ledgers: dict[str, Ledger], directory: Path
+) -> dict[str, Any]:
+    """Move the last step's shards to their place; the report comes last and says that the corpus is complete."""
+    steps = {name: ledger for name, ledger in ledgers.items() if ledger.counts or ledger.problems}
+    last = [name for name, ledger in ledgers.items() if ledger.summary().get("read")][-1]
+    final = ledgers[last].summary()
+    shards = directory / STAGES / last
+    for path in sorted(shards.glob("*.jsonl.zst")):
+        path.replace(directory / f"documents-{path.name}")
+    report = {
+        "kept": final.get("kept", {"documents": 0, "bytes": 0}),
+        "sources": final.get("source", {}),
+        "licences": final.get("licence", {}),
+        "steps": {name: _of_step(ledger) for name, ledger in steps.items()},
+        "problems": [problem for ledger in ledgers.values() for problem in ledger.problems],
+        "request": request,
+    }
+    write_text(directory / REPORT, json.dumps(report, indent=1, ensure_ascii=False))
+    remove(directory / STAGES)
+    return report
+
+
+def _of_step(ledger: Ledger) -> dict[str, Any]:
+    summary = ledger.summary()
+    return {key: summary[key] for key in ("read", "kept", "dropped", "skipped", "noted") if key in summary}
+
+
+def _check_same(before: dict[str, Any], now: dict[str, Any], directory: Path) -> None:
+    if changes := difference(before, now):
+        raise ConfigError(
+            f"{directory} holds a corpus of another request ({'; '.join(map(_shortened, changes[:3]))}); "
+            "give --to a new folder, or remove this one."
+        )
+
+
+def _fingerprint(corpus: CorpusConfig, tasks: list[Task]) -> str:
+    """Changes with any path, size or order of the sources' files and of the evaluation sets."""
+    listing: list[Any] = [encode(task) for task in tasks]
+    if isinstance(corpus.decontamination, NGramDecontamination):
+        paths = evaluation_files(resolve(corpus, corpus.decontamination.dir))
+        listing += [(path.name, path.stat().st_size) for path in paths]
+    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:16]
+
+
+def _shortened(change: str) -> str:
+    return change if len(change) <= 160 else f"{change[:157]}..."
+
+
+_LOCK: Final = ".lock"
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Hold the folder for this process; the lock goes with the process."""
+    with (directory / _LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"another run is at work in {directory}; wait for it or use a new folder.") from None
+        yield

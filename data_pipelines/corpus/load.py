@@ -1,0 +1,21 @@
+"""A corpus's YAML and overrides, composed by Hydra and frozen."""
+
+from pathlib import Path
+
+from data_pipelines.corpus.config import CorpusConfig
+from mythos.config.base import ConfigError, decode, suggestion
+from mythos.config.load import compose_raw, default_config_dir
+
+
+def load_corpus(name: str, overrides: list[str]) -> CorpusConfig:
+    """Read a YAML file, or one of ``conf/corpus`` by its name.
+
+    Raises:
+        ConfigError: there is no such file, or one sentence per mistake in it, with the dotted path.
+    """
+    shipped = default_config_dir() / "corpus"
+    path = Path(name) if name.endswith((".yaml", ".yml")) else shipped / f"{name}.yaml"
+    if not path.is_file():
+        known = [file.stem for file in shipped.glob("*.yaml")]
+        raise ConfigError(f"{path}: no such file; {suggestion(path.stem, known)}")
+    return decode(CorpusConfig, compose_raw(path.stem, overrides, path.parent))

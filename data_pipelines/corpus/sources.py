@@ -1,0 +1,123 @@
+"""What a corpus reads: the list of tasks, and the documents of one task."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from datatrove.data import Document
+
+from data_pipelines.corpus.config import CorpusConfig, DebianSource, FilesSource, HubSource
+from data_pipelines.corpus.files import Row, is_readable, read_file
+from data_pipelines.corpus.ledger import Ledger
+from mythos.config.base import ConfigError, config
+
+
+@config
+class Task:
+    """Input files that become one shard."""
+
+    source: str
+    """Name among the corpus's sources."""
+    licence: str
+    files: tuple[tuple[str, int], ...] = ()
+    """Path inside the source's folder, and bytes; changed sizes mean another plan."""
+    hub_file: int | None = None
+
+
+def resolve(corpus: CorpusConfig, directory: str) -> Path:
+    """A folder of the configuration as a path."""
+    return Path(corpus.source or ".", directory).expanduser()
+
+
+def plan(corpus: CorpusConfig) -> list[Task]:
+    """Every task in order, a pure function of the configuration and of what lies in the folders.
+
+    Raises:
+        ConfigError: a folder is missing or holds nothing to read, or a data set cannot be opened.
+    """
+    tasks: list[Task] = []
+    for name, source in corpus.sources.items():
+        match source:
+            case FilesSource():
+                tasks += _group(corpus, name, source.licence, source.dir, "", source.pattern)
+            case DebianSource():
+                for package, said in source.packages.items():
+                    tasks += _group(corpus, name, said.licence, source.dir, package, said.pattern)
+            case HubSource():
+                from data_pipelines.corpus.hub import count_files
+
+                number = count_files(source)
+                tasks += [Task(source=name, licence=source.licence, hub_file=index) for index in range(number)]
+    return tasks
+
+
+def read_task(corpus: CorpusConfig, task: Task, ledger: Ledger) -> Iterator[Document]:
+    """The raw documents of one task; records without text are counted.
+
+    Raises:
+        ConfigError: a file of the plan is gone.
+    """
+    source = corpus.sources[task.source]
+    for row in _rows(corpus, task, ledger):
+        columns = dict(row.columns)
+        if isinstance(source, DebianSource):
+            yield _document(row.id, columns["text"], task.source, task.licence, {})
+            continue
+        text = columns.get(source.text_column)
+        if not isinstance(text, str) or not text.strip():
+            ledger.skip(f"no text in column {source.text_column}", row.id)
+            continue
+        licence = columns.get(source.licence_column or "") or task.licence
+        identifier = columns.get(source.id_column or "") or row.id
+        metadata = {name: columns.get(name) for name in source.metadata_columns}
+        yield _document(str(identifier), text, task.source, _joined(licence), metadata)
+
+
+def _rows(corpus: CorpusConfig, task: Task, ledger: Ledger) -> Iterator[Row]:
+    source = corpus.sources[task.source]
+    if isinstance(source, HubSource):
+        from data_pipelines.corpus.hub import read_hub_file
+
+        assert task.hub_file is not None
+        yield from read_hub_file(source, task.hub_file, ledger)
+        return
+    directory = resolve(corpus, source.dir)
+    text_column = "text" if isinstance(source, DebianSource) else source.text_column
+    for name, _ in task.files:
+        try:
+            yield from read_file(directory / name, f"{task.source}/{name}", text_column, ledger)
+        except FileNotFoundError:
+            raise ConfigError(
+                f"sources.{task.source}: {directory / name} was there when the run began and is gone; bring it back "
+                "and run again, finished shards are kept."
+            ) from None
+
+
+def _group(corpus: CorpusConfig, name: str, licence: str, parent: str, package: str, pattern: str) -> list[Task]:
+    """Files in order of their paths, together until they reach ``shard_bytes``."""
+    directory = resolve(corpus, parent)
+    if not (directory / package).is_dir():
+        advice = "run mythos-data fetch first" if package else "put the files there or set source="
+        raise ConfigError(f"sources.{name}.dir: {directory / package}: no such folder; {advice}.")
+    paths = sorted(path for path in (directory / package).glob(pattern) if path.is_file() and is_readable(path))
+    if not paths:
+        raise ConfigError(
+            f"sources.{name}: {directory / package} holds no file {pattern} of a known kind; check it and dir."
+        )
+    tasks: list[Task] = []
+    files: list[tuple[str, int]] = []
+    for path in paths:
+        files.append((path.relative_to(directory).as_posix(), path.stat().st_size))
+        if sum(size for _, size in files) >= corpus.shard_bytes or path == paths[-1]:
+            tasks.append(Task(source=name, licence=licence, files=tuple(files)))
+            files = []
+    return tasks
+
+
+def _document(identifier: str, text: str, source: str, licence: str, metadata: dict[str, Any]) -> Document:
+    return Document(text=text, id=identifier, metadata=metadata | {"source": source, "licence": licence})
+
+
+def _joined(licence: Any) -> str:
+    """Several licences of one document as one expression."""
+    return " OR ".join(map(str, licence)) if isinstance(licence, list) else str(licence)

@@ -1,0 +1,92 @@
+"""One step of a build: many independent tasks, each done once, whatever kills the run between two of them."""
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from data_pipelines.corpus.ledger import Ledger
+from data_pipelines.corpus.shards import remove_partial
+from mythos.config.base import ConfigError
+
+
+class Step(NamedTuple):
+    """``work(output, index)`` for every index below ``num_tasks``; it must be picklable."""
+
+    name: str
+    num_tasks: int
+    work: Callable[[Path, int], Ledger]
+
+
+def run_step(step: Step, output: Path, num_workers: int) -> Ledger:
+    """Run the tasks that have not been finished yet and add up the ledgers of all.
+
+    A task is finished when its ledger is on disk; what a task writes before that may be written again.
+    ``num_workers`` 0 runs in this process.
+
+    Raises:
+        ConfigError: a worker died.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    remove_partial(output)
+    ledgers = [output / f"{index:05d}.json" for index in range(step.num_tasks)]
+    waiting = [index for index, path in enumerate(ledgers) if not path.exists()]
+    with tqdm(total=step.num_tasks, initial=step.num_tasks - len(waiting), desc=step.name, unit="shard") as progress:
+        if num_workers == 0 or len(waiting) < 2:
+            _quieten()
+            for index in waiting:
+                _finish(step.work, output, index)
+                progress.update()
+        else:
+            _run_in_processes(step, output, waiting, num_workers, progress)
+    total = Ledger()
+    for path in ledgers:
+        total.add(Ledger.read(path))
+    return total
+
+
+def _run_in_processes(step: Step, output: Path, waiting: list[int], num_workers: int, progress: "tqdm") -> None:
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(num_workers, len(waiting)), context, initializer=_start_worker)
+    try:
+        for done in as_completed([pool.submit(partial(_finish, step.work, output), index) for index in waiting]):
+            done.result()
+            progress.update()
+    except BrokenProcessPool:
+        raise ConfigError(
+            f"{step.name}: a worker process died, most likely for want of memory; run again with fewer --workers, "
+            "finished shards are kept."
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _finish(work: Callable[[Path, int], Ledger], output: Path, index: int) -> None:
+    work(output, index).write(output / f"{index:05d}.json")
+
+
+def _start_worker() -> None:
+    _quieten()
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _follow_parent() -> None:
+    """End this worker when the run that started it was killed: nobody would collect its results."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _quieten() -> None:
+    """datatrove logs every file that it opens."""
+    from loguru import logger
+
+    logger.disable("datatrove")

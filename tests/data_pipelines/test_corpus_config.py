@@ -1,0 +1,70 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+from data_pipelines.cli import main
+from data_pipelines.corpus.config import DebianSource, HubSource
+from data_pipelines.corpus.load import load_corpus
+from data_pipelines.corpus.sources import plan
+from mythos.config.base import ConfigError
+from mythos.config.load import default_config_dir
+
+SHIPPED = sorted(path.stem for path in (default_config_dir() / "corpus").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_corpus_validates(name: str) -> None:
+    corpus = load_corpus(name, ["source=somewhere"])
+    assert corpus.source == "somewhere"
+    assert all(source.licence for source in corpus.sources.values() if isinstance(source, HubSource))
+
+
+def test_the_measurement_corpus_is_the_documentation_and_books() -> None:
+    documentation, measurement = load_corpus("documentation", []), load_corpus("measurement", [])
+    assert set(measurement.sources) - set(documentation.sources) == {"books"}
+    source = measurement.sources["documentation"]
+    assert isinstance(source, DebianSource)
+    assert len(source.packages) == 14
+    assert measurement.quality == documentation.quality
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("sorce=x", "sorce: no such key; did you mean 'source'?"),
+        ("language.kind=english", "language.kind: 'english' was given; it is one of 'none', 'langid', 'fasttext'."),
+        ("decontamination.num_words=0", "num_words: input should be greater than or equal to 1, but 0 was given."),
+        ("sources.more.kind=files", "sources.more.dir: a value is needed and none was given."),
+    ],
+)
+def test_a_mistake_names_its_path(override: str, said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_corpus("documentation", [override])
+    assert said in str(error.value)
+
+
+def test_a_misspelt_corpus_gets_a_suggestion(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["clean", "fineweb-edo", "--to", str(tmp_path / "out")]) == 2
+    assert "fineweb-edo.yaml: no such file; did you mean 'fineweb-edu'?" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_folders_are_named_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"documentation\.dir: .*debian/anarchism: no such folder; run mythos"):
+        plan(load_corpus("documentation", [f"source={tmp_path}"]))
+    (tmp_path / "mine.yaml").write_text("source: null\nsources: {a: {kind: files, dir: a, licence: MIT}}\n")
+    corpus = load_corpus(str(tmp_path / "mine.yaml"), [f"source={tmp_path}"])
+    with pytest.raises(ConfigError, match=r"sources\.a\.dir: .*/a: no such folder; put the files there or set source="):
+        plan(corpus)
+    (tmp_path / "a").mkdir()
+    with pytest.raises(ConfigError, match=r"sources\.a: .*/a holds no file \*\*/\* of a known kind"):
+        plan(corpus)
+
+
+def test_a_missing_extra_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "data_pipelines.corpus.build", None)
+    assert main(["clean", "documentation", "--to", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.endswith("is not installed; run pip install 'mythos[data]'.\n")

@@ -1,0 +1,35 @@
+from datatrove.data import Document
+
+from data_pipelines.corpus.normalise import cut, normalise
+
+
+def test_line_ends_controls_and_blank_lines() -> None:
+    text = "\n\none  \r\n\r\n\r\n\r\n\ttwo\x00\x07\rthree\ufeff\n"
+    assert normalise(text, fix_encoding=False) == "one\n\n\ttwo\nthree"
+
+
+def test_wrongly_decoded_text_is_repaired_and_code_is_not_touched() -> None:
+    assert normalise("cafÃ©", fix_encoding=True) == "café"
+    assert normalise("cafÃ©", fix_encoding=False) == "cafÃ©"
+    code = 'if (a &lt; b && c != "x") {\n    return “q”;\n}'
+    assert normalise(code, fix_encoding=True) == code
+
+
+def test_lone_surrogates_are_removed() -> None:
+    assert normalise("a\ud800b", fix_encoding=False) == "ab"
+
+
+def test_normalising_twice_changes_nothing() -> None:
+    once = normalise("a \r\n\n\n\n b\x0b\u00a0\n", fix_encoding=True)
+    assert normalise(once, fix_encoding=True) == once
+
+
+def test_long_texts_are_cut_at_line_ends_and_nothing_is_lost() -> None:
+    text = "\n".join(f"line {number}" for number in range(100)) + "\n" + "x" * 250
+    pieces = list(cut(Document(text=text, id="d", metadata={"source": "s"}), 100))
+    assert all(len(piece.text) <= 100 for piece in pieces)
+    assert "".join(piece.text for piece in pieces).replace("\n", "") == text.replace("\n", "")
+    assert [piece.id for piece in pieces] == [f"d@{number}" for number in range(len(pieces))]
+    assert pieces[0].text.endswith("line 12")
+    whole = Document(text=text, id="d")
+    assert list(cut(whole, len(text))) == [whole]
