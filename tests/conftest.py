@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_pipelines.packing.pack import pack
-from data_pipelines.tokenizer.train import write_tokenizer
+from data_pipelines.packing.held_out import HeldOutBytes
+from data_pipelines.packing.pack import PackOptions, pack
+from data_pipelines.tokenizer.train import TokenizerOptions, write_tokenizer
 
 torch.set_num_threads(1)  # the tensors of tests are too small to share
 
@@ -26,6 +27,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in "abc":
         lines = (" ".join(dice.choices(WORDS, k=9)) + f" {dice.randrange(10**6)}.\n" for _ in range(400))
         (text / f"{name}.txt").write_text("".join(lines))
-    write_tokenizer(text, directory, vocab_size=512, held_out_bytes=6000, overwrite=False)
-    pack(text, directory, held_out_bytes=6000)
+    held_out = HeldOutBytes(num_bytes=6000)
+    write_tokenizer(text, directory, TokenizerOptions(vocab_size=512), held_out, overwrite=False)
+    pack(text, directory, PackOptions(held_out=held_out))
     return directory

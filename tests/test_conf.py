@@ -16,7 +16,9 @@ from mythos.config.optim import AdamWConfig
 from mythos.config.run import RunConfig
 
 CONF = default_config_dir()
-GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "sweep")
+OTHER_COMMANDS = {"corpus"}
+"""Folders that are no part of a run; the tests of their commands read them."""
+GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in OTHER_COMMANDS)
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 MODELS = [option for group, option in OPTIONS if group == "model"]
 NAMED_BY_SIZE = {

@@ -3,7 +3,7 @@
 from mythos.config.base import Count, PositiveInt, PositiveInts, config
 from mythos.config.cluster import ClusterConfig
 from mythos.config.data import DataConfig
-from mythos.config.depth import DepthConfig, FixedDepth
+from mythos.config.depth import DepthConfig
 from mythos.config.halting import FixedHalting, HaltingConfig
 from mythos.config.model import ModelConfig, MoEConfig
 from mythos.config.objective import ObjectiveConfig
@@ -80,7 +80,7 @@ class RunConfig:
                 f"{self.run.num_steps}; the warm-up must end before the run does."
             )
 
-        longest = self.depth.num_loops if isinstance(self.depth, FixedDepth) else self.depth.max_loops
+        longest = self.depth.max_loops
         if not isinstance(self.halting, FixedHalting) and self.depth.grad_loops < longest:
             raise ValueError(
                 f"halting.kind is {self.halting.kind} but depth.num_grad_loops is {self.depth.grad_loops} of up to "

@@ -49,10 +49,11 @@ def test_help_names_every_command_in_under_a_second() -> None:
 def test_evaluate_prints_bits_per_byte_by_depth_beside_compressors(run: Path, capsys) -> None:
     assert main(["evaluate", str(run), "--depths", "1", "4"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    bits = {line[:11].strip(): float(line[11:].split()[0]) for line in lines[1:]}
+    bits = {line[:11].strip(): float(line[11:].split()[0]) for line in lines[2:]}
     assert list(bits) == ["gzip -9", "xz -9", "T = 1", "T = 4"]
     assert all(0 < value < 8 for value in bits.values())
-    assert "at step 6: 6,000 bytes" in lines[0]
+    assert lines[0].endswith("at step 6")
+    assert lines[1].endswith("6,000 bytes of held-out text")
 
 
 def test_sample_writes_a_continuation_for_each_depth(run: Path, capsys) -> None:

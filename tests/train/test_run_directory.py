@@ -25,7 +25,7 @@ def trained(configure):
 
 def test_vocabulary_must_be_the_tokenizers(configure) -> None:
     for size, sentence in (
-        (511, "model.vocab_size is 511 but the tokenizer of data.dir="),
+        (511, "model.vocab_size is 511 but the tokenizer of "),
         (640, "has 512 tokens; set model.vocab_size=512"),
     ):
         config = configure(f"model.vocab_size={size}")
