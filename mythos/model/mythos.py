@@ -117,6 +117,20 @@ class Mythos(nn.Module):
         x_BSD = _run(self.coda, state_BSD, rotation, None, cache.coda)
         return self.head.logits(x_BSD, self.embedding.weight)
 
+    @torch.no_grad()
+    def predict(self, batch: Batch, num_loops: int) -> tuple[Tensor, Tensor | None]:
+        """The likeliest next token after each pass, ``[T, B, S]``, and the exit distribution of a learned halting."""
+        rotation = self._rotation(batch.positions_BS)
+        mask = None if batch.document_ids_BS is None else document_mask(batch.document_ids_BS)
+        e_BSD = self.encode(batch.tokens_BS, rotation, mask)
+        h_BSD = self._initial_state(e_BSD, None, None)
+        exits = tuple(range(num_loops))
+        core = self.core(h_BSD, e_BSD, rotation, mask, num_loops, 0, exits)
+        leaving = self.halting(core.exit_states, exits)
+        read = [_run(self.coda, h_BSD, rotation, mask) for h_BSD in leaving.states]
+        choices = [self.head.logits(x_BSD, self.embedding.weight).argmax(-1) for x_BSD in read]
+        return torch.stack(choices), leaving.halting_TBS
+
     def new_cache(self, num_loops: int, capacity: int) -> DecodeCache:
         """An empty cache for decoding up to ``capacity`` tokens at ``num_loops`` passes each."""
         counts = (len(self.prelude), len(self.core.blocks), len(self.coda))

@@ -1,0 +1,102 @@
+"""Solved problems by difficulty and depth, and what a halting gate does with them."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from mythos.config.data import DataConfig
+from mythos.data.examples import Example, answers_in_windows, read_examples
+from mythos.data.loader import batches
+from mythos.loop.exits import by_quantile
+from mythos.model.mythos import Mythos
+from mythos.types import to_device
+
+
+class Reasoning(NamedTuple):
+    """What a model makes of every problem after every pass; E runs over problems."""
+
+    difficulty_E: np.ndarray
+    is_right_TE: np.ndarray
+    """Whether every token of the answer is the likeliest one after 1, 2, ... passes."""
+    exit_prob_TE: np.ndarray | None
+    """Probability of leaving after each pass where the answer begins; None when halting is fixed."""
+
+    def accuracy(self, num_loops: int) -> dict[int, float]:
+        """Share of problems solved after so many passes, by difficulty."""
+        right_E = self.is_right_TE[num_loops - 1]
+        return {
+            int(difficulty): float(right_E[self.difficulty_E == difficulty].mean())
+            for difficulty in np.unique(self.difficulty_E)
+        }
+
+
+class ExitPoint(NamedTuple):
+    """A quantile of the exit distribution as a rule: how deep problems go, and how many are solved."""
+
+    quantile: float
+    mean_passes: float
+    accuracy: float
+    mean_passes_by_difficulty: dict[int, float]
+    rank_correlation: float
+    """Spearman's, of exit pass with difficulty; nan when all problems leave after the same pass."""
+
+
+@torch.no_grad()
+def study(model: Mythos, directory: Path, data: DataConfig, num_loops: int) -> Reasoning:
+    """Run the validation problems of a packed task through every depth up to ``num_loops``."""
+    examples = read_examples(directory)
+    device = model.embedding.weight.device
+    choices: list[np.ndarray] = []
+    exits: list[np.ndarray] = []
+    for host_batch in batches(directory, "validation", data.seq_len, data.micro_batch_size, data.mask_documents):
+        choice_TBS, halting_TBS = model.predict(to_device(host_batch, device), num_loops)
+        choices.append(choice_TBS.cpu().numpy())
+        if halting_TBS is not None:
+            exits.append(halting_TBS.cpu().numpy())
+    choice_TWS = np.concatenate(choices, axis=1)
+    is_right_TE = np.stack([_solved(examples, choice_WS) for choice_WS in choice_TWS])
+    exit_prob_TE = None
+    if exits:
+        exit_TWS = np.concatenate(exits, axis=1)
+        exit_prob_TE = np.stack([exit_TWS[:, one.window, one.start] for one in examples], axis=1)
+    return Reasoning(np.array([one.difficulty for one in examples]), is_right_TE, exit_prob_TE)
+
+
+def exit_point(result: Reasoning, quantile: float) -> ExitPoint:
+    """Let every problem leave once its exit distribution's sum reaches ``quantile``."""
+    assert result.exit_prob_TE is not None
+    leave_E = by_quantile(torch.from_numpy(result.exit_prob_TE), quantile).numpy()
+    right_E = result.is_right_TE[leave_E, np.arange(len(leave_E))]
+    by_difficulty = {
+        int(difficulty): float(leave_E[result.difficulty_E == difficulty].mean() + 1)
+        for difficulty in np.unique(result.difficulty_E)
+    }
+    return ExitPoint(
+        quantile=quantile,
+        mean_passes=float(leave_E.mean() + 1),
+        accuracy=float(right_E.mean()),
+        mean_passes_by_difficulty=by_difficulty,
+        rank_correlation=_spearman(leave_E, result.difficulty_E),
+    )
+
+
+def _solved(examples: list[Example], choice_WS: np.ndarray) -> np.ndarray:
+    answers = answers_in_windows(examples, choice_WS)
+    pairs = zip(answers, examples, strict=True)
+    return np.array([answer == example.answer_ids for answer, example in pairs])
+
+
+def _spearman(one: np.ndarray, other: np.ndarray) -> float:
+    """Pearson's correlation of mid-ranks."""
+    first, second = _mid_ranks(one), _mid_ranks(other)
+    if first.std() == 0 or second.std() == 0:
+        return float("nan")
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def _mid_ranks(values: np.ndarray) -> np.ndarray:
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = counts.cumsum()
+    return (last - (counts - 1) / 2)[place]
