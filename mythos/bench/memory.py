@@ -79,5 +79,6 @@ def _step(config: RunConfig, model: Mythos, batch: Batch, num_loops: int) -> Ten
     with torch.autocast("cuda", torch.bfloat16, enabled=config.parallel.precision == "bf16"):
         output = model(batch, num_loops, noise_seed=0)
         loss = objective(config, output, batch, plan).total
+    del output  # statistics that no penalty uses would keep what they were computed from
     loss.backward()
     return loss.detach()

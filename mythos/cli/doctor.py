@@ -3,10 +3,12 @@
 import argparse
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
+from mythos.account.activations import activation_bytes
 from mythos.account.flops import forward_flops, training_flops
 from mythos.account.memory import state_bytes
 from mythos.account.parameters import count_parameters
@@ -16,6 +18,12 @@ from mythos.config.run import RunConfig
 
 _SIZES_DEPTH = (8, 4)
 """T and k of the table over all models."""
+_REMAT: dict[str, dict[str, Any]] = {
+    "remat none": {"remat": "none", "offload_states": False},
+    "remat block": {"remat": "block", "offload_states": False},
+    "remat loop": {"remat": "loop", "offload_states": False},
+    "remat loop, offloaded": {"remat": "loop", "offload_states": True},
+}
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -59,8 +67,9 @@ def versions_line() -> str:
 
 
 def run_report(config: RunConfig) -> str:
-    """Tables of parameters, FLOPs per token and training state of one run."""
-    return "\n\n".join([_parameters_table(config.model), _flops_table(config), _memory_table(config)])
+    """Tables of parameters, FLOPs per token, training state and activations of one run."""
+    tables = [_parameters_table(config.model), _flops_table(config), _memory_table(config), _activations_table(config)]
+    return "\n\n".join(tables)
 
 
 def sizes_report(config_dir: Path) -> str:
@@ -139,6 +148,22 @@ def _memory_table(config: RunConfig) -> str:
     names = {"optimizer": f"optimizer ({config.optim.kind})"}
     rows = [(names.get(part, part), f"{short(number)}B") for part, number in numbers.items()]
     return _table([("fp32 state, all devices together", "bytes"), *rows])
+
+
+def _activations_table(config: RunConfig) -> str:
+    from mythos.loop.policy import mean_depth
+
+    data, (_, mean_grad_loops) = config.data, mean_depth(config.depth)
+    rows = []
+    for name, changes in _REMAT.items():
+        parallel = replace(config.parallel, **changes)
+        activations = activation_bytes(
+            config.model, parallel, data.micro_batch_size, data.seq_len, mask_documents=data.mask_documents
+        )
+        numbers = (activations.fixed, activations.per_pass, activations.peak(mean_grad_loops))
+        rows.append((name, *(f"{short(number)}B" for number in numbers)))
+    title = f"activations, micro-batch of {data.micro_batch_size}, {config.parallel.precision}"
+    return _table([(title, "once", "each pass", f"k={mean_grad_loops:.3g}"), *rows])
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> str:

@@ -9,6 +9,14 @@ from mythos.config.run import RunConfig
 from mythos.report.read import Run, Series, by_index, mean_depth
 from mythos.report.reduce import smoothed
 
+_DEPTHS = {
+    "fixed": "Fixed",
+    "poisson": "Poisson",
+    "lognormal_poisson": "Log-normal Poisson",
+    "uniform": "Uniform",
+    "choice": "Choice",
+}
+
 
 def model_in_words(config: RunConfig) -> str:
     """The shape of the model and the depth it trains at, in one line."""
@@ -22,7 +30,7 @@ def model_in_words(config: RunConfig) -> str:
     return " · ".join(
         (
             f"{model.num_prelude_layers} + {model.num_core_layers} × T + {model.num_coda_layers} layers",
-            f"{depth.kind.capitalize()} depth, {loops}",
+            f"{_DEPTHS[depth.kind]} depth, {loops}",
             f"width {model.dim:,}",
             experts,
             model.attention.kind.upper(),

@@ -13,7 +13,7 @@ from mythos.loop.plan import plan_step
 from mythos.losses.objective import objective
 from mythos.model.mythos import Mythos
 from mythos.optim.build import build_optimizer, build_scheduler, reapply_options
-from mythos.types import Batch, Observation, Regularizers
+from mythos.types import Batch, Observation, Regularizers, RouterStats
 
 
 class MythosModule(pl.LightningModule):
@@ -43,6 +43,7 @@ class MythosModule(pl.LightningModule):
             regularizers=self.regularizers,
         )
         loss = objective(config, output, batch, plan)
+        stats = output.router_stats
         # Lightning divides by the number of micro-batches; the loss already is a share of the step's.
         return {
             "loss": loss.total * self.trainer.accumulate_grad_batches,
@@ -52,7 +53,7 @@ class MythosModule(pl.LightningModule):
                 penalties=loss.terms,
                 num_tokens=batch.tokens_BS.numel(),
                 exit_prob_T=None if output.halting_TBS is None else output.halting_TBS.mean((1, 2)),
-                router_stats=output.router_stats,
+                router_stats=None if stats is None else RouterStats(*(part.detach() for part in stats)),
                 trace=output.trace,
             ),
         }

@@ -41,12 +41,14 @@ def test_report_of_a_run(capsys):
     assert row(output, "forward T=12")[-1] == doctor.short(forward.total)
     assert row(output, "training T=6 k=3")[-1] == doctor.short(training.total)
     assert row(output, "weights") == ["11.8MB"]
+    state_and_choices = 16 * 256 * (4 * 192 + 2 * 2 * 2)
+    assert row(output, "remat loop")[1] == f"{doctor.short(state_and_choices)}B"
 
 
 def test_columns_are_aligned(capsys):
     run_doctor("model=debug")
     tables = capsys.readouterr().out.strip().split("\n\n")[1:]
-    assert len(tables) == 3
+    assert len(tables) == 4
     assert all(len({len(line) for line in table.splitlines()}) == 1 for table in tables)
 
 
