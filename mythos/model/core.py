@@ -1,6 +1,6 @@
 """The recurrent core: a few blocks, passed T times over one state."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -97,12 +97,10 @@ class Core(nn.Module):
             with torch.set_grad_enabled(has_grad):
                 if num_rows > h_BSD.shape[0]:
                     h_BSD = torch.cat((h_BSD, initial_BSD[h_BSD.shape[0] : num_rows]))
-                if has_grad and self.remat.remat == "loop":
-                    new_BSD, loop_stats, choices = recomputed(run, h_BSD, self.remat.offload_states)
+                if has_grad:
+                    new_BSD, loop_stats, choices = self._graded(run, h_BSD, damping)
                 else:
                     new_BSD, loop_stats, choices = run(h_BSD)
-                if has_grad and damping < 1:
-                    new_BSD = (1 - damping) * h_BSD + damping * new_BSD
                 if consistency:
                     changes.append(_relative_change(new_BSD, h_BSD).square().sum())
             if trace:
@@ -189,6 +187,18 @@ class Core(nn.Module):
             if block_stats is not None:
                 stats.append(block_stats)
         return (u_BSD + (x_BSD - start_BSD) if self.is_parallel else x_BSD), stats, chosen
+
+    def _graded(
+        self, run: Callable[..., tuple[Tensor, list[RouterStats], Choices]], h_BSD: Tensor, damping: float
+    ) -> tuple[Tensor, list[RouterStats], Choices]:
+        """A pass that keeps gradients, or what they are computed from again."""
+        if self.remat.remat == "loop":
+            new_BSD, stats, choices = recomputed(run, h_BSD, self.remat.offload_states)
+        else:
+            new_BSD, stats, choices = run(h_BSD)
+        if damping < 1:
+            new_BSD = (1 - damping) * h_BSD + damping * new_BSD
+        return new_BSD, stats, choices
 
 
 def _run_block(
