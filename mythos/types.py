@@ -41,10 +41,13 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 class RouterStats(NamedTuple):
-    """What a mixture of experts saw; sums, so that micro-batches and ranks add up. ``...`` is [] or [T, L]."""
+    """What a mixture of experts saw; sums, so that micro-batches and ranks add up. ``...`` is [] or [T, L].
+
+    Where the rows of a batch differ in depth, T counts the passes of the deepest: all rows end in the last one.
+    """
 
     counts_E: Tensor
-    """[..., E] int64: tokens that chose each expert."""
+    """[..., E] int64: tokens that chose each expert; T is always the loop index of a token's own row."""
     z_loss: Tensor
     """[...]: sum over tokens of the squared log-partition of the router logits."""
     balance_loss: Tensor
@@ -54,7 +57,7 @@ class RouterStats(NamedTuple):
 
 
 class LoopTrace(NamedTuple):
-    """What the state did, loop by loop; carries no gradient."""
+    """What the state did, loop by loop; carries no gradient. T is the loop index of a token's own row."""
 
     state_norm_T: Tensor
     """Root mean square of the state after each loop."""
@@ -100,8 +103,10 @@ class Regularizers(NamedTuple):
 class Observation(NamedTuple):
     """What one micro-batch of training tells the callbacks; carries no gradient."""
 
-    num_loops: int
-    num_grad_loops: int
+    num_loops: float
+    """Passes, a mean over the rows of the micro-batch."""
+    num_grad_loops: float
+    """Passes that keep gradients, a mean over the rows."""
     nll: Tensor
     """This micro-batch's share of the step's mean negative log-likelihood: shares add up over the step."""
     penalties: dict[str, Tensor]

@@ -16,17 +16,17 @@ class RouterBalance(StepCallback):
 
     def __init__(self, rate: float) -> None:
         self.rate = rate
-        self.counts_TLE: Tensor | None = None
+        self.counts: list[Tensor] = []
 
     def on_micro_batch(self, observation: Observation) -> None:
         assert observation.router_stats is not None
-        counts_TLE = observation.router_stats.counts_E
-        self.counts_TLE = counts_TLE if self.counts_TLE is None else self.counts_TLE + counts_TLE
+        self.counts.append(observation.router_stats.counts_E)
 
     @torch.no_grad()
     def on_step_end(self, trainer: pl.Trainer, module: Any, step: int) -> None:
-        assert self.counts_TLE is not None
-        counts_TLE = trainer.strategy.reduce(self.counts_TLE, reduce_op="sum")
         bias_LRE = module.model.core.router_bias
-        bias_LRE.copy_(moved_bias(bias_LRE, fold_loops(counts_TLE, bias_LRE.shape[1]), self.rate))
-        self.counts_TLE = None
+        # Folded before they are added: where sequences differ in depth, so does T between micro-batches.
+        counts_LRE = torch.stack([fold_loops(counts_TLE, bias_LRE.shape[1]) for counts_TLE in self.counts]).sum(0)
+        counts_LRE = trainer.strategy.reduce(counts_LRE, reduce_op="sum")
+        bias_LRE.copy_(moved_bias(bias_LRE, counts_LRE, self.rate))
+        self.counts = []

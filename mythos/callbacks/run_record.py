@@ -1,6 +1,7 @@
 """The numbers of a run, gathered on the device and fetched only when they are written."""
 
 import time
+from statistics import fmean
 from typing import Any
 
 import lightning.pytorch as pl
@@ -28,7 +29,7 @@ class RunRecord(StepCallback):
         self.seq_len = seq_len
         self.num_steps = num_steps
         self.latest: dict[str, float] = {}
-        self.loops_run = 0
+        self.loops_run = 0.0
         self.steps_run = 0
         self.grad_norm: Tensor | None = None
         self.learning_rates: dict[str, float] = {}
@@ -58,7 +59,7 @@ class RunRecord(StepCallback):
 
     def on_step_end(self, trainer: pl.Trainer, module: Any, step: int) -> None:
         self.steps_run += 1
-        self.loops_run += self.shares[-1].num_loops
+        self.loops_run += fmean(share.num_loops for share in self.shares)
         if self._is_due(step):
             self.latest = self._training_record(trainer)
             self.write(trainer, self.latest, step)
@@ -89,16 +90,17 @@ class RunRecord(StepCallback):
             **self._penalties(),
             records.GRAD_NORM: self.grad_norm.item(),
             **self.learning_rates,
-            records.NUM_LOOPS: last.num_loops,
-            records.NUM_GRAD_LOOPS: last.num_grad_loops,
+            records.NUM_LOOPS: fmean(share.num_loops for share in self.shares),
+            records.NUM_GRAD_LOOPS: fmean(share.num_grad_loops for share in self.shares),
             records.MEAN_LOOPS: self.loops_run / self.steps_run,
         }
         record[records.TOKENS_PER_SECOND] = self.window_tokens / (time.perf_counter() - self.window_start)
         if last.exit_prob_T is not None:
-            passes_T = torch.arange(1, last.num_loops + 1, device=last.exit_prob_T.device)
+            passes_T = torch.arange(1, len(last.exit_prob_T) + 1, device=last.exit_prob_T.device)
             record[records.EXPECTED_PASSES] = (passes_T * last.exit_prob_T).sum().item()
         if last.router_stats is not None:
-            num_calls = last.num_tokens * last.router_stats.entropy.numel()
+            num_layers = last.router_stats.entropy.shape[1]
+            num_calls = last.num_tokens * last.num_loops * num_layers
             record[records.LOAD_VIOLATION] = load_violation(last.router_stats.counts_E).item()
             record[records.ROUTER_ENTROPY] = last.router_stats.entropy.sum().item() / num_calls
         self.window_tokens = 0

@@ -38,7 +38,16 @@ class GrowthStage:
 
 
 @config
-class FixedDepth:
+class GradientRule:
+    """What every kind has: how the passes that keep gradients move the state."""
+
+    damping: Annotated[float, Field(gt=0, le=1, strict=True)] = 1.0
+    """Passes that keep gradients give (1 - damping) h + damping F(h), in training only (the phantom gradient, Geng et
+    al. 2021, arXiv 2111.05177); 1 is plain truncated backpropagation."""
+
+
+@config
+class FixedDepth(GradientRule):
     """The same T in every step."""
 
     kind: Literal["fixed"] = "fixed"
@@ -59,6 +68,7 @@ class FixedDepth:
                 f"per_sequence is true but every sequence runs the same num_loops, {self.num_loops}; "
                 "choose a kind that draws, or set per_sequence=false."
             )
+        _check_damping(self)
 
     @property
     def mean(self) -> float:
@@ -77,7 +87,7 @@ class FixedDepth:
 
 
 @config
-class Drawn:
+class Drawn(GradientRule):
     """What every kind that draws T has."""
 
     num_grad_loops: PositiveInt | None = None
@@ -213,9 +223,18 @@ def _check(depth: DrawnDepth) -> None:
         raise ValueError(
             f"mean is {depth.mean:g} but max_loops is {depth.max_loops}; raise max_loops to twice the mean."
         )
+    _check_damping(depth)
     if depth.ramp is not None:
         _check_ramp(depth, depth.ramp)
     _check_growth(depth)
+
+
+def _check_damping(depth: FixedDepth | DrawnDepth) -> None:
+    if depth.damping < 1 and depth.grad_loops == depth.max_loops:
+        raise ValueError(
+            f"damping is {depth.damping:g} but all of up to {depth.max_loops} passes keep gradients, so that no pass "
+            "runs the map that evaluation runs; lower num_grad_loops or set damping=1."
+        )
 
 
 def _check_ramp(depth: DrawnDepth, ramp: Ramp) -> None:

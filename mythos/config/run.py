@@ -86,6 +86,8 @@ class RunConfig:
                 f"halting.kind is {self.halting.kind} but depth.num_grad_loops is {self.depth.grad_loops} of up to "
                 f"{longest} passes; an exit learns through every pass, so set depth.num_grad_loops={longest}."
             )
+        if self.depth.per_sequence:
+            self._check_depth_of_each_sequence()
         core = self.model.core_ffn
         if (
             self.parallel.compile
@@ -96,6 +98,24 @@ class RunConfig:
             raise ValueError(
                 "parallel.compile is true with parallel.precision=fp32 and model.core_ffn.dispatch=grouped; torch "
                 "compiles grouped products in bf16 only, so set parallel.precision=bf16 or parallel.compile=false."
+            )
+
+    def _check_depth_of_each_sequence(self) -> None:
+        """Refuse what needs all sequences of a batch to run the same passes."""
+        if not isinstance(self.halting, FixedHalting):
+            raise ValueError(
+                f"depth.per_sequence is true but halting.kind is {self.halting.kind}, which weighs the same passes for "
+                "all sequences; set halting=fixed or depth.per_sequence=false."
+            )
+        if self.objective.supervise_loops:
+            raise ValueError(
+                f"depth.per_sequence is true but objective.supervise_loops is {self.objective.supervise_loops:g}, "
+                "which reads the same passes of all sequences; set the weight to 0 or depth.per_sequence=false."
+            )
+        if self.parallel.compile:
+            raise ValueError(
+                "depth.per_sequence is true but parallel.compile is true, which serves one number of rows where each "
+                "pass has its own; set parallel.compile=false or depth.per_sequence=false."
             )
 
     @property

@@ -47,13 +47,14 @@ def penalties(
         terms["supervise_loops"] = weights.supervise_loops * every_pass
     num_tokens = batch.num_sequences * batch.tokens_BS.shape[1]
     if output.router_stats is not None and weights.router_z_loss:
-        mean = output.router_stats.z_loss[-num_grad_loops:].mean() / num_tokens
+        mean = _over_graded_passes(output.router_stats.z_loss, num_grad_loops) / num_tokens
         terms["router_z"] = weights.router_z_loss * mean
     if output.router_stats is not None and weights.balance_loss:
-        mean = output.router_stats.balance_loss[-num_grad_loops:].mean() / batch.num_sequences
+        mean = _over_graded_passes(output.router_stats.balance_loss, num_grad_loops) / batch.num_sequences
         terms["balance"] = weights.balance_loss * mean
     if output.change_T is not None and weights.consistency:
-        terms["consistency"] = weights.consistency * output.change_T[-num_grad_loops:].mean() / num_tokens
+        mean = _over_graded_passes(output.change_T, num_grad_loops) / num_tokens
+        terms["consistency"] = weights.consistency * mean
     if output.growth_B is not None and weights.jacobian:
         terms["jacobian"] = weights.jacobian * output.growth_B.sum() / batch.num_sequences
     match config.halting:
@@ -77,6 +78,14 @@ def gate_loss(config: PonderHalting, output: ModelOutput, batch: Batch) -> Tenso
     going_on = -output.stop_logit_TBS[1:]
     loss = functional.binary_cross_entropy_with_logits(going_on, target, reduction="none")
     return _per_target(loss, batch) / loss.shape[0]
+
+
+def _over_graded_passes(value_T: Tensor, num_grad_loops: int) -> Tensor:
+    """Mean of ``[T, ...]`` over the last k passes; one that a shallow row has not entered counts as zero for it.
+
+    So the divisor is that of the step even where the deepest row of a micro-batch runs fewer passes than k.
+    """
+    return value_T[-num_grad_loops:].sum() / (num_grad_loops * value_T[0].numel())
 
 
 def _per_target(value: Tensor, batch: Batch) -> Tensor:

@@ -45,7 +45,7 @@ class Block(nn.Module):
         """One layer; the last two results are those of a mixture of experts.
 
         Args:
-            bias_E: selection bias of the mixture of experts.
+            bias_E: selection bias of the mixture of experts, ``[E]``, or ``[B, E]`` with one for each row.
             choice_NK: experts to take instead of choosing anew.
         """
         attended = self.attention(self.attention_norm(x_BSD), rotation, mask, cache)

@@ -1,6 +1,6 @@
 """The recurrent core: a few blocks, passed T times over one state."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -14,6 +14,7 @@ from mythos.layers.norm import RMSNorm
 from mythos.layers.rope import Rotation
 from mythos.loop.injection import build_injection
 from mythos.loop.remat import recomputed
+from mythos.loop.rows import Rows
 from mythos.model.block import Block
 from mythos.types import LoopTrace, RouterStats
 
@@ -66,6 +67,8 @@ class Core(nn.Module):
         trace: bool = False,
         consistency: bool = False,
         caches: list[list[LayerCache]] | None = None,
+        rows: Rows | None = None,
+        damping: float = 1.0,
     ) -> CoreOutput:
         """Run ``num_loops`` passes, the last ``num_grad_loops`` of them with gradients.
 
@@ -73,36 +76,49 @@ class Core(nn.Module):
             h_BSD: the state before the first pass.
             e_BSD: the prelude's output, injected at every pass.
             exits: 0-based passes whose states are wanted.
+            rows: how the rows differ in depth, deepest first; None runs all of them in every pass. Per-loop tables,
+                expert counts and the trace then go by a row's own loop index, all else by the batch's pass.
+            damping: passes with gradients give (1 - damping) h + damping F(h) (Geng et al. 2021, arXiv 2111.05177).
+                For training only: the map F itself, without damping, is the model.
         """
-        exit_states, stats, traces, changes = [], [], [], []
-        for loop in range(num_loops):
+        exit_states, stats, seen, changes, counts = [], [], [], [], []
+        num_active_T = [h_BSD.shape[0]] * num_loops if rows is None else rows.num_active_T
+        initial_BSD, h_BSD = h_BSD, h_BSD[: num_active_T[0]]
+        for loop, num_rows in enumerate(num_active_T):
             has_grad = torch.is_grad_enabled() and loop >= num_loops - num_grad_loops
             run = partial(
                 self.step,
-                e_BSD=e_BSD,
-                rotation=rotation,
-                mask=mask,
-                loop=loop,
+                e_BSD=e_BSD[:num_rows],
+                rotation=Rotation(*(part[:num_rows] for part in rotation)),
+                mask=None if mask is None else mask[:num_rows],
+                loop=loop if rows is None else rows.own_loop(loop),
                 caches=None if caches is None else caches[loop],
             )
             with torch.set_grad_enabled(has_grad):
-                if has_grad and self.remat.remat == "loop":
-                    new_BSD, loop_stats, _ = recomputed(run, h_BSD, self.remat.offload_states)
+                if num_rows > h_BSD.shape[0]:
+                    h_BSD = torch.cat((h_BSD, initial_BSD[h_BSD.shape[0] : num_rows]))
+                if has_grad:
+                    new_BSD, loop_stats, choices = self._graded(run, h_BSD, damping)
                 else:
-                    new_BSD, loop_stats, _ = run(h_BSD)
+                    new_BSD, loop_stats, choices = run(h_BSD)
                 if consistency:
                     changes.append(_relative_change(new_BSD, h_BSD).square().sum())
             if trace:
-                traces.append(_observe(new_BSD, h_BSD))
+                seen.append(_observe(new_BSD, h_BSD))
             h_BSD = new_BSD
             stats.append(loop_stats)
+            if rows is not None and loop_stats:
+                counts.append(_counts_of_rows(choices, num_rows, self.router_bias.shape[-1]))
             if loop in exits:
                 exit_states.append(h_BSD)
+        router_stats = _stack_loops(stats)
+        if rows is not None and router_stats is not None:
+            router_stats = router_stats._replace(counts_E=rows.sum_by_own_loop(counts))
         return CoreOutput(
             exit_states=exit_states,
             state_BSD=h_BSD,
-            router_stats=_stack_loops(stats),
-            trace=_stack(LoopTrace, traces) if trace else None,
+            router_stats=router_stats,
+            trace=_trace(seen, rows) if trace else None,
             change_T=torch.stack(changes) if consistency else None,
         )
 
@@ -112,7 +128,7 @@ class Core(nn.Module):
         e_BSD: Tensor,
         rotation: Rotation,
         mask: Tensor | None,
-        loop: int,
+        loop: int | Tensor,
         num_iterations: int,
         direction_BSD: Tensor,
     ) -> Tensor:
@@ -141,11 +157,16 @@ class Core(nn.Module):
         e_BSD: Tensor,
         rotation: Rotation,
         mask: Tensor | None,
-        loop: int,
+        loop: int | Tensor,
         caches: list[LayerCache] | None = None,
     ) -> tuple[Tensor, list[RouterStats], Choices]:
-        """One pass: the next state, what each block's router saw, and the experts chosen (or repeated)."""
-        row = min(loop, self.max_loops - 1)
+        """One pass: the next state, what each block's router saw, and the experts chosen (or repeated).
+
+        Args:
+            loop: its index, one for all rows or ``[B]`` with one for each; says which row of the per-loop tables.
+        """
+        last = self.max_loops - 1
+        table_row = min(loop, last) if isinstance(loop, int) else loop.clamp(max=last)
         u_BSD = self.injection(h_BSD, e_BSD)
         start_BSD = u_BSD if self.parallel_norm is None else self.parallel_norm(h_BSD + e_BSD)
         x_BSD, stats, chosen = start_BSD, [], []
@@ -155,7 +176,7 @@ class Core(nn.Module):
                 block=block,
                 rotation=rotation,
                 mask=mask,
-                bias_E=self.router_bias[layer, row],
+                bias_E=self.router_bias[layer, table_row],
                 cache=None if caches is None else caches[layer],
             )
             if self.remat.remat == "block" and torch.is_grad_enabled():
@@ -166,6 +187,18 @@ class Core(nn.Module):
             if block_stats is not None:
                 stats.append(block_stats)
         return (u_BSD + (x_BSD - start_BSD) if self.is_parallel else x_BSD), stats, chosen
+
+    def _graded(
+        self, run: Callable[..., tuple[Tensor, list[RouterStats], Choices]], h_BSD: Tensor, damping: float
+    ) -> tuple[Tensor, list[RouterStats], Choices]:
+        """A pass that keeps gradients, or what they are computed from again."""
+        if self.remat.remat == "loop":
+            new_BSD, stats, choices = recomputed(run, h_BSD, self.remat.offload_states)
+        else:
+            new_BSD, stats, choices = run(h_BSD)
+        if damping < 1:
+            new_BSD = (1 - damping) * h_BSD + damping * new_BSD
+        return new_BSD, stats, choices
 
 
 def _run_block(
@@ -201,6 +234,23 @@ def _relative_change(new_BSD: Tensor, old_BSD: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _observe(new_BSD: Tensor, old_BSD: Tensor) -> tuple[Tensor, Tensor]:
-    """Root mean square of the new state, and its relative change, as means over tokens."""
+    """Root mean square of the new state, and its relative change, of each token."""
     norm_BS = new_BSD.float().norm(dim=-1)
-    return (norm_BS / new_BSD.shape[-1] ** 0.5).mean(), _relative_change(new_BSD, old_BSD).mean()
+    return norm_BS / new_BSD.shape[-1] ** 0.5, _relative_change(new_BSD, old_BSD)
+
+
+def _trace(seen: list[tuple[Tensor, Tensor]], rows: Rows | None) -> LoopTrace:
+    """Means over tokens: of each pass or, where rows differ in depth, of the rows' own loops."""
+    if rows is None:
+        return _stack(LoopTrace, [tuple(value_BS.mean() for value_BS in values) for values in seen])
+    num_rows_T = rows.sum_by_own_loop([torch.ones_like(norm_BS[:, 0]) for norm_BS, _ in seen])
+    sums = (rows.sum_by_own_loop([value_BS.mean(1) for value_BS in values]) for values in zip(*seen, strict=True))
+    return LoopTrace(*(sum_T / num_rows_T for sum_T in sums))
+
+
+@torch.no_grad()
+def _counts_of_rows(choices: Choices, num_rows: int, num_experts: int) -> Tensor:
+    """Tokens of each row that chose each expert in the blocks of one pass, ``[rows, L, E]`` int64."""
+    chosen_BLM = torch.stack([c.view(num_rows, -1) for c in choices if c is not None], dim=1).long()
+    counts_BLE = chosen_BLM.new_zeros(*chosen_BLM.shape[:2], num_experts)
+    return counts_BLE.scatter_add_(2, chosen_BLM, torch.ones_like(chosen_BLM))

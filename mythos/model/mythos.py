@@ -1,5 +1,6 @@
 """The looped transformer: embedding, prelude, core passed T times, coda, head."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +10,7 @@ from mythos.layers.cache import DecodeCache, LayerCache
 from mythos.layers.mask import document_mask
 from mythos.layers.norm import RMSNorm
 from mythos.layers.rope import Rotation, rotation_at
+from mythos.loop.rows import rows_of
 from mythos.loop.state import noise
 from mythos.model.block import Block
 from mythos.model.core import Core
@@ -40,6 +42,8 @@ class Mythos(nn.Module):
         trace: bool = False,
         noise_seed: int | None = None,
         regularizers: Regularizers = Regularizers(),  # noqa: B008  (immutable)
+        loops_B: np.ndarray | None = None,
+        damping: float = 1.0,
     ) -> ModelOutput:
         """Loss of every target at every exit.
 
@@ -50,10 +54,20 @@ class Mythos(nn.Module):
             trace: also return the loop trace.
             noise_seed: seed of the initial state's noise, in training; None starts from zero.
             regularizers: figures with gradients that penalties ask for.
+            loops_B: passes of each row, int64 on the host, ``num_loops`` the largest; None runs all rows alike. Rows
+                end together and have one exit, the last; the output keeps the order of ``batch``.
+            damping: share by which passes with gradients move the state, in training; see ``Core.forward``.
         """
         exits = (num_loops - 1,) if exits is None else exits
         assert exits == tuple(sorted(set(exits))), f"exits must ascend, got {exits}"
         assert 0 <= exits[0] <= exits[-1] < num_loops, f"exits {exits} outside {num_loops} loops"
+        rows = None
+        if loops_B is not None:
+            assert num_loops == loops_B.max(), f"num_loops is {num_loops}, but the deepest row has {loops_B.max()}"
+            assert exits == (num_loops - 1,), f"rows of different depth have no common exits {exits}"
+            assert self.halting.gate is None, "rows of different depth have no halting"
+            rows = rows_of(loops_B, batch.tokens_BS.device)
+            batch = rows.sort(batch)
         rotation = self._rotation(batch.positions_BS)
         mask = None if batch.document_ids_BS is None else document_mask(batch.document_ids_BS)
         e_BSD = self.encode(batch.tokens_BS, rotation, mask)
@@ -67,18 +81,21 @@ class Mythos(nn.Module):
             self.halting.wanted(num_loops, exits),
             trace,
             regularizers.consistency,
+            rows=rows,
+            damping=damping,
         )
         growth_B = None
         if regularizers.num_power_iterations:
             direction_BSD = noise(noise_seed or 0, batch.sample_ids_B, *e_BSD.shape[1:])
+            next_loop = num_loops if rows is None else num_loops - rows.entry_B
             growth_B = self.core.growth(
-                core.state_BSD, e_BSD, rotation, mask, num_loops, regularizers.num_power_iterations, direction_BSD
+                core.state_BSD, e_BSD, rotation, mask, next_loop, regularizers.num_power_iterations, direction_BSD
             )
         leaving = self.halting(core.exit_states, exits)
         is_one_of_many = len(exits) > 1
         read = [self._read(h_BSD, rotation, mask, batch.targets_BS, is_one_of_many) for h_BSD in leaving.states]
         nll_XBS, lse_XBS = map(torch.stack, zip(*read, strict=True))
-        return ModelOutput(
+        output = ModelOutput(
             nll_XBS=nll_XBS,
             lse_XBS=lse_XBS,
             exit_prob_XBS=leaving.exit_prob_XBS,
@@ -91,6 +108,7 @@ class Mythos(nn.Module):
             change_T=core.change_T,
             growth_B=growth_B,
         )
+        return output if rows is None else rows.restore(output)
 
     def encode(
         self,

@@ -27,7 +27,7 @@ class MoE(nn.Module):
         """Route and mix.
 
         Args:
-            bias_E: this loop's selection bias.
+            bias_E: this loop's selection bias, or ``[B, E]`` where the sequences are in different loops.
             choice_NK: experts to take instead of choosing anew.
 
         Returns:

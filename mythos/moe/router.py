@@ -38,16 +38,23 @@ class Router(nn.Module):
         """Route every token; ``bias_E`` moves the choice of experts and never their weights.
 
         Args:
+            bias_E: one bias for all sequences, or ``[B, E]`` with one for each.
             choice_NK: experts to take instead of choosing anew.
         """
         with torch.autocast(x_BSD.device.type, enabled=False):
             logits_BSE = functional.linear(x_BSD.float(), self.gate.weight.float())
+            if bias_E.dim() == 2:
+                bias_E = bias_E.repeat_interleave(x_BSD.shape[1], dim=0)
             routing = route(logits_BSE.flatten(0, 1), bias_E, self.config, choice_NK)
             return routing, observe(logits_BSE, routing)
 
 
 def route(logits_NE: Tensor, bias_E: Tensor, config: MoEConfig, choice_NK: Tensor | None = None) -> Routing:
-    """Top-k of score + bias, or a choice made before, weighted by the scores alone (arXiv 2408.15664)."""
+    """Top-k of score + bias, or a choice made before, weighted by the scores alone (arXiv 2408.15664).
+
+    Args:
+        bias_E: added to the scores for the choice; ``[E]``, or ``[N, E]`` with one for each token.
+    """
     score_NE = logits_NE.sigmoid() if config.score == "sigmoid" else logits_NE.softmax(-1)
     if choice_NK is None:
         expert_NK = (score_NE.detach() + bias_E).topk(config.num_active, dim=-1).indices

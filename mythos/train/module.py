@@ -30,9 +30,9 @@ class MythosModule(pl.LightningModule):
         )
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Loss and observation of one micro-batch; every micro-batch of a step runs the same depth."""
+        """Loss and observation of one micro-batch; depth is drawn once for the step, or for each sequence."""
         config, step = self.config, self.trainer.global_step
-        plan = plan_step(config, step)
+        plan = plan_step(config, step, batch.sample_ids_B)
         output = self.model(
             batch,
             plan.depth.num_loops,
@@ -41,6 +41,8 @@ class MythosModule(pl.LightningModule):
             trace=(step + 1) % config.tracking.trace_every == 0,
             noise_seed=config.run.seed,
             regularizers=self.regularizers,
+            loops_B=plan.loops_B,
+            damping=config.depth.damping,
         )
         loss = objective(config, output, batch, plan)
         stats = output.router_stats
@@ -48,7 +50,7 @@ class MythosModule(pl.LightningModule):
         return {
             "loss": loss.total * self.trainer.accumulate_grad_batches,
             "observation": Observation(
-                *plan.depth,
+                *plan.mean_depth(),
                 nll=loss.nll,
                 penalties=loss.terms,
                 num_tokens=batch.tokens_BS.numel(),

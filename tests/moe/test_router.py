@@ -61,6 +61,20 @@ def test_statistics_of_micro_batches_add_up() -> None:
         torch.testing.assert_close(total, one + other, rtol=1e-6, atol=0)
 
 
+def test_sequences_may_have_a_bias_each() -> None:
+    router = Router(CONFIG, dim=8)
+    torch.nn.init.normal_(router.gate.weight)
+    x = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(2))
+    bias = torch.randn(3, 6, generator=torch.Generator().manual_seed(3))
+    together, _ = router(x, bias)
+    for row in range(3):
+        alone, _ = router(x[row : row + 1], bias[row])
+        assert torch.equal(together.expert_NK[5 * row : 5 * row + 5], alone.expert_NK)
+    same, _ = router(x, bias[:1].expand(3, -1))
+    assert torch.equal(same.expert_NK, router(x, bias[0])[0].expert_NK)
+    assert not torch.equal(same.expert_NK, together.expert_NK)
+
+
 def test_scores_are_fp32_under_autocast() -> None:
     router = Router(CONFIG, dim=8)
     torch.nn.init.normal_(router.gate.weight)

@@ -45,6 +45,8 @@ FEATURES = {
     ),
     "scaled-residuals-recomputed": ("model.residual_scale=inverse_sqrt", "parallel.remat=loop"),
     "adamw-cosine": ("optim=adamw", "schedule=cosine", "schedule.num_warmup_steps=4"),
+    "per-sequence": ("depth.per_sequence=true",),
+    "phantom-gradient": ("depth.damping=0.5", "depth.num_grad_loops=1"),
     "accumulated-without-masks": ("data.micro_batch_size=1", "data.mask_documents=false", "objective.z_loss=1e-4"),
 }
 

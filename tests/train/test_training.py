@@ -2,15 +2,17 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from helpers import recorded
+from helpers import random_batch, recorded
 
 from mythos.callbacks.data_position import DataPosition
 from mythos.checkpoint.manifest import verify
 from mythos.config import records
-from mythos.loop.policy import draw
+from mythos.loop.policy import draw, draw_rows
 from mythos.train.build import build_model, train
+from mythos.train.module import MythosModule
 from mythos.train.run_directory import prepare
 
 
@@ -35,12 +37,17 @@ def assert_same(ours, theirs) -> None:
         assert ours == theirs
 
 
-@pytest.mark.parametrize("optim", ["adamw", "muon_adamw"])
-@pytest.mark.parametrize("model", ["debug", "debug-mla"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *(("model=debug", "optim=adamw"), ("model=debug", "optim=muon_adamw")),
+        *(("model=debug-mla", "optim=adamw"), ("model=debug-mla", "optim=muon_adamw")),
+        ("depth.per_sequence=true", "depth.damping=0.5", "depth.num_grad_loops=1"),
+    ],
+)
 def test_a_resumed_run_is_bitwise_the_uninterrupted_one(
-    configure, monkeypatch: pytest.MonkeyPatch, model: str, optim: str
+    configure, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
 ) -> None:
-    options = (f"model={model}", f"optim={optim}")
     whole = configure(*options, "run.name=whole")
     train(whole, prepare(whole))
     first = configure(*options, "run.name=halves")
@@ -55,7 +62,7 @@ def test_a_resumed_run_is_bitwise_the_uninterrupted_one(
     train(second, directory)
 
     run, other = Path(whole.run.dir) / "whole", Path(whole.run.dir) / "halves"
-    for name in (records.TRAIN_LOSS, records.GRAD_NORM, records.learning_rate("hidden"), "tokens"):
+    for name in (records.TRAIN_LOSS, records.GRAD_NORM, records.MEAN_LOOPS, records.learning_rate("hidden"), "tokens"):
         assert recorded(run, name) == recorded(other, name), name
     assert recorded(run, records.validation_loss(4)) == recorded(other, records.validation_loss(4))
     ours, theirs = state(run, 8), state(other, 8)
@@ -102,6 +109,51 @@ def test_the_split_into_micro_batches_does_not_change_the_curve(configure) -> No
         curves.append(list(recorded(Path(config.run.dir) / f"micro{size}", records.TRAIN_LOSS).values()))
     for curve in curves[1:]:
         assert curve == pytest.approx(curves[0], rel=1e-6)
+
+
+PER_SEQUENCE = ("depth.per_sequence=true", "depth.num_grad_loops=3", "depth.max_loops=6", "model.max_loops=4")
+
+
+@pytest.mark.parametrize("penalties", [(), ("objective.router_z_loss=0.1", "objective.consistency=0.5")])
+def test_the_split_does_not_change_the_curve_of_sequences_of_different_depth(configure, penalties) -> None:
+    names = [records.TRAIN_LOSS, records.NUM_LOOPS, records.NUM_GRAD_LOOPS, records.MEAN_LOOPS]
+    if penalties:
+        names += [records.penalty("router_z"), records.penalty("consistency")]
+    results = []
+    for size in (1, 2, 4):
+        options = (f"data.micro_batch_size={size}", f"run.name=micro{size}", "optim=adamw", *PER_SEQUENCE, *penalties)
+        config = configure(*options)
+        train(config, prepare(config))
+        run = Path(config.run.dir) / f"micro{size}"
+        curves = {name: list(recorded(run, name).values()) for name in names}
+        results.append((curves, state(run, 8)["state_dict"]["model.core.router_bias"]))
+    for curves, bias in results[1:]:
+        for name, curve in curves.items():
+            assert curve == pytest.approx(results[0][0][name], rel=1e-6), name
+        assert bias.any(-1).all()
+        torch.testing.assert_close(bias, results[0][1], rtol=0, atol=1e-7)
+
+
+def test_the_recorded_depths_are_those_of_the_sequences(configure) -> None:
+    config = configure(*PER_SEQUENCE)
+    train(config, prepare(config))
+    run = Path(config.run.dir) / "test"
+    loops = [draw_rows(config.depth, 0, step, np.arange(4 * step, 4 * step + 4)) for step in range(8)]
+    assert list(recorded(run, records.NUM_LOOPS).values()) == [row.mean() for row in loops]
+    graded = [np.minimum(row, config.depth.grad_loops).mean() for row in loops]
+    assert list(recorded(run, records.NUM_GRAD_LOOPS).values()) == graded
+    assert recorded(run, records.MEAN_LOOPS)[8] == pytest.approx(np.mean(loops), rel=1e-12)
+    entropy = recorded(run, records.ROUTER_ENTROPY).values()
+    assert all(0.9 * math.log(4) < value <= math.log(4) for value in entropy)
+
+
+def test_damping_leaves_the_evaluation_alone(configure) -> None:
+    found = []
+    for damping in (1.0, 0.5):
+        config = configure(f"depth.damping={damping}", "depth.num_grad_loops=1")
+        batch = random_batch(config.model)
+        found.append(MythosModule(config, build_model(config)).losses_by_depth(batch, (1, 4)))
+    assert torch.equal(found[0], found[1])
 
 
 def test_a_resume_may_change_the_split_into_micro_batches(configure) -> None:
