@@ -107,7 +107,11 @@ def _read_text(path: Path, name: str, ledger: Ledger, *, is_html: bool) -> str:
         ledger.skip("empty file", name)
         return ""
     if is_html:
-        return html_to_text(content)
+        text = html_to_text(content)
+        if not text.strip():
+            ledger.skip("page without text", name)
+            return ""
+        return text
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -105,7 +105,10 @@ def test_files_without_text_are_counted(tmp_path: Path) -> None:
     (tmp_path / "hollow.txt").write_bytes(b" \n")
     (tmp_path / "picture.txt").write_bytes(bytes(range(256)) * 20)
     (tmp_path / "gone.txt.gz").write_bytes(b"no gzip")
+    (tmp_path / "frame.html").write_bytes(b"<html><nav>menu</nav></html>")
+    (tmp_path / "comment.html").write_bytes(b"<!-- nothing -->")
     reasons = {"hollow.txt": "empty file", "picture.txt": "not text", "gone.txt.gz": "damaged compression"}
+    reasons |= dict.fromkeys(["frame.html", "comment.html"], "page without text")
     for name, reason in reasons.items():
         texts, ledger = read(tmp_path / name)
         assert (texts, ledger.problems) == ([], [f"{name}: {reason}"])
