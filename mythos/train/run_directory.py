@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mythos.checkpoint import store
 from mythos.checkpoint.manifest import Manifest, verify
+from mythos.config import records
 from mythos.config.base import ConfigError, difference, encode
 from mythos.config.run import RunConfig
 from mythos.data.manifest import data_fingerprint, read_common_manifest
@@ -43,7 +44,7 @@ def prepare(config: RunConfig) -> RunDirectory:
     data_fingerprint = _check_data(config)
     path = Path(config.run.dir) / config.run.name
     found = _find_checkpoint(config, path)
-    if found is None and config.resume == "never" and (path / "metrics.jsonl").exists():
+    if found is None and config.resume == "never" and _holds_run(path):
         raise ConfigError(f"run.name: {path} already holds a run; go on with resume=auto, or choose another run.name.")
     if found is not None:
         _check_resume(config, data_fingerprint, *found)
@@ -116,6 +117,13 @@ def _check_origin(config: RunConfig, origin: Path) -> None:
     changes = difference(found[1].config["model"], encode(config.model))
     if changes:
         raise ConfigError(f"run.init_from: {origin} trained another model:\n  model." + "\n  model.".join(changes))
+
+
+def _holds_run(path: Path) -> bool:
+    """Whether anything was recorded or saved there; a start that failed before its first step leaves nothing to lose."""
+    metrics = path / records.FILE_NAME
+    has_records = metrics.exists() and len(metrics.read_text(encoding="utf-8").splitlines()) > 1
+    return has_records or bool(store.checkpoints(path / "checkpoints"))
 
 
 def _create(path: Path) -> None:

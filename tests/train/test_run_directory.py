@@ -48,6 +48,13 @@ def test_a_second_run_does_not_overwrite_the_first(configure, trained: Path) -> 
     assert (trained / "metrics.jsonl").read_bytes() == before
 
 
+def test_a_start_that_failed_before_its_first_step_can_be_repeated(configure) -> None:
+    config = configure()
+    prepare(config)
+    (run_of(config) / "metrics.jsonl").write_text('{"schema": 1}\n')
+    assert prepare(config).checkpoint is None
+
+
 def test_resume_refuses_another_model_and_prints_the_difference(configure, trained: Path) -> None:
     config = configure("resume=auto", "model.dim=64", "run.seed=3", "optim.lr=0.5")
     before = (trained / "config.json").read_bytes()
