@@ -120,7 +120,7 @@ def _check_origin(config: RunConfig, origin: Path) -> None:
 
 
 def _holds_run(path: Path) -> bool:
-    """Whether anything was recorded or saved there; a start that failed before its first step leaves nothing to lose."""
+    """Whether anything was recorded or saved there; a start that failed before its first step loses nothing."""
     metrics = path / records.FILE_NAME
     has_records = metrics.exists() and len(metrics.read_text(encoding="utf-8").splitlines()) > 1
     return has_records or bool(store.checkpoints(path / "checkpoints"))
