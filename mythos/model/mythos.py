@@ -68,9 +68,7 @@ class Mythos(nn.Module):
             assert self.halting.gate is None, "rows of different depth have no halting"
             rows = rows_of(loops_B, batch.tokens_BS.device)
             batch = rows.sort(batch)
-        rotation = self._rotation(batch.positions_BS)
-        mask = None if batch.document_ids_BS is None else document_mask(batch.document_ids_BS)
-        e_BSD = self.encode(batch.tokens_BS, rotation, mask)
+        rotation, mask, e_BSD = self._begin(batch)
         core = self.core(
             self._initial_state(e_BSD, batch.sample_ids_B, noise_seed),
             e_BSD,
@@ -138,9 +136,7 @@ class Mythos(nn.Module):
     @torch.no_grad()
     def predict(self, batch: Batch, num_loops: int) -> tuple[Tensor, Tensor | None]:
         """The likeliest next token after each pass, ``[T, B, S]``, and the exit distribution of a learned halting."""
-        rotation = self._rotation(batch.positions_BS)
-        mask = None if batch.document_ids_BS is None else document_mask(batch.document_ids_BS)
-        e_BSD = self.encode(batch.tokens_BS, rotation, mask)
+        rotation, mask, e_BSD = self._begin(batch)
         h_BSD = self._initial_state(e_BSD, None, None)
         exits = tuple(range(num_loops))
         core = self.core(h_BSD, e_BSD, rotation, mask, num_loops, 0, exits)
@@ -153,6 +149,12 @@ class Mythos(nn.Module):
         """An empty cache for decoding up to ``capacity`` tokens at ``num_loops`` passes each."""
         counts = (len(self.prelude), len(self.core.blocks), len(self.coda))
         return DecodeCache(*counts, num_loops=num_loops, capacity=capacity)
+
+    def _begin(self, batch: Batch) -> tuple[Rotation, Tensor | None, Tensor]:
+        """What every pass needs of a batch: angles, mask, and e."""
+        rotation = self._rotation(batch.positions_BS)
+        mask = None if batch.document_ids_BS is None else document_mask(batch.document_ids_BS)
+        return rotation, mask, self.encode(batch.tokens_BS, rotation, mask)
 
     def _read(
         self,

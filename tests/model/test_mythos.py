@@ -6,7 +6,6 @@ from helpers import MODELS, gradients, model_config, random_batch, random_model,
 from torch import Tensor
 
 from mythos.config.model import AdditiveInjection, DiagonalInjection, HeadConfig, LinearInjection
-from mythos.layers.mask import document_mask
 from mythos.layers.rope import Rotation
 from mythos.model.mythos import Mythos
 from mythos.types import Batch
@@ -14,9 +13,7 @@ from mythos.types import Batch
 
 def context(model: Mythos, batch: Batch) -> tuple[Rotation, Tensor, Tensor]:
     """Rotation, mask and e, as the forward makes them."""
-    rotation = model._rotation(batch.positions_BS)
-    mask = document_mask(batch.document_ids_BS)
-    return rotation, mask, model.encode(batch.tokens_BS, rotation, mask)
+    return model._begin(batch)
 
 
 def plain_stack(model: Mythos, x: Tensor, rotation: Rotation, mask: Tensor, batch: Batch) -> Tensor:
