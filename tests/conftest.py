@@ -3,11 +3,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from data_pipelines.packing.held_out import HeldOutBytes
 from data_pipelines.packing.pack import PackOptions, pack
 from data_pipelines.tokenizer.train import TokenizerOptions, write_tokenizer
 
+settings.register_profile("house", deadline=None, derandomize=True)  # a busy machine must not fail a property
+settings.load_profile("house")
 torch.set_num_threads(1)  # the tensors of tests are too small to share
 
 WORDS = "the king speaks to his queen of war and peace while night falls upon old england my lord said he".split()
