@@ -1,5 +1,6 @@
 """The checkpoints of a run: ``checkpoints/step-*``, complete or absent."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,8 @@ from mythos.checkpoint.manifest import Manifest, digests, verify
 from mythos.config.base import ConfigError
 from mythos.files import remove, replacing
 
+FOLDER: Final = "checkpoints"
+"""Where a run keeps them."""
 STATE_FILE: Final = "state.ckpt"
 """Model, optimiser, schedule, callbacks and data position."""
 
@@ -39,7 +42,12 @@ def checkpoints(directory: Path) -> list[Path]:
     return sorted(directory.glob("step-*"))
 
 
-def newest(directory: Path, warn: Callable[[str], None]) -> tuple[Path, Manifest] | None:
+def warn_on_stderr(text: str) -> None:
+    """What a person at the terminal should know."""
+    print(f"warning: {text}", file=sys.stderr)
+
+
+def newest(directory: Path, warn: Callable[[str], None] = warn_on_stderr) -> tuple[Path, Manifest] | None:
     """The newest checkpoint whose files all match its manifest; damaged ones are passed over aloud."""
     for path in reversed(checkpoints(directory)):
         try:

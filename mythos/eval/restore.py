@@ -1,6 +1,5 @@
 """A trained model back from its run directory."""
 
-import sys
 from pathlib import Path
 
 import torch
@@ -18,26 +17,18 @@ def restore(run: Path, device: torch.device) -> tuple[RunConfig, Mythos, Manifes
     Raises:
         ConfigError: the directory holds no checkpoint that verifies.
     """
-    path, manifest = _newest(run)
+    found = store.newest(run / store.FOLDER)
+    if found is None:
+        raise ConfigError(f"{run}: no checkpoint that verifies; train it first, or name a run's directory.")
+    path, manifest = found
     config = decode(RunConfig, manifest.config)
     model = Mythos(config.model, config.halting).to(device)
-    _load(model, path, device)
+    load_weights(model, path, device)
     return config, model.eval(), manifest
 
 
-def load_weights(model: Mythos, run: Path, device: torch.device) -> None:
-    """Fill a model with the weights of a run's newest sound checkpoint; only a halting gate may be new or left out."""
-    _load(model, _newest(run)[0], device)
-
-
-def _newest(run: Path) -> tuple[Path, Manifest]:
-    found = store.newest(run / "checkpoints", lambda text: print(f"warning: {text}", file=sys.stderr))
-    if found is None:
-        raise ConfigError(f"{run}: no checkpoint that verifies; train it first, or name a run's directory.")
-    return found
-
-
-def _load(model: Mythos, checkpoint: Path, device: torch.device) -> None:
+def load_weights(model: Mythos, checkpoint: Path, device: torch.device) -> None:
+    """Fill a model with a verified checkpoint's weights; only a halting gate may be new or left out."""
     state = torch.load(checkpoint / store.STATE_FILE, map_location=device, weights_only=False)["state_dict"]
     named = {name.removeprefix("model."): value for name, value in state.items()}
     differing = model.load_state_dict(named, strict=False)

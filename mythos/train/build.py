@@ -35,7 +35,7 @@ def train(config: RunConfig, directory: RunDirectory) -> dict[int, float]:
     """
     if config.cluster.num_threads is not None:
         torch.set_num_threads(config.cluster.num_threads)
-    model = build_model(config)
+    model = build_model(config, directory.origin)
     if config.parallel.compile:
         compile_blocks(model)
     data = TokenDataModule(config.data, config.run.seed, config.run.validation.num_batches)
@@ -64,12 +64,12 @@ def train(config: RunConfig, directory: RunDirectory) -> dict[int, float]:
     return validation.latest
 
 
-def build_model(config: RunConfig) -> Mythos:
-    """The model with its initial values, which depend on the seed and on nothing else."""
+def build_model(config: RunConfig, origin: Path | None = None) -> Mythos:
+    """The model with its initial values: of the seed, or of the checkpoint ``origin``, and of nothing else."""
     model = Mythos(config.model, config.halting)
     initialize(model, config.model, config.run.seed)
-    if config.run.init_from is not None:
-        load_weights(model, Path(config.run.init_from), torch.device("cpu"))
+    if origin is not None:
+        load_weights(model, origin, torch.device("cpu"))
     model.core.remat = config.parallel
     if isinstance(config.halting, PonderHalting) and config.halting.train == "gate":
         for name, parameter in model.named_parameters():

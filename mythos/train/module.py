@@ -51,10 +51,10 @@ class MythosModule(pl.LightningModule):
             "loss": loss.total * self.trainer.accumulate_grad_batches,
             "observation": Observation(
                 *plan.mean_depth(),
-                nll=loss.nll,
-                penalties=loss.terms,
+                nll=loss.nll.detach(),
+                penalties={name: term.detach() for name, term in loss.terms.items()},
                 num_tokens=batch.tokens_BS.numel(),
-                exit_prob_T=None if output.halting_TBS is None else output.halting_TBS.mean((1, 2)),
+                exit_prob_T=None if output.halting_TBS is None else output.halting_TBS.detach().mean((1, 2)),
                 router_stats=None if stats is None else RouterStats(*(part.detach() for part in stats)),
                 trace=output.trace,
             ),

@@ -28,11 +28,13 @@ class RunDirectory:
     checkpoint: Path | None
     manifest: Manifest | None
     """Of the checkpoint."""
+    origin: Path | None
+    """Checkpoint of another run that gives the initial weights of a run that starts."""
 
     @property
     def checkpoints(self) -> Path:
         """Folder of the run's checkpoints."""
-        return self.path / "checkpoints"
+        return self.path / store.FOLDER
 
 
 def prepare(config: RunConfig) -> RunDirectory:
@@ -48,12 +50,14 @@ def prepare(config: RunConfig) -> RunDirectory:
         raise ConfigError(f"run.name: {path} already holds a run; go on with resume=auto, or choose another run.name.")
     if found is not None:
         _check_resume(config, data_fingerprint, *found)
-    elif config.run.init_from is not None:
-        _check_origin(config, Path(config.run.init_from))
+    starts_from = config.run.init_from if found is None else None
+    origin = None if starts_from is None else _find_origin(config, Path(starts_from))
     _create(path)
     write_text(path / "config.json", json.dumps(encode(config), indent=1))
     checkpoint, manifest = found or (None, None)
-    return RunDirectory(path=path, data_fingerprint=data_fingerprint, checkpoint=checkpoint, manifest=manifest)
+    return RunDirectory(
+        path=path, data_fingerprint=data_fingerprint, checkpoint=checkpoint, manifest=manifest, origin=origin
+    )
 
 
 def _check_data(config: RunConfig) -> str:
@@ -72,9 +76,9 @@ def _find_checkpoint(config: RunConfig, path: Path) -> tuple[Path, Manifest] | N
         case "never":
             return None
         case "auto":
-            return store.newest(path / "checkpoints", lambda text: print(f"warning: {text}", file=sys.stderr))
+            return store.newest(path / store.FOLDER)
         case place:
-            _check_branch(Path(place), path / "checkpoints")
+            _check_branch(Path(place), path / store.FOLDER)
             return Path(place), verify(Path(place))
 
 
@@ -109,21 +113,23 @@ def _check_resume(config: RunConfig, data_fingerprint: str, checkpoint: Path, ma
             print(f"resume: changed since the checkpoint: {line}", file=sys.stderr)
 
 
-def _check_origin(config: RunConfig, origin: Path) -> None:
-    """The run that gives the initial weights must have the same model."""
-    found = store.newest(origin / "checkpoints", lambda text: print(f"warning: {text}", file=sys.stderr))
+def _find_origin(config: RunConfig, run: Path) -> Path:
+    """The checkpoint that gives the initial weights; its run must have trained the same model."""
+    found = store.newest(run / store.FOLDER)
     if found is None:
-        raise ConfigError(f"run.init_from: {origin} holds no checkpoint that verifies; name a run's directory.")
-    changes = difference(found[1].config["model"], encode(config.model))
+        raise ConfigError(f"run.init_from: {run} holds no checkpoint that verifies; name a run's directory.")
+    checkpoint, manifest = found
+    changes = difference(manifest.config["model"], encode(config.model))
     if changes:
-        raise ConfigError(f"run.init_from: {origin} trained another model:\n  model." + "\n  model.".join(changes))
+        raise ConfigError(f"run.init_from: {run} trained another model:\n  model." + "\n  model.".join(changes))
+    return checkpoint
 
 
 def _holds_run(path: Path) -> bool:
     """Whether anything was recorded or saved there; a start that failed before its first step loses nothing."""
     metrics = path / records.FILE_NAME
     has_records = metrics.exists() and len(metrics.read_text(encoding="utf-8").splitlines()) > 1
-    return has_records or bool(store.checkpoints(path / "checkpoints"))
+    return has_records or bool(store.checkpoints(path / store.FOLDER))
 
 
 def _create(path: Path) -> None:

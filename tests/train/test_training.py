@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +196,21 @@ def test_a_second_stage_trains_the_gate_on_the_first_stages_model(configure) -> 
     assert sum(late) < 0.9 * sum(early)
     passes = recorded(Path(first.run.dir) / "second", records.EXPECTED_PASSES)
     assert all(1 <= value <= 4 for value in passes.values())
+
+
+def test_a_resumed_second_stage_no_longer_needs_the_first(configure) -> None:
+    first = configure("run.name=first")
+    train(first, prepare(first))
+    origin = Path(first.run.dir) / "first"
+    options = ("halting=gate", "depth.num_grad_loops=4", f"run.init_from={origin}", "run.name=second")
+    start = configure(*options, "run.num_steps=4")
+    assert prepare(start).origin == origin / "checkpoints" / "step-00000008"
+    train(start, prepare(start))
+    shutil.rmtree(origin)
+    rest = configure(*options, "resume=auto")
+    assert prepare(rest).origin is None
+    train(rest, prepare(rest))
+    assert verify(Path(first.run.dir) / "second" / "checkpoints" / "step-00000008").step == 8
 
 
 def test_recomputation_leaves_the_run_bitwise_as_it_is(configure) -> None:
