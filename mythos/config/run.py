@@ -32,6 +32,26 @@ class CheckpointConfig:
     every: PositiveInt
     """Optimiser steps between checkpoints; the last step is always saved."""
     keep_last: PositiveInt = 2
+    """The newest checkpoints that are kept; ``keep_every`` and ``keep_best`` keep more."""
+    keep_every: PositiveInt | None = None
+    """Keeps every checkpoint whose step is a multiple; null keeps none for that."""
+    keep_best: Count = 0
+    """How many checkpoints of the lowest validation loss are kept."""
+    asynchronous: bool = True
+    """Writes in a background thread while the run goes on; false waits for each save."""
+    copy_to: str | None = None
+    """Folder or fsspec URL (``s3://bucket/prefix``); finished checkpoints are copied to ``<copy_to>/<run.name>``."""
+
+    def __post_init__(self) -> None:
+        if self.keep_every is not None and self.keep_every % self.every:
+            raise ValueError(
+                f"keep_every is {self.keep_every} but every is {self.every}; only steps that are saved can be kept, so "
+                f"set keep_every to a multiple of {self.every}."
+            )
+        if self.copy_to is not None and not self.copy_to.strip("/"):
+            raise ValueError(
+                f"copy_to is {self.copy_to!r}; give a folder or a URL such as s3://bucket/prefix, or null."
+            )
 
 
 @config
