@@ -77,13 +77,13 @@ class FragmentReader:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._shapes: dict[str, tuple[int, ...]] = {}
-        self._pieces: dict[tuple[str, str], list[_Piece]] = defaultdict(list)
+        self._pieces: dict[str, dict[str, list[_Piece]]] = defaultdict(lambda: defaultdict(list))
         paths = sorted(directory.glob("shard-*.safetensors"))
         if not paths:
             raise ConfigError(f"{directory}: no shard-*.safetensors here; name a checkpoint's directory.")
         for path in paths:
             self._add(path)
-        self.names = sorted({name for name, _ in self._pieces})
+        self.names = sorted(self._pieces)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a whole parameter or buffer."""
@@ -92,7 +92,8 @@ class FragmentReader:
 
     def fields(self, name: str) -> set[str]:
         """What is stored for a parameter or buffer."""
-        return {field for known, field in self._pieces if known == name}
+        self._check(name)
+        return set(self._pieces[name])
 
     def dtype(self, name: str, field: str = "weight") -> torch.dtype:
         """Type as stored."""
@@ -129,20 +130,20 @@ class FragmentReader:
                 raise ConfigError(f"{path}: {name} has shape {tuple(shape)}, in a shard before {self._shapes[name]}.")
         for key, entry in header.entries.items():
             name, field, text = key.split("|")
-            pieces = self._pieces[name, field]
+            pieces = self._pieces[name][field]
             if pieces and pieces[0].entry.dtype != entry.dtype:
                 raise ConfigError(f"{path}: {key} is {entry.dtype}, in a shard before {pieces[0].entry.dtype}.")
             pieces.append(_Piece(int(text), int(text) + math.prod(entry.shape), path, entry))
 
     def _check(self, name: str) -> None:
-        if name not in self._shapes:
+        if name not in self._pieces:
             raise ConfigError(f"{self._directory}: no tensor named {name}.")
 
     def _of(self, name: str, field: str) -> list[_Piece]:
         self._check(name)
-        if (name, field) not in self._pieces:
-            raise ConfigError(f"{self._directory}: {name} has no {field}; stored are {sorted(self.fields(name))}.")
-        return self._pieces[name, field]
+        if field not in self._pieces[name]:
+            raise ConfigError(f"{self._directory}: {name} has no {field}; stored are {sorted(self._pieces[name])}.")
+        return self._pieces[name][field]
 
 
 def checksum(value_N: Tensor, start: int) -> int:

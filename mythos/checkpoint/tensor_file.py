@@ -81,6 +81,7 @@ def write_tensors(
             value = read(key)
             assert (value.dtype, tuple(value.shape)) == layout[key], f"{key} is not what the layout says"
             file.write(_bytes(value.contiguous().flatten()))
+            del value  # before the next one is made
         file.flush()
         os.fsync(file.fileno())
 
