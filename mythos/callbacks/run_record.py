@@ -50,7 +50,7 @@ class RunRecord(StepCallback):
             gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
             self.grad_norm = get_total_norm(gradients)
             self.learning_rates = {
-                records.learning_rate(group["name"]): group["lr"] for group in optimizer.param_groups
+                records.learning_rate(group["label"]): group["lr"] for group in optimizer.param_groups
             }
 
     def on_micro_batch(self, observation: Observation) -> None:
@@ -70,7 +70,7 @@ class RunRecord(StepCallback):
     def write(self, trainer: pl.Trainer, record: dict[str, float], step: int) -> None:
         """Hand one record to every tracker."""
         record = {"tokens": float(self.data.next_sample * self.seq_len), **record}
-        for logger in trainer.loggers:
+        for logger in trainer.loggers if trainer.is_global_zero else []:
             logger.log_metrics(record, step)
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """``mythos``: one subcommand a module, imported in full only when it runs."""
 
 import argparse
+import os
 import sys
 
 import mythos
@@ -23,7 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return parsed.run(parsed)
     except ConfigError as error:
-        print(f"mythos: {error}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # every rank of a run meets the same error
+            print(f"mythos: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("mythos: stopped; resume=auto goes on from the last checkpoint.", file=sys.stderr)

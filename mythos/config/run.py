@@ -5,7 +5,8 @@ from mythos.config.cluster import ClusterConfig
 from mythos.config.data import DataConfig
 from mythos.config.depth import DepthConfig
 from mythos.config.halting import FixedHalting, HaltingConfig
-from mythos.config.model import ModelConfig, MoEConfig
+from mythos.config.layout import check_layout
+from mythos.config.model import ModelConfig
 from mythos.config.objective import ObjectiveConfig
 from mythos.config.optim import OptimConfig
 from mythos.config.parallel import ParallelConfig
@@ -108,16 +109,27 @@ class RunConfig:
             )
         if self.depth.per_sequence:
             self._check_depth_of_each_sequence()
-        core = self.model.core_ffn
-        if (
-            self.parallel.compile
-            and self.parallel.precision == "fp32"
-            and isinstance(core, MoEConfig)
-            and core.dispatch == "grouped"
-        ):
+        self._check_ranks()
+        check_layout(self.parallel, self.cluster, self.model, self.optim, self.halting)
+
+    def _check_ranks(self) -> None:
+        """Refuse a number of processes that the batch cannot be shared among."""
+        world_size, micro_batch_size = self.cluster.world_size, self.data.micro_batch_size
+        portion = world_size * micro_batch_size
+        if self.data.batch_size % portion:
             raise ValueError(
-                "parallel.compile is true with parallel.precision=fp32 and model.core_ffn.dispatch=grouped; torch "
-                "compiles grouped products in bf16 only, so set parallel.precision=bf16 or parallel.compile=false."
+                f"data.batch_size is {self.data.batch_size}, but {world_size} ranks with a data.micro_batch_size of "
+                f"{micro_batch_size} take {portion} sequences at a time; make it a multiple of {portion}."
+            )
+        if self.run.validation.num_batches % world_size:
+            raise ValueError(
+                f"run.validation.num_batches is {self.run.validation.num_batches}, which {world_size} ranks cannot "
+                f"share evenly; make it a multiple of {world_size}."
+            )
+        if self.depth.per_sequence and world_size > 1:
+            raise ValueError(
+                f"depth.per_sequence is true but there are {world_size} ranks, which must run the same passes; set "
+                "depth.per_sequence=false."
             )
 
     def _check_depth_of_each_sequence(self) -> None:
@@ -140,5 +152,5 @@ class RunConfig:
 
     @property
     def num_micro_batches(self) -> int:
-        """Micro-batches that one device accumulates in an optimiser step."""
-        return self.data.batch_size // self.data.micro_batch_size
+        """Micro-batches that each rank accumulates in an optimiser step."""
+        return self.data.batch_size // (self.data.micro_batch_size * self.cluster.world_size)

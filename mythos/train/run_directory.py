@@ -46,8 +46,7 @@ def prepare(config: RunConfig) -> RunDirectory:
     data_fingerprint = _check_data(config)
     path = Path(config.run.dir) / config.run.name
     found = _find_checkpoint(config, path)
-    if found is None and config.resume == "never" and _holds_run(path):
-        raise ConfigError(f"run.name: {path} already holds a run; go on with resume=auto, or choose another run.name.")
+    _check_free(config, path)
     if found is not None:
         _check_resume(config, data_fingerprint, *found)
     starts_from = config.run.init_from if found is None else None
@@ -58,6 +57,21 @@ def prepare(config: RunConfig) -> RunDirectory:
     return RunDirectory(
         path=path, data_fingerprint=data_fingerprint, checkpoint=checkpoint, manifest=manifest, origin=origin
     )
+
+
+def refuse(config: RunConfig) -> None:
+    """What ``prepare`` refuses without reading a checkpoint: worth knowing before processes are started.
+
+    Raises:
+        ConfigError: the data do not fit, or the directory holds another run.
+    """
+    _check_data(config)
+    _check_free(config, Path(config.run.dir) / config.run.name)
+
+
+def _check_free(config: RunConfig, path: Path) -> None:
+    if config.resume == "never" and _holds_run(path):
+        raise ConfigError(f"run.name: {path} already holds a run; go on with resume=auto, or choose another run.name.")
 
 
 def _check_data(config: RunConfig) -> str:
