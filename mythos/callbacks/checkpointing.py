@@ -13,7 +13,8 @@ from mythos.checkpoint import store
 from mythos.checkpoint.background import BackgroundWriter
 from mythos.checkpoint.fragments import Fragment
 from mythos.checkpoint.manifest import BEST_METRIC, Manifest
-from mythos.config.base import encode, fingerprint
+from mythos.checkpoint.mirror import Mirror, mirror_of
+from mythos.config.base import ConfigError, encode, fingerprint
 from mythos.config.parallel import DeepSpeedParallel
 from mythos.config.run import RunConfig
 from mythos.data.datamodule import TokenDataModule
@@ -39,6 +40,7 @@ class Checkpointing(StepCallback):
         self.validation = validation
         self.host = HostCopy()
         self.writer = BackgroundWriter()
+        self.mirror = mirror_of(config.run)
 
     def on_step_end(self, trainer: pl.Trainer, module: Any, step: int) -> None:
         if step % self.settings.every and step != self.config.run.num_steps:
@@ -81,6 +83,16 @@ class Checkpointing(StepCallback):
             return
         path = saving.finish(manifest, self.config.cluster.timeout_seconds)
         store.keep(self.directory, self.settings, sound=path)
+        if self.mirror is not None:
+            self._copy(self.mirror, path)
+
+    def _copy(self, mirror: Mirror, path: Path) -> None:
+        """Copy a finished checkpoint; a mirror that does not answer costs its copy, not the run."""
+        try:
+            mirror.copy(path)
+            mirror.prune(self.settings, sound=path.name)
+        except ConfigError as error:
+            store.warn_on_stderr(f"{error} {path.name} stands in {self.directory} alone.")
 
     def _manifest(self, step: int) -> Manifest:
         config, parallel = self.config, self.config.parallel

@@ -16,7 +16,8 @@ from mythos.config.base import ConfigError
 
 SCALAR_FIELDS: Final = {"step"}
 """Fields that hold one number for a whole tensor, at start 0."""
-_CHUNK_NUMEL: Final = 1 << 18
+_CHUNK_NUMEL: Final = 1 << 16
+"""Its temporaries stay in the cache."""
 
 
 class Fragment(NamedTuple):
@@ -129,11 +130,17 @@ class FragmentReader:
             if self._shapes.setdefault(name, tuple(shape)) != tuple(shape):
                 raise ConfigError(f"{path}: {name} has shape {tuple(shape)}, in a shard before {self._shapes[name]}.")
         for key, entry in header.entries.items():
-            name, field, text = key.split("|")
+            try:
+                name, field, text = key.split("|")
+                start = int(text)
+            except ValueError:
+                raise ConfigError(f"{path}: {key} is no name|field|start; it is not a shard of a checkpoint.") from None
             pieces = self._pieces[name][field]
             if pieces and pieces[0].entry.dtype != entry.dtype:
                 raise ConfigError(f"{path}: {key} is {entry.dtype}, in a shard before {pieces[0].entry.dtype}.")
-            pieces.append(_Piece(int(text), int(text) + math.prod(entry.shape), path, entry))
+            if name not in self._shapes:
+                raise ConfigError(f"{path}: {name} has no shape; it is not a shard of a checkpoint.")
+            pieces.append(_Piece(start, start + math.prod(entry.shape), path, entry))
 
     def _check(self, name: str) -> None:
         if name not in self._pieces:

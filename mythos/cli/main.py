@@ -7,6 +7,7 @@ import sys
 import mythos
 from mythos.cli import bench, consolidate, doctor, evaluate, report, sample, train
 from mythos.config.base import ConfigError
+from mythos.parallel.launcher import is_launched
 
 _COMMANDS = (train, evaluate, sample, report, consolidate, doctor, bench)
 
@@ -33,4 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    if is_launched():  # gloo's threads can abort an interpreter that is shut down in an orderly way
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)

@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from mythos.checkpoint import store
+from mythos.checkpoint import mirror, store
 from mythos.checkpoint.manifest import Manifest, verify
 from mythos.config import records
 from mythos.config.base import ConfigError, difference, encode
@@ -90,7 +90,7 @@ def _find_checkpoint(config: RunConfig, path: Path) -> tuple[Path, Manifest] | N
         case "never":
             return None
         case "auto":
-            return store.newest(path / store.FOLDER)
+            return mirror.newest(path / store.FOLDER, mirror.mirror_of(config.run))
         case place:
             _check_branch(Path(place), path / store.FOLDER)
             return Path(place), verify(Path(place))

@@ -1,5 +1,6 @@
 import itertools
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from mythos.checkpoint.fragments import Fragment, FragmentReader, checksum, write_shard
@@ -147,11 +149,18 @@ def test_no_shards_cut_shards_and_shards_that_disagree_are_refused(tmp_path: Pat
         FragmentReader(tmp_path)
 
 
+@pytest.mark.parametrize(("key", "sentence"), [("w", "no name|field|start"), ("w|weight|0", "w has no shape")])
+def test_a_file_of_other_tensors_is_no_shard(tmp_path: Path, key: str, sentence: str) -> None:
+    save_file({key: torch.ones(3)}, tmp_path / "shard-00000-of-00001.safetensors")
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        FragmentReader(tmp_path)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_a_checksum_adds_up_over_any_cut(dtype: torch.dtype) -> None:
-    value_N = random_tensor(600_001, dtype)  # more than two chunks
+    value_N = random_tensor(600_001, dtype)  # several chunks
     whole = checksum(value_N, 0)
-    for cuts in ([0, 600_001], [0, 1, 262_144, 262_145, 600_001], [0, 300_000, 300_000, 600_001]):
+    for cuts in ([0, 600_001], [0, 1, 65_536, 65_537, 600_001], [0, 300_000, 300_000, 600_001]):
         parts = [checksum(value_N[start:stop], start) for start, stop in itertools.pairwise(cuts)]
         assert sum(parts) % 2**64 == whole
     assert checksum(value_N[:0], 0) == 0
