@@ -9,9 +9,11 @@ import torch
 
 from mythos.callbacks.checkpointing import Checkpointing
 from mythos.callbacks.data_position import DataPosition
+from mythos.callbacks.profiler import ProfileWindow
 from mythos.callbacks.progress import Progress
 from mythos.callbacks.router_balance import RouterBalance
 from mythos.callbacks.run_record import RunRecord
+from mythos.callbacks.throughput import LoaderClock, Throughput
 from mythos.callbacks.validation import Validation
 from mythos.checkpoint import store
 from mythos.config.halting import PonderHalting
@@ -91,10 +93,15 @@ def build_trainer(
     trains_model = not isinstance(config.halting, PonderHalting) or config.halting.train == "all"
     if config.model.is_moe and config.optim.router_bias_rate and trains_model:
         callbacks.append(RouterBalance(config.optim.router_bias_rate))
+    loader_clock = LoaderClock()
+    window = ProfileWindow(config.tracking, directory.path, num_steps)
+    throughput = Throughput(config, record, window, loader_clock)
     callbacks += [
         record,
+        throughput,
+        window,
         validation,
-        Progress(record, validation, num_steps),
+        Progress(record, throughput, validation, num_steps),
         Checkpointing(config, directory.checkpoints, data, directory.data_fingerprint),
     ]
     return pl.Trainer(
@@ -106,6 +113,7 @@ def build_trainer(
         gradient_clip_val=config.optim.clip_norm,
         callbacks=callbacks,
         logger=build_loggers(config, directory.path, directory.manifest.step if directory.manifest else 0),
+        profiler=loader_clock,
         limit_val_batches=0,
         num_sanity_val_steps=0,
         enable_checkpointing=False,
