@@ -296,6 +296,12 @@ def test_trackio_holds_every_record_of_both_starts(tmp_path: Path) -> None:
     assert alerts == [("dead expert", 1), ("dead expert", 2)]
 
 
+def test_a_password_in_an_address_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^tracking: uri holds a password, .* MLFLOW_TRACKING_PASSWORD\.$"):
+        load(["model=debug", "tracking=mlflow", "tracking.uri='https://me:pw@host:5000'"])
+    load(["model=debug", "tracking=mlflow", "tracking.uri='https://host:5000/a@b'"])
+
+
 def test_a_profile_beyond_the_last_step_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"start is 9 and .*num_steps is 3, .* run.num_steps=10 .*\.$"):
         load(["model=debug", "run.num_steps=10", "schedule.num_warmup_steps=1", "tracking.profile={start: 9}"])

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, RunStatus
+from mlflow.entities import Metric, RunStatus, RunTag
 
 from mythos.config.base import flatten
 from mythos.config.tracking import MlflowTracking
 from mythos.files import write_text
 from mythos.train.trackers.base import Tracker
 
-_MAX_METRICS, _MAX_TAG_CHARACTERS = 1000, 5000
+_MAX_METRICS, _MAX_TAGS, _MAX_TAG_CHARACTERS = 1000, 100, 5000
 """What MLflow takes in one request, and in one tag."""
 
 
@@ -31,8 +31,10 @@ class MlflowTracker(Tracker):
             experiment_id = experiment.experiment_id if experiment else self.client.create_experiment(config.experiment)
             self.run_id = self.client.create_run(experiment_id, run_name=name).info.run_id
             write_text(path, self.run_id)
-        for key, value in flatten(facts).items():  # tags may change when a run goes on, parameters may not
-            self.client.set_tag(self.run_id, key, str(value)[:_MAX_TAG_CHARACTERS])
+        # Tags may change when a run goes on, parameters may not.
+        tags = [RunTag(key, str(value)[:_MAX_TAG_CHARACTERS]) for key, value in flatten(facts).items()]
+        for start in range(0, len(tags), _MAX_TAGS):
+            self.client.log_batch(self.run_id, tags=tags[start : start + _MAX_TAGS])
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         now = int(time.time() * 1000)
