@@ -1,6 +1,5 @@
 """The numbers of a run, gathered on the device and fetched only when they are written."""
 
-import time
 from statistics import fmean
 from typing import Any
 
@@ -34,19 +33,11 @@ class RunRecord(StepCallback):
         self.grad_norm: Tensor | None = None
         self.learning_rates: dict[str, float] = {}
         self.shares: list[Observation] = []
-        self.window_tokens = 0
-        self.window_start = 0.0
-
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        if self.window_tokens == 0:  # validation and saving after the last record stay out of the speed
-            self.window_start = time.perf_counter()
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        if self._is_due(trainer.global_step + 1):
+        if self.config.is_record_step(trainer.global_step + 1, self.num_steps):
             gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
             self.grad_norm = get_total_norm(gradients)
             self.learning_rates = {
@@ -55,12 +46,11 @@ class RunRecord(StepCallback):
 
     def on_micro_batch(self, observation: Observation) -> None:
         self.shares.append(observation)
-        self.window_tokens += observation.num_tokens
 
     def on_step_end(self, trainer: pl.Trainer, module: Any, step: int) -> None:
         self.steps_run += 1
         self.loops_run += fmean(share.num_loops for share in self.shares)
-        if self._is_due(step):
+        if self.config.is_record_step(step, self.num_steps):
             self.latest = self._training_record(trainer)
             self.write(trainer, self.latest, step)
         if self.shares[-1].trace is not None:
@@ -79,9 +69,6 @@ class RunRecord(StepCallback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.loops_run, self.steps_run = state_dict["loops_run"], state_dict["steps_run"]
 
-    def _is_due(self, step: int) -> bool:
-        return step % self.config.log_every == 0 or step in (1, self.num_steps)
-
     def _training_record(self, trainer: pl.Trainer) -> dict[str, float]:
         last = self.shares[-1]
         assert self.grad_norm is not None
@@ -94,7 +81,6 @@ class RunRecord(StepCallback):
             records.NUM_GRAD_LOOPS: fmean(share.num_grad_loops for share in self.shares),
             records.MEAN_LOOPS: self.loops_run / self.steps_run,
         }
-        record[records.TOKENS_PER_SECOND] = self.window_tokens / (time.perf_counter() - self.window_start)
         if last.exit_prob_T is not None:
             passes_T = torch.arange(1, len(last.exit_prob_T) + 1, device=last.exit_prob_T.device)
             record[records.EXPECTED_PASSES] = (passes_T * last.exit_prob_T).sum().item()
@@ -103,7 +89,6 @@ class RunRecord(StepCallback):
             num_calls = last.num_tokens * last.num_loops * num_layers
             record[records.LOAD_VIOLATION] = load_violation(last.router_stats.counts_E).item()
             record[records.ROUTER_ENTROPY] = last.router_stats.entropy.sum().item() / num_calls
-        self.window_tokens = 0
         return record
 
     def _penalties(self) -> dict[str, float]:

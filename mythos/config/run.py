@@ -101,6 +101,13 @@ class RunConfig:
                 f"{self.run.num_steps}; the warm-up must end before the run does."
             )
 
+        profile = self.tracking.profile
+        if profile is not None and profile.start + profile.num_steps - 1 > self.run.num_steps:
+            raise ValueError(
+                f"tracking.profile.start is {profile.start} and tracking.profile.num_steps is {profile.num_steps}, "
+                f"which ends after the run.num_steps={self.run.num_steps} of the run; profile earlier steps or fewer."
+            )
+
         longest = self.depth.max_loops
         if not isinstance(self.halting, FixedHalting) and self.depth.grad_loops < longest:
             raise ValueError(

@@ -10,9 +10,11 @@ from lightning.pytorch.strategies import Strategy
 
 from mythos.callbacks.checkpointing import Checkpointing
 from mythos.callbacks.data_position import DataPosition
+from mythos.callbacks.profiler import ProfileWindow
 from mythos.callbacks.progress import Progress
 from mythos.callbacks.router_balance import RouterBalance
 from mythos.callbacks.run_record import RunRecord
+from mythos.callbacks.throughput import LoaderClock, Throughput
 from mythos.callbacks.validation import Validation
 from mythos.config.halting import PonderHalting
 from mythos.config.parallel import DeepSpeedParallel
@@ -90,10 +92,15 @@ def build_trainer(
     if config.model.is_moe and config.optim.router_bias_rate and trains_model:
         check_every = config.parallel.check_every if isinstance(config.parallel, DeepSpeedParallel) else 1
         callbacks.append(RouterBalance(config.optim.router_bias_rate, check_every))
+    loader_clock = LoaderClock()
+    window = ProfileWindow(config.tracking, directory.path, num_steps)
+    throughput = Throughput(config, record, window, loader_clock)
     callbacks += [
         record,
+        throughput,
+        window,
         validation,
-        Progress(record, validation, num_steps),
+        Progress(record, throughput, validation, num_steps),
         Checkpointing(config, directory.checkpoints, data, directory.data_fingerprint, validation),
     ]
     return pl.Trainer(
@@ -106,6 +113,7 @@ def build_trainer(
         gradient_clip_val=None if is_sharded else config.optim.clip_norm,  # an engine clips by itself
         callbacks=callbacks,
         logger=build_loggers(config, directory.path, directory.manifest.step if directory.manifest else 0),
+        profiler=loader_clock,
         limit_val_batches=0,
         num_sanity_val_steps=0,
         enable_checkpointing=False,

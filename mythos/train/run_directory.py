@@ -11,6 +11,7 @@ from mythos.checkpoint.manifest import Manifest, verify
 from mythos.config import records
 from mythos.config.base import ConfigError, difference, encode
 from mythos.config.run import RunConfig
+from mythos.config.tracking import check_library
 from mythos.data.manifest import data_fingerprint, read_common_manifest
 from mythos.files import write_text
 
@@ -38,11 +39,12 @@ class RunDirectory:
 
 
 def prepare(config: RunConfig) -> RunDirectory:
-    """Check data, directory and checkpoint against the configuration; then create the directory.
+    """Check tracker, data, directory and checkpoint against the configuration; then create the directory.
 
     Raises:
         ConfigError: before anything has been written.
     """
+    check_library(config.tracking)
     data_fingerprint = _check_data(config)
     path = Path(config.run.dir) / config.run.name
     found = _find_checkpoint(config, path)
