@@ -4,7 +4,8 @@ import json
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -46,9 +47,10 @@ class Saving:
     def begin(self) -> None:
         """Sweep away what killed saves have left and make the folder (rank 0 only)."""
         assert self._rank == 0
-        for scrap in self._folder.parent.glob(".step-*"):
-            remove(scrap)
-        self._folder.mkdir(parents=True)
+        with self._refusals_named("begin"):
+            for scrap in self._folder.parent.glob(".step-*"):
+                remove(scrap)
+            self._folder.mkdir(parents=True)
 
     def write(
         self, fragments: "Iterable[Fragment]", shapes: dict[str, tuple[int, ...]], state: dict[str, Any] | None
@@ -58,13 +60,8 @@ class Saving:
         Raises:
             ConfigError: the disk refuses; the checkpoint before stays the newest.
         """
-        try:
+        with self._refusals_named("write its part of"):
             self._write(list(fragments), shapes, state)
-        except OSError as error:
-            raise ConfigError(
-                f"{self._folder}: rank {self._rank} cannot write its part of step {self._step} ({error}); "
-                "the checkpoint before it is unharmed."
-            ) from error
 
     def finish(self, manifest: Manifest, timeout_seconds: float) -> Path:
         """Wait for all ranks, complete the manifest and let readers see the checkpoint (rank 0 only).
@@ -80,13 +77,26 @@ class Saving:
         assert manifest.step == self._step
         notes = self._wait(timeout_seconds)
         files = {name: digest for note in notes for name, digest in note["files"].items()}
-        replace(manifest, files=files, checksums=self._checksums(notes)).write(self._folder)
-        for rank in range(self._world_size):
-            remove(self._note(rank))
-        flush(self._folder)
-        install(self._folder, self.path)
-        write_text(self.path.parent / LATEST_FILE, f"{self.path.name}\n")
+        complete = replace(manifest, files=files, checksums=self._checksums(notes))
+        with self._refusals_named("finish"):
+            complete.write(self._folder)
+            for rank in range(self._world_size):
+                remove(self._note(rank))
+            flush(self._folder)
+            install(self._folder, self.path)
+            write_text(self.path.parent / LATEST_FILE, f"{self.path.name}\n")
         return self.path
+
+    @contextmanager
+    def _refusals_named(self, what: str) -> Iterator[None]:
+        """Turn what the disk refuses into a sentence."""
+        try:
+            yield
+        except OSError as error:
+            raise ConfigError(
+                f"{self._folder}: rank {self._rank} cannot {what} step {self._step} ({error}); "
+                "the checkpoint before it is unharmed."
+            ) from error
 
     def _write(
         self, fragments: "list[Fragment]", shapes: dict[str, tuple[int, ...]], state: dict[str, Any] | None
@@ -104,7 +114,7 @@ class Saving:
             (name, field, whole_numel(shapes, name, field), start, start + len(value_N), checksum(value_N, start))
             for name, field, start, value_N in fragments
         ]
-        write_text(self._note(self._rank), json.dumps({"files": files, "pieces": pieces}))
+        write_text(self._note(self._rank), json.dumps({"files": files, "pieces": pieces, "names": sorted(shapes)}))
 
     def _note(self, rank: int) -> Path:
         return self._folder / f".done-{rank:05d}.json"
@@ -130,6 +140,9 @@ class Saving:
             for name, field, whole, start, stop, value in note["pieces"]:
                 pieces[f"{name}|{field}"].setdefault((start, stop), value)
                 numel[f"{name}|{field}"] = whole
+        absent = {name for note in notes for name in note["names"]} - {key.split("|")[0] for key in pieces}
+        if absent:
+            raise ConfigError(f"{self._folder}: no rank has written anything of {min(absent)}; not saved.")
         sums = {}
         for key, found in sorted(pieces.items()):
             up_to = {0: 0}

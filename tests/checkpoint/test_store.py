@@ -125,8 +125,29 @@ def test_a_rank_that_cannot_write_says_so(tmp_path: Path) -> None:
 def test_pieces_that_leave_a_gap_are_not_a_checkpoint(tmp_path: Path) -> None:
     short = [Fragment("a", "weight", 0, whole("a", 1)[:11])]
     with pytest.raises(ConfigError, match=r"pieces of a\|weight leave a gap"):
-        save(tmp_path, manifest(1), short, SHAPES, {})
+        save(tmp_path, manifest(1), short, {"a": SHAPES["a"]}, {})
+    with pytest.raises(ConfigError, match="no rank has written anything of a;"):
+        save(tmp_path, manifest(1), [Fragment("b", "weight", 0, whole("b", 1))], SHAPES, {})
     assert newest(tmp_path, print) is None
+
+
+def test_pieces_may_overlap_as_long_as_some_of_them_join(tmp_path: Path) -> None:
+    a_N = whole("a", 1)
+    parts = [Fragment("a", "weight", start, a_N[start:stop]) for start, stop in ((0, 5), (5, 12))]
+    first = Saving(tmp_path, 1, 0, 2)
+    first.begin()
+    first.write([*parts, Fragment("b", "weight", 0, whole("b", 1))], SHAPES, {})
+    Saving(tmp_path, 1, 1, 2).write(
+        [Fragment("a", "weight", 3, a_N[3:8]), Fragment("a", "weight", 0, a_N)], SHAPES, None
+    )
+    assert first.finish(manifest(1), timeout_seconds=0) == tmp_path / "step-00000001"
+    assert read_manifest(tmp_path / "step-00000001").checksums["a|weight"] == f"{checksum(a_N, 0):016x}"
+
+
+def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"rank 0 cannot begin step 1 .*Not a directory"):
+        save(tmp_path / "file" / "checkpoints", manifest(1), pieces(1), SHAPES, {})
 
 
 KILLED = """
