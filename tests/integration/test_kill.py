@@ -47,7 +47,7 @@ def kill(process: subprocess.Popen) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize(
-    ("num_kills", "num_steps", "layout"), [(6, 300, []), (20, 400, TWO_RANKS)], ids=["one process", "two ranks"]
+    ("num_kills", "num_steps", "layout"), [(6, 300, []), (20, 900, TWO_RANKS)], ids=["one process", "two ranks"]
 )
 def test_kills_at_random_moments_leave_the_curve_bitwise_the_same(
     packed: Path, tmp_path: Path, num_kills: int, num_steps: int, layout: list[str]
