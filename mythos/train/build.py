@@ -9,6 +9,7 @@ import torch
 
 from mythos.callbacks.checkpointing import Checkpointing
 from mythos.callbacks.data_position import DataPosition
+from mythos.callbacks.loop_telemetry import LoopTelemetry
 from mythos.callbacks.progress import Progress
 from mythos.callbacks.router_balance import RouterBalance
 from mythos.callbacks.run_record import RunRecord
@@ -39,7 +40,7 @@ def train(config: RunConfig, directory: RunDirectory) -> dict[int, float]:
     if config.parallel.compile:
         compile_blocks(model)
     data = TokenDataModule(config.data, config.run.seed, config.run.validation.num_batches)
-    record = RunRecord(config.tracking, data, config.data.seq_len, config.run.num_steps)
+    record = RunRecord(config.tracking, data, config.data.seq_len, config.run.num_steps, config.depth.max_loops)
     validation = Validation(config.run.validation, data, record, config.run.num_steps)
     trainer = build_trainer(config, directory, data, record, validation)
     try:
@@ -93,6 +94,7 @@ def build_trainer(
         callbacks.append(RouterBalance(config.optim.router_bias_rate))
     callbacks += [
         record,
+        LoopTelemetry(config, record, directory.path),
         validation,
         Progress(record, validation, num_steps),
         Checkpointing(config, directory.checkpoints, data, directory.data_fingerprint),
