@@ -7,6 +7,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 
+from mythos.callbacks.alarms import Alarms
 from mythos.callbacks.checkpointing import Checkpointing
 from mythos.callbacks.data_position import DataPosition
 from mythos.callbacks.loop_telemetry import LoopTelemetry
@@ -92,9 +93,11 @@ def build_trainer(
     trains_model = not isinstance(config.halting, PonderHalting) or config.halting.train == "all"
     if config.model.is_moe and config.optim.router_bias_rate and trains_model:
         callbacks.append(RouterBalance(config.optim.router_bias_rate))
+    telemetry = LoopTelemetry(config, record, directory.path)
     callbacks += [
         record,
-        LoopTelemetry(config, record, directory.path),
+        telemetry,
+        Alarms(config, record, telemetry),
         validation,
         Progress(record, validation, num_steps),
         Checkpointing(config, directory.checkpoints, data, directory.data_fingerprint),
