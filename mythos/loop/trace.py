@@ -27,8 +27,8 @@ def update_norm(new_BSD: Tensor, old_BSD: Tensor) -> Tensor:
 def second_difference(change_BSD: Tensor, change_before_BSD: Tensor) -> Tensor:
     """|h'' - 2 h' + h| / |h'' - h'| of every token, ``[B, S]`` fp32, from the changes h'' - h' and h' - h.
 
-    0 for a steady drift, 1 where consecutive changes are orthogonal and the older one vanishes, 2 for a two-cycle
-    (arXiv 2509.23314 scales it by |h''| instead; see ``exits.by_second_difference``).
+    0 for a steady drift, |1 - 1 / r| for changes that shrink by r along a line, 2 for a two-cycle (arXiv 2509.23314
+    scales it by |h''| instead; see ``exits.by_second_difference``).
     """
     bend_BS = (change_BSD.float() - change_before_BSD.float()).norm(dim=-1)
     return bend_BS / change_BSD.float().norm(dim=-1).clamp(min=_TINY)
