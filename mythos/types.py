@@ -156,5 +156,5 @@ class Observation(NamedTuple):
     router_stats: RouterStats | None
     trace: LoopTrace | None
     """Only from the last micro-batch of a step that records it, as is the next."""
-    log_partition: Tensor | None
+    log_partition: Tensor | None = None
     """Mean over tokens of the log-partition of the output logits at the last exit."""

@@ -23,6 +23,7 @@ from mythos.callbacks.run_record import RunRecord
 from mythos.callbacks.trace_file import TraceFile
 from mythos.config import records
 from mythos.config.run import RunConfig
+from mythos.parallel.device import autocast
 from mythos.parallel.gradients import sample_weights, update_norms
 from mythos.types import IGNORED, Batch, Observation, Regularizers, first_rows
 
@@ -41,6 +42,7 @@ class LoopTelemetry(StepCallback):
         self.depths = config.tracking.depths_read(config.depth.mean)
         self.max_loops = config.depth.max_loops
         self.rows_differ = config.depth.per_sequence
+        self.precision = config.parallel.precision
         self.record = record
         self.directory = directory
         self.file: TraceFile | None = None
@@ -66,7 +68,7 @@ class LoopTelemetry(StepCallback):
         step = trainer.global_step + 1
         is_last = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if is_last and self._is_due(step):
-            with trainer.precision_plugin.forward_context(), torch.compiler.set_stance("force_eager"):
+            with autocast(self.precision, pl_module.device), torch.compiler.set_stance("force_eager"):
                 self.read = self._read(pl_module, batch, step)
             self.of_model = injection_parts(pl_module.model.core.injection)
 
@@ -103,6 +105,9 @@ class LoopTelemetry(StepCallback):
             if self.file is not None:
                 arrays = load_arrays(sums["counts_TLE"]) | {records.EXPERT_OVERLAP: overlap_array(sums)}
                 self.file.write(arrays, step)
+                for logger in trainer.loggers:
+                    if hasattr(logger, "log_arrays"):
+                        logger.log_arrays(arrays, step)
         self.record.write(trainer, self.latest, step)
         self.last, self.counts_TLE = None, None
         self.read, self.of_model, self.weights = {}, {}, {}

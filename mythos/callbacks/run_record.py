@@ -1,6 +1,5 @@
 """The numbers of a run, gathered on the device and fetched only when they are written."""
 
-import time
 from statistics import fmean
 from typing import Any
 
@@ -41,32 +40,23 @@ class RunRecord(StepCallback):
         self.grad_squares: dict[str, Tensor] = {}
         self.learning_rates: dict[str, float] = {}
         self.shares: list[Observation] = []
-        self.window_tokens = 0
-        self.window_start = 0.0
-
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        if self.window_tokens == 0:  # validation and saving after the last record stay out of the speed
-            self.window_start = time.perf_counter()
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        if self._is_due(trainer.global_step + 1):
+        if self.config.is_record_step(trainer.global_step + 1, self.num_steps):
             self.grad_squares = squared_norms(trainer, pl_module)
             self.learning_rates = {
-                records.learning_rate(group["name"]): group["lr"] for group in optimizer.param_groups
+                records.learning_rate(group["label"]): group["lr"] for group in optimizer.param_groups
             }
 
     def on_micro_batch(self, observation: Observation) -> None:
         self.shares.append(observation)
-        self.window_tokens += observation.num_tokens
 
     def on_step_end(self, trainer: pl.Trainer, module: Any, step: int) -> None:
         self.steps_run += 1
         self.loops_pending += fmean(share.num_loops for share in self.shares)
-        if self._is_due(step):
+        if self.config.is_record_step(step, self.num_steps):
             self.latest = self._training_record(trainer)
             self.write(trainer, self.latest, step)
         self.shares = []
@@ -74,9 +64,8 @@ class RunRecord(StepCallback):
     def write(self, trainer: pl.Trainer, record: dict[str, float], step: int) -> None:
         """Hand one record, the same on every rank, to every tracker of the first rank."""
         record = {"tokens": float(self.data.next_sample * self.seq_len), **record}
-        if trainer.is_global_zero:
-            for logger in trainer.loggers:
-                logger.log_metrics(record, step)
+        for logger in trainer.loggers if trainer.is_global_zero else []:
+            logger.log_metrics(record, step)
 
     def state_dict(self) -> dict[str, Any]:
         """Between records, ``loops_pending`` is of this rank; ranks differ only with ``depth.per_sequence``."""
@@ -85,12 +74,9 @@ class RunRecord(StepCallback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.loops_run, self.steps_run = state_dict["loops_run"], state_dict["steps_run"]
 
-    def _is_due(self, step: int) -> bool:
-        return step % self.config.log_every == 0 or step in (1, self.num_steps)
-
     def _training_record(self, trainer: pl.Trainer) -> dict[str, float]:
         sums = sum_over_ranks(trainer, self._parts())
-        num_ranks, loops_pending, window_tokens, num_loops, num_grad_loops, num_calls = sums["host"].tolist()
+        num_ranks, loops_pending, num_loops, num_grad_loops, num_calls = sums["host"].tolist()
         self.loops_run += loops_pending / num_ranks
         self.loops_pending = 0.0
         squares = {group: sums[f"square/{group}"].item() / num_ranks for group in self.grad_squares}
@@ -103,7 +89,6 @@ class RunRecord(StepCallback):
             records.NUM_LOOPS: num_loops / num_ranks,
             records.NUM_GRAD_LOOPS: num_grad_loops / num_ranks,
             records.MEAN_LOOPS: self.loops_run / self.steps_run,
-            records.TOKENS_PER_SECOND: window_tokens / (time.perf_counter() - self.window_start),
         }
         if "exit_prob_T" in sums:
             passes_T = torch.arange(1, self.max_loops + 1)
@@ -111,7 +96,6 @@ class RunRecord(StepCallback):
         if "counts_TLE" in sums:
             record[records.LOAD_VIOLATION] = load_violation(sums["counts_TLE"]).item()
             record[records.ROUTER_ENTROPY] = sums["entropy"].item() / num_calls
-        self.window_tokens = 0
         return record
 
     def _parts(self) -> dict[str, Tensor]:
@@ -131,6 +115,6 @@ class RunRecord(StepCallback):
             num_calls = sum(share.num_tokens * share.num_loops for share in shares) * stats[0].entropy.shape[1]
         num_loops = fmean(share.num_loops for share in shares)
         num_grad_loops = fmean(share.num_grad_loops for share in shares)
-        host = [1.0, self.loops_pending, float(self.window_tokens), num_loops, num_grad_loops, num_calls]
+        host = [1.0, self.loops_pending, num_loops, num_grad_loops, num_calls]
         parts["host"] = torch.tensor(host, dtype=torch.float64, device=last.nll.device)
         return parts

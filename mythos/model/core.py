@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mythos.config.model import ModelConfig
-from mythos.config.parallel import ParallelConfig
+from mythos.config.parallel import ParallelBase, SingleParallel
 from mythos.layers.cache import LayerCache
 from mythos.layers.norm import RMSNorm
 from mythos.layers.rope import Rotation
@@ -58,7 +58,7 @@ class Core(nn.Module):
             Block(config, config.core_ffn, config.core_residual_scale) for _ in range(config.num_core_layers)
         )
         self.max_loops = config.max_loops
-        self.remat = ParallelConfig()
+        self.remat: ParallelBase = SingleParallel()
         """Set from outside: what the backward computes again."""
         num_experts = config.core_ffn.num_experts if config.core_ffn.kind == "moe" else 0
         shape = (config.num_core_layers, config.max_loops, num_experts)

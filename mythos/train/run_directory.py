@@ -6,11 +6,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from mythos.checkpoint import store
+from mythos.checkpoint import mirror, store
 from mythos.checkpoint.manifest import Manifest, verify
 from mythos.config import records
 from mythos.config.base import ConfigError, difference, encode
 from mythos.config.run import RunConfig
+from mythos.config.tracking import check_library
 from mythos.data.manifest import data_fingerprint, read_common_manifest
 from mythos.files import write_text
 
@@ -38,16 +39,16 @@ class RunDirectory:
 
 
 def prepare(config: RunConfig) -> RunDirectory:
-    """Check data, directory and checkpoint against the configuration; then create the directory.
+    """Check tracker, data, directory and checkpoint against the configuration; then create the directory.
 
     Raises:
         ConfigError: before anything has been written.
     """
+    check_library(config.tracking)
     data_fingerprint = _check_data(config)
     path = Path(config.run.dir) / config.run.name
     found = _find_checkpoint(config, path)
-    if found is None and config.resume == "never" and _holds_run(path):
-        raise ConfigError(f"run.name: {path} already holds a run; go on with resume=auto, or choose another run.name.")
+    _check_free(config, path)
     if found is not None:
         _check_resume(config, data_fingerprint, *found)
     starts_from = config.run.init_from if found is None else None
@@ -58,6 +59,21 @@ def prepare(config: RunConfig) -> RunDirectory:
     return RunDirectory(
         path=path, data_fingerprint=data_fingerprint, checkpoint=checkpoint, manifest=manifest, origin=origin
     )
+
+
+def refuse(config: RunConfig) -> None:
+    """What ``prepare`` refuses without reading a checkpoint: worth knowing before processes are started.
+
+    Raises:
+        ConfigError: the data do not fit, or the directory holds another run.
+    """
+    _check_data(config)
+    _check_free(config, Path(config.run.dir) / config.run.name)
+
+
+def _check_free(config: RunConfig, path: Path) -> None:
+    if config.resume == "never" and _holds_run(path):
+        raise ConfigError(f"run.name: {path} already holds a run; go on with resume=auto, or choose another run.name.")
 
 
 def _check_data(config: RunConfig) -> str:
@@ -76,7 +92,7 @@ def _find_checkpoint(config: RunConfig, path: Path) -> tuple[Path, Manifest] | N
         case "never":
             return None
         case "auto":
-            return store.newest(path / store.FOLDER)
+            return mirror.newest(path / store.FOLDER, mirror.mirror_of(config.run))
         case place:
             _check_branch(Path(place), path / store.FOLDER)
             return Path(place), verify(Path(place))

@@ -1,4 +1,3 @@
-from contextlib import nullcontext
 from types import SimpleNamespace
 
 import torch
@@ -19,12 +18,9 @@ def test_the_extra_forward_compiles_nothing() -> None:
         model(batch, 2)
         before = counters["stats"]["unique_graphs"]
         telemetry = LoopTelemetry(config, None, None)
-        trainer = SimpleNamespace(
-            global_step=0,
-            accumulate_grad_batches=1,
-            precision_plugin=SimpleNamespace(forward_context=nullcontext),
-        )
-        telemetry.on_train_batch_start(trainer, SimpleNamespace(model=model), batch, 0)
+        trainer = SimpleNamespace(global_step=0, accumulate_grad_batches=1)
+        module = SimpleNamespace(model=model, device=torch.device("cpu"))
+        telemetry.on_train_batch_start(trainer, module, batch, 0)
         assert telemetry.read["nll_X"].shape == (len(telemetry.depths),)
         assert counters["stats"]["unique_graphs"] == before > 0
         model(batch._replace(tokens_BS=batch.tokens_BS), 2)

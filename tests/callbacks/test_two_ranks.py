@@ -146,7 +146,6 @@ def test_two_ranks_write_what_one_would(kind: str, tmp_path: Path) -> None:
     assert {records.LOAD_VIOLATION, records.token_correlation(2), records.loss_at(1), records.JACOBIAN_RADIUS} <= set(
         one
     )
-    assert one.pop(records.TOKENS_PER_SECOND) > 0
     for name, value in one.items():
         assert two[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
     for name in (records.EXPERT_LOAD, records.EXPERT_OVERLAP):

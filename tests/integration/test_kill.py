@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import recorded
+from helpers import recorded, saved
 
 from mythos.checkpoint.store import checkpoints
 from mythos.config import records
@@ -55,9 +55,6 @@ def test_kills_at_random_moments_leave_the_curve_bitwise_the_same(packed: Path, 
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for name in (records.TRAIN_LOSS, records.NUM_LOOPS, records.validation_loss(4), records.state_norm(0)):
         assert recorded(whole, name) == recorded(killed, name), name
-    ours, theirs = (
-        torch.load(checkpoints(run / "checkpoints")[-1] / "state.ckpt", weights_only=False)["state_dict"]
-        for run in (whole, killed)
-    )
+    ours, theirs = saved(whole, 300), saved(killed, 300)
     assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)

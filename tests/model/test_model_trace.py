@@ -5,7 +5,7 @@ import torch
 from helpers import MODELS, model_config, random_batch, random_model
 from torch import Tensor
 
-from mythos.config.parallel import ParallelConfig
+from mythos.config.parallel import SingleParallel
 from mythos.loop.trace import token_correlation
 from mythos.model.mythos import Mythos
 from mythos.types import Batch
@@ -42,7 +42,7 @@ def test_the_trace_equals_what_is_read_from_the_states(name: str, remat: str) ->
     model = random_model(model_config(name))
     batch = random_batch(model.config, num_documents=2)
     states, inputs, _ = walk(model, batch)
-    model.core.remat = ParallelConfig(remat=remat)
+    model.core.remat = SingleParallel(remat=remat)
     output = model(batch, NUM_LOOPS, NUM_GRAD_LOOPS, trace=True)
     found = output.trace
     assert not found.gradient_square_T.any()

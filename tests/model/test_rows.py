@@ -4,7 +4,7 @@ import torch
 from helpers import MODELS, gradients, model_config, random_batch, random_model, relative_error
 from torch import Tensor
 
-from mythos.config.parallel import ParallelConfig
+from mythos.config.parallel import SingleParallel
 from mythos.layers.mask import document_mask
 from mythos.loop.sequences import active_rows
 from mythos.loop.state import noise
@@ -20,7 +20,7 @@ def looped(name: str = "debug", remat: str = "none", **changes) -> Mythos:
     """A model with fewer table rows than the deepest row has passes, and a bias that tells every loop apart."""
     model = random_model(model_config(name, max_loops=4, embedding_std=0.5, **changes))
     model.core.router_bias.normal_(std=0.3, generator=torch.Generator().manual_seed(1))
-    model.core.remat = ParallelConfig(remat=remat)
+    model.core.remat = SingleParallel(remat=remat)
     return model
 
 
