@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from mythos.config.base import ConfigError, PositiveInt, config
+from mythos.config.telemetry import TelemetryConfig
 
 LIBRARIES: Final = {"wandb": "wandb", "tensorboard": "tensorboard", "mlflow": "mlflow", "trackio": "trackio"}
 """Kind of tracker to the package that it needs, which is also the module's name."""
@@ -24,13 +25,11 @@ class ProfileConfig:
 
 
 @config
-class Tracking:
+class Tracking(TelemetryConfig):
     """What every kind of tracker has."""
 
     log_every: PositiveInt = 10
     """Optimiser steps between training records."""
-    trace_every: PositiveInt = 50
-    """Optimiser steps between records of what the loops did."""
     profile: ProfileConfig | None = None
 
     def is_record_step(self, step: int, num_steps: int) -> bool:

@@ -8,8 +8,10 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.strategies import Strategy
 
+from mythos.callbacks.alarms import Alarms
 from mythos.callbacks.checkpointing import Checkpointing
 from mythos.callbacks.data_position import DataPosition
+from mythos.callbacks.loop_telemetry import LoopTelemetry
 from mythos.callbacks.profiler import ProfileWindow
 from mythos.callbacks.progress import Progress
 from mythos.callbacks.router_balance import RouterBalance
@@ -40,7 +42,7 @@ def train(config: RunConfig, directory: RunDirectory) -> dict[int, float]:
         torch.set_num_threads(config.cluster.num_threads)
     model = build_model(config, directory.origin)
     data = TokenDataModule(config.data, config.run.seed, config.run.validation.num_batches)
-    record = RunRecord(config.tracking, data, config.data.seq_len, config.run.num_steps)
+    record = RunRecord(config.tracking, data, config.data.seq_len, config.run.num_steps, config.depth.max_loops)
     validation = Validation(config.run.validation, data, record, config.run.num_steps)
     trainer = build_trainer(config, directory, data, record, validation)
     try:
@@ -95,10 +97,13 @@ def build_trainer(
     loader_clock = LoaderClock()
     window = ProfileWindow(config.tracking, directory.path, num_steps)
     throughput = Throughput(config, record, window, loader_clock)
+    telemetry = LoopTelemetry(config, record, directory.path)
     callbacks += [
         record,
         throughput,
         window,
+        telemetry,
+        Alarms(config, record, telemetry),
         validation,
         Progress(record, throughput, validation, num_steps),
         Checkpointing(config, directory.checkpoints, data, directory.data_fingerprint, validation),
