@@ -4,10 +4,10 @@ import argparse
 import sys
 
 import mythos
-from mythos.cli import bench, doctor, evaluate, report, sample, train
+from mythos.cli import bench, doctor, evaluate, report, sample, trace, train
 from mythos.config.base import ConfigError
 
-_COMMANDS = (train, evaluate, sample, report, doctor, bench)
+_COMMANDS = (train, evaluate, sample, trace, report, doctor, bench)
 
 
 def main(arguments: list[str] | None = None) -> int:
