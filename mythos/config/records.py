@@ -40,7 +40,7 @@ DECAY_MEAN: Final = "injection/decay_mean"
 INPUT_GAIN: Final = "injection/input_gain"
 """Root mean square of what e becomes on its way into the state, for a random e of unit root mean square."""
 LOG_PARTITION: Final = "head/log_partition"
-"""Mean over target tokens of the log-partition of the output logits, in nats: their scale."""
+"""Mean over tokens of the log-partition of the output logits, in nats: their scale."""
 
 EXPERT_LOAD: Final = "experts/load"
 """Array [layer][loop][expert]: visits since the trace before, in percent of the mean over experts."""

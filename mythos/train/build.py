@@ -7,8 +7,10 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 
+from mythos.callbacks.alarms import Alarms
 from mythos.callbacks.checkpointing import Checkpointing
 from mythos.callbacks.data_position import DataPosition
+from mythos.callbacks.loop_telemetry import LoopTelemetry
 from mythos.callbacks.progress import Progress
 from mythos.callbacks.router_balance import RouterBalance
 from mythos.callbacks.run_record import RunRecord
@@ -39,7 +41,7 @@ def train(config: RunConfig, directory: RunDirectory) -> dict[int, float]:
     if config.parallel.compile:
         compile_blocks(model)
     data = TokenDataModule(config.data, config.run.seed, config.run.validation.num_batches)
-    record = RunRecord(config.tracking, data, config.data.seq_len, config.run.num_steps)
+    record = RunRecord(config.tracking, data, config.data.seq_len, config.run.num_steps, config.depth.max_loops)
     validation = Validation(config.run.validation, data, record, config.run.num_steps)
     trainer = build_trainer(config, directory, data, record, validation)
     try:
@@ -91,8 +93,11 @@ def build_trainer(
     trains_model = not isinstance(config.halting, PonderHalting) or config.halting.train == "all"
     if config.model.is_moe and config.optim.router_bias_rate and trains_model:
         callbacks.append(RouterBalance(config.optim.router_bias_rate))
+    telemetry = LoopTelemetry(config, record, directory.path)
     callbacks += [
         record,
+        telemetry,
+        Alarms(config, record, telemetry),
         validation,
         Progress(record, validation, num_steps),
         Checkpointing(config, directory.checkpoints, data, directory.data_fingerprint),

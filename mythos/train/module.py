@@ -32,13 +32,15 @@ class MythosModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Loss and observation of one micro-batch; depth is drawn once for the step, or for each sequence."""
         config, step = self.config, self.trainer.global_step
+        is_last = (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0
+        trace = is_last and (step + 1) % config.tracking.trace_every == 0
         plan = plan_step(config, step, batch.sample_ids_B)
         output = self.model(
             batch,
             plan.depth.num_loops,
             plan.depth.num_grad_loops,
             exits=plan.exits.passes,
-            trace=(step + 1) % config.tracking.trace_every == 0,
+            trace=trace,
             noise_seed=config.run.seed,
             regularizers=self.regularizers,
             loops_B=plan.loops_B,
@@ -57,6 +59,7 @@ class MythosModule(pl.LightningModule):
                 exit_prob_T=None if output.halting_TBS is None else output.halting_TBS.detach().mean((1, 2)),
                 router_stats=None if stats is None else RouterStats(*(part.detach() for part in stats)),
                 trace=output.trace,
+                log_partition=output.lse_XBS[-1].detach().mean() if trace else None,
             ),
         }
 
