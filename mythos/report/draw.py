@@ -23,6 +23,8 @@ MAX_COLUMNS = 200
 """Columns in a heatmap."""
 MAX_NAMES = 8
 """Lines in a legend; a longer one would push the plot off a phone's screen."""
+_MAX_LOG_TICKS = 8
+"""Ticks of a logarithmic colour bar."""
 LOSS = "loss (nats per token)"
 STEP: dict[str, Any] = {"title": "optimiser step", "tickformat": ",d", "hoverformat": ",d"}
 
@@ -170,10 +172,27 @@ def focus(shown: list[Series]) -> list[float] | None:
     return [float(low - margin), float(high + margin)] if margin > 0 else None
 
 
+def log_axis(title: str, shown: list[Series]) -> dict[str, Any]:
+    """A logarithmic axis with a tick at each power of ten, and at 2 and 5 as well where there are few of them."""
+    values = np.concatenate([series.values for series in shown]) if shown else np.ones(1)
+    positive = values[np.isfinite(values) & (values > 0)]
+    num_decades = np.log10(positive.max() / positive.min()) if len(positive) else 0.0
+    return {"title": title, "type": "log", "dtick": "D2" if num_decades < 2 else 1, "tickformat": "~g"}
+
+
 def _log_ticks(exponents: npt.NDArray[np.float32]) -> dict[str, Any]:
     """Ticks of a colour bar over powers of ten, written as the numbers that they stand for."""
     finite = exponents[np.isfinite(exponents)]
     if not len(finite):
         return {}
-    ticks = np.linspace(float(finite.min()), float(finite.max()), 5)
-    return {"tickvals": ticks.tolist(), "ticktext": [f"{10**tick:.1g}" for tick in ticks]}
+    low, high = float(finite.min()), float(finite.max())
+    decades = range(int(np.floor(low)), int(np.ceil(high)) + 1)
+    for digits in ((1, 2, 3, 5), (1, 2, 5), (1,)):
+        ticks = [np.log10(digit) + decade for decade in decades for digit in digits]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) <= _MAX_LOG_TICKS:
+            break
+    if len(ticks) < 2:
+        ticks = np.linspace(low, high, 4).tolist()
+    ticks = ticks[:: -(-len(ticks) // _MAX_LOG_TICKS)]
+    return {"tickvals": ticks, "ticktext": [f"{10**tick:.3g}" for tick in ticks]}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mythos.config import records
+from mythos.report import draw
 from mythos.report.events import events
 from mythos.report.figures import experts, loss, state, training
 from mythos.report.read import Run, Series, by_index, by_layer, read_run
@@ -41,11 +42,28 @@ def test_a_logarithmic_heatmap_shows_exponents_and_tells_values(run: Run) -> Non
     known = np.isfinite(heatmap.z[2])
     np.testing.assert_allclose(10 ** heatmap.z[2][known].astype(float), series.values, rtol=1e-5)
     np.testing.assert_allclose(heatmap.customdata[2][known], series.values, rtol=1e-6)
-    assert float(heatmap.colorbar.ticktext[0]) == pytest.approx(heatmap.customdata[known_of(heatmap)].min(), rel=0.5)
+    ticks = [float(text) for text in heatmap.colorbar.ticktext]
+    np.testing.assert_allclose(np.log10(ticks), heatmap.colorbar.tickvals, atol=1e-6)
+    assert len(set(ticks)) == len(ticks) >= 2
 
 
-def known_of(heatmap: object) -> np.ndarray:
-    return np.isfinite(heatmap.z)
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0.8, 3.1, ["1", "2", "3"]),
+        (0.009, 1.0, ["0.01", "0.02", "0.05", "0.1", "0.2", "0.5", "1"]),
+        (1e-6, 2.0, ["1e-06", "1e-05", "0.0001", "0.001", "0.01", "0.1", "1"]),
+        (1.1, 1.4, ["1.1", "1.19", "1.29", "1.4"]),
+    ],
+)
+def test_a_logarithmic_colour_bar_has_round_ticks(low: float, high: float, ticks: list[str]) -> None:
+    loops = {0: Series.of([1, 2], [low, high])}
+    assert list(draw.heatmap_of(loops, "x", is_log=True).data[0].colorbar.ticktext) == ticks
+
+
+def test_a_logarithmic_axis_has_ticks_between_powers_of_ten_over_few_of_them() -> None:
+    assert draw.log_axis("x", [Series.of([1, 2], [0.5, 20.0])])["dtick"] == "D2"
+    assert draw.log_axis("x", [Series.of([1, 2], [0.0, 1e-4]), Series.of([1], [1.0])])["dtick"] == 1
 
 
 def test_token_correlation_has_the_same_scale_in_every_run(run: Run) -> None:

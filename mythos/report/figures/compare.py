@@ -40,7 +40,8 @@ def losses_over_depth(runs: Runs) -> go.Figure | None:
 
 def gradient_norms(runs: Runs) -> go.Figure | None:
     """Smoothed global gradient norm of each run, on a logarithmic axis."""
-    yaxis = {"title": "gradient norm", "type": "log"}
+    shown = [run.series[records.GRAD_NORM] for run in runs.values() if records.GRAD_NORM in run.series]
+    yaxis = draw.log_axis("gradient norm", shown)
     return _over_the_run(runs, lambda run: _smooth(run, records.GRAD_NORM), yaxis)
 
 
@@ -57,7 +58,8 @@ def state_norms(runs: Runs) -> go.Figure | None:
 
 def relative_changes(runs: Runs) -> go.Figure | None:
     """|h' - h| / |h'| against the loop on a logarithmic axis, over the last quarter of each run."""
-    return _over_loops(runs, records.relative_change, {"title": "relative change", "type": "log"})
+    shown = [series for run in runs.values() for series in by_index(run.series, records.relative_change).values()]
+    return _over_loops(runs, records.relative_change, draw.log_axis("relative change", shown))
 
 
 def token_correlations(runs: Runs) -> go.Figure | None:

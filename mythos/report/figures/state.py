@@ -23,7 +23,8 @@ def relative_changes(run: Run) -> go.Figure | None:
 
 def relative_change_profile(run: Run) -> go.Figure | None:
     """|h' - h| / |h'| against the loop on a logarithmic axis, averaged over each quarter of the run."""
-    return draw.profile(by_index(run.series, records.relative_change), "relative change", type="log")
+    loops = by_index(run.series, records.relative_change)
+    return draw.profile(loops, "relative change", **draw.log_axis("relative change", list(loops.values())))
 
 
 def cosines(run: Run) -> go.Figure | None:

@@ -15,6 +15,8 @@ from mythos.report.reduce import Floats
 _LOG_SPAN = 20.0
 """Positive numbers that span more than this factor are laid out by their logarithms."""
 _MAX_TICKS = 10
+_MAX_LETTERS = 24
+"""Letters of a word on an axis; hovering shows all of it."""
 _LOSS = "validation loss"
 
 
@@ -71,7 +73,8 @@ def axis_of(path: str, values: list[Any]) -> Axis:
         return _spread(label, numbers(values), numbers(written), [f"{value:.4g}" for value in written])
     words = sorted({in_words(value) for value in values})
     numbers_of_words = [words.index(in_words(value)) for value in values]
-    return _spread(label, np.array(numbers_of_words), np.arange(len(words), dtype=float), words)
+    short = [word if len(word) <= _MAX_LETTERS else f"{word[: _MAX_LETTERS - 1]}…" for word in words]
+    return _spread(label, np.array(numbers_of_words), np.arange(len(words), dtype=float), short)
 
 
 def _spread(label: str, values: Floats, ticks: Floats, words: list[str]) -> Axis:

@@ -13,7 +13,7 @@ def gradient_norms(run: Run) -> go.Figure | None:
     if records.GRAD_NORM in run.series:
         found["all parameters"] = run.series[records.GRAD_NORM]
     found |= with_prefix(run, records.group_grad_norm(""))
-    return draw.lines(found, {"title": "gradient norm", "type": "log"})
+    return draw.lines(found, draw.log_axis("gradient norm", list(found.values())))
 
 
 def gradients_by_loop(run: Run) -> go.Figure | None:
@@ -23,8 +23,8 @@ def gradients_by_loop(run: Run) -> go.Figure | None:
 
 def update_sizes(run: Run) -> go.Figure | None:
     """|w' - w| / |w| of one step by parameter group, on a logarithmic axis."""
-    yaxis = {"title": "relative update", "type": "log", "exponentformat": "power"}
-    return draw.lines(with_prefix(run, records.group_update_norm("")), yaxis)
+    found = with_prefix(run, records.group_update_norm(""))
+    return draw.lines(found, draw.log_axis("relative update", list(found.values())))
 
 
 def learning_rates(run: Run) -> go.Figure | None:
