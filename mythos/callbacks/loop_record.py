@@ -11,6 +11,8 @@ from mythos.loop.injection import Diagonal, Linear
 from mythos.moe.balance import load_violations
 from mythos.types import LoopTrace, Observation
 
+MAX_LOADS = 2**16
+"""Most numbers in one array of expert loads, some 250 kB of text; a larger one goes without some layers."""
 _OF_LOOP = {
     "state_norm_T": records.state_norm,
     "relative_change_T": records.relative_change,
@@ -102,10 +104,13 @@ def load_record(counts_TLE: Tensor) -> dict[str, float]:
     return _by_layer(records.load_violation, load_violations(counts_TLE), range(_loops_of(counts_TLE)))
 
 
-def load_array(counts_TLE: Tensor) -> list[list[list[int]]]:
-    """Visits in percent of the mean over experts, ``[L][T][E]``, without the loops that no token came to."""
-    percent = 100 * counts_TLE / counts_TLE.double().mean(-1, keepdim=True).clamp(min=1e-9)
-    return percent[: _loops_of(counts_TLE)].round().int().transpose(0, 1).tolist()
+def load_arrays(counts_TLE: Tensor) -> dict[str, Any]:
+    """Visits in percent of the mean over experts, ``[L][T][E]`` without the loops that no token came to; the layers."""
+    counts_TLE = counts_TLE[: _loops_of(counts_TLE)]
+    layers = list(range(0, counts_TLE.shape[1], -(-counts_TLE.numel() // MAX_LOADS)))
+    load_TLE = counts_TLE[:, layers].double()
+    percent = 100 * load_TLE / load_TLE.mean(-1, keepdim=True).clamp(min=1e-9)
+    return {records.EXPERT_LOAD: percent.round().int().transpose(0, 1).tolist(), records.EXPERT_LOAD_LAYERS: layers}
 
 
 def overlap_array(sums: dict[str, Tensor]) -> list[list[float]]:

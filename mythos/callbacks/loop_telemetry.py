@@ -11,7 +11,7 @@ from torch import Tensor
 from mythos.callbacks.base import StepCallback
 from mythos.callbacks.loop_record import (
     injection_parts,
-    load_array,
+    load_arrays,
     load_record,
     loop_record,
     observation_parts,
@@ -101,8 +101,8 @@ class LoopTelemetry(StepCallback):
         if self.counts_TLE is not None:
             self.latest |= load_record(sums["counts_TLE"]) | self._idle_record(sums["counts_TLE"], step)
             if self.file is not None:
-                load, overlap = load_array(sums["counts_TLE"]), overlap_array(sums)
-                self.file.write({records.EXPERT_LOAD: load, records.EXPERT_OVERLAP: overlap}, step)
+                arrays = load_arrays(sums["counts_TLE"]) | {records.EXPERT_OVERLAP: overlap_array(sums)}
+                self.file.write(arrays, step)
         self.record.write(trainer, self.latest, step)
         self.last, self.counts_TLE = None, None
         self.read, self.of_model, self.weights = {}, {}, {}

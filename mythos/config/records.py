@@ -44,6 +44,8 @@ LOG_PARTITION: Final = "head/log_partition"
 
 EXPERT_LOAD: Final = "experts/load"
 """Array [layer][loop][expert]: visits since the trace before, in percent of the mean over experts."""
+EXPERT_LOAD_LAYERS: Final = "experts/load_layers"
+"""List: the layers of ``EXPERT_LOAD``; all of them unless the array would be large, then evenly spaced ones."""
 EXPERT_OVERLAP: Final = "experts/overlap"
 """Array [loop][loop]: Jaccard overlap of a token's experts in two loops, mean over tokens and layers."""
 

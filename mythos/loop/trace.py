@@ -60,12 +60,13 @@ def expert_trace(choice_LTNK: Tensor, num_experts: int) -> ExpertTrace:
     overlap_TT = torch.zeros(num_loops, num_loops, device=choice_LTNK.device)
     for choice_TNK in choice_LTNK:
         chosen_TNE = _membership(choice_TNK, num_experts)
-        shared_NTT = torch.einsum("tne,sne->nts", chosen_TNE, chosen_TNE)
+        with torch.autocast(choice_LTNK.device.type, enabled=False):
+            shared_NTT = torch.einsum("tne,sne->nts", chosen_TNE, chosen_TNE)
         overlap_TT += (shared_NTT / (2 * num_active - shared_NTT)).sum(0)
         with_last_TN = torch.nn.functional.pad(shared_NTT.diagonal(-1, 1, 2).T, (0, 0, 1, 0), value=0.5)
         identical.append((with_last_TN == num_active).sum(1) / num_tokens_T)
         disjoint.append(((with_last_TN == 0) & present_TN).sum(1) / num_tokens_T)
-        num_seen_TN = chosen_TNE.cummax(0).values.sum(-1) * present_TN
+        num_seen_TN = chosen_TNE.cumsum_(0).clamp_(max=1).sum(-1) * present_TN
         diversity.append(num_seen_TN.sum(1) / (num_active * num_tokens_T))
     num_pairs_TT = torch.minimum(num_tokens_T[:, None], num_tokens_T) * len(choice_LTNK)
     return ExpertTrace(

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mythos.loop import trace
 from mythos.loop.rows import rows_of
@@ -103,6 +104,31 @@ def test_expert_sets_are_compared_as_sets() -> None:
     assert found.identical_TL[2, 0] == 1
     lower = np.tril(overlap) + np.tril(overlap, -1).T
     np.testing.assert_allclose(found.overlap_TT.numpy(), lower, rtol=1e-6)
+
+
+def test_autocast_does_not_round_the_comparison() -> None:
+    choice = random_choices(2, 6, 50, 4, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = expert_trace(choice, 8)
+    assert all(map(torch.equal, rough, expert_trace(choice, 8)))
+
+
+@pytest.mark.parametrize("loops_B", [None, [3, 1]])
+def test_nothing_waits_for_the_device(loops_B: list[int] | None) -> None:
+    """Tensors without values: to ask for one of them is an error."""
+    num_tokens = 2 * SHAPE[1]
+    with FakeTensorMode():
+        rows = None if loops_B is None else rows_of(np.array(loops_B), torch.device("cpu"))
+        h, choice = torch.zeros(SHAPE, requires_grad=True), torch.zeros(num_tokens, 2, dtype=torch.int16)
+        recorder = LoopRecorder(h, 3, 8, rows)
+        for loop in range(3):
+            num_rows = 2 if rows is None else rows.num_active_T[loop]
+            new = 2 * h[:num_rows]
+            recorder.see(new, h[:num_rows], [torch.zeros(num_rows)], [choice[: num_rows * SHAPE[1]]])
+            h = torch.cat((new, h[num_rows:]))
+        h.sum().backward()
+        found = recorder.trace()
+    assert found.experts.overlap_TT.shape == (3, 3)
 
 
 def test_one_loop_has_no_loop_before_it() -> None:
