@@ -56,6 +56,7 @@ def fake_traces(
         overlap = np.exp(-np.abs(np.subtract.outer(np.arange(drawn), np.arange(drawn))) / 3).round(3)
         arrays.append(
             {"step": step, "time": head["time"], records.EXPERT_LOAD: load.tolist()}
+            | {records.EXPERT_LOAD_LAYERS: list(range(0, 2 * num_layers, 2))}
             | {records.EXPERT_OVERLAP: overlap.tolist()}
         )
     raised = {records.alarm("token_correlation"): 1, records.alarm_figure("token_correlation"): 0.97}

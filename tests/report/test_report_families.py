@@ -87,7 +87,7 @@ def test_the_load_heatmap_holds_the_last_array_layer_by_layer(directory: Path, r
     heatmap = experts.expert_load(run).data[0]
     num_loops = load_LTE.shape[1]
     np.testing.assert_allclose(heatmap.z, load_LTE.reshape(-1, 8), rtol=1e-6)
-    assert heatmap.y[num_loops] == "l1 t00"
+    assert heatmap.y[num_loops] == "l2 t00"  # of every second layer
     overlap = experts.expert_overlap(run).data[0]
     np.testing.assert_allclose(overlap.z, last_trace(directory)[records.EXPERT_OVERLAP], rtol=1e-6)
 
@@ -152,6 +152,6 @@ def test_a_torn_last_trace_is_left_out(directory: Path) -> None:
     with path.open("a") as file:
         file.write('{"step": 1020, "experts/load": [[[1.0, 2')
     torn = read_run(directory).arrays
-    assert torn.keys() == whole.keys() == {records.EXPERT_LOAD, records.EXPERT_OVERLAP}
+    assert torn.keys() == whole.keys() == {records.EXPERT_LOAD, records.EXPERT_LOAD_LAYERS, records.EXPERT_OVERLAP}
     for name, array in whole.items():
         np.testing.assert_array_equal(torn[name], array)

@@ -18,7 +18,8 @@ def expert_load(run: Run) -> go.Figure | None:
         return None
     load_LTE = run.arrays[records.EXPERT_LOAD]
     num_layers, num_loops, num_experts = load_LTE.shape
-    rows = [f"l{layer} t{loop:02d}" for layer in range(num_layers) for loop in range(num_loops)]
+    layers = run.arrays.get(records.EXPERT_LOAD_LAYERS, np.arange(num_layers)).astype(int)
+    rows = [f"l{layer} t{loop:02d}" for layer in layers for loop in range(num_loops)]
     yaxis = {"title": "layer, loop", "type": "category", "nticks": 16, "autorange": "reversed"}
     return draw.heatmap(
         list(range(num_experts)),
