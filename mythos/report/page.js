@@ -38,7 +38,7 @@ const observer = new IntersectionObserver((entries) => {
   }
 }, { rootMargin: "800px" });
 function watch() {
-  for (const plot of document.querySelectorAll(".plot")) observer.observe(plot);
+  for (const plot of document.querySelectorAll(".plot")) if (!drawn.has(plot.id)) observer.observe(plot);
 }
 function redraw() {
   for (const id of drawn) draw(id);
@@ -57,12 +57,17 @@ function replaceContent(content) {
     redraw();
     return;
   }
-  const place = scrollY;
-  drawn.clear();
-  observer.disconnect();
+  // A new plot has come: the plots that are there move over as they are, so that nothing blinks or loses its zoom.
+  for (const place of fresh.querySelectorAll(".plot")) {
+    const shown = byId(place.id);
+    if (shown) place.replaceWith(shown);
+  }
+  const top = scrollY;
   main.replaceChildren(...fresh.children);
+  for (const id of drawn) if (!byId(id)) drawn.delete(id);
+  redraw();
   watch();
-  scrollTo({ top: place, behavior: "instant" });
+  scrollTo({ top, behavior: "instant" });
 }
 
 async function follow() {
