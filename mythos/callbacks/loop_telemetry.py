@@ -24,7 +24,8 @@ from mythos.callbacks.trace_file import TraceFile
 from mythos.config import records
 from mythos.config.run import RunConfig
 from mythos.parallel.device import autocast
-from mythos.parallel.gradients import sample_weights, update_norms
+from mythos.parallel.gradients import sample_weights, trained_names, update_squares
+from mythos.parallel.partition import partition_of, whole
 from mythos.types import IGNORED, Batch, Observation, Regularizers, first_rows
 
 _NUM_POWER_ITERATIONS = 8
@@ -70,13 +71,14 @@ class LoopTelemetry(StepCallback):
         if is_last and self._is_due(step):
             with autocast(self.precision, pl_module.device), torch.compiler.set_stance("force_eager"):
                 self.read = self._read(pl_module, batch, step)
-            self.of_model = injection_parts(pl_module.model.core.injection)
+            with whole(pl_module.model.core.injection):
+                self.of_model = injection_parts(pl_module.model.core.injection)
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         if self._is_due(trainer.global_step + 1):
-            self.weights = sample_weights(trainer, pl_module)
+            self.weights = _sample(trainer, pl_module)
 
     def on_micro_batch(self, observation: Observation) -> None:
         self.last = observation
@@ -91,15 +93,18 @@ class LoopTelemetry(StepCallback):
             return
         assert self.last is not None
         assert self.last.trace is not None
-        norms = update_norms(self.weights, sample_weights(trainer, module))
-        of_model = self.of_model | {records.group_update_norm(group): norm for group, norm in norms.items()}
+        squares = update_squares(self.weights, _sample(trainer, module))
         parts = trace_parts(self.last.trace, self.max_loops)
-        parts |= observation_parts(self.last, self.max_loops, self.rows_differ) | self.read | of_model
+        parts |= observation_parts(self.last, self.max_loops, self.rows_differ) | self.read | self.of_model
+        parts |= {f"update/{group}": both for group, both in squares.items()}
         if self.counts_TLE is not None:
             parts["counts_TLE"] = self.counts_TLE
         sums = sum_over_ranks(trainer, parts)
         self.latest = loop_record(sums) | self._read_record(sums)
-        self.latest |= {name: (sums[name] / sums["num_ranks"]).item() for name in of_model}
+        self.latest |= {name: (sums[name] / sums["num_ranks"]).item() for name in self.of_model}
+        for group in squares:
+            changed, size = sums[f"update/{group}"].sqrt().tolist()
+            self.latest[records.group_update_norm(group)] = changed / max(size, 1e-12)
         if self.counts_TLE is not None:
             self.latest |= load_record(sums["counts_TLE"]) | self._idle_record(sums["counts_TLE"], step)
             if self.file is not None:
@@ -153,3 +158,7 @@ class LoopTelemetry(StepCallback):
         self.last_used_LE[is_used_LE] = step
         idle_L = (step - self.last_used_LE).max(1).tolist()
         return {records.idle_steps(layer): float(idle) for layer, idle in enumerate(idle_L)}
+
+
+def _sample(trainer: pl.Trainer, module: Any) -> dict[str, list[Tensor]]:
+    return sample_weights(partition_of(module, trainer.strategy.optimizers[0]), trained_names(module.model))

@@ -10,7 +10,8 @@ def sum_over_ranks(trainer: pl.Trainer, parts: dict[str, Tensor]) -> dict[str, T
 
     Every rank calls it in the same steps, with the same names and shapes.
     """
-    flat = torch.cat([part.detach().double().flatten() for part in parts.values()])
+    device = trainer.strategy.root_device
+    flat = torch.cat([part.detach().to(device, torch.float64).flatten() for part in parts.values()])
     total = trainer.strategy.reduce(flat, reduce_op="sum")
     assert isinstance(total, Tensor)
     sums = total.cpu().split([part.numel() for part in parts.values()])

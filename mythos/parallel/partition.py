@@ -6,6 +6,7 @@ end. A ``Place`` says which elements of which whole parameter lie where in such 
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -95,7 +96,7 @@ def _local_shape(parameter: nn.Parameter) -> tuple[int, ...]:
     return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
 
-def _expert_groups(parameter: nn.Parameter) -> tuple[dist.ProcessGroup, dist.ProcessGroup] | None:
+def expert_groups(parameter: nn.Parameter) -> tuple[dist.ProcessGroup, dist.ProcessGroup] | None:
     """The ranks that share one set of experts, and those that hold the same ones, of an expert's parameter."""
     if getattr(parameter, "allreduce", True):
         return None
@@ -107,19 +108,32 @@ def _expert_groups(parameter: nn.Parameter) -> tuple[dist.ProcessGroup, dist.Pro
 
 def _whole_shape(parameter: nn.Parameter) -> tuple[int, ...]:
     """The shape over all expert-parallel ranks."""
-    shape, expert = _local_shape(parameter), _expert_groups(parameter)
+    shape, expert = _local_shape(parameter), expert_groups(parameter)
     return shape if expert is None else (shape[0] * dist.get_world_size(expert[0]), *shape[1:])
 
 
 def _expert_start(parameter: nn.Parameter) -> int:
     """Elements of the whole parameter that come before this rank's experts."""
-    expert = _expert_groups(parameter)
+    expert = expert_groups(parameter)
     return 0 if expert is None else dist.get_rank(expert[0]) * torch.Size(_local_shape(parameter)).numel()
 
 
 def _place_among_replicas(parameter: nn.Parameter) -> tuple[int, int]:
     if not dist.is_initialized():
         return 0, 1
-    expert = _expert_groups(parameter)
+    expert = expert_groups(parameter)
     group = dist.group.WORLD if expert is None else expert[1]
     return dist.get_rank(group), dist.get_world_size(group)
+
+
+@contextmanager
+def whole(module: nn.Module) -> Iterator[None]:
+    """Bring a module's parameters together for reading, where ZeRO 3 has cut them up; every rank calls it."""
+    cut = [parameter for parameter in module.parameters() if hasattr(parameter, "ds_id")]
+    if not cut:
+        yield
+        return
+    from deepspeed.zero import GatheredParameters
+
+    with GatheredParameters(cut):
+        yield
