@@ -110,9 +110,10 @@ class LoopTelemetry(StepCallback):
             if self.file is not None:
                 arrays = load_arrays(sums["counts_TLE"]) | {records.EXPERT_OVERLAP: overlap_array(sums)}
                 self.file.write(arrays, step)
+                shown = {name: arrays[name] for name in (records.EXPERT_LOAD, records.EXPERT_OVERLAP)}
                 for logger in trainer.loggers:
                     if hasattr(logger, "log_arrays"):
-                        logger.log_arrays(arrays, step)
+                        logger.log_arrays(shown, step)
         self.record.write(trainer, self.latest, step)
         self.last, self.counts_TLE = None, None
         self.read, self.of_model, self.weights = {}, {}, {}

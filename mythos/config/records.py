@@ -4,7 +4,7 @@ A line of ``metrics.jsonl`` is one JSON object: ``step`` (optimiser steps finish
 ``tokens`` (tokens trained on so far) and any number of metrics, name to number. The first line is
 ``{"schema": SCHEMA}``. Names are ``<family>/<quantity>``; a quantity that has one value per loop ends in
 ``/t<loop>``, two digits, 0-based; one per layer of the core in ``/l<layer>``, one per both in ``/l<layer>/t<loop>``;
-a loss read at a depth ends in ``/T<loops>``.
+a loss read at a depth ends in ``/T<loops>``. No name begins with another one and a slash: trackers keep them as paths.
 
 ``trace.jsonl`` has the same first line; its other lines are ``step``, ``time`` and any number of arrays, name to
 nested lists.
@@ -78,7 +78,7 @@ def learning_rate(group: str) -> str:
 
 def group_grad_norm(group: str) -> str:
     """Name of the gradient norm of a parameter group, before clipping."""
-    return f"train/grad_norm/{group}"
+    return f"train/group_grad_norm/{group}"
 
 
 def group_update_norm(group: str) -> str:
@@ -138,12 +138,12 @@ def halting_mass(loop: int) -> str:
 
 def load_violation(layer: int, loop: int) -> str:
     """Name of the largest expert load over the mean load, minus one, since the trace before."""
-    return f"experts/load_violation/l{layer:02d}/t{loop:02d}"
+    return f"experts/loop_load_violation/l{layer:02d}/t{loop:02d}"
 
 
 def router_entropy(layer: int, loop: int) -> str:
     """Name of the mean entropy of the router's normalised scores in a loop, in nats; absent with rows of own depth."""
-    return f"experts/router_entropy/l{layer:02d}/t{loop:02d}"
+    return f"experts/loop_router_entropy/l{layer:02d}/t{loop:02d}"
 
 
 def identical_experts(layer: int, loop: int) -> str:
@@ -173,12 +173,12 @@ def alarm(name: str) -> str:
 
 def alarm_figure(name: str) -> str:
     """Name of the figure that raised an alarm, in the same record."""
-    return f"alarm/{name}/figure"
+    return f"alarm_figure/{name}"
 
 
 def alarm_limit(name: str) -> str:
     """Name of the limit that the figure crossed, in the same record."""
-    return f"alarm/{name}/limit"
+    return f"alarm_limit/{name}"
 
 
 def index_of(name: str) -> int | None:

@@ -38,3 +38,6 @@ def test_no_two_functions_give_the_same_name() -> None:
     ]
     names += [value for key, value in vars(records).items() if key.isupper()]
     assert len(set(names)) == len(names)
+    metrics = [str(name) for name in names if name not in (records.EXPERT_LOAD, records.EXPERT_LOAD_LAYERS)]
+    for name in metrics:
+        assert not any(other.startswith(f"{name}/") for other in metrics), name

@@ -91,7 +91,7 @@ def jsonl(run: Path) -> dict[int, dict]:
 
 
 def is_scalar(name: str) -> bool:
-    return not name.startswith(("_", "heatmaps/", "over_loops/", "tables/"))
+    return not name.startswith(("_", "heatmaps/", "arrays/", "over_loops/", "tables/"))
 
 
 def test_an_offline_wandb_run_holds_what_metrics_jsonl_holds_and_goes_on_after_a_resume(configure) -> None:
