@@ -95,6 +95,7 @@ class LoopTelemetry(StepCallback):
         assert self.last.trace is not None
         squares = update_squares(self.weights, _sample(trainer, module))
         parts = trace_parts(self.last.trace, self.max_loops)
+        parts["gradient_square_T"] /= trainer.world_size**2  # the engine averages over ranks what ours adds up
         parts |= observation_parts(self.last, self.max_loops, self.rows_differ) | self.read | self.of_model
         parts |= {f"update/{group}": both for group, both in squares.items()}
         if self.counts_TLE is not None:

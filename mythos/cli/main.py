@@ -7,7 +7,7 @@ import sys
 import mythos
 from mythos.cli import bench, consolidate, doctor, evaluate, report, sample, trace, train
 from mythos.config.base import ConfigError
-from mythos.parallel.launcher import is_launched
+from mythos.parallel.launcher import is_first_rank, is_launched
 
 _COMMANDS = (train, evaluate, sample, trace, report, consolidate, doctor, bench)
 
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return parsed.run(parsed)
     except ConfigError as error:
-        if os.environ.get("RANK", "0") == "0":  # every rank of a run meets the same error
+        if is_first_rank():  # every rank of a run meets the same error
             print(f"mythos: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     from mythos.train.start import start
 
     config = load(arguments.overrides, arguments.config_dir)
+    refuse(config)
     if config.cluster.world_size > 1 and not is_launched():
-        refuse(config)
         become_launcher(config.cluster, sys.argv[1:])
     return start(config)

@@ -17,6 +17,7 @@ from torch.autograd import Function
 from mythos.config.model import MoEConfig
 from mythos.moe.experts import Experts
 from mythos.moe.router import Router
+from mythos.parallel.mesh import expert_ranks
 from mythos.types import RouterStats
 
 LAYER_PATTERN = r"model\.core\.blocks\.\d+\.ffn"
@@ -48,6 +49,8 @@ def adopt_converted_layers(module: nn.Module, config: MoEConfig) -> None:
     """Give every converted layer under ``module`` our forward."""
     for layer in module.modules():
         if isinstance(layer, AutoEPMoELayer):
+            ranks = dist.get_process_group_ranks(layer.ep_group)
+            assert ranks in expert_ranks(dist.get_world_size(), layer.ep_size), f"unexpected expert ranks {ranks}"
             layer.__class__ = ExpertParallelMoE
             layer.router.__class__ = Router
             layer.router.config = config

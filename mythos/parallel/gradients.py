@@ -1,7 +1,7 @@
 """How large gradients and updates are, by parameter group: of whole parameters, however they are sharded."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import lightning.pytorch as pl
@@ -67,7 +67,9 @@ def sample_weights(partition: Partition, trained: Iterable[str]) -> dict[str, li
     names = set(trained)
     device = partition.flats[0].tensor.device
     # A rank may hold nothing of a group, but every rank adds to every sum.
-    samples = {group: [torch.zeros(1, device=device)] for group in sorted(map(group_name, names))}
+    samples: dict[str, list[Tensor]] = {
+        group: [torch.zeros(1, device=device)] for group in sorted(map(group_name, names))
+    }
     for flat in partition.flats:
         vector_N = flat.tensor.detach().view(-1)
         for place in flat.places:
@@ -92,5 +94,5 @@ def trained_names(model: nn.Module) -> list[str]:
     return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
-def _sum_of_squares(parts: Sequence[Tensor]) -> Tensor:
+def _sum_of_squares(parts: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
     return torch.stack(torch._foreach_norm(parts)).float().square().sum() if parts else torch.zeros(())

@@ -1,16 +1,26 @@
 """Starting one process for each device. No torch: a configuration is refused before it is imported."""
 
+import ctypes
 import os
+import signal
 import sys
 from typing import NoReturn
 
 from mythos.config.base import ConfigError
 from mythos.config.cluster import ClusterConfig
 
+_PR_SET_PDEATHSIG = 1
+"""From <linux/prctl.h>."""
+
 
 def is_launched() -> bool:
     """Whether a launcher has started this process as one of several."""
     return "RANK" in os.environ
+
+
+def is_first_rank() -> bool:
+    """Whether this process speaks for the run."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def become_launcher(cluster: ClusterConfig, arguments: list[str]) -> NoReturn:
@@ -28,6 +38,12 @@ def become_launcher(cluster: ClusterConfig, arguments: list[str]) -> NoReturn:
     sys.stdout.flush()
     options = ["--standalone", "--nproc-per-node", str(cluster.num_devices), "-m", "mythos.cli.main"]
     os.execv(sys.executable, [sys.executable, "-m", "torch.distributed.run", *options, *arguments])
+
+
+def die_with_launcher() -> None:
+    """Have this rank killed when its launcher is, on Linux; it would go on alone, beside the run that replaces it."""
+    if is_launched() and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def check_launcher(cluster: ClusterConfig) -> None:

@@ -133,7 +133,7 @@ def whole(module: nn.Module) -> Iterator[None]:
     if not cut:
         yield
         return
-    from deepspeed.zero import GatheredParameters
+    from deepspeed.runtime.zero import GatheredParameters
 
     with GatheredParameters(cut):
         yield

@@ -1,8 +1,12 @@
 """A run's place on disk, and what must hold before anything costs time. No torch."""
 
+import fcntl
 import json
 import os
+import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +63,30 @@ def prepare(config: RunConfig) -> RunDirectory:
     return RunDirectory(
         path=path, data_fingerprint=data_fingerprint, checkpoint=checkpoint, manifest=manifest, origin=origin
     )
+
+
+@contextmanager
+def lock(config: RunConfig) -> Iterator[None]:
+    """Hold the run's directory: two processes that train in it would delete each other's checkpoints.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    path = Path(config.run.dir) / config.run.name
+    _create(path)
+    with (path / "lock").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise ConfigError(
+                f"run.name: {path} is being trained in by {file.read().strip() or 'another process'}; wait for it, "
+                "end it, or choose another run.name."
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
 
 
 def refuse(config: RunConfig) -> None:
