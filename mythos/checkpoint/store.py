@@ -114,7 +114,15 @@ class Saving:
             (name, field, whole_numel(shapes, name, field), start, start + len(value_N), checksum(value_N, start))
             for name, field, start, value_N in fragments
         ]
-        write_text(self._note(self._rank), json.dumps({"files": files, "pieces": pieces, "names": sorted(shapes)}))
+        self._leave_note(json.dumps({"files": files, "pieces": pieces, "names": sorted(shapes)}))
+
+    def _leave_note(self, text: str) -> None:
+        """Say that this rank is done; from then on the folder is rank 0's, which may rename it at once."""
+        note = self._note(self._rank)
+        temporary = note.with_suffix(".tmp")
+        temporary.write_text(text, encoding="utf-8")
+        flush(temporary)
+        temporary.replace(note)
 
     def _note(self, rank: int) -> Path:
         return self._folder / f".done-{rank:05d}.json"

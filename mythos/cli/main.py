@@ -7,7 +7,7 @@ import sys
 import mythos
 from mythos.cli import bench, consolidate, doctor, evaluate, report, sample, trace, train
 from mythos.config.base import ConfigError
-from mythos.parallel.launcher import is_first_rank, is_launched
+from mythos.parallel.launcher import ToldByFirstRank, is_first_rank, is_launched
 
 _COMMANDS = (train, evaluate, sample, trace, report, consolidate, doctor, bench)
 
@@ -24,9 +24,11 @@ def main(arguments: list[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     try:
         return parsed.run(parsed)
+    except ToldByFirstRank:
+        return 2
     except ConfigError as error:
-        if is_first_rank():  # every rank of a run meets the same error
-            print(f"mythos: {error}", file=sys.stderr)
+        who = "mythos" if is_first_rank() else f"mythos: rank {os.environ['RANK']}"
+        print(f"{who}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("mythos: stopped; resume=auto goes on from the last checkpoint.", file=sys.stderr)

@@ -13,6 +13,10 @@ _PR_SET_PDEATHSIG = 1
 """From <linux/prctl.h>."""
 
 
+class ToldByFirstRank(ConfigError):
+    """An error of rank 0 that every rank shares; rank 0 says it."""
+
+
 def is_launched() -> bool:
     """Whether a launcher has started this process as one of several."""
     return "RANK" in os.environ

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from mythos.config.base import ConfigError
 from mythos.config.run import RunConfig
 from mythos.parallel.device import choose_accelerator
+from mythos.parallel.launcher import ToldByFirstRank
 
 T = TypeVar("T")
 
@@ -44,7 +45,7 @@ def on_first_rank(function: Callable[[], T]) -> T:
             answer[0] = error
     dist.broadcast_object_list(answer)
     if isinstance(answer[0], ConfigError):
-        raise answer[0]
+        raise answer[0] if dist.get_rank() == 0 else ToldByFirstRank(*answer[0].args)
     return answer[0]  # type: ignore[return-value]
 
 
