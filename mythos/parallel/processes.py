@@ -1,10 +1,12 @@
 """The processes of a run, and what they agree on."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
 
+import torch
 import torch.distributed as dist
 
 from mythos.config.base import ConfigError
@@ -21,7 +23,10 @@ def process_group(config: RunConfig) -> Iterator[None]:
     if config.cluster.world_size == 1:
         yield
         return
-    backend = "nccl" if choose_accelerator(config.parallel.device) == "gpu" else "gloo"
+    backend = "gloo"
+    if choose_accelerator(config.parallel.device) == "gpu":
+        backend = "nccl"
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group(backend, timeout=timedelta(seconds=config.cluster.timeout_seconds))
     try:
         yield
