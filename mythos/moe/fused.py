@@ -85,12 +85,12 @@ def from_tokens(x_ND: Tensor, weight_NK: Tensor, order: Order, weights: Weights,
         copies: made by ``copy_weights``; whoever runs the same weights again may pass the same copies again.
     """
     keep = torch.is_grad_enabled()
-    return _experts(x_ND, weight_NK.flatten(), *order, *weights, *copies, keep)[0]
+    return _experts(x_ND.contiguous(), weight_NK.flatten(), *order, *weights, *copies, keep)[0]
 
 
 def from_rows(row_MD: Tensor, end_E: Tensor, weights: Weights, copies: Copies) -> Tensor:
     """Pass rows that are sorted by expert through their experts, without routing weights; the rows are kept."""
-    return _experts(row_MD, None, None, None, None, end_E, *weights, *copies, torch.is_grad_enabled())[0]
+    return _experts(row_MD.contiguous(), None, None, None, None, end_E, *weights, *copies, torch.is_grad_enabled())[0]
 
 
 @torch.library.custom_op("mythos::experts", mutates_args=())

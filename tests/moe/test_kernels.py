@@ -99,3 +99,13 @@ def test_kernels_take_no_rows() -> None:
     assert hopper.gate_value_backward(wide, end, problem.w13).shape == (0, 64)
     assert not hopper.weight_gradient_w2(row, None, hidden, end, torch.float32).any()
     assert not hopper.weight_gradient_w13(row, None, wide, end, torch.float32).any()
+
+
+def test_matrices_need_not_start_at_16_bytes() -> None:
+    problem = Problem(9, 2, 64, 128)
+    hidden = problem.x.new_ones(18, 128)
+    flat = torch.cat((problem.w2.new_zeros(1), problem.w2.flatten()))
+    unaligned = flat[1:].view_as(problem.w2)
+    assert unaligned.data_ptr() % 16
+    end = problem.order.end_E
+    assert torch.equal(hopper.down(hidden, end, unaligned), hopper.down(hidden, end, problem.w2))

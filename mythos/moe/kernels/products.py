@@ -56,12 +56,12 @@ def gate_value(
     if num_rows == 0:  # no descriptor describes an empty tensor
         return hidden_MF, gate_value_MG
     _gate_value_kernel[_grid(num_rows, num_experts, hidden_dim, tile)](
-        x_ND if token_M is not None else TensorDescriptor.from_tensor(x_ND, [tile.m, tile.k]),
+        x_ND if token_M is not None else _descriptor(x_ND, [tile.m, tile.k]),
         token_M,
         visit_M,
         weight_V,
         end_E,
-        TensorDescriptor.from_tensor(w13_2EFD.view(-1, dim), [tile.n, tile.k]),
+        _descriptor(w13_2EFD, [tile.n, tile.k]),
         gate_value_MG,
         hidden_MF,
         DIM=dim,
@@ -121,10 +121,10 @@ def _rows_product(a: Tensor, token_M: Tensor | None, end_E: Tensor, b: Tensor, t
     if num_rows == 0:
         return product
     _rows_product_kernel[_grid(num_rows, num_experts, q, tile)](
-        a if token_M is not None else TensorDescriptor.from_tensor(a, [tile.m, tile.k]),
+        a if token_M is not None else _descriptor(a, [tile.m, tile.k]),
         token_M,
         end_E,
-        TensorDescriptor.from_tensor(b.view(-1, b.shape[-1]), block),
+        _descriptor(b, block),
         product,
         DEPTH=a.shape[1],
         P=p,
@@ -159,6 +159,13 @@ def _weight_gradient(
         **tile.options(),
     )
     return gradient
+
+
+def _descriptor(matrices: Tensor, block: list[int]) -> TensorDescriptor:
+    """Blocks of stacked matrices, copied where they do not start at 16 bytes, as in an engine's flat buffer."""
+    if matrices.data_ptr() % 16:
+        matrices = matrices.clone()
+    return TensorDescriptor.from_tensor(matrices.view(-1, matrices.shape[-1]), block)
 
 
 def _grid(num_rows: int, num_experts: int, width: int, tile: _Tile) -> tuple[int]:
