@@ -13,12 +13,13 @@ from mythos.moe import fused
 class Experts(nn.Module):
     """E SwiGLU layers as three stacked matrices, in the layout that expert parallelism converts."""
 
+    shared_copies: fused.Copies | None = None  # of the class: expert parallelism makes instances without __init__
+
     def __init__(self, num_experts: int, dim: int, hidden_dim: int) -> None:
         super().__init__()
         self.w1 = nn.Parameter(torch.empty(num_experts, hidden_dim, dim))
         self.w2 = nn.Parameter(torch.empty(num_experts, dim, hidden_dim))
         self.w3 = nn.Parameter(torch.empty(num_experts, hidden_dim, dim))
-        self.shared_copies: fused.Copies | None = None
 
     def forward(self, row_MD: Tensor, end_E: Tensor) -> Tensor:
         """Pass each row through its expert.
