@@ -18,9 +18,9 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         for written in [temporary, *temporary.rglob("*")]:
-            _flush(written)
+            flush(written)
         temporary.replace(path)
-        _flush(path.parent)
+        flush(path.parent)
     finally:
         remove(temporary)
 
@@ -47,7 +47,25 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _flush(path: Path) -> None:
+def set_aside(directory: Path) -> Path:
+    """Hide a directory, if it is there, as ``.<name>.old``, since deleting it may be cut short; returns that path."""
+    hidden = directory.with_name(f".{directory.name}.old")
+    remove(hidden)
+    if directory.exists():
+        directory.replace(hidden)
+    return hidden
+
+
+def install(temporary: Path, directory: Path) -> None:
+    """Give a finished directory its name, in the place of what had it before."""
+    before = set_aside(directory)
+    temporary.replace(directory)
+    flush(directory.parent)
+    remove(before)
+
+
+def flush(path: Path) -> None:
+    """Have a file's content, or a directory's entries, reach the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

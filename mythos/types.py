@@ -40,6 +40,12 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return batch._replace(**moved)
 
 
+def first_rows(batch: Batch, num_rows: int) -> Batch:
+    """The first sequences of a batch; what it says of the whole step stays."""
+    of_rows = {name: part for name, part in batch._asdict().items() if part is not None and part.dim() > 0}
+    return batch._replace(**{name: part[:num_rows] for name, part in of_rows.items()})
+
+
 class RouterStats(NamedTuple):
     """What a mixture of experts saw; sums, so that micro-batches and ranks add up. ``...`` is [] or [T, L].
 
@@ -56,13 +62,46 @@ class RouterStats(NamedTuple):
     """[...]: sum over tokens of the entropy of the normalised scores, in nats; carries no gradient."""
 
 
-class LoopTrace(NamedTuple):
-    """What the state did, loop by loop; carries no gradient. T is the loop index of a token's own row."""
+class ExpertTrace(NamedTuple):
+    """How a token's choice of experts differs between loops: means over tokens. ``loop.trace`` holds the formulas."""
 
+    identical_TL: Tensor
+    """Share of tokens that chose the same set as in the loop before; 0 at loop 0."""
+    disjoint_TL: Tensor
+    """Share of tokens that chose none of the loop before; 0 at loop 0."""
+    path_diversity_TL: Tensor
+    """Different experts chosen in loops 0 .. t, over those of one loop."""
+    overlap_TT: Tensor
+    """Jaccard overlap of the sets of two loops, also a mean over layers."""
+
+
+class LoopTrace(NamedTuple):
+    """What the state did, loop by loop; carries no gradient. T is the loop index of a token's own row.
+
+    Means over a sample of the tokens, ``loop.trace.MAX_TOKENS`` of them at most, of the rows that ran the loop. The
+    gradient's figures are sums over rows; they are zero until the backward has filled them.
+    """
+
+    num_rows_T: Tensor
+    """Rows that ran each loop: the weights by which traces of several batches are averaged."""
     state_norm_T: Tensor
     """Root mean square of the state after each loop."""
     relative_change_T: Tensor
-    """|h' - h| / |h'|, averaged over tokens."""
+    """|h' - h| / |h'|."""
+    cosine_T: Tensor
+    """Of h' and h."""
+    second_difference_T: Tensor
+    """|h'' - 2 h' + h| / |h'' - h'|; 0 at loop 0, which has no change before it."""
+    token_correlation_T: Tensor
+    """Mean cosine between the states of two tokens of a row."""
+    update_norm_TL: Tensor
+    """|x' - x| / |x| over each block of the core."""
+    experts: ExpertTrace | None
+    """None when the core is dense."""
+    gradient_square_T: Tensor
+    """Squared norm of the loss's gradient by the state after each loop."""
+    num_graded_rows_T: Tensor
+    """Rows whose state got that gradient."""
 
 
 class ModelOutput(NamedTuple):
@@ -116,3 +155,6 @@ class Observation(NamedTuple):
     """Mean probability of leaving after each pass; None when halting is fixed."""
     router_stats: RouterStats | None
     trace: LoopTrace | None
+    """Only from the last micro-batch of a step that records it, as is the next."""
+    log_partition: Tensor | None = None
+    """Mean over tokens of the log-partition of the output logits at the last exit."""

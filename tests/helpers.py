@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mythos.checkpoint.fragments import FragmentReader
 from mythos.config.load import load
 from mythos.config.model import ModelConfig
 from mythos.config.run import RunConfig
@@ -86,3 +87,9 @@ def recorded(run: Path, name: str) -> dict[int, float]:
     """One metric of a run's ``metrics.jsonl``, by step."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return {line["step"]: line[name] for line in lines if name in line}
+
+
+def saved(run: Path, step: int) -> dict[str, Tensor]:
+    """Everything in a checkpoint's shards, whole, by ``name|field``."""
+    reader = FragmentReader(run / "checkpoints" / f"step-{step:08d}")
+    return {f"{name}|{field}": reader.tensor(name, field) for name in reader.names for field in reader.fields(name)}

@@ -33,6 +33,8 @@ ROOMS_OF = {
     "omegaconf": {"config"},
     "plotly": {"report"},
     "wandb": {"train"},
+    "mlflow": {"train"},
+    "trackio": {"train"},
 }
 WITHOUT_TORCH = {"config", "account", "files", "report"}
 TORCH = {"torch", "lightning", "mythos.types"}

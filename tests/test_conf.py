@@ -42,7 +42,8 @@ def test_train_yaml_alone_is_a_run():
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_and_validates(group, option):
     learns_exits = group == "halting" and option != "fixed"
-    run = load([f"{group}={option}", *(["depth.num_grad_loops=32"] if learns_exits else [])])
+    needs = ["depth.num_grad_loops=32"] if learns_exits else ["optim=adamw"] if group == "parallel" else []
+    run = load([f"{group}={option}", *needs])
     given = OmegaConf.load(CONF / group / f"{option}.yaml").get("kind")
     if given is not None:
         assert getattr(run, group).kind == given

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from mythos.files import remove, replacing, sha256, write_text
+from mythos.files import install, remove, replacing, set_aside, sha256, write_text
 
 
 def test_an_error_leaves_the_old_content_and_no_scraps(tmp_path: Path) -> None:
@@ -39,3 +39,20 @@ def test_removing_a_link_keeps_its_target(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(target)
     remove(tmp_path / "link")
     assert target.is_dir()
+
+
+def test_a_directory_is_installed_in_the_place_of_another(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    for content in ("old", "new"):
+        (tmp_path / ".new").mkdir()
+        (tmp_path / ".new" / content).touch()
+        install(tmp_path / ".new", path)
+        assert [one.relative_to(tmp_path).as_posix() for one in tmp_path.rglob("*")] == ["folder", f"folder/{content}"]
+
+
+def test_a_deletion_that_was_cut_short_is_done_again(tmp_path: Path) -> None:
+    for _ in range(2):
+        (tmp_path / "folder" / "inner").mkdir(parents=True)
+        assert set_aside(tmp_path / "folder") == tmp_path / ".folder.old"
+        assert [one.name for one in tmp_path.iterdir()] == [".folder.old"]
+    assert set_aside(tmp_path / "absent") == tmp_path / ".absent.old"

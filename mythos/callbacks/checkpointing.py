@@ -1,5 +1,6 @@
 """Saving, so that a run can die anywhere and come back the same."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,40 +8,107 @@ import lightning.pytorch as pl
 
 import mythos
 from mythos.callbacks.base import StepCallback
+from mythos.callbacks.validation import Validation
 from mythos.checkpoint import store
-from mythos.checkpoint.manifest import VERSION, Manifest
-from mythos.config.base import encode, fingerprint
+from mythos.checkpoint.background import BackgroundWriter
+from mythos.checkpoint.fragments import Fragment
+from mythos.checkpoint.manifest import BEST_METRIC, Manifest
+from mythos.checkpoint.mirror import Mirror, mirror_of
+from mythos.config.base import ConfigError, encode, fingerprint
+from mythos.config.parallel import DeepSpeedParallel
 from mythos.config.run import RunConfig
 from mythos.data.datamodule import TokenDataModule
+from mythos.parallel.host_copy import HostCopy
+from mythos.parallel.saving import Snapshot
 
 
 class Checkpointing(StepCallback):
-    """Saves every so many steps and after the last one. Stands last, so that it saves what others have done."""
+    """Saves every so many steps and after the last one. Stands last, so that it saves what others have done.
 
-    def __init__(self, config: RunConfig, directory: Path, data: TokenDataModule, data_fingerprint: str) -> None:
+    A save costs the run the time to copy this rank's pieces to host memory; writing and hashing happen in a thread,
+    one save at a time.
+    """
+
+    def __init__(
+        self, config: RunConfig, directory: Path, data: TokenDataModule, data_fingerprint: str, validation: Validation
+    ) -> None:
         self.config = config
+        self.settings = config.run.checkpoint
         self.directory = directory
         self.data = data
         self.data_fingerprint = data_fingerprint
+        self.validation = validation
+        self.host = HostCopy()
+        self.writer = BackgroundWriter()
+        self.mirror = mirror_of(config.run)
 
     def on_step_end(self, trainer: pl.Trainer, module: Any, step: int) -> None:
-        settings = self.config.run
-        if step % settings.checkpoint.every and step != settings.num_steps:
+        if step % self.settings.every and step != self.config.run.num_steps:
             return
-        manifest = Manifest(
-            version=VERSION,
+        trainer.save_checkpoint(self.directory, storage_options=partial(self._save, trainer, step))
+        if not self.settings.asynchronous:
+            self._wait(trainer)
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
+        self.host.before_update()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._wait(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self.writer.wait()
+
+    def _wait(self, trainer: pl.Trainer) -> None:
+        """Until every rank has written, and rank 0 has shown it."""
+        self.writer.wait()
+        trainer.strategy.barrier()
+
+    def _save(self, trainer: pl.Trainer, step: int, snapshot: Snapshot) -> None:
+        self.writer.wait()
+        saving = store.Saving(self.directory, step, trainer.global_rank, trainer.world_size)
+        if trainer.is_global_zero:
+            saving.begin()
+        trainer.strategy.barrier()
+        fragments = self.host.copy(snapshot.fragments)
+        manifest = self._manifest(step) if trainer.is_global_zero else None
+        self.writer.submit(partial(self._write, saving, fragments, snapshot, manifest))
+
+    def _write(
+        self, saving: store.Saving, fragments: list[Fragment], snapshot: Snapshot, manifest: Manifest | None
+    ) -> None:
+        """One rank's part, off the training thread; rank 0, which has the manifest, completes the checkpoint."""
+        self.host.wait()
+        saving.write(fragments, snapshot.shapes, None if manifest is None else snapshot.state)
+        if manifest is None:
+            return
+        path = saving.finish(manifest, self.config.cluster.timeout_seconds)
+        store.keep(self.directory, self.settings, sound=path)
+        if self.mirror is not None:
+            self._copy(self.mirror, path)
+
+    def _copy(self, mirror: Mirror, path: Path) -> None:
+        """Copy a finished checkpoint; a mirror that does not answer costs its copy, not the run."""
+        try:
+            mirror.copy(path)
+            mirror.prune(self.settings, sound=path.name)
+        except ConfigError as error:
+            store.warn_on_stderr(f"{error} {path.name} stands in {self.directory} alone.")
+
+    def _manifest(self, step: int) -> Manifest:
+        config, parallel = self.config, self.config.parallel
+        layout: dict[str, Any] = {"kind": parallel.kind, "world_size": config.cluster.world_size}
+        if isinstance(parallel, DeepSpeedParallel):
+            layout |= {"zero_stage": parallel.zero_stage, "ep_size": parallel.ep_size}
+        losses = self.validation.latest
+        nearest = min(losses, key=lambda depth: abs(depth - config.depth.mean), default=None)
+        return Manifest(
             step=step,
-            tokens=self.data.next_sample * self.config.data.seq_len,
+            tokens=self.data.next_sample * config.data.seq_len,
             next_sample=self.data.next_sample,
-            config=encode(self.config),
-            fingerprint=fingerprint(self.config),
+            config=encode(config),
+            fingerprint=fingerprint(config),
             data_fingerprint=self.data_fingerprint,
             code_version=mythos.__version__,
-            files={},
-        )
-        store.save(
-            self.directory,
-            manifest,
-            lambda path: trainer.save_checkpoint(path / store.STATE_FILE),
-            settings.checkpoint.keep_last,
+            layout=layout,
+            metrics={} if nearest is None else {BEST_METRIC: losses[nearest]},
         )

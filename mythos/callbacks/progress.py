@@ -9,15 +9,17 @@ from tqdm import tqdm
 
 from mythos.callbacks.base import StepCallback
 from mythos.callbacks.run_record import RunRecord
+from mythos.callbacks.throughput import Throughput
 from mythos.callbacks.validation import Validation
 from mythos.config import records
 
 
 class Progress(StepCallback):
-    """Shows loss, tokens/s, mean depth and the time left."""
+    """Shows loss, tokens/s, MFU, mean depth and the time left."""
 
-    def __init__(self, record: RunRecord, validation: Validation, num_steps: int) -> None:
+    def __init__(self, record: RunRecord, throughput: Throughput, validation: Validation, num_steps: int) -> None:
         self.record = record
+        self.throughput = throughput
         self.validation = validation
         self.num_steps = num_steps
         self.bar: tqdm | None = None
@@ -56,16 +58,15 @@ class Progress(StepCallback):
         self._close()
 
     def _facts(self) -> str:
-        latest = self.record.latest
-        facts = [
-            f"loss {latest[records.TRAIN_LOSS]:.3f}",
-            f"{latest[records.TOKENS_PER_SECOND]:,.0f} tokens/s",
-            f"mean depth {latest[records.MEAN_LOOPS]:.1f}",
-        ]
+        latest, speed = self.record.latest, self.throughput.latest
+        facts = [f"loss {latest[records.TRAIN_LOSS]:.3f}"]
         if self.validation.latest:
-            depth = max(self.validation.latest)
-            facts.insert(1, f"held-out {self.validation.latest[depth]:.3f}")
-        return ", ".join(facts)
+            facts.append(f"held-out {self.validation.latest[max(self.validation.latest)]:.3f}")
+        if records.TOKENS_PER_SECOND in speed:
+            facts.append(f"{speed[records.TOKENS_PER_SECOND]:,.0f} tokens/s")
+        if records.MFU in speed:
+            facts.append(f"MFU {speed[records.MFU]:.1%}")
+        return ", ".join([*facts, f"mean depth {latest[records.MEAN_LOOPS]:.1f}"])
 
     def _close(self) -> None:
         if self.bar is not None:

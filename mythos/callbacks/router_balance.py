@@ -7,15 +7,22 @@ import torch
 from torch import Tensor
 
 from mythos.callbacks.base import StepCallback
+from mythos.checkpoint.fragments import checksum
 from mythos.moe.balance import fold_loops, moved_bias
 from mythos.types import Observation
 
 
 class RouterBalance(StepCallback):
-    """Moves the selection bias once per optimiser step, by the loads of all its micro-batches."""
+    """Moves the selection bias once per optimiser step, by the loads of all micro-batches of all ranks.
 
-    def __init__(self, rate: float) -> None:
+    Args:
+        rate: size of a move.
+        check_every: optimiser steps between checks that all ranks hold the same bias.
+    """
+
+    def __init__(self, rate: float, check_every: int = 1) -> None:
         self.rate = rate
+        self.check_every = check_every
         self.counts: list[Tensor] = []
 
     def on_micro_batch(self, observation: Observation) -> None:
@@ -30,3 +37,17 @@ class RouterBalance(StepCallback):
         counts_LRE = trainer.strategy.reduce(counts_LRE, reduce_op="sum")
         bias_LRE.copy_(moved_bias(bias_LRE, counts_LRE, self.rate))
         self.counts = []
+        if trainer.world_size > 1 and step % self.check_every == 0:
+            _check_equal(trainer, bias_LRE, step)
+
+
+def _check_equal(trainer: pl.Trainer, bias_LRE: Tensor, step: int) -> None:
+    """Compare the bits of all ranks."""
+    own = checksum(bias_LRE.cpu().flatten(), 0) >> 1  # fits a signed number
+    sums = torch.tensor([own, -own], device=bias_LRE.device)
+    largest, negated_smallest = trainer.strategy.reduce(sums, reduce_op="max").tolist()
+    if largest != -negated_smallest:
+        raise RuntimeError(
+            f"rank {trainer.global_rank}: the router bias differs between ranks after step {step}; their weights or "
+            "their data have come apart, so go on from the last checkpoint with resume=auto."
+        )

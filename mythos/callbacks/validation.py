@@ -6,6 +6,7 @@ import lightning.pytorch as pl
 import torch
 
 from mythos.callbacks.base import StepCallback
+from mythos.callbacks.ranks import sum_over_ranks
 from mythos.callbacks.run_record import RunRecord
 from mythos.config import records
 from mythos.config.run import ValidationConfig
@@ -36,6 +37,7 @@ class Validation(StepCallback):
                 total_X += module.losses_by_depth(batch, self.depths)
             num_targets += batch.num_targets
         module.train()
-        losses = (total_X / num_targets).tolist()
+        sums = sum_over_ranks(trainer, {"total_X": total_X, "num_targets": num_targets})
+        losses = (sums["total_X"] / sums["num_targets"]).tolist()
         self.latest = dict(zip(self.depths, losses, strict=True))
         self.record.write(trainer, {records.validation_loss(d): loss for d, loss in self.latest.items()}, step)

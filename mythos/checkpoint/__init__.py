@@ -1,1 +1,1 @@
-"""Files only: manifest, atomic directories, verification, retention."""
+"""Files only: fragments of tensors, manifest, complete or absent directories, verification, retention, mirror."""

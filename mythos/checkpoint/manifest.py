@@ -1,22 +1,29 @@
 """What a checkpoint says about itself."""
 
 import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+from pydantic import TypeAdapter
+
 from mythos.config.base import ConfigError
-from mythos.files import sha256
+from mythos.files import sha256, write_text
 
 FILE_NAME: Final = "manifest.json"
-VERSION: Final = 1
+VERSION: Final = 2
+BEST_METRIC: Final = "validation_loss"
+"""Entry of ``Manifest.metrics`` by which retention knows the best checkpoints; lower is better."""
+_NUM_HASHERS: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
     """Written last into a checkpoint's directory; a directory without one is no checkpoint."""
 
-    version: int
+    version: int = VERSION
     step: int
     tokens: int
     next_sample: int
@@ -27,12 +34,18 @@ class Manifest:
     data_fingerprint: str
     """Of the packed data set."""
     code_version: str
-    files: dict[str, str]
+    layout: dict[str, Any]
+    """How the run was spread when it was saved: ``kind``, ``world_size``, ``ep_size``, ``zero_stage``."""
+    checksums: dict[str, str] = field(default_factory=dict)
+    """``fragments.checksum`` of every whole tensor by ``name|field``, 16 hexadecimal digits."""
+    files: dict[str, str] = field(default_factory=dict)
     """SHA-256 of every other file, by path relative to the directory."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """What was known of the model when it was saved."""
 
     def write(self, directory: Path) -> None:
         """Put the manifest into ``directory``."""
-        (directory / FILE_NAME).write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+        write_text(directory / FILE_NAME, json.dumps(asdict(self), indent=1))
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -44,20 +57,38 @@ def read_manifest(directory: Path) -> Manifest:
     path = directory / FILE_NAME
     if not path.is_file():
         raise ConfigError(f"{directory}: no checkpoint here ({FILE_NAME} is missing).")
+    return parse_manifest(path.read_bytes(), str(path))
+
+
+def parse_manifest(text: bytes, place: str) -> Manifest:
+    """Read a manifest's text; ``place`` is what errors call it.
+
+    Raises:
+        ConfigError: damaged, of another format, or naming files outside of its directory.
+    """
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(text)
         version = raw["version"]
-    except (ValueError, KeyError, TypeError, OSError):
-        raise ConfigError(f"{path}: damaged; it is not a manifest any more.") from None
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError(f"{place}: damaged; it is not a manifest any more.") from None
     if version != VERSION:
-        raise ConfigError(f"{path}: format {version}, but this version of mythos reads format {VERSION}.")
-    return Manifest(**raw)
+        raise ConfigError(f"{place}: format {version}, but this version of mythos reads format {VERSION}.")
+    try:
+        manifest = TypeAdapter(Manifest).validate_python(raw)
+    except ValueError:
+        raise ConfigError(f"{place}: damaged; it is not a manifest any more.") from None
+    for name in manifest.files:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise ConfigError(f"{place}: names the file {name}, which is not inside of the checkpoint.")
+    return manifest
 
 
 def digests(directory: Path) -> dict[str, str]:
-    """SHA-256 of every file below ``directory`` but the manifest."""
-    files = (path for path in sorted(directory.rglob("*")) if path.is_file() and path.name != FILE_NAME)
-    return {str(path.relative_to(directory)): sha256(path) for path in files}
+    """SHA-256 of every file below ``directory`` but the manifest, several at a time."""
+    files = [path for path in sorted(directory.rglob("*")) if path.is_file() and path != directory / FILE_NAME]
+    names = [path.relative_to(directory).as_posix() for path in files]
+    with ThreadPoolExecutor(_NUM_HASHERS) as pool:
+        return dict(zip(names, pool.map(sha256, files), strict=True))
 
 
 def verify(directory: Path) -> Manifest:
@@ -67,12 +98,20 @@ def verify(directory: Path) -> Manifest:
         ConfigError: a file is missing, unknown or altered; the message names it.
     """
     manifest = read_manifest(directory)
-    found = digests(directory)
-    for name in sorted(manifest.files.keys() | found.keys()):
-        if name not in found:
-            raise ConfigError(f"{directory}: {name} is missing.")
-        if name not in manifest.files:
-            raise ConfigError(f"{directory}: {name} is not in the manifest.")
-        if found[name] != manifest.files[name]:
-            raise ConfigError(f"{directory}: {name} was altered since it was written (SHA-256 differs).")
+    compare(manifest.files, digests(directory), str(directory))
     return manifest
+
+
+def compare(stated: Mapping[str, str], found: Mapping[str, str], place: str) -> None:
+    """Hold a manifest's sums against those of the files.
+
+    Raises:
+        ConfigError: they differ; the message names the first such file in ``place``.
+    """
+    for name in sorted(stated.keys() | found.keys()):
+        if name not in found:
+            raise ConfigError(f"{place}: {name} is missing.")
+        if name not in stated:
+            raise ConfigError(f"{place}: {name} is not in the manifest.")
+        if found[name] != stated[name]:
+            raise ConfigError(f"{place}: {name} was altered since it was written (SHA-256 differs).")

@@ -1,13 +1,15 @@
 """``mythos``: one subcommand a module, imported in full only when it runs."""
 
 import argparse
+import os
 import sys
 
 import mythos
-from mythos.cli import bench, doctor, evaluate, report, sample, train
+from mythos.cli import bench, consolidate, doctor, evaluate, report, sample, trace, train
 from mythos.config.base import ConfigError
+from mythos.parallel.launcher import is_first_rank, is_launched
 
-_COMMANDS = (train, evaluate, sample, report, doctor, bench)
+_COMMANDS = (train, evaluate, sample, trace, report, consolidate, doctor, bench)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,7 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return parsed.run(parsed)
     except ConfigError as error:
-        print(f"mythos: {error}", file=sys.stderr)
+        if is_first_rank():  # every rank of a run meets the same error
+            print(f"mythos: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("mythos: stopped; resume=auto goes on from the last checkpoint.", file=sys.stderr)
@@ -31,4 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    if is_launched():  # gloo's threads can abort an interpreter that is shut down in an orderly way
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)

@@ -1,6 +1,7 @@
 """``mythos train``: compose, check, train."""
 
 import argparse
+import sys
 from pathlib import Path
 
 
@@ -18,19 +19,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Refuse what cannot work before torch is imported; then train."""
+    """Refuse what cannot work before torch is imported; then train, in one process or in one for each device."""
     from mythos.config.load import load
-    from mythos.train.run_directory import prepare
+    from mythos.parallel.launcher import become_launcher, is_launched
+    from mythos.train.run_directory import refuse
+    from mythos.train.start import start
 
     config = load(arguments.overrides, arguments.config_dir)
-    directory = prepare(config)
-    if directory.manifest is not None:
-        print(f"going on from {directory.checkpoint} (step {directory.manifest.step})")
-
-    from mythos.train.build import train
-
-    losses = train(config, directory)
-    for depth, loss in losses.items():
-        print(f"held-out loss at T={depth}: {loss:.4f} nats per token")
-    print(f"run directory: {directory.path}")
-    return 0
+    refuse(config)
+    if config.cluster.world_size > 1 and not is_launched():
+        become_launcher(config.cluster, sys.argv[1:])
+    return start(config)

@@ -124,6 +124,7 @@ def _known_keys(kind: Any, raw: Any, parent: str) -> list[str]:
     node: Any = raw
 
     def resolve(part: dict[str, Any]) -> dict[str, Any]:
+        part = next((option for option in part.get("anyOf", []) if "$ref" in option), part)
         if "discriminator" in part:
             reference = part["discriminator"]["mapping"].get(node.get("kind"), "")
             return definitions.get(reference.rsplit("/", 1)[-1], {})

@@ -1,9 +1,13 @@
-"""Names of everything that is recorded, and the shape of a line in ``metrics.jsonl``.
+"""Names of everything that is recorded, and the shape of a line in ``metrics.jsonl`` and ``trace.jsonl``.
 
-A line is one JSON object: ``step`` (optimiser steps finished), ``time`` (Unix seconds), ``tokens`` (tokens
-trained on so far) and any number of metrics, name to number. The first line is ``{"schema": SCHEMA}``.
-Names are ``<family>/<quantity>``; a quantity that has one value per loop ends in ``/t<loop>``, two digits,
-0-based; a loss read at a depth ends in ``/T<loops>``.
+A line of ``metrics.jsonl`` is one JSON object: ``step`` (optimiser steps finished), ``time`` (Unix seconds),
+``tokens`` (tokens trained on so far) and any number of metrics, name to number. The first line is
+``{"schema": SCHEMA}``. Names are ``<family>/<quantity>``; a quantity that has one value per loop ends in
+``/t<loop>``, two digits, 0-based; one per layer of the core in ``/l<layer>``, one per both in ``/l<layer>/t<loop>``;
+a loss read at a depth ends in ``/T<loops>``. No name begins with another one and a slash: trackers keep them as paths.
+
+``trace.jsonl`` has the same first line; its other lines are ``step``, ``time`` and any number of arrays, name to
+nested lists.
 """
 
 import re
@@ -11,6 +15,7 @@ from typing import Final
 
 SCHEMA: Final = 1
 FILE_NAME: Final = "metrics.jsonl"
+TRACE_FILE_NAME: Final = "trace.jsonl"
 
 TRAIN_LOSS: Final = "train/loss"
 """Mean negative log-likelihood per target token, in nats, at the depth drawn for the step."""
@@ -20,13 +25,45 @@ NUM_LOOPS: Final = "depth/num_loops"
 NUM_GRAD_LOOPS: Final = "depth/num_grad_loops"
 MEAN_LOOPS: Final = "depth/mean"
 """Mean of the loops run since the run began."""
-TOKENS_PER_SECOND: Final = "speed/tokens_per_second"
 EXPECTED_PASSES: Final = "halting/expected_passes"
 """Mean over tokens of the expected pass after which they leave; absent when halting is fixed."""
 LOAD_VIOLATION: Final = "experts/load_violation"
 """Largest expert load over the mean load, minus one, averaged over loops and layers."""
 ROUTER_ENTROPY: Final = "experts/router_entropy"
 """Mean entropy of the router's normalised scores, in nats."""
+JACOBIAN_RADIUS: Final = "loop/jacobian_radius"
+"""Growth of a small change of the state over one loop, along the direction that grows most (power iteration)."""
+DECAY_MAX: Final = "injection/decay_max"
+"""Largest entry of A; absent unless the injection is diagonal, as is the next."""
+DECAY_MEAN: Final = "injection/decay_mean"
+INPUT_GAIN: Final = "injection/input_gain"
+"""Root mean square of what e becomes on its way into the state, for a random e of unit root mean square."""
+LOG_PARTITION: Final = "head/log_partition"
+"""Mean over tokens of the log-partition of the output logits, in nats: their scale."""
+
+EXPERT_LOAD: Final = "experts/load"
+"""Array [layer][loop][expert]: visits since the trace before, in percent of the mean over experts."""
+EXPERT_LOAD_LAYERS: Final = "experts/load_layers"
+"""List: the layers of ``EXPERT_LOAD``; all of them unless the array would be large, then evenly spaced ones."""
+EXPERT_OVERLAP: Final = "experts/overlap"
+"""Array [loop][loop]: Jaccard overlap of a token's experts in two loops, mean over tokens and layers."""
+
+# Speed and memory: of all ranks together, over the timed steps since the last record or ("mean") since the start.
+TOKENS_PER_SECOND: Final = "speed/tokens_per_second"
+MEAN_TOKENS_PER_SECOND: Final = "speed/mean_tokens_per_second"
+PASSES_PER_SECOND: Final = "speed/passes_per_second"
+"""Tokens times the passes that each ran, per second."""
+MEAN_PASSES_PER_SECOND: Final = "speed/mean_passes_per_second"
+MFU: Final = "speed/mfu"
+"""Useful FLOP/s over the devices' peak, at the depth that was run; absent where the peak is unknown."""
+MEAN_MFU: Final = "speed/mean_mfu"
+DATA_WAIT_SECONDS: Final = "speed/data_wait_seconds"
+"""Seconds that the slowest rank waited for its loader."""
+DATA_WAIT_SHARE: Final = "speed/data_wait_share"
+PEAK_ALLOCATED: Final = "memory/peak_allocated_gib"
+"""Most memory in tensors since the last record, in GiB of the fullest rank; absent without CUDA."""
+PEAK_RESERVED: Final = "memory/peak_reserved_gib"
+"""Most memory that the allocator held, likewise."""
 
 
 def penalty(term: str) -> str:
@@ -39,9 +76,24 @@ def learning_rate(group: str) -> str:
     return f"train/lr/{group}"
 
 
+def group_grad_norm(group: str) -> str:
+    """Name of the gradient norm of a parameter group, before clipping."""
+    return f"train/group_grad_norm/{group}"
+
+
+def group_update_norm(group: str) -> str:
+    """Name of |w' - w| / |w| over one optimiser step, for the weights of a parameter group."""
+    return f"train/update_norm/{group}"
+
+
 def validation_loss(num_loops: int) -> str:
     """Name of the held-out loss, in nats per token, at a depth."""
     return f"val/loss/T{num_loops:02d}"
+
+
+def loss_at(num_loops: int) -> str:
+    """Name of the loss on a few training sequences, in nats per token, at a depth; without noise, before the step."""
+    return f"loop/loss/T{num_loops:02d}"
 
 
 def state_norm(loop: int) -> str:
@@ -54,7 +106,88 @@ def relative_change(loop: int) -> str:
     return f"loop/relative_change/t{loop:02d}"
 
 
+def cosine(loop: int) -> str:
+    """Name of the mean cosine of the states before and after a loop."""
+    return f"loop/cosine/t{loop:02d}"
+
+
+def second_difference(loop: int) -> str:
+    """Name of the mean of |h'' - 2 h' + h| / |h'' - h'|, h'' the state after the loop; from loop 1 on."""
+    return f"loop/second_difference/t{loop:02d}"
+
+
+def token_correlation(loop: int) -> str:
+    """Name of the mean cosine between the states of two tokens of a sequence, after a loop; 1 is collapse."""
+    return f"loop/token_correlation/t{loop:02d}"
+
+
+def gradient_norm(loop: int) -> str:
+    """Name of the norm of the loss's gradient by the state after a loop, over sequences; loops with gradients only."""
+    return f"loop/gradient_norm/t{loop:02d}"
+
+
+def update_norm(layer: int, loop: int) -> str:
+    """Name of the mean of |x' - x| / |x| over a block of the core, in a loop."""
+    return f"loop/update_norm/l{layer:02d}/t{loop:02d}"
+
+
+def halting_mass(loop: int) -> str:
+    """Name of the mean probability of leaving after a loop; absent when halting is fixed."""
+    return f"halting/mass/t{loop:02d}"
+
+
+def load_violation(layer: int, loop: int) -> str:
+    """Name of the largest expert load over the mean load, minus one, since the trace before."""
+    return f"experts/loop_load_violation/l{layer:02d}/t{loop:02d}"
+
+
+def router_entropy(layer: int, loop: int) -> str:
+    """Name of the mean entropy of the router's normalised scores in a loop, in nats; absent with rows of own depth."""
+    return f"experts/loop_router_entropy/l{layer:02d}/t{loop:02d}"
+
+
+def identical_experts(layer: int, loop: int) -> str:
+    """Name of the share of tokens that choose the same set of experts as in the loop before; from loop 1 on."""
+    return f"experts/identical/l{layer:02d}/t{loop:02d}"
+
+
+def disjoint_experts(layer: int, loop: int) -> str:
+    """Name of the share of tokens that choose none of the experts of the loop before; from loop 1 on."""
+    return f"experts/disjoint/l{layer:02d}/t{loop:02d}"
+
+
+def path_diversity(layer: int, loop: int) -> str:
+    """Name of the mean number of different experts that a token chose up to a loop, over those chosen in one loop."""
+    return f"experts/path_diversity/l{layer:02d}/t{loop:02d}"
+
+
+def idle_steps(layer: int) -> str:
+    """Name of the number of steps for which some expert of a layer has had no token in any loop, the longest such."""
+    return f"experts/idle_steps/l{layer:02d}"
+
+
+def alarm(name: str) -> str:
+    """Name of an alarm: 1 in a record that raised it, absent otherwise."""
+    return f"alarm/{name}"
+
+
+def alarm_figure(name: str) -> str:
+    """Name of the figure that raised an alarm, in the same record."""
+    return f"alarm_figure/{name}"
+
+
+def alarm_limit(name: str) -> str:
+    """Name of the limit that the figure crossed, in the same record."""
+    return f"alarm_limit/{name}"
+
+
 def index_of(name: str) -> int | None:
     """The loop or depth at the end of a metric's name, if it has one."""
     found = re.search(r"/[tT](\d+)$", name)
+    return int(found.group(1)) if found else None
+
+
+def layer_of(name: str) -> int | None:
+    """The layer at the end of a metric's name, or before its loop, if it has one."""
+    found = re.search(r"/l(\d+)(/t\d+)?$", name)
     return int(found.group(1)) if found else None

@@ -5,7 +5,8 @@ from mythos.config.cluster import ClusterConfig
 from mythos.config.data import DataConfig
 from mythos.config.depth import DepthConfig
 from mythos.config.halting import FixedHalting, HaltingConfig
-from mythos.config.model import ModelConfig, MoEConfig
+from mythos.config.layout import check_layout
+from mythos.config.model import ModelConfig
 from mythos.config.objective import ObjectiveConfig
 from mythos.config.optim import OptimConfig
 from mythos.config.parallel import ParallelConfig
@@ -32,6 +33,26 @@ class CheckpointConfig:
     every: PositiveInt
     """Optimiser steps between checkpoints; the last step is always saved."""
     keep_last: PositiveInt = 2
+    """The newest checkpoints that are kept; ``keep_every`` and ``keep_best`` keep more."""
+    keep_every: PositiveInt | None = None
+    """Keeps every checkpoint whose step is a multiple; null keeps none for that."""
+    keep_best: Count = 0
+    """How many checkpoints of the lowest validation loss are kept."""
+    asynchronous: bool = True
+    """Writes in a background thread while the run goes on; false waits for each save."""
+    copy_to: str | None = None
+    """Folder or fsspec URL (``s3://bucket/prefix``); finished checkpoints are copied to ``<copy_to>/<run.name>``."""
+
+    def __post_init__(self) -> None:
+        if self.keep_every is not None and self.keep_every % self.every:
+            raise ValueError(
+                f"keep_every is {self.keep_every} but every is {self.every}; only steps that are saved can be kept, so "
+                f"set keep_every to a multiple of {self.every}."
+            )
+        if self.copy_to is not None and not self.copy_to.strip("/"):
+            raise ValueError(
+                f"copy_to is {self.copy_to!r}; give a folder or a URL such as s3://bucket/prefix, or null."
+            )
 
 
 @config
@@ -80,6 +101,13 @@ class RunConfig:
                 f"{self.run.num_steps}; the warm-up must end before the run does."
             )
 
+        profile = self.tracking.profile
+        if profile is not None and profile.start + profile.num_steps - 1 > self.run.num_steps:
+            raise ValueError(
+                f"tracking.profile.start is {profile.start} and tracking.profile.num_steps is {profile.num_steps}, "
+                f"which ends after the run.num_steps={self.run.num_steps} of the run; profile earlier steps or fewer."
+            )
+
         longest = self.depth.max_loops
         if not isinstance(self.halting, FixedHalting) and self.depth.grad_loops < longest:
             raise ValueError(
@@ -88,16 +116,27 @@ class RunConfig:
             )
         if self.depth.per_sequence:
             self._check_depth_of_each_sequence()
-        core = self.model.core_ffn
-        if (
-            self.parallel.compile
-            and self.parallel.precision == "fp32"
-            and isinstance(core, MoEConfig)
-            and core.dispatch == "grouped"
-        ):
+        self._check_ranks()
+        check_layout(self.parallel, self.cluster, self.model, self.optim, self.halting)
+
+    def _check_ranks(self) -> None:
+        """Refuse a number of processes that the batch cannot be shared among."""
+        world_size, micro_batch_size = self.cluster.world_size, self.data.micro_batch_size
+        portion = world_size * micro_batch_size
+        if self.data.batch_size % portion:
             raise ValueError(
-                "parallel.compile is true with parallel.precision=fp32 and model.core_ffn.dispatch=grouped; torch "
-                "compiles grouped products in bf16 only, so set parallel.precision=bf16 or parallel.compile=false."
+                f"data.batch_size is {self.data.batch_size}, but {world_size} ranks with a data.micro_batch_size of "
+                f"{micro_batch_size} take {portion} sequences at a time; make it a multiple of {portion}."
+            )
+        if self.run.validation.num_batches % world_size:
+            raise ValueError(
+                f"run.validation.num_batches is {self.run.validation.num_batches}, which {world_size} ranks cannot "
+                f"share evenly; make it a multiple of {world_size}."
+            )
+        if self.depth.per_sequence and world_size > 1:
+            raise ValueError(
+                f"depth.per_sequence is true but there are {world_size} ranks, which must run the same passes; set "
+                "depth.per_sequence=false."
             )
 
     def _check_depth_of_each_sequence(self) -> None:
@@ -120,5 +159,5 @@ class RunConfig:
 
     @property
     def num_micro_batches(self) -> int:
-        """Micro-batches that one device accumulates in an optimiser step."""
-        return self.data.batch_size // self.data.micro_batch_size
+        """Micro-batches that each rank accumulates in an optimiser step."""
+        return self.data.batch_size // (self.data.micro_batch_size * self.cluster.world_size)

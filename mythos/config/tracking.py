@@ -1,33 +1,111 @@
 """What is written down while a run trains; ``metrics.jsonl`` always is."""
 
-from typing import Annotated, Literal
+import re
+from importlib.util import find_spec
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from mythos.config.base import PositiveInt, config
+from mythos.config.base import ConfigError, PositiveInt, config
+from mythos.config.telemetry import TelemetryConfig
+
+LIBRARIES: Final = {"wandb": "wandb", "tensorboard": "tensorboard", "mlflow": "mlflow", "trackio": "trackio"}
+"""Kind of tracker to the package that it needs, which is also the module's name."""
 
 
 @config
-class JsonlTracking:
+class ProfileConfig:
+    """A window of steps under torch's profiler."""
+
+    start: PositiveInt
+    """The first step of the window; a run counts its steps from 1."""
+    num_steps: PositiveInt = 3
+    memory: bool = True
+    """Also record the CUDA allocator's history."""
+
+
+@config
+class Tracking(TelemetryConfig):
+    """What every kind of tracker has."""
+
+    log_every: PositiveInt = 10
+    """Optimiser steps between training records."""
+    profile: ProfileConfig | None = None
+
+    def is_record_step(self, step: int, num_steps: int) -> bool:
+        """Whether a training record follows ``step``; one also follows the first and the last."""
+        return step % self.log_every == 0 or step in (1, num_steps)
+
+
+@config
+class JsonlTracking(Tracking):
     """Only the run directory's ``metrics.jsonl``."""
 
     kind: Literal["jsonl"] = "jsonl"
-    log_every: PositiveInt = 10
-    """Optimiser steps between training records."""
-    trace_every: PositiveInt = 50
-    """Optimiser steps between records of per-loop state norms."""
 
 
 @config
-class WandbTracking:
+class WandbTracking(Tracking):
     """Also Weights & Biases; ``mode=offline`` writes under the run directory and needs no network."""
 
     kind: Literal["wandb"] = "wandb"
-    log_every: PositiveInt = 10
-    trace_every: PositiveInt = 50
     project: str = "mythos"
     entity: str | None = None
     mode: Literal["online", "offline"] = "online"
+    max_cells: PositiveInt = 1_000_000
+    """Numbers that one kind of record may send over the whole run; a longer run sends fewer of them."""
+    num_charts: PositiveInt = 50
+    """How often in a run each chart over loops is sent anew."""
 
 
-TrackingConfig = Annotated[JsonlTracking | WandbTracking, Field(discriminator="kind")]
+@config
+class TensorBoardTracking(Tracking):
+    """Also event files under ``<run>/tensorboard``."""
+
+    kind: Literal["tensorboard"] = "tensorboard"
+
+
+@config
+class MlflowTracking(Tracking):
+    """Also an MLflow server or store."""
+
+    kind: Literal["mlflow"] = "mlflow"
+    experiment: str = "mythos"
+    uri: str | None = None
+    """Where the records go; null leaves it to ``MLFLOW_TRACKING_URI``."""
+
+    def __post_init__(self) -> None:
+        if re.search(r"://[^/]*:[^/]*@", self.uri or ""):
+            raise ValueError(
+                "uri holds a password, which would be written into config.json; take it out and set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+            )
+
+
+@config
+class TrackioTracking(Tracking):
+    """Also trackio, which keeps runs in a local database (``TRACKIO_DIR``) or a Hugging Face Space."""
+
+    kind: Literal["trackio"] = "trackio"
+    project: str = "mythos"
+    space: str | None = None
+    """``user/name`` of the Space; null stays on this machine."""
+
+
+TrackingConfig = Annotated[
+    JsonlTracking | WandbTracking | TensorBoardTracking | MlflowTracking | TrackioTracking, Field(discriminator="kind")
+]
+
+
+def check_library(tracking: TrackingConfig) -> None:
+    """See that the tracker's library is there, without importing it.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    library = LIBRARIES.get(tracking.kind)
+    if library is not None and find_spec(library) is None:
+        raise ConfigError(
+            f"tracking.kind is {tracking.kind} but {library} is not installed; run pip install {library}, "
+            "or set tracking=jsonl."
+        )

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from mythos.checkpoint import store
+from mythos.checkpoint.fragments import FragmentReader
 from mythos.checkpoint.manifest import Manifest
 from mythos.config.base import ConfigError, decode
 from mythos.config.run import RunConfig
@@ -23,14 +24,15 @@ def restore(run: Path, device: torch.device) -> tuple[RunConfig, Mythos, Manifes
     path, manifest = found
     config = decode(RunConfig, manifest.config)
     model = Mythos(config.model, config.halting).to(device)
-    load_weights(model, path, device)
+    load_weights(model, path)
     return config, model.eval(), manifest
 
 
-def load_weights(model: Mythos, checkpoint: Path, device: torch.device) -> None:
+def load_weights(model: Mythos, checkpoint: Path) -> None:
     """Fill a model with a verified checkpoint's weights; only a halting gate may be new or left out."""
-    state = torch.load(checkpoint / store.STATE_FILE, map_location=device, weights_only=False)["state_dict"]
-    named = {name.removeprefix("model."): value for name, value in state.items()}
-    differing = model.load_state_dict(named, strict=False)
-    foreign = [name for name in (*differing[0], *differing[1]) if not name.startswith("halting.")]
+    reader = FragmentReader(checkpoint)
+    tensors = model.state_dict()
+    foreign = [name for name in tensors.keys() ^ set(reader.names) if not name.startswith("halting.")]
     assert not foreign, f"weights of another model: {foreign}"
+    for name in tensors.keys() & set(reader.names):
+        tensors[name].copy_(reader.tensor(name))

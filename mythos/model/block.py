@@ -25,6 +25,7 @@ class Block(nn.Module):
         self.attention_norm = RMSNorm(config.dim, config.norm_eps)
         self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
         self.attention = _attention(config)
+        self.is_moe = ffn.kind == "moe"
         self.ffn = MoE(ffn, config.dim) if ffn.kind == "moe" else SwiGLU(config.dim, ffn.hidden_dim)
         if config.norm_position == "sandwich":
             self.attention_post_norm: nn.Module = RMSNorm(config.dim, config.norm_eps)
@@ -50,7 +51,7 @@ class Block(nn.Module):
         """
         attended = self.attention(self.attention_norm(x_BSD), rotation, mask, cache)
         x_BSD = x_BSD + self.residual_scale * self.attention_post_norm(attended)
-        if isinstance(self.ffn, MoE):
+        if self.is_moe:
             change, stats, choice_NK = self.ffn(self.ffn_norm(x_BSD), bias_E, choice_NK)
         else:
             change, stats = self.ffn(self.ffn_norm(x_BSD)), None

@@ -2,27 +2,36 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mythos.config.model import ModelConfig
-from mythos.config.parallel import ParallelConfig
+from mythos.config.parallel import ParallelBase, SingleParallel
 from mythos.layers.cache import LayerCache
 from mythos.layers.norm import RMSNorm
 from mythos.layers.rope import Rotation
 from mythos.loop.injection import build_injection
 from mythos.loop.remat import recomputed
 from mythos.loop.rows import Rows
+from mythos.loop.trace import LoopRecorder, relative_change, update_norm
 from mythos.model.block import Block
 from mythos.types import LoopTrace, RouterStats
 
-T = TypeVar("T", RouterStats, LoopTrace)
 _FINITE_DIFFERENCE = 1e-2
 """Size of the change in ``growth``, relative to the state: above fp32's rounding, below the blocks' curvature."""
 Choices = list[Tensor | None]
 """The experts chosen in each block of a pass, ``[N, K]`` int16; None for a dense block."""
+
+
+class PassStats(NamedTuple):
+    """What one pass saw, block by block."""
+
+    router: list[RouterStats]
+    """Of the mixtures of experts."""
+    update_norms: list[Tensor]
+    """Mean over tokens of what each block added relative to its input, ``[B]``; empty unless asked for."""
 
 
 class CoreOutput(NamedTuple):
@@ -49,7 +58,7 @@ class Core(nn.Module):
             Block(config, config.core_ffn, config.core_residual_scale) for _ in range(config.num_core_layers)
         )
         self.max_loops = config.max_loops
-        self.remat = ParallelConfig()
+        self.remat: ParallelBase = SingleParallel()
         """Set from outside: what the backward computes again."""
         num_experts = config.core_ffn.num_experts if config.core_ffn.kind == "moe" else 0
         shape = (config.num_core_layers, config.max_loops, num_experts)
@@ -81,8 +90,9 @@ class Core(nn.Module):
             damping: passes with gradients give (1 - damping) h + damping F(h) (Geng et al. 2021, arXiv 2111.05177).
                 For training only: the map F itself, without damping, is the model.
         """
-        exit_states, stats, seen, changes, counts = [], [], [], [], []
+        exit_states, stats, changes, counts = [], [], [], []
         num_active_T = [h_BSD.shape[0]] * num_loops if rows is None else rows.num_active_T
+        recorder = LoopRecorder(h_BSD, num_loops, self.router_bias.shape[-1], rows) if trace else None
         initial_BSD, h_BSD = h_BSD, h_BSD[: num_active_T[0]]
         for loop, num_rows in enumerate(num_active_T):
             has_grad = torch.is_grad_enabled() and loop >= num_loops - num_grad_loops
@@ -93,21 +103,22 @@ class Core(nn.Module):
                 mask=None if mask is None else mask[:num_rows],
                 loop=loop if rows is None else rows.own_loop(loop),
                 caches=None if caches is None else caches[loop],
+                token_stride=0 if recorder is None else recorder.stride,
             )
             with torch.set_grad_enabled(has_grad):
                 if num_rows > h_BSD.shape[0]:
                     h_BSD = torch.cat((h_BSD, initial_BSD[h_BSD.shape[0] : num_rows]))
                 if has_grad:
-                    new_BSD, loop_stats, choices = self._graded(run, h_BSD, damping)
+                    new_BSD, pass_stats, choices = self._graded(run, h_BSD, damping)
                 else:
-                    new_BSD, loop_stats, choices = run(h_BSD)
+                    new_BSD, pass_stats, choices = run(h_BSD)
                 if consistency:
-                    changes.append(_relative_change(new_BSD, h_BSD).square().sum())
-            if trace:
-                seen.append(_observe(new_BSD, h_BSD))
+                    changes.append(relative_change(new_BSD, h_BSD).square().sum())
+            if recorder is not None:
+                recorder.see(new_BSD, h_BSD, pass_stats.update_norms, choices)
             h_BSD = new_BSD
-            stats.append(loop_stats)
-            if rows is not None and loop_stats:
+            stats.append(pass_stats.router)
+            if rows is not None and pass_stats.router:
                 counts.append(_counts_of_rows(choices, num_rows, self.router_bias.shape[-1]))
             if loop in exits:
                 exit_states.append(h_BSD)
@@ -118,7 +129,7 @@ class Core(nn.Module):
             exit_states=exit_states,
             state_BSD=h_BSD,
             router_stats=router_stats,
-            trace=_trace(seen, rows) if trace else None,
+            trace=None if recorder is None else recorder.trace(),
             change_T=torch.stack(changes) if consistency else None,
         )
 
@@ -159,17 +170,19 @@ class Core(nn.Module):
         mask: Tensor | None,
         loop: int | Tensor,
         caches: list[LayerCache] | None = None,
-    ) -> tuple[Tensor, list[RouterStats], Choices]:
-        """One pass: the next state, what each block's router saw, and the experts chosen (or repeated).
+        token_stride: int = 0,
+    ) -> tuple[Tensor, PassStats, Choices]:
+        """One pass: the next state, what was seen of each block, and the experts chosen (or repeated).
 
         Args:
             loop: its index, one for all rows or ``[B]`` with one for each; says which row of the per-loop tables.
+            token_stride: measure what each block adds at every so many tokens; 0 does not.
         """
         last = self.max_loops - 1
         table_row = min(loop, last) if isinstance(loop, int) else loop.clamp(max=last)
         u_BSD = self.injection(h_BSD, e_BSD)
         start_BSD = u_BSD if self.parallel_norm is None else self.parallel_norm(h_BSD + e_BSD)
-        x_BSD, stats, chosen = start_BSD, [], []
+        x_BSD, stats, chosen = start_BSD, PassStats([], []), []
         for layer, block in enumerate(self.blocks):
             run = partial(
                 _run_block,
@@ -179,18 +192,23 @@ class Core(nn.Module):
                 bias_E=self.router_bias[layer, table_row],
                 cache=None if caches is None else caches[layer],
             )
+            before_BSD = x_BSD
             if self.remat.remat == "block" and torch.is_grad_enabled():
                 x_BSD, block_stats, choice_NK = recomputed(run, x_BSD)
             else:
                 x_BSD, block_stats, choice_NK = run(x_BSD, None if choices is None else choices[layer])
             chosen.append(choice_NK)
             if block_stats is not None:
-                stats.append(block_stats)
+                stats.router.append(block_stats)
+            if token_stride:
+                with torch.no_grad():
+                    norm_BS = update_norm(x_BSD[:, ::token_stride], before_BSD[:, ::token_stride])
+                    stats.update_norms.append(norm_BS.mean(1))
         return (u_BSD + (x_BSD - start_BSD) if self.is_parallel else x_BSD), stats, chosen
 
     def _graded(
-        self, run: Callable[..., tuple[Tensor, list[RouterStats], Choices]], h_BSD: Tensor, damping: float
-    ) -> tuple[Tensor, list[RouterStats], Choices]:
+        self, run: Callable[..., tuple[Tensor, PassStats, Choices]], h_BSD: Tensor, damping: float
+    ) -> tuple[Tensor, PassStats, Choices]:
         """A pass that keeps gradients, or what they are computed from again."""
         if self.remat.remat == "loop":
             new_BSD, stats, choices = recomputed(run, h_BSD, self.remat.offload_states)
@@ -218,34 +236,12 @@ def _stack_loops(stats: list[list[RouterStats]]) -> RouterStats | None:
     """Statistics of every block of every pass as tensors ``[T, L, ...]``."""
     if not stats[0]:
         return None
-    return _stack(RouterStats, [_stack(RouterStats, loop) for loop in stats])
+    return _stack([_stack(loop) for loop in stats])
 
 
-def _stack(kind: type[T], items: Sequence[Iterable[Tensor]]) -> T:
-    """A tuple of tensors from tuples of tensors, stacked along a new first axis."""
-    return kind(*map(torch.stack, zip(*items, strict=True)))
-
-
-def _relative_change(new_BSD: Tensor, old_BSD: Tensor) -> Tensor:
-    """|h' - h| / |h'| of every token, fp32."""
-    change_BS = (new_BSD.float() - old_BSD.float()).norm(dim=-1)
-    return change_BS / new_BSD.float().norm(dim=-1).clamp(min=1e-12)
-
-
-@torch.no_grad()
-def _observe(new_BSD: Tensor, old_BSD: Tensor) -> tuple[Tensor, Tensor]:
-    """Root mean square of the new state, and its relative change, of each token."""
-    norm_BS = new_BSD.float().norm(dim=-1)
-    return norm_BS / new_BSD.shape[-1] ** 0.5, _relative_change(new_BSD, old_BSD)
-
-
-def _trace(seen: list[tuple[Tensor, Tensor]], rows: Rows | None) -> LoopTrace:
-    """Means over tokens: of each pass or, where rows differ in depth, of the rows' own loops."""
-    if rows is None:
-        return _stack(LoopTrace, [tuple(value_BS.mean() for value_BS in values) for values in seen])
-    num_rows_T = rows.sum_by_own_loop([torch.ones_like(norm_BS[:, 0]) for norm_BS, _ in seen])
-    sums = (rows.sum_by_own_loop([value_BS.mean(1) for value_BS in values]) for values in zip(*seen, strict=True))
-    return LoopTrace(*(sum_T / num_rows_T for sum_T in sums))
+def _stack(items: Sequence[Iterable[Tensor]]) -> RouterStats:
+    """One tuple of tensors from many, stacked along a new first axis."""
+    return RouterStats(*map(torch.stack, zip(*items, strict=True)))
 
 
 @torch.no_grad()

@@ -115,8 +115,10 @@ class Mythos(nn.Module):
         mask: Tensor | None,
         caches: list[LayerCache] | None = None,
     ) -> Tensor:
-        """e, the normed output of the prelude."""
-        return self.prelude_norm(_run(self.prelude, self.embedding(tokens_BS), rotation, mask, caches))
+        """e, the normed output of the prelude; the residual stream is fp32 even where weights are bfloat16."""
+        x_BSD = self.embedding(tokens_BS)
+        x_BSD = x_BSD.to(torch.promote_types(x_BSD.dtype, torch.float32))
+        return self.prelude_norm(_run(self.prelude, x_BSD, rotation, mask, caches))
 
     @torch.no_grad()
     def decode(self, tokens_BS: Tensor, cache: DecodeCache) -> Tensor:

@@ -23,7 +23,13 @@ def moved_bias(bias_LRE: Tensor, counts_LRE: Tensor, rate: float) -> Tensor:
     return (bias_LRE + step).to(bias_LRE.dtype)
 
 
-def load_violation(counts: Tensor) -> Tensor:
-    """Largest load over the mean load, minus one, averaged over everything but the experts (last axis)."""
+def load_violations(counts: Tensor) -> Tensor:
+    """Largest load over the mean load, minus one, over the experts (last axis); 0 where no token came."""
     load = counts.double()
-    return (load.amax(-1) / load.mean(-1).clamp(min=1e-9) - 1).mean()
+    return (load.amax(-1) / load.mean(-1).clamp(min=1e-9) - 1).clamp(min=0)
+
+
+def load_violation(counts: Tensor) -> Tensor:
+    """``load_violations`` averaged over the loops and layers that tokens came to."""
+    is_used = counts.sum(-1) > 0
+    return (load_violations(counts) * is_used).sum() / is_used.sum()

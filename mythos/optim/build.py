@@ -32,18 +32,6 @@ def build_optimizer(
             )
 
 
-def reapply_options(optimizer: torch.optim.Optimizer, scheduler: LambdaLR, configured: torch.optim.Optimizer) -> None:
-    """Give an optimiser that was restored from a file the options of a freshly ``configured`` one.
-
-    Restoring brings back the saved learning rates and decays as well as the moments; what the configuration says
-    now counts. Unchanged options stay bitwise the same.
-    """
-    for place, (group, fresh) in enumerate(zip(optimizer.param_groups, configured.param_groups, strict=True)):
-        group.update({key: value for key, value in fresh.items() if key != "params"})
-        group["initial_lr"] = scheduler.base_lrs[place] = fresh["lr"]
-        group["lr"] = fresh["lr"] * scheduler.lr_lambdas[place](scheduler.last_epoch)
-
-
 def build_scheduler(optimizer: torch.optim.Optimizer, config: ScheduleConfig, num_steps: int) -> LambdaLR:
     """A scheduler to be stepped once after every optimiser step of a run of ``num_steps``."""
 
@@ -51,3 +39,12 @@ def build_scheduler(optimizer: torch.optim.Optimizer, config: ScheduleConfig, nu
         return learning_rate_factor(config, step, num_steps)
 
     return LambdaLR(optimizer, factor)
+
+
+def set_schedule(scheduler: LambdaLR, step: int) -> None:
+    """Put the schedule where it stands after ``step`` optimiser steps: it is a function of the step alone."""
+    scheduler.last_epoch = step
+    rates = [base * factor(step) for base, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
+    for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    scheduler._last_lr = rates

@@ -43,7 +43,7 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Parameter groups for ``torch.optim``: hidden, experts, other, in that order, without the empty ones.
 
-    Each group holds params, name, algorithm (``adamw`` or ``muon``), lr and weight_decay. Within a group the
+    Each group holds params, label, algorithm (``adamw`` or ``muon``), lr and weight_decay. Within a group the
     parameters keep the order in which they came, which is the order that an optimiser's state is saved in.
     """
     match config:
@@ -53,9 +53,9 @@ def parameter_groups(
             matrix_rule = {"algorithm": "muon", "lr": config.muon_lr, "weight_decay": config.weight_decay}
     other_rule = {"algorithm": "adamw", "lr": config.lr, "weight_decay": 0.0}
     groups: dict[GroupName, dict[str, Any]] = {
-        "hidden": {"params": [], "name": "hidden", **matrix_rule},
-        "experts": {"params": [], "name": "experts", **matrix_rule},
-        "other": {"params": [], "name": "other", **other_rule},
+        "hidden": {"params": [], "label": "hidden", **matrix_rule},
+        "experts": {"params": [], "label": "experts", **matrix_rule},
+        "other": {"params": [], "label": "other", **other_rule},
     }
     for name, parameter in named_parameters:
         groups[group_name(name)]["params"].append(parameter)

@@ -1,10 +1,11 @@
 """Compilation of the block, never of the loop (whose backward would hold 2 to 3.5 times the memory)."""
 
+from torch import nn
+
 from mythos.model.block import Block
-from mythos.model.mythos import Mythos
 
 
-def compile_blocks(model: Mythos) -> None:
+def compile_blocks(model: nn.Module) -> None:
     """Compile every block in place; parameter names stay, and a drawn depth never recompiles."""
     for module in model.modules():
         if isinstance(module, Block):

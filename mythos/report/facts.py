@@ -1,7 +1,11 @@
 """The page's header: what was trained, how far, and how well, in words."""
 
 from datetime import UTC, datetime
+from typing import NamedTuple
 
+import numpy as np
+
+from mythos.account.parameters import count_parameters
 from mythos.config import records
 from mythos.config.depth import FixedDepth
 from mythos.config.model import DenseConfig
@@ -43,19 +47,59 @@ def facts(run: Run) -> list[tuple[str, str]]:
     """Label and value of each fact that the records hold."""
     clock, tokens = run.series["time"], run.series["tokens"]
     found = [
+        ("Parameters", parameters_in_words(run.config)),
         (f"Steps of {run.config.run.num_steps:,}", f"{clock.steps[-1]:,}"),
         ("Tokens", quantity(tokens.values[-1])),
-        ("Wall time", duration(clock.values[-1] - clock.values[0])),
+        ("Wall time", duration(wall_seconds(run))),
     ]
     if train := run.series.get(records.TRAIN_LOSS):
         found.append(("Training loss, smoothed", f"{smoothed(train).values[-1]:.3f} nats"))
     depths = by_index(run.series, records.validation_loss)
     if (depth := mean_depth(run)) is not None:
         found.append((f"Validation loss, T = {depth}", f"{_last(depths[depth]):.3f} nats"))
+        if (best := best_validation(depths)) is not None:
+            found.append((f"Best validation, T = {best.depth}, step {best.step:,}", f"{best.loss:.3f} nats"))
         if depth > (shallowest := min(depths)):
             gain = _last(depths[shallowest]) - _last(depths[depth])
             found.append((f"Gained from T = {shallowest} to {depth}", f"{gain:.3f} nats"))
     return found
+
+
+class Best(NamedTuple):
+    """The lowest validation loss of a run."""
+
+    loss: float
+    """In nats per token."""
+    depth: int
+    step: int
+
+
+def best_validation(depths: dict[int, Series]) -> Best | None:
+    """The lowest validation loss over all depths and looks; None when none is finite."""
+    found = []
+    for depth, series in depths.items():
+        if (finite := np.isfinite(series.values)).any():
+            index = int(np.where(finite, series.values, np.inf).argmin())
+            found.append(Best(float(series.values[index]), depth, int(series.steps[index])))
+    return min(found, default=None)
+
+
+def parameters_in_words(config: RunConfig) -> str:
+    """Parameters in all and, with experts, those that a token meets in one pass: 560 million, 210 million active."""
+    total = quantity(count_parameters(config.model).total)
+    if not config.model.is_moe:
+        return total
+    active = quantity(count_parameters(config.model, active=True).total)
+    unit = total.partition(" ")[2]
+    if unit == active.partition(" ")[2]:
+        active = active.partition(" ")[0]
+    return f"{total}, {active} active"
+
+
+def wall_seconds(run: Run) -> float:
+    """Seconds from the first record to the last."""
+    clock = run.series["time"]
+    return float(clock.values[-1] - clock.values[0])
 
 
 def last_record(run: Run) -> str:

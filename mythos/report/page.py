@@ -1,73 +1,38 @@
 """Assembles the report: one HTML file that needs nothing but a browser."""
 
 import base64
+import functools
 import gzip
 import html
 import json
-from collections.abc import Callable
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Any, NamedTuple
 
 from mythos.config.base import ConfigError
 from mythos.files import write_text
-from mythos.report import figures
-from mythos.report.facts import facts, last_record, model_in_words
-from mythos.report.read import Run, read_run
+from mythos.report.compare import named
+from mythos.report.content import MANY_RUNS, Content, figures_as_json, of_run, of_runs
+from mythos.report.draw import plotly_javascript
+from mythos.report.read import read_run
 from mythos.report.theme import DARK, LIGHT, SCHEMES, css_variables, template
 
 
-class Plot(NamedTuple):
-    """A figure and its caption."""
+def write_report(directories: Sequence[Path], folder: Path | None = None, is_sweep: bool = False) -> Path:
+    """Write ``index.html`` about one run or several and return its path.
 
-    title: str
-    draw: Callable[[Run], Any]
-
-
-class Section(NamedTuple):
-    """Plots that belong together; left out when all of them are absent."""
-
-    title: str
-    note: str
-    plots: tuple[Plot, ...]
-
-
-SECTIONS = (
-    Section(
-        "Loss",
-        "Each training step runs at a depth of its own; validation reads the same text every time.",
-        (Plot("Training and validation", figures.loss),),
-    ),
-    Section(
-        "What a loop is worth",
-        "Held-out loss after T passes over the core, all depths from one forward. Lines that lie on each "
-        "other mean that the model ignores its loops. The dotted line marks the mean depth of training.",
-        (
-            Plot("By depth, over training", figures.loss_by_depth),
-            Plot("At the last look", figures.loss_over_depth),
-        ),
-    ),
-    Section(
-        "The recurrent state",
-        "Root mean square of the state after each loop. A norm that levels off over the loops has found its "
-        "fixed point; one that keeps growing is on its way to diverge. Gaps: loops that a step did not run.",
-        (
-            Plot("Norm by loop, over training", figures.state_norms),
-            Plot("Norm against the loop, by quarter of the run", figures.state_norm_profile),
-        ),
-    ),
-)
-
-
-def write_report(run_directory: Path) -> Path:
-    """Write ``report/index.html`` into a run directory and return its path.
+    Args:
+        folder: where to write; None writes into ``report`` in the run's directory, or beside the first of several.
+        is_sweep: show several runs as a sweep even if they are few.
 
     Raises:
-        ConfigError: the directory is no run, or cannot be written.
+        ConfigError: a directory is no run, or the page cannot be written.
     """
-    text = render(read_run(run_directory))
-    path = run_directory / "report" / "index.html"
+    text = render(read_content(directories, is_sweep))
+    if folder is None:
+        folder = (directories[0] if len(directories) == 1 else directories[0].parent) / "report"
+    path = folder / "index.html"
     try:
         write_text(path, text)
     except OSError as error:
@@ -77,38 +42,45 @@ def write_report(run_directory: Path) -> Path:
     return path
 
 
-def render(run: Run) -> str:
-    """The whole page as text; equal runs give equal pages."""
-    plots: dict[str, str] = {}
-    body = "\n".join(_section(section, run, plots) for section in SECTIONS)
-    page = Template(files("mythos.report").joinpath("page.html").read_text(encoding="utf-8"))
+def read_content(directories: Sequence[Path], is_sweep: bool = False) -> Content:
+    """What the page about these run directories shows.
+
+    Raises:
+        ConfigError: a directory is no run.
+    """
+    runs = [read_run(directory) for directory in directories]
+    if len(runs) == 1:
+        return of_run(runs[0])
+    return of_runs(named(runs, list(directories)), is_sweep or len(runs) > MANY_RUNS)
+
+
+def render(content: Content, version: str | None = None) -> str:
+    """The whole page as text; equal runs give equal pages.
+
+    Args:
+        version: of a page that is served and asks for newer content; None makes a page that stands alone.
+    """
+    resources = files("mythos.report")
+    page = Template(resources.joinpath("page.html").read_text(encoding="utf-8"))
     return page.substitute(
-        name=html.escape(run.config.run.name),
-        model=html.escape(model_in_words(run.config)),
-        facts="\n".join(_fact(label, value) for label, value in facts(run)),
-        sections=body,
-        last_record=html.escape(last_record(run)),
+        kind=content.kind,
+        title=html.escape(content.title),
+        subtitle=content.subtitle,
+        facts=content.facts,
+        sections=content.sections,
+        last_record=content.last_record,
         light=css_variables(LIGHT),
         dark=css_variables(DARK),
         themes=json.dumps({scheme: template(palette) for scheme, palette in SCHEMES.items()}),
-        figures="{" + ",".join(f'"{key}":{figure}' for key, figure in plots.items()) + "}",
-        plotly=base64.b64encode(gzip.compress(figures.plotly_javascript().encode(), mtime=0)).decode(),
+        figures=figures_as_json(content),
+        connect="'none'" if version is None else "'self'",
+        version=json.dumps(version),
+        script=resources.joinpath("page.js").read_text(encoding="utf-8"),
+        plotly=_packed_plotly(),
     )
 
 
-def _section(section: Section, run: Run, plots: dict[str, str]) -> str:
-    """One section as HTML; its figures are added to ``plots`` as JSON, in which plotly escapes ``<``."""
-    cards = []
-    for plot in section.plots:
-        figure = plot.draw(run)
-        if figure is not None:
-            key = plot.draw.__name__
-            plots[key] = figure.to_json()
-            cards.append(f'<figure><figcaption>{plot.title}</figcaption><div class="plot" id="{key}"></div></figure>')
-    if not cards:
-        return ""
-    return f'<section><h2>{section.title}</h2><p>{section.note}</p><div class="row">{"".join(cards)}</div></section>'
-
-
-def _fact(label: str, value: str) -> str:
-    return f"<div><dt>{html.escape(label)}</dt><dd>{html.escape(value)}</dd></div>"
+@functools.cache
+def _packed_plotly() -> str:
+    """The plotting library, compressed, in base64."""
+    return base64.b64encode(gzip.compress(plotly_javascript().encode(), mtime=0)).decode()

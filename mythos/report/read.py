@@ -25,6 +25,11 @@ class Series(NamedTuple):
     """Optimiser steps finished, strictly increasing."""
     values: npt.NDArray[np.float64]
 
+    @classmethod
+    def of(cls, steps: list[int], values: list[float]) -> "Series":
+        """A series from lists."""
+        return cls(np.array(steps, dtype=np.int64), np.array(values, dtype=np.float64))
+
 
 class Run(NamedTuple):
     """What one run directory says."""
@@ -32,6 +37,8 @@ class Run(NamedTuple):
     config: RunConfig
     series: dict[str, Series]
     """Metric name to its values, with ``time`` (Unix seconds) and ``tokens`` among them."""
+    arrays: dict[str, npt.NDArray[np.float64]] = {}  # noqa: RUF012  (never written to)
+    """Arrays of the last trace, by name; empty where there is none."""
 
 
 def read_run(directory: Path) -> Run:
@@ -46,7 +53,8 @@ def read_run(directory: Path) -> Run:
                 f"{directory}: no run, for it holds no {path.name}; "
                 "give the folder that mythos train wrote, for instance runs/quickstart."
             )
-    return Run(_read_config(directory / "config.json"), read_series(directory / records.FILE_NAME))
+    series = read_series(directory / records.FILE_NAME)
+    return Run(_read_config(directory / "config.json"), series, read_arrays(directory / records.TRACE_FILE_NAME))
 
 
 def read_series(path: Path) -> dict[str, Series]:
@@ -71,10 +79,45 @@ def read_series(path: Path) -> dict[str, Series]:
     return {name: _series(column) for name, column in columns.items() if column}
 
 
+def read_arrays(path: Path) -> dict[str, npt.NDArray[np.float64]]:
+    """The arrays of the last whole line of ``trace.jsonl``; empty without one.
+
+    Raises:
+        ConfigError: another schema.
+    """
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    if lines:
+        _check_schema(path, _parse(lines[0]) or {})
+    for line in reversed(lines[1:]):
+        try:
+            record = json.loads(line)
+            return {
+                name: np.array(value, dtype=np.float64) for name, value in record.items() if isinstance(value, list)
+            }
+        except ValueError:  # torn, for the run may be writing it
+            continue
+    return {}
+
+
 def by_index(series: dict[str, Series], name_of: Callable[[int], str]) -> dict[int, Series]:
     """The series of one family, sorted by loop or depth; ``name_of`` is a naming function of ``records``."""
     indices = {index for name in series if (index := records.index_of(name)) is not None}
     return {index: series[name_of(index)] for index in sorted(indices) if name_of(index) in series}
+
+
+def by_layer(series: dict[str, Series], name_of: Callable[[int, int], str]) -> dict[int, dict[int, Series]]:
+    """The series of a family with one value per layer and loop, by layer and by loop."""
+    indices = {(records.layer_of(name), records.index_of(name)) for name in series}
+    found: dict[int, dict[int, Series]] = {}
+    for layer, loop in sorted((layer, loop) for layer, loop in indices if layer is not None and loop is not None):
+        if (name := name_of(layer, loop)) in series:
+            found.setdefault(layer, {})[loop] = series[name]
+    return found
+
+
+def with_prefix(run: Run, prefix: str) -> dict[str, Series]:
+    """The series whose names begin with ``prefix``, by the rest of their names, in alphabetical order."""
+    return {name.removeprefix(prefix): run.series[name] for name in sorted(run.series) if name.startswith(prefix)}
 
 
 def mean_depth(run: Run) -> int | None:

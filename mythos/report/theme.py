@@ -14,6 +14,8 @@ class Palette(NamedTuple):
     muted: str
     train: str
     validation: str
+    categories: tuple[str, ...]
+    """Colours of things without an order, told apart by hue and by lightness."""
     ramp: tuple[str, ...]
     """Sequential scale for lines: early or shallow to late or deep, all of it legible on the card."""
     surface: tuple[str, ...]
@@ -28,6 +30,7 @@ LIGHT = Palette(
     muted="#66717f",
     train="#2b7a9b",
     validation="#d2562b",
+    categories=("#2b7a9b", "#d2562b", "#6a8f1f", "#8a4fb5", "#b8860b", "#c2407f", "#1f9a86", "#5a6472"),
     ramp=("#8fcfc0", "#46a3ad", "#2b7396", "#26497a", "#1c2350"),
     surface=("#eff8f5", "#b5dfd4", "#62b2b5", "#2f7a9b", "#28477a", "#1a1d45"),
 )
@@ -39,6 +42,7 @@ DARK = Palette(
     muted="#98a3af",
     train="#5db6cf",
     validation="#ff9466",
+    categories=("#5db6cf", "#ff9466", "#a9cf5c", "#c296ec", "#e6bd4f", "#f08bbb", "#4fd1bb", "#a8b3bf"),
     ramp=("#3c5f96", "#3c87ac", "#48b0b4", "#82d6bb", "#dcf7d8"),
     surface=("#212e3b", "#28435f", "#2f6a8e", "#3f9fae", "#7fd3bb", "#e3f9dc"),
 )
@@ -68,6 +72,7 @@ def template(palette: Palette) -> dict[str, Any]:
         "linecolor": palette.line,
         "zeroline": False,
         "automargin": True,
+        "exponentformat": "power",
         "tickfont": {"color": palette.muted},
         "title": {"font": {"color": palette.muted, "size": 13}, "standoff": 12},
     }
@@ -87,7 +92,7 @@ def template(palette: Palette) -> dict[str, Any]:
                 "namelength": -1,
             },
             "colorscale": {"sequential": _scale(palette.surface)},
-            "annotationdefaults": {"font": {"color": palette.muted}},
+            "annotationdefaults": {"font": {"color": palette.muted}, "bgcolor": palette.card, "opacity": 0.9},
             "shapedefaults": {"line": {"color": palette.muted}},
         }
     }

@@ -6,22 +6,27 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.strategies import Strategy
 
+from mythos.callbacks.alarms import Alarms
 from mythos.callbacks.checkpointing import Checkpointing
 from mythos.callbacks.data_position import DataPosition
+from mythos.callbacks.loop_telemetry import LoopTelemetry
+from mythos.callbacks.profiler import ProfileWindow
 from mythos.callbacks.progress import Progress
 from mythos.callbacks.router_balance import RouterBalance
 from mythos.callbacks.run_record import RunRecord
+from mythos.callbacks.throughput import LoaderClock, Throughput
 from mythos.callbacks.validation import Validation
-from mythos.checkpoint import store
 from mythos.config.halting import PonderHalting
+from mythos.config.parallel import DeepSpeedParallel
 from mythos.config.run import RunConfig
 from mythos.data.datamodule import TokenDataModule
 from mythos.eval.restore import load_weights
 from mythos.model.init import initialize
 from mythos.model.mythos import Mythos
-from mythos.parallel.compile import compile_blocks
-from mythos.parallel.device import choose_accelerator, precision_name
+from mythos.parallel.device import choose_accelerator
+from mythos.parallel.single import SingleStrategy
 from mythos.train.module import MythosModule
 from mythos.train.run_directory import RunDirectory
 from mythos.train.tracking import build_loggers, close
@@ -36,10 +41,8 @@ def train(config: RunConfig, directory: RunDirectory) -> dict[int, float]:
     if config.cluster.num_threads is not None:
         torch.set_num_threads(config.cluster.num_threads)
     model = build_model(config, directory.origin)
-    if config.parallel.compile:
-        compile_blocks(model)
     data = TokenDataModule(config.data, config.run.seed, config.run.validation.num_batches)
-    record = RunRecord(config.tracking, data, config.data.seq_len, config.run.num_steps)
+    record = RunRecord(config.tracking, data, config.data.seq_len, config.run.num_steps, config.depth.max_loops)
     validation = Validation(config.run.validation, data, record, config.run.num_steps)
     trainer = build_trainer(config, directory, data, record, validation)
     try:
@@ -52,8 +55,7 @@ def train(config: RunConfig, directory: RunDirectory) -> dict[int, float]:
             trainer.fit(
                 MythosModule(config, model),
                 datamodule=data,
-                ckpt_path=directory.checkpoint and directory.checkpoint / store.STATE_FILE,
-                weights_only=False,
+                ckpt_path=directory.checkpoint,
             )
     except SystemExit:
         if trainer.interrupted:  # Lightning turns Ctrl-C into an exit
@@ -69,7 +71,7 @@ def build_model(config: RunConfig, origin: Path | None = None) -> Mythos:
     model = Mythos(config.model, config.halting)
     initialize(model, config.model, config.run.seed)
     if origin is not None:
-        load_weights(model, origin, torch.device("cpu"))
+        load_weights(model, origin)
     model.core.remat = config.parallel
     if isinstance(config.halting, PonderHalting) and config.halting.train == "gate":
         for name, parameter in model.named_parameters():
@@ -86,26 +88,37 @@ def build_trainer(
 ) -> pl.Trainer:
     """Lightning's trainer with the house's callbacks, in the order in which they act at a step's end."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    num_steps = config.run.num_steps
+    num_steps, is_sharded = config.run.num_steps, isinstance(config.parallel, DeepSpeedParallel)
     callbacks: list[pl.Callback] = [DataPosition(data, config.data.batch_size)]
     trains_model = not isinstance(config.halting, PonderHalting) or config.halting.train == "all"
     if config.model.is_moe and config.optim.router_bias_rate and trains_model:
-        callbacks.append(RouterBalance(config.optim.router_bias_rate))
+        check_every = config.parallel.check_every if isinstance(config.parallel, DeepSpeedParallel) else 1
+        callbacks.append(RouterBalance(config.optim.router_bias_rate, check_every))
+    loader_clock = LoaderClock()
+    window = ProfileWindow(config.tracking, directory.path, num_steps)
+    throughput = Throughput(config, record, window, loader_clock)
+    telemetry = LoopTelemetry(config, record, directory.path)
     callbacks += [
         record,
+        throughput,
+        window,
+        telemetry,
+        Alarms(config, record, telemetry),
         validation,
-        Progress(record, validation, num_steps),
-        Checkpointing(config, directory.checkpoints, data, directory.data_fingerprint),
+        Progress(record, throughput, validation, num_steps),
+        Checkpointing(config, directory.checkpoints, data, directory.data_fingerprint, validation),
     ]
     return pl.Trainer(
-        accelerator=choose_accelerator(config.parallel),
-        devices=1,
-        precision=precision_name(config.parallel),
+        strategy=build_strategy(config),
+        accelerator=choose_accelerator(config.parallel.device),
+        devices=config.cluster.num_devices,
+        num_nodes=config.cluster.num_nodes,
         max_steps=num_steps,
         accumulate_grad_batches=config.num_micro_batches,
-        gradient_clip_val=config.optim.clip_norm,
+        gradient_clip_val=None if is_sharded else config.optim.clip_norm,  # an engine clips by itself
         callbacks=callbacks,
         logger=build_loggers(config, directory.path, directory.manifest.step if directory.manifest else 0),
+        profiler=loader_clock,
         limit_val_batches=0,
         num_sanity_val_steps=0,
         enable_checkpointing=False,
@@ -113,3 +126,13 @@ def build_trainer(
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
+
+
+def build_strategy(config: RunConfig) -> Strategy:
+    """How the model meets its devices."""
+    if isinstance(config.parallel, DeepSpeedParallel):
+        from mythos.parallel.zero import ZeroStrategy  # deepspeed is installed where it is used
+
+        return ZeroStrategy(config)
+    device = torch.device("cuda", 0) if choose_accelerator(config.parallel.device) == "gpu" else torch.device("cpu")
+    return SingleStrategy(config.parallel, device)

@@ -12,7 +12,8 @@ from mythos.config.run import RunConfig
 from mythos.loop.plan import plan_step
 from mythos.losses.objective import objective
 from mythos.model.mythos import Mythos
-from mythos.optim.build import build_optimizer, build_scheduler, reapply_options
+from mythos.optim.build import build_optimizer, build_scheduler, set_schedule
+from mythos.parallel.device import autocast
 from mythos.types import Batch, Observation, Regularizers, RouterStats
 
 
@@ -32,19 +33,22 @@ class MythosModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Loss and observation of one micro-batch; depth is drawn once for the step, or for each sequence."""
         config, step = self.config, self.trainer.global_step
+        is_last = (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0
+        trace = is_last and (step + 1) % config.tracking.trace_every == 0
         plan = plan_step(config, step, batch.sample_ids_B)
-        output = self.model(
-            batch,
-            plan.depth.num_loops,
-            plan.depth.num_grad_loops,
-            exits=plan.exits.passes,
-            trace=(step + 1) % config.tracking.trace_every == 0,
-            noise_seed=config.run.seed,
-            regularizers=self.regularizers,
-            loops_B=plan.loops_B,
-            damping=config.depth.damping,
-        )
-        loss = objective(config, output, batch, plan)
+        with autocast(config.parallel.precision, self.device):
+            output = self.model(
+                batch,
+                plan.depth.num_loops,
+                plan.depth.num_grad_loops,
+                exits=plan.exits.passes,
+                trace=trace,
+                noise_seed=config.run.seed,
+                regularizers=self.regularizers,
+                loops_B=plan.loops_B,
+                damping=config.depth.damping,
+            )
+            loss = objective(config, output, batch, plan)
         stats = output.router_stats
         # Lightning divides by the number of micro-batches; the loss already is a share of the step's.
         return {
@@ -57,6 +61,7 @@ class MythosModule(pl.LightningModule):
                 exit_prob_T=None if output.halting_TBS is None else output.halting_TBS.detach().mean((1, 2)),
                 router_stats=None if stats is None else RouterStats(*(part.detach() for part in stats)),
                 trace=output.trace,
+                log_partition=output.lse_XBS[-1].detach().mean() if trace else None,
             ),
         }
 
@@ -64,7 +69,8 @@ class MythosModule(pl.LightningModule):
     def losses_by_depth(self, batch: Batch, depths: tuple[int, ...]) -> Tensor:
         """Summed negative log-likelihood at each of the ascending depths, from one forward without noise."""
         exits = tuple(depth - 1 for depth in depths)
-        return self.model(batch, depths[-1], 0, exits=exits).nll_XBS.sum((1, 2))
+        with autocast(self.config.parallel.precision, self.device):
+            return self.model(batch, depths[-1], 0, exits=exits).nll_XBS.sum((1, 2))
 
     def configure_gradient_clipping(
         self,
@@ -86,11 +92,10 @@ class MythosModule(pl.LightningModule):
             counts |= {name: count + shift for name, count in counts.items()}
 
     def on_train_start(self) -> None:
-        """After a resume the configuration's learning rates and decays count, not the saved ones."""
-        configured = build_optimizer(self.config.optim, _trained(self.model))
+        """After a resume the configuration's learning rates count, at the step that was reached."""
         scheduler = self.trainer.lr_scheduler_configs[0].scheduler
         assert isinstance(scheduler, LambdaLR)
-        reapply_options(self.trainer.optimizers[0], scheduler, configured)
+        set_schedule(scheduler, self.trainer.global_step)
 
     def configure_optimizers(self) -> Any:
         """The optimiser and its schedule, advanced once per optimiser step."""

@@ -1,16 +1,21 @@
 """A run's place on disk, and what must hold before anything costs time. No torch."""
 
+import fcntl
 import json
 import os
+import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mythos.checkpoint import store
+from mythos.checkpoint import mirror, store
 from mythos.checkpoint.manifest import Manifest, verify
 from mythos.config import records
 from mythos.config.base import ConfigError, difference, encode
 from mythos.config.run import RunConfig
+from mythos.config.tracking import check_library
 from mythos.data.manifest import data_fingerprint, read_common_manifest
 from mythos.files import write_text
 
@@ -38,16 +43,16 @@ class RunDirectory:
 
 
 def prepare(config: RunConfig) -> RunDirectory:
-    """Check data, directory and checkpoint against the configuration; then create the directory.
+    """Check tracker, data, directory and checkpoint against the configuration; then create the directory.
 
     Raises:
         ConfigError: before anything has been written.
     """
+    check_library(config.tracking)
     data_fingerprint = _check_data(config)
     path = Path(config.run.dir) / config.run.name
     found = _find_checkpoint(config, path)
-    if found is None and config.resume == "never" and _holds_run(path):
-        raise ConfigError(f"run.name: {path} already holds a run; go on with resume=auto, or choose another run.name.")
+    _check_free(config, path)
     if found is not None:
         _check_resume(config, data_fingerprint, *found)
     starts_from = config.run.init_from if found is None else None
@@ -58,6 +63,45 @@ def prepare(config: RunConfig) -> RunDirectory:
     return RunDirectory(
         path=path, data_fingerprint=data_fingerprint, checkpoint=checkpoint, manifest=manifest, origin=origin
     )
+
+
+@contextmanager
+def lock(config: RunConfig) -> Iterator[None]:
+    """Hold the run's directory: two processes that train in it would delete each other's checkpoints.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    path = Path(config.run.dir) / config.run.name
+    _create(path)
+    with (path / "lock").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise ConfigError(
+                f"run.name: {path} is being trained in by {file.read().strip() or 'another process'}; wait for it, "
+                "end it, or choose another run.name."
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+
+
+def refuse(config: RunConfig) -> None:
+    """What ``prepare`` refuses without reading a checkpoint: worth knowing before processes are started.
+
+    Raises:
+        ConfigError: the data do not fit, or the directory holds another run.
+    """
+    _check_data(config)
+    _check_free(config, Path(config.run.dir) / config.run.name)
+
+
+def _check_free(config: RunConfig, path: Path) -> None:
+    if config.resume == "never" and _holds_run(path):
+        raise ConfigError(f"run.name: {path} already holds a run; go on with resume=auto, or choose another run.name.")
 
 
 def _check_data(config: RunConfig) -> str:
@@ -76,7 +120,7 @@ def _find_checkpoint(config: RunConfig, path: Path) -> tuple[Path, Manifest] | N
         case "never":
             return None
         case "auto":
-            return store.newest(path / store.FOLDER)
+            return mirror.newest(path / store.FOLDER, mirror.mirror_of(config.run))
         case place:
             _check_branch(Path(place), path / store.FOLDER)
             return Path(place), verify(Path(place))

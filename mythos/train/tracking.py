@@ -1,87 +1,64 @@
 """Where records go: ``metrics.jsonl`` always, and the tracker that the configuration names."""
 
 import json
-import time
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from mythos.config import records
 from mythos.config.base import encode
 from mythos.config.run import RunConfig
-from mythos.config.tracking import WandbTracking
-from mythos.files import write_text
-
-
-class JsonlLogger(Logger):
-    """One JSON object a line, flushed as it is written; see ``mythos.config.records`` for the schema."""
-
-    def __init__(self, path: Path, first_step: int) -> None:
-        """Open ``path`` to go on after ``first_step``; records of later steps came from a lost continuation."""
-        super().__init__()
-        kept = [line for line in _complete_lines(path) if json.loads(line).get("step", 0) <= first_step]
-        head = json.dumps({"schema": records.SCHEMA})
-        write_text(path, "".join(f"{line}\n" for line in (kept or [head])))
-        self.file = path.open("a", encoding="utf-8")
-
-    @property
-    def name(self) -> str:
-        return "jsonl"
-
-    @property
-    def version(self) -> str:
-        return ""
-
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        self.file.write(json.dumps({"step": step, "time": time.time(), **metrics}) + "\n")
-        self.file.flush()
-
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """The configuration stands in ``config.json``."""
-
-    def finalize(self, status: str) -> None:
-        self.file.close()
+from mythos.config.tracking import JsonlTracking, MlflowTracking, TensorBoardTracking, TrackioTracking, WandbTracking
+from mythos.train.provenance import write_provenance
+from mythos.train.trackers.base import Tracker
+from mythos.train.trackers.jsonl import JsonlTracker
 
 
 def build_loggers(config: RunConfig, directory: Path, first_step: int) -> list[Logger]:
-    """The run's trackers; a resumed W&B run goes on under the same id."""
-    loggers: list[Logger] = [JsonlLogger(directory / records.FILE_NAME, first_step)]
-    match config.tracking:
-        case WandbTracking() as wandb:
-            logger = WandbLogger(
-                name=config.run.name,
-                id=_run_id(directory),
-                save_dir=directory,
-                project=wandb.project,
-                entity=wandb.entity,
-                offline=wandb.mode == "offline",
-                resume="allow",
-                config=encode(config),
-            )
-            loggers.append(logger)
-    return loggers
+    """The run's trackers, the file first; none but on rank 0.
 
-
-def close(loggers: list[Logger]) -> None:
-    """End what Lightning leaves open: a W&B run lasts until it is told that it is over."""
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            logger.experiment.finish()
-
-
-def _complete_lines(path: Path) -> list[str]:
-    """The lines that were written to their end."""
-    if not path.exists():
+    Args:
+        first_step: the step that the run goes on from, or 0.
+    """
+    if getattr(rank_zero_only, "rank", 0) != 0:
         return []
-    text = path.read_text(encoding="utf-8")
-    return text[: text.rfind("\n") + 1].splitlines()
+    facts = {**encode(config), **write_provenance(directory, first_step)}
+    path = directory / records.FILE_NAME
+    trackers: list[Logger] = [JsonlTracker(path, first_step)]
+    chosen = _tracker(config, directory, first_step, facts)
+    return trackers if chosen is None else [*trackers, chosen]
 
 
-def _run_id(directory: Path) -> str:
-    """An id that is drawn once and kept beside the metrics."""
-    path = directory / "wandb-id"
-    if not path.exists():
-        write_text(path, f"{time.time_ns():x}")
-    return path.read_text(encoding="utf-8")
+def close(loggers: list[Logger], status: str = "failed") -> None:
+    """End every tracker, with ``success`` where the run came to its last step."""
+    for logger in loggers:
+        logger.finalize(status)
+
+
+def _tracker(config: RunConfig, directory: Path, first_step: int, facts: dict[str, Any]) -> Tracker | None:
+    """The tracker beside the file; its library is imported here, and nowhere unless it is chosen."""
+    match config.tracking:
+        case JsonlTracking():
+            return None
+        case WandbTracking() as wandb:
+            from mythos.train.trackers.wandb import WandbTracker
+
+            tracker = WandbTracker(wandb, config, directory, facts)
+            for line in (directory / records.FILE_NAME).read_text(encoding="utf-8").splitlines()[1:]:
+                record = json.loads(line)
+                tracker.restore(record, record["step"])
+            return tracker
+        case TensorBoardTracking():
+            from mythos.train.trackers.tensorboard import TensorBoardTracker
+
+            return TensorBoardTracker(directory, first_step, facts)
+        case MlflowTracking() as mlflow:
+            from mythos.train.trackers.mlflow import MlflowTracker
+
+            return MlflowTracker(mlflow, config.run.name, directory, facts)
+        case TrackioTracking() as trackio:
+            from mythos.train.trackers.trackio import TrackioTracker
+
+            return TrackioTracker(trackio, config.run.name, first_step > 0, facts)

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from mythos.account.activations import ActivationBytes, activation_bytes
 from mythos.config.model import AdditiveInjection, DiagonalInjection, LinearInjection, ModelConfig
-from mythos.config.parallel import ParallelConfig
+from mythos.config.parallel import SingleParallel
 from mythos.model.mythos import Mythos
 
 BATCH, LENGTH, CHUNK = 2, 64, 32
@@ -43,7 +43,7 @@ def model_of_width_64(name: str = "debug", **changes) -> ModelConfig:
     return replace(config, head=replace(config.head, chunk_tokens=CHUNK))
 
 
-def living_bytes(config: ModelConfig, parallel: ParallelConfig, num_loops: int, num_grad_loops: int) -> int:
+def living_bytes(config: ModelConfig, parallel: SingleParallel, num_loops: int, num_grad_loops: int) -> int:
     """Memory alive after a forward whose output is held, without parameters."""
     model = Mythos(config)
     fill(model)
@@ -57,7 +57,7 @@ def living_bytes(config: ModelConfig, parallel: ParallelConfig, num_loops: int, 
     return living.num_bytes({tensor.untyped_storage()._cdata for tensor in own})
 
 
-def account(config: ModelConfig, parallel: ParallelConfig) -> ActivationBytes:
+def account(config: ModelConfig, parallel: SingleParallel) -> ActivationBytes:
     return activation_bytes(config, parallel, BATCH, LENGTH, mask_documents=True)
 
 
@@ -77,7 +77,7 @@ def variants() -> list[ModelConfig]:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("remat", ["none", "block", "loop"])
 def test_a_pass_keeps_what_the_account_says(config: ModelConfig, remat: str, precision: str) -> None:
-    parallel = ParallelConfig(remat=remat, precision=precision)
+    parallel = SingleParallel(remat=remat, precision=precision)
     measured = living_bytes(config, parallel, 3, 3) - living_bytes(config, parallel, 2, 2)
     assert account(config, parallel).per_pass == pytest.approx(measured, rel=0.02)  # vectors of width D are left out
 
@@ -85,7 +85,7 @@ def test_a_pass_keeps_what_the_account_says(config: ModelConfig, remat: str, pre
 @pytest.mark.parametrize("config", variants())
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_what_runs_once_keeps_what_the_account_says(config: ModelConfig, precision: str) -> None:
-    parallel = ParallelConfig(remat="loop", precision=precision)
+    parallel = SingleParallel(remat="loop", precision=precision)
     found = account(config, parallel)
     copies = 2 * config.vocab_size * config.dim if precision == "bf16" else 0
     chunk = CHUNK * config.vocab_size * (18 if precision == "bf16" else 16) + copies
@@ -94,21 +94,21 @@ def test_what_runs_once_keeps_what_the_account_says(config: ModelConfig, precisi
 
 
 def test_passes_without_gradients_keep_nothing() -> None:
-    config, parallel = model_of_width_64("debug-dense"), ParallelConfig()
+    config, parallel = model_of_width_64("debug-dense"), SingleParallel()
     assert living_bytes(config, parallel, 7, 2) == living_bytes(config, parallel, 3, 2)
 
 
 @pytest.mark.parametrize(("name", "choices"), [("debug", 2 * 2 * 2 * BATCH * LENGTH), ("debug-dense", 0)])
 def test_a_recomputed_pass_keeps_one_state_and_its_choices(name: str, choices: int) -> None:
     config = model_of_width_64(name)
-    assert account(config, ParallelConfig(remat="loop")).per_pass == STATE + choices
-    offloaded = account(config, ParallelConfig(remat="loop", offload_states=True))
+    assert account(config, SingleParallel(remat="loop")).per_pass == STATE + choices
+    offloaded = account(config, SingleParallel(remat="loop", offload_states=True))
     assert (offloaded.per_pass, offloaded.host_per_pass) == (choices, STATE)
 
 
 def test_the_peak_grows_by_passes_with_gradients_from_what_is_held_once() -> None:
     config = model_of_width_64()
-    kept, loop = (account(config, ParallelConfig(remat=remat)) for remat in ("none", "loop"))
+    kept, loop = (account(config, SingleParallel(remat=remat)) for remat in ("none", "loop"))
     assert loop.recomputed == kept.per_pass
     assert loop.fixed == loop.prelude + max(loop.coda, loop.recomputed)
     assert loop.peak(8) == loop.fixed + 8 * loop.per_pass < kept.peak(8)
@@ -118,6 +118,6 @@ def test_the_peak_grows_by_passes_with_gradients_from_what_is_held_once() -> Non
 def test_a_mask_costs_a_copy_in_every_layer() -> None:
     config = model_of_width_64()
     without, masked = (
-        activation_bytes(config, ParallelConfig(), BATCH, LENGTH, mask_documents=mask) for mask in (False, True)
+        activation_bytes(config, SingleParallel(), BATCH, LENGTH, mask_documents=mask) for mask in (False, True)
     )
     assert masked.per_pass - without.per_pass == 2 * 4 * BATCH * LENGTH * LENGTH

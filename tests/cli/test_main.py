@@ -44,7 +44,9 @@ def test_help_names_every_command_in_under_a_second() -> None:
         done = mythos("--help")
         seconds.append(time.perf_counter() - start)
     assert done.returncode == 0
-    assert all(f"    {command} " in done.stdout for command in ("train", "evaluate", "sample", "report", "doctor"))
+    assert all(
+        f"    {command} " in done.stdout for command in ("train", "evaluate", "sample", "trace", "report", "doctor")
+    )
     assert min(seconds) < 1
 
 

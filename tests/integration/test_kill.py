@@ -10,54 +10,85 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import recorded
+from helpers import recorded, saved
 
 from mythos.checkpoint.store import checkpoints
 from mythos.config import records
 
-OPTIONS = """model=debug data.seq_len=32 data.batch_size=4 data.micro_batch_size=2 depth.mean=3 run.num_steps=300
+OPTIONS = """model=debug optim=adamw data.seq_len=32 data.batch_size=4 data.micro_batch_size=2 depth.mean=3
 run.validation.every=50 run.validation.num_batches=2 run.checkpoint.every=3 run.checkpoint.keep_last=2
 tracking.log_every=1 tracking.trace_every=10 parallel.device=cpu schedule.num_warmup_steps=5""".split()
-NUM_KILLS = 6
+TWO_RANKS = ["parallel=zero1", "parallel.ep_size=2", "cluster.num_devices=2", "cluster.timeout_seconds=60"]
 
 
-def start(packed: Path, parent: Path, name: str) -> subprocess.Popen:
-    options = [*OPTIONS, f"data.dir={packed}", f"run.dir={parent}", f"run.name={name}", "resume=auto"]
+def start(packed: Path, parent: Path, name: str, *more: str) -> subprocess.Popen:
+    options = [*OPTIONS, f"data.dir={packed}", f"run.dir={parent}", f"run.name={name}", "resume=auto", *more]
     command = [sys.executable, "-m", "mythos.cli.main", "train", *options]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
     with (parent / f"{name}.log").open("ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
 
 
 def last_step(run: Path) -> int:
-    saved = checkpoints(run / "checkpoints")
-    return int(saved[-1].name.removeprefix("step-")) if saved else 0
+    saved_steps = checkpoints(run / "checkpoints")
+    return int(saved_steps[-1].name.removeprefix("step-")) if saved_steps else 0
+
+
+def is_saving(run: Path) -> bool:
+    return any((run / "checkpoints").glob(".step-*.tmp"))
+
+
+def kill(process: subprocess.Popen) -> None:
+    """End the process and all that it started at once; they are a session of their own."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(30)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_kills_at_random_moments_leave_the_curve_bitwise_the_same(packed: Path, tmp_path: Path) -> None:
-    assert start(packed, tmp_path, "whole").wait(300) == 0
-    dice = random.Random(0)
-    reached = [0]
-    for _ in range(NUM_KILLS):
-        process = start(packed, tmp_path, "killed")
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize(
+    ("num_kills", "num_steps", "layout"), [(6, 300, []), (20, 900, TWO_RANKS)], ids=["one process", "two ranks"]
+)
+def test_kills_at_random_moments_leave_the_curve_bitwise_the_same(
+    packed: Path, tmp_path: Path, num_kills: int, num_steps: int, layout: list[str]
+) -> None:
+    layout = [*layout, f"run.num_steps={num_steps}"]
+    assert start(packed, tmp_path, "whole", *layout).wait(400) == 0
+    run, dice = tmp_path / "killed", random.Random(0)
+    reached, num_killed_saving = [0], 0
+    for index in range(num_kills):
+        process = start(packed, tmp_path, "killed", *layout)
         deadline = time.monotonic() + 120
-        goal = last_step(tmp_path / "killed") + dice.randrange(3, 40)
-        while last_step(tmp_path / "killed") < goal and process.poll() is None and time.monotonic() < deadline:
+        goal = last_step(run) + dice.randrange(3, 30 if num_kills > 6 else 40)
+        while last_step(run) < goal and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
-        time.sleep(dice.random() * 0.05)
-        process.send_signal(signal.SIGKILL)
-        process.wait(30)
-        reached.append(last_step(tmp_path / "killed"))
+        while index % 2 and not is_saving(run) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.0005)
+        time.sleep(dice.random() * (0.01 if index % 2 else 0.05))
+        assert process.poll() is None, "the run ended before it could be killed"
+        kill(process)
+        num_killed_saving += is_saving(run)
+        reached.append(last_step(run))
     assert reached == sorted(set(reached)), "every attempt must get further than the one before"
-    assert start(packed, tmp_path, "killed").wait(300) == 0
+    assert num_killed_saving >= 2
+    assert start(packed, tmp_path, "killed", *layout).wait(400) == 0
 
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole = tmp_path / "whole"
     for name in (records.TRAIN_LOSS, records.NUM_LOOPS, records.validation_loss(4), records.state_norm(0)):
-        assert recorded(whole, name) == recorded(killed, name), name
-    ours, theirs = (
-        torch.load(checkpoints(run / "checkpoints")[-1] / "state.ckpt", weights_only=False)["state_dict"]
-        for run in (whole, killed)
-    )
+        assert recorded(whole, name) == recorded(run, name), name
+    ours, theirs = saved(whole, num_steps), saved(run, num_steps)
     assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_one_lost_rank_ends_the_others(packed: Path, tmp_path: Path) -> None:
+    process = start(packed, tmp_path, "run", *TWO_RANKS, "run.num_steps=5000")
+    deadline = time.monotonic() + 120
+    while last_step(tmp_path / "run") < 6 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
+    os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
+    assert process.wait(90) != 0
+    assert last_step(tmp_path / "run") >= 6

@@ -4,12 +4,12 @@ import torch
 from helpers import MODELS, gradients, model_config, random_batch, random_model, relative_error
 from torch import Tensor
 
-from mythos.config.parallel import ParallelConfig
+from mythos.config.parallel import SingleParallel
 from mythos.layers.mask import document_mask
 from mythos.loop.sequences import active_rows
 from mythos.loop.state import noise
 from mythos.model.mythos import Mythos
-from mythos.types import Batch, ModelOutput, Regularizers
+from mythos.types import Batch, LoopTrace, ModelOutput, Regularizers
 
 LOOPS = np.array([2, 6, 1, 3, 2])
 NUM_GRAD_LOOPS = 2
@@ -20,7 +20,7 @@ def looped(name: str = "debug", remat: str = "none", **changes) -> Mythos:
     """A model with fewer table rows than the deepest row has passes, and a bias that tells every loop apart."""
     model = random_model(model_config(name, max_loops=4, embedding_std=0.5, **changes))
     model.core.router_bias.normal_(std=0.3, generator=torch.Generator().manual_seed(1))
-    model.core.remat = ParallelConfig(remat=remat)
+    model.core.remat = SingleParallel(remat=remat)
     return model
 
 
@@ -76,20 +76,33 @@ def test_counts_and_trace_go_by_the_loop_of_each_row() -> None:
     model = looped()
     batch = random_batch(model.config, batch=len(LOOPS), num_documents=2)
     output = together(model, batch, trace=True)
+    output.nll_XBS.sum().backward()
     rows = alone(model, batch, trace=True)
+    sum(row.nll_XBS.sum() for row in rows).backward()
     counts_TLE = torch.zeros_like(output.router_stats.counts_E)
-    norm_T, change_T = torch.zeros(2, LOOPS.max())
-    for row in rows:
-        loops = row.trace.state_norm_T.shape[0]
+    for row, loops in zip(rows, LOOPS, strict=True):
         counts_TLE[:loops] += row.router_stats.counts_E
-        norm_T[:loops] += row.trace.state_norm_T
-        change_T[:loops] += row.trace.relative_change_T
     assert torch.equal(output.router_stats.counts_E, counts_TLE)
-    num_rows_T = torch.tensor([(loop < LOOPS).sum() for loop in range(LOOPS.max())])
-    torch.testing.assert_close(output.trace.state_norm_T, norm_T / num_rows_T, rtol=1e-5, atol=0)
-    torch.testing.assert_close(output.trace.relative_change_T, change_T / num_rows_T, rtol=1e-5, atol=0)
+    assert output.trace.num_rows_T.tolist() == [(loop < LOOPS).sum() for loop in range(LOOPS.max())]
+    found, expected = flat(output.trace), [flat(row.trace) for row in rows]
+    for name, value in found.items():
+        sums = torch.zeros_like(value)
+        for row, loops in zip(expected, LOOPS, strict=True):
+            place = (slice(loops),) * (2 if name == "overlap_TT" else 1)
+            sums[place] += row[name]
+        if not name.startswith(("num", "gradient")):
+            num_rows_T = output.trace.num_rows_T.view(-1, *[1] * (value.dim() - 1))
+            num_rows = torch.minimum(num_rows_T, num_rows_T.T) if name == "overlap_TT" else num_rows_T
+            sums /= num_rows
+        torch.testing.assert_close(value, sums, rtol=1e-4, atol=1e-7, msg=lambda text, name=name: f"{name}: {text}")
+    assert found["num_graded_rows_T"].sum() == np.minimum(LOOPS, NUM_GRAD_LOOPS).sum()
     entropy = sum(row.router_stats.entropy.sum() for row in rows)
     torch.testing.assert_close(output.router_stats.entropy.sum(), entropy, rtol=1e-5, atol=0)
+
+
+def flat(trace: LoopTrace) -> dict[str, Tensor]:
+    """Every tensor of a trace, by name."""
+    return {name: part for name, part in (trace._asdict() | trace.experts._asdict()).items() if name != "experts"}
 
 
 def test_growth_of_each_row_is_its_own() -> None:

@@ -42,7 +42,7 @@ def test_adamw_is_torchs_own_and_decays_matrices_only() -> None:
 def test_muon_adamw_gets_every_option() -> None:
     optimizer = build_optimizer(MUON, named_parameters())
     assert isinstance(optimizer, MuonAdamW)
-    assert [(group["name"], group["algorithm"], group["lr"]) for group in optimizer.param_groups] == [
+    assert [(group["label"], group["algorithm"], group["lr"]) for group in optimizer.param_groups] == [
         ("hidden", "muon", 0.1),
         ("experts", "muon", 0.1),
         ("other", "adamw", 1e-2),

@@ -69,13 +69,13 @@ def test_every_pattern_is_used() -> None:
 def test_groups_hold_all_parameters_once_with_their_rule(config, matrix_rule) -> None:
     named = [(name, torch.nn.Parameter(torch.zeros(1))) for name in GROUP_OF_NAME]
     groups = parameter_groups(iter(named), config)
-    rules = {group["name"]: (group["algorithm"], group["lr"], group["weight_decay"]) for group in groups}
+    rules = {group["label"]: (group["algorithm"], group["lr"], group["weight_decay"]) for group in groups}
     assert rules == {"hidden": matrix_rule, "experts": matrix_rule, "other": ("adamw", config.lr, 0.0)}
     for group in groups:
-        expected = [parameter for name, parameter in named if GROUP_OF_NAME[name] == group["name"]]
+        expected = [parameter for name, parameter in named if GROUP_OF_NAME[name] == group["label"]]
         assert [id(parameter) for parameter in group["params"]] == [id(parameter) for parameter in expected]
 
 
 def test_a_dense_model_has_no_group_of_experts() -> None:
     named = [(f"{name}.weight", torch.zeros(1)) for name in ("embedding", "prelude.0.ffn.w1")]
-    assert [group["name"] for group in parameter_groups(named, MUON)] == ["hidden", "other"]
+    assert [group["label"] for group in parameter_groups(named, MUON)] == ["hidden", "other"]

@@ -27,8 +27,8 @@ def make(dtype: torch.dtype, device: str = "cpu") -> MuonAdamW:
         return [torch.nn.Parameter(tensor.to(device, dtype)) for tensor in drawn]
 
     groups: list[dict[str, Any]] = [
-        {"params": parameters(MUON_SHAPES), "name": "hidden", "algorithm": "muon", **MUON_RULE},
-        {"params": parameters(ADAMW_SHAPES), "name": "other", "algorithm": "adamw", **ADAMW_RULE},
+        {"params": parameters(MUON_SHAPES), "label": "hidden", "algorithm": "muon", **MUON_RULE},
+        {"params": parameters(ADAMW_SHAPES), "label": "other", "algorithm": "adamw", **ADAMW_RULE},
     ]
     return MuonAdamW(groups, **OPTIONS)
 
@@ -123,7 +123,7 @@ def test_resume_from_a_file_is_bitwise() -> None:
     resumed.load_state_dict(saved["optimizer"])
 
     assert resumed.param_groups[0]["lr"] == 0.01
-    assert [group["name"] for group in resumed.param_groups] == ["hidden", "other"]
+    assert [group["label"] for group in resumed.param_groups] == ["hidden", "other"]
     for expected, weight in zip(weights(train(optimizer, 3, 6)), weights(train(resumed, 3, 6)), strict=True):
         assert torch.equal(weight, expected)
     assert resumed.state[weights(resumed)[-1]]["step"] == 6
@@ -155,7 +155,7 @@ def test_a_parameter_without_gradient_is_skipped_even_by_weight_decay() -> None:
 
 def test_an_expert_without_tokens_is_only_decayed() -> None:
     stack = torch.nn.Parameter(torch.ones(2, 4, 3))
-    group = {"params": [stack], "name": "experts", "algorithm": "muon", **MUON_RULE}
+    group = {"params": [stack], "label": "experts", "algorithm": "muon", **MUON_RULE}
     optimizer = MuonAdamW([group], **OPTIONS)
     stack.grad = torch.stack([torch.eye(4, 3), torch.zeros(4, 3)])
     optimizer.step()

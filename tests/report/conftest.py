@@ -41,6 +41,83 @@ def fake_records(num_steps: int, num_loops: int, log_every: int, depths: tuple[i
             yield head | {records.validation_loss(depth): held_out_loss(step, depth) for depth in depths}
 
 
+def fake_traces(
+    num_steps: int, num_loops: int, every: int, num_layers: int, num_experts: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Everything that the telemetry can record, as lines of ``metrics.jsonl`` and of ``trace.jsonl``."""
+    rng = np.random.default_rng(1)
+    metrics, arrays = [], [{"schema": records.SCHEMA}]
+    for step in range(every, num_steps + 1, every):
+        head = {"step": step, "time": 1.79e9 + SECONDS_PER_STEP * step, "tokens": TOKENS_PER_STEP * step}
+        drawn = int(np.clip(rng.poisson(num_loops * 0.67), 2, num_loops))
+        age = step / num_steps
+        metrics.append(head | dict(_whole(rng, age)) | dict(_by_loop(rng, age, drawn, num_layers)))
+        load = rng.gamma(20, 5, (num_layers, drawn, num_experts)).round(1)
+        overlap = np.exp(-np.abs(np.subtract.outer(np.arange(drawn), np.arange(drawn))) / 3).round(3)
+        arrays.append(
+            {"step": step, "time": head["time"], records.EXPERT_LOAD: load.tolist()}
+            | {records.EXPERT_LOAD_LAYERS: list(range(0, 2 * num_layers, 2))}
+            | {records.EXPERT_OVERLAP: overlap.tolist()}
+        )
+    raised = {records.alarm("token_correlation"): 1, records.alarm_figure("token_correlation"): 0.97}
+    head = {"step": num_steps // 2, "time": 1.79e9, "tokens": TOKENS_PER_STEP * num_steps // 2}
+    metrics.append(head | raised | {records.alarm_limit("token_correlation"): 0.95, "guard/skipped_steps": 3})
+    return metrics, arrays
+
+
+def _whole(rng: np.random.Generator, age: float) -> Iterator[tuple[str, float]]:
+    """Quantities of the whole model."""
+    factor = min(1.0, 20 * age) * (1 - age)
+    yield records.GRAD_NORM, 0.4 + 2 * math.exp(-9 * age) + rng.gamma(2, 0.05)
+    for index, group in enumerate(("experts", "hidden", "other")):
+        yield records.group_grad_norm(group), 0.1 * (index + 1) + rng.gamma(2, 0.02)
+        yield records.group_update_norm(group), 1e-3 * (factor + 0.01) / (index + 1)
+        yield records.learning_rate(group), 0.02 * factor / (index + 1)
+    yield records.NUM_GRAD_LOOPS, float(rng.integers(2, 5))
+    yield records.penalty("router_z_loss"), 7e-4 * (1 - age / 2)
+    yield records.TOKENS_PER_SECOND, 9000 + rng.normal(0, 700)
+    yield records.DECAY_MAX, 0.5 + 0.3 * age
+    yield records.DECAY_MEAN, 0.45 + 0.1 * age
+    yield records.INPUT_GAIN, 1 + 0.4 * age
+    yield records.JACOBIAN_RADIUS, 0.8 + 0.15 * age
+    yield records.LOG_PARTITION, 7.6 + 2 * age
+    yield records.EXPECTED_PASSES, 4 + 2 * age
+    yield records.LOAD_VIOLATION, 0.4 * math.exp(-5 * age) + 0.1
+    yield records.idle_steps(0), float(rng.integers(0, 4))
+    for name, value in (("mfu", 0.41), ("data_wait_share", 0.01)):
+        yield f"speed/{name}", value * (1 + rng.normal(0, 0.03))
+    for name, value in (("peak_allocated_gib", 61.0), ("peak_reserved_gib", 68.0)):
+        yield f"memory/{name}", value
+
+
+def _by_loop(rng: np.random.Generator, age: float, num_loops: int, num_layers: int) -> Iterator[tuple[str, float]]:
+    """Quantities of each loop, and of each loop and layer."""
+    mass = rng.dirichlet(np.linspace(1 + 9 * age, 1, num_loops))
+    for depth in (1, 2, 4, 8):
+        yield records.loss_at(depth), 3 + math.exp(-depth) + 2 * math.exp(-5 * age)
+    for loop in range(num_loops):
+        yield records.relative_change(loop), math.exp(-0.45 * loop) * (1 + 0.1 * rng.random())
+        yield records.cosine(loop), 1 - 0.8 * math.exp(-0.5 * loop) * (1 - age / 2)
+        yield records.second_difference(loop), 0.3 + math.exp(-0.5 * loop)
+        yield records.token_correlation(loop), 0.2 + 0.3 * age * (1 - math.exp(-loop))
+        yield records.halting_mass(loop), float(mass[loop])
+        if loop >= num_loops // 2:
+            yield records.gradient_norm(loop), 10 ** (-3 + 0.1 * loop)
+        for layer in range(num_layers):
+            yield records.update_norm(layer, loop), 0.5 * math.exp(-0.2 * loop) / (layer + 1)
+            yield records.load_violation(layer, loop), 0.4 * math.exp(-4 * age) + 0.02 * loop
+            yield records.router_entropy(layer, loop), 1.9 - 0.3 * age
+            yield records.path_diversity(layer, loop), 2 - math.exp(-loop)
+            if loop:
+                yield records.identical_experts(layer, loop), 1 - math.exp(-0.4 * loop)
+                yield records.disjoint_experts(layer, loop), 0.2 * math.exp(-0.4 * loop)
+
+
+def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    """One JSON object a line."""
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
 @pytest.fixture
 def make_run(tmp_path: Path) -> Callable[..., Path]:
     """A function that writes a run directory and returns its path."""
@@ -52,14 +129,22 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         log_every: int = 10,
         depths: tuple[int, ...] = (1, 2, 4, 8, 12),
         lines: list[dict[str, Any]] | None = None,
+        trace_every: int | None = None,
+        num_layers: int = 2,
+        num_experts: int = 8,
+        name: str = "run",
     ) -> Path:
         config = load(["run.name=quickstart-moe", "depth.mean=8", f"run.num_steps={num_steps}", *overrides])
-        directory = tmp_path / "run"
+        directory = tmp_path / name
         directory.mkdir(parents=True)
         (directory / "config.json").write_text(json.dumps(encode(config)))
         if lines is None:
             lines = list(fake_records(num_steps, num_loops, log_every, depths))
-        (directory / records.FILE_NAME).write_text("".join(json.dumps(line) + "\n" for line in lines))
+        if trace_every is not None:
+            traces, arrays = fake_traces(num_steps, num_loops, trace_every, num_layers, num_experts)
+            lines[1:] = sorted([*lines[1:], *traces], key=lambda line: line["step"])
+            write_lines(directory / records.TRACE_FILE_NAME, arrays)
+        write_lines(directory / records.FILE_NAME, lines)
         return directory
 
     return make

@@ -5,17 +5,17 @@ import numpy as np
 import pytest
 
 from mythos.config import records
-from mythos.report import figures
+from mythos.report.figures import loss, state
 from mythos.report.read import Run, by_index, read_run
 from mythos.report.theme import DARK, LIGHT, mix
 
 MakeRun = Callable[..., Path]
 ALL = (
-    figures.loss,
-    figures.loss_by_depth,
-    figures.loss_over_depth,
-    figures.state_norms,
-    figures.state_norm_profile,
+    loss.loss,
+    loss.loss_by_depth,
+    loss.loss_over_depth,
+    state.state_norms,
+    state.state_norm_profile,
 )
 
 
@@ -29,7 +29,7 @@ def only(run: Run, *prefixes: str) -> Run:
 
 
 def test_the_loss_plot_ends_at_the_last_values(run: Run) -> None:
-    raw, smoothed, validation = figures.loss(run).data
+    raw, smoothed, validation = loss.loss(run).data
     train = run.series[records.TRAIN_LOSS].values
     assert raw.x[-1] == validation.x[-1] == 2000
     assert raw.y[-1] == pytest.approx(train[-1], rel=1e-6)
@@ -40,24 +40,42 @@ def test_the_loss_plot_ends_at_the_last_values(run: Run) -> None:
 
 def test_each_depth_is_a_line_and_a_point_of_the_last_look(run: Run) -> None:
     depths = by_index(run.series, records.validation_loss)
-    lines = figures.loss_by_depth(run).data
+    lines = loss.loss_by_depth(run).data
     assert [line.name for line in lines] == ["T = 1", "T = 2", "T = 4", "T = 8", "T = 12"]
-    curve, *points = figures.loss_over_depth(run).data
+    _, *points = loss.loss_over_depth(run).data
     last = [series.values[-1] for series in depths.values()]
-    assert curve.x.tolist() == list(depths)
-    np.testing.assert_allclose(curve.y, last, rtol=1e-6)
+    assert [point.x[0] for point in points] == list(depths)
     np.testing.assert_allclose([point.y[0] for point in points], last, rtol=1e-6)
     assert [point.meta for point in points] == [line.meta for line in lines]
 
 
+def test_the_last_look_shows_the_saturation_that_the_losses_have(run: Run) -> None:
+    """The fixture's losses are a constant plus 0.26 exp(-0.42 T) times what has been learnt; the mean depth is 8."""
+    fitted = loss.saturation(run)
+    learned = 1 - np.exp(-2000 / 300)
+    assert fitted.amplitude == pytest.approx(0.26 * learned, rel=1e-4)
+    assert fitted.rate == pytest.approx(0.42 * 8, rel=1e-4)
+    assert fitted.floor == pytest.approx(2.31 + 5.3 / (1 + 2000 / 9) ** 0.72 + 0.055 * learned, rel=1e-6)
+    curve = loss.loss_over_depth(run).data[0]
+    assert curve.name == f"{fitted.floor:.3f} + {fitted.amplitude:.3f} exp(−3.36 T / 8), error {fitted.error:.1g}"
+    np.testing.assert_allclose(curve.y[[0, -1]], [run.series["val/loss/T01"].values[-1], fitted.at(12)], rtol=1e-5)
+
+
+def test_few_depths_are_joined_by_a_plain_line(make_run: MakeRun) -> None:
+    run = read_run(make_run(num_steps=200, depths=(1, 4, 8)))
+    line = loss.loss_over_depth(run).data[0]
+    assert line.x.tolist() == [1, 4, 8]
+    assert not line.showlegend
+
+
 def test_many_depths_keep_the_legend_short(make_run: MakeRun) -> None:
     run = read_run(make_run(num_steps=200, depths=(1, 2, 3, 4, 5, 6, 7, 8, 12, 16)))
-    lines = figures.loss_by_depth(run).data
+    lines = loss.loss_by_depth(run).data
     assert [line.name for line in lines if line.showlegend] == ["T = 1", "T = 2", "T = 4", "T = 8", "T = 16"]
 
 
 def test_the_heatmap_holds_every_norm_and_gaps_where_a_loop_did_not_run(run: Run) -> None:
-    heatmap = figures.state_norms(run).data[0]
+    heatmap = state.state_norms(run).data[0]
     for loop, series in by_index(run.series, records.state_norm).items():
         shown = heatmap.z[loop]
         np.testing.assert_allclose(shown[np.isfinite(shown)], series.values, rtol=1e-6)
@@ -65,7 +83,7 @@ def test_the_heatmap_holds_every_norm_and_gaps_where_a_loop_did_not_run(run: Run
 
 
 def test_the_profile_averages_quarters(run: Run) -> None:
-    lines = figures.state_norm_profile(run).data
+    lines = state.state_norm_profile(run).data
     first = run.series[records.state_norm(0)].values
     assert [line.name for line in lines] == [f"around step {step:,}" for step in (275, 775, 1275, 1775)]
     np.testing.assert_allclose([line.y[0] for line in lines], first.reshape(4, 10).mean(axis=1), rtol=1e-6)
@@ -85,13 +103,13 @@ def test_a_plot_is_absent_when_its_series_are(run: Run) -> None:
 
 
 def test_one_depth_makes_no_curve_over_depth(make_run: MakeRun) -> None:
-    assert figures.loss_over_depth(read_run(make_run(num_steps=200, depths=(4,)))) is None
+    assert loss.loss_over_depth(read_run(make_run(num_steps=200, depths=(4,)))) is None
 
 
 def test_the_loss_range_leaves_out_the_start_and_lone_spikes(run: Run) -> None:
     train = run.series[records.TRAIN_LOSS]
     train.values[120] = 50.0
-    low, high = figures.loss(run).layout.yaxis.range
+    low, high = loss.loss(run).layout.yaxis.range
     settled = train.values[train.steps >= 100]
     assert low < settled.min()
     assert np.median(settled) < high < train.values[0]
@@ -100,9 +118,9 @@ def test_the_loss_range_leaves_out_the_start_and_lone_spikes(run: Run) -> None:
 def test_a_run_of_one_record_or_of_no_finite_loss_is_drawn(run: Run) -> None:
     train = run.series[records.TRAIN_LOSS]
     single = run._replace(series={records.TRAIN_LOSS: train._replace(steps=train.steps[:1], values=train.values[:1])})
-    assert figures.loss(single).layout.yaxis.range is None
+    assert loss.loss(single).layout.yaxis.range is None
     train.values[:] = np.nan
-    assert figures.loss(only(run, "train/")).layout.yaxis.range is None
+    assert loss.loss(only(run, "train/")).layout.yaxis.range is None
 
 
 def relative_luminance(color: str) -> float:

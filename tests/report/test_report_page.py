@@ -18,6 +18,7 @@ from mythos.config.base import ConfigError
 from mythos.report.facts import duration, quantity
 from mythos.report.page import write_report
 from mythos.report.read import read_run
+from mythos.report.sections import ONE_RUN, SEVERAL_RUNS
 
 MakeRun = Callable[..., Path]
 
@@ -53,7 +54,7 @@ class Page(HTMLParser):
 
 def test_the_header_says_how_far_and_how_well(make_run: MakeRun) -> None:
     directory = make_run()
-    text = write_report(directory).read_text()
+    text = write_report([directory]).read_text()
     series = read_run(directory).series
     assert "<h1>quickstart-moe</h1>" in text
     assert "<dt>Steps of 2,000</dt><dd>2,000</dd>" in text
@@ -66,10 +67,11 @@ def test_the_header_says_how_far_and_how_well(make_run: MakeRun) -> None:
 
 
 def test_the_page_carries_its_plots_and_the_library_that_draws_them(make_run: MakeRun) -> None:
-    page = Page(write_report(make_run()).read_text())
+    page = Page(write_report([make_run()]).read_text())
     drawn = json.loads(page.scripts["figures"])
-    assert list(drawn) == ["loss", "loss_by_depth", "loss_over_depth", "state_norms", "state_norm_profile"]
-    assert page.tags.count("figure") == 5
+    names = ["loss", "loss_by_depth", "loss_over_depth", "depth_drawn", "state_norms", "state_norm_profile"]
+    assert list(drawn) == names
+    assert page.tags.count("figure") == 6
     assert page.headings[1:] == ["Loss", "What a loop is worth", "The recurrent state"]
     assert json.loads(page.scripts["themes"]).keys() == {"light", "dark"}
     library = gzip.decompress(base64.b64decode(page.scripts["plotly"])).decode()
@@ -77,7 +79,7 @@ def test_the_page_carries_its_plots_and_the_library_that_draws_them(make_run: Ma
 
 
 def test_the_page_loads_nothing_from_elsewhere(make_run: MakeRun) -> None:
-    text = write_report(make_run()).read_text()
+    text = write_report([make_run()]).read_text()
     page = Page(text)
     assert page.addresses == []
     assert "http://" not in text
@@ -87,14 +89,62 @@ def test_the_page_loads_nothing_from_elsewhere(make_run: MakeRun) -> None:
 
 def test_a_section_without_series_is_left_out(make_run: MakeRun) -> None:
     line = {"step": 1, "time": 1.0, "tokens": 1, records.TRAIN_LOSS: 2.5}
-    page = Page(write_report(make_run(lines=[{"schema": records.SCHEMA}, line])).read_text())
+    page = Page(write_report([make_run(lines=[{"schema": records.SCHEMA}, line])]).read_text())
     assert page.headings[1:] == ["Loss"]
     assert list(json.loads(page.scripts["figures"])) == ["loss"]
 
 
-def test_a_long_run_of_many_loops_stays_under_three_megabytes(make_run: MakeRun) -> None:
-    directory = make_run(num_steps=10_000, num_loops=32, log_every=1, depths=(1, 2, 4, 8, 16, 32))
-    assert write_report(directory).stat().st_size < 3_000_000
+def test_a_run_with_every_series_fills_every_plot(make_run: MakeRun) -> None:
+    page = Page(write_report([make_run(trace_every=50)]).read_text())
+    every = [plot.draw.__name__ for section in ONE_RUN for plot in section.plots]
+    assert len(set(every)) == len(every)
+    assert list(json.loads(page.scripts["figures"])) == every
+    assert page.headings[1:] == [section.title for section in ONE_RUN]
+
+
+def test_a_long_run_of_many_loops_stays_under_five_megabytes(make_run: MakeRun) -> None:
+    directory = make_run(
+        num_steps=10_000, num_loops=32, log_every=1, depths=(1, 2, 4, 8, 16, 32), trace_every=50, num_experts=64
+    )
+    assert write_report([directory]).stat().st_size < 5_000_000
+
+
+def test_the_header_counts_parameters_and_names_the_best_validation(make_run: MakeRun) -> None:
+    directory = make_run("model=debug", depths=(1, 8))
+    text = write_report([directory]).read_text()
+    assert "<dt>Parameters</dt><dd>73.5 thousand, 61.2 active</dd>" in text
+    best = read_run(directory).series[records.validation_loss(8)].values.min()
+    assert f"<dt>Best validation, T = 8, step 2,000</dt><dd>{best:.3f} nats</dd>" in text
+
+
+def test_several_runs_share_a_page_with_a_table_of_what_differs(make_run: MakeRun, tmp_path: Path) -> None:
+    changes = {"a": ("optim.lr=0.01", "run.name='<one>'"), "b": ("optim.lr=0.02", "run.name=two", "depth.mean=4")}
+    runs = [make_run(*change, num_steps=200, trace_every=20, name=name) for name, change in changes.items()]
+    path = write_report(runs)
+    assert path == tmp_path / "report" / "index.html"
+    text = path.read_text()
+    assert "<h1>&lt;one&gt; · two</h1>" in text
+    assert "<tr><td>optim.lr</td><td>0.01</td><td>0.02</td></tr>" in text
+    assert "<tr><td>depth.mean</td><td>8</td><td>4</td></tr>" in text
+    assert "optim.beta1" not in text
+    drawn = json.loads(Page(text).scripts["figures"])
+    assert list(drawn) == [plot.draw.__name__ for section in SEVERAL_RUNS for plot in section.plots]
+    assert [[trace["name"] for trace in figure["data"]] for figure in drawn.values()] == [["<one>", "two"]] * len(drawn)
+
+
+def test_many_runs_or_a_wish_make_a_sweep_with_a_table_of_the_best(make_run: MakeRun) -> None:
+    runs = [
+        make_run(f"optim.lr={lr}", f"depth.mean={depth}", num_steps=100, name=f"{lr}-{depth}", depths=(1, 4, 8))
+        for lr in (0.001, 0.01, 0.1)
+        for depth in (4, 8)
+    ]
+    few, many = (Page(write_report(chosen).read_text()) for chosen in (runs[:3], [*runs, runs[0]]))
+    wished = Page(write_report(runs[:3], is_sweep=True).read_text())
+    assert "parallel_coordinates" not in json.loads(few.scripts["figures"])
+    assert few.headings[1] == "What differs"
+    for page in (many, wished):
+        assert next(iter(json.loads(page.scripts["figures"]))) == "parallel_coordinates"
+        assert page.headings[1:3] == ["Configuration and loss", "The best"]
 
 
 def test_a_hostile_name_stays_text(make_run: MakeRun) -> None:
@@ -104,7 +154,7 @@ def test_a_hostile_name_stays_text(make_run: MakeRun) -> None:
     config = json.loads(path.read_text())
     config["run"]["name"] = name
     path.write_text(json.dumps(config))
-    text = write_report(directory).read_text()
+    text = write_report([directory]).read_text()
     assert "alert(1)</script>" not in text
     assert "<h1>&lt;/title&gt;&lt;script&gt;alert(1)&lt;/script&gt;&amp;$name</h1>" in text
     assert Page(text).headings[0] == name
@@ -112,33 +162,44 @@ def test_a_hostile_name_stays_text(make_run: MakeRun) -> None:
 
 def test_equal_runs_give_equal_pages_and_a_second_report_replaces_the_first(make_run: MakeRun) -> None:
     directory = make_run(num_steps=50)
-    first = write_report(directory).read_bytes()
+    first = write_report([directory]).read_bytes()
     (directory / "report" / "index.html").write_text("old")
-    assert write_report(directory).read_bytes() == first
+    assert write_report([directory]).read_bytes() == first
     assert os.listdir(directory / "report") == ["index.html"]  # noqa: PTH208
 
 
 def test_a_full_disk_leaves_the_old_page_and_no_scraps(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = make_run(num_steps=50)
-    first = write_report(directory).read_bytes()
+    first = write_report([directory]).read_bytes()
 
     def refuse(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(ConfigError, match=r"cannot be written \(No space left on device\); make room"):
-        write_report(directory)
+        write_report([directory])
     assert [path.name for path in (directory / "report").iterdir()] == ["index.html"]
     assert (directory / "report" / "index.html").read_bytes() == first
 
 
-def test_the_command_prints_the_path_of_each_report(make_run: MakeRun, capsys: pytest.CaptureFixture) -> None:
+def test_the_command_prints_the_path_of_the_page(make_run: MakeRun, capsys: pytest.CaptureFixture) -> None:
     directory = make_run(num_steps=50)
     parser = argparse.ArgumentParser()
     command.add_parser(parser.add_subparsers())
     args = parser.parse_args(["report", str(directory), str(directory)])
     assert args.run(args) == 0
-    assert capsys.readouterr().out.split() == [str(directory / "report" / "index.html")] * 2
+    assert capsys.readouterr().out.strip() == str(directory.parent / "report" / "index.html")
+    args = parser.parse_args(["report", str(directory), "--to", str(directory / "there")])
+    assert args.run(args) == 0
+    assert capsys.readouterr().out.strip() == str(directory / "there" / "index.html")
+
+
+def test_a_sweep_of_one_run_is_refused(make_run: MakeRun) -> None:
+    parser = argparse.ArgumentParser()
+    command.add_parser(parser.add_subparsers())
+    args = parser.parse_args(["report", str(make_run(num_steps=50)), "--sweep"])
+    with pytest.raises(ConfigError, match=r"--sweep: 1 run was given; a sweep compares at least 2"):
+        args.run(args)
 
 
 def test_a_missing_plotly_is_one_sentence() -> None:

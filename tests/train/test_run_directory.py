@@ -87,14 +87,14 @@ def test_resume_past_the_end_says_so(configure, trained: Path) -> None:
 
 
 def test_a_damaged_checkpoint_is_passed_over_aloud(configure, trained: Path, capsys) -> None:
-    state = trained / STEP_8 / "state.ckpt"
+    state = trained / STEP_8 / "shard-00000-of-00001.safetensors"
     data = bytearray(state.read_bytes())
     data[len(data) // 2] ^= 1
     state.write_bytes(data)
     directory = prepare(configure("resume=auto"))
     assert directory.manifest.step == 4
-    assert "state.ckpt was altered" in capsys.readouterr().err
-    with pytest.raises(ConfigError, match=r"state.ckpt was altered"):
+    assert "safetensors was altered" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r"safetensors was altered"):
         prepare(configure(f"resume={trained / STEP_8}"))
 
 

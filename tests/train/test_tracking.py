@@ -6,18 +6,18 @@ from helpers import recorded
 from mythos.config import records
 from mythos.train.build import train
 from mythos.train.run_directory import prepare
-from mythos.train.tracking import JsonlLogger
+from mythos.train.trackers.jsonl import JsonlTracker
 
 
 def test_records_after_the_checkpoint_and_torn_lines_are_dropped_on_resume(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    logger = JsonlLogger(path, first_step=0)
+    logger = JsonlTracker(path, first_step=0)
     for step in (1, 2, 3):
         logger.log_metrics({"x": float(step)}, step)
     logger.finalize("failed")
     with path.open("a") as file:
         file.write('{"step": 4, "x"')
-    resumed = JsonlLogger(path, first_step=2)
+    resumed = JsonlTracker(path, first_step=2)
     resumed.log_metrics({"x": 30.0}, 3)
     resumed.finalize("success")
     assert json.loads(path.read_text().splitlines()[0]) == {"schema": records.SCHEMA}

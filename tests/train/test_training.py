@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import random_batch, recorded
+from helpers import random_batch, recorded, saved
 
 from mythos.callbacks.data_position import DataPosition
 from mythos.checkpoint.manifest import verify
@@ -17,25 +17,10 @@ from mythos.train.module import MythosModule
 from mythos.train.run_directory import prepare
 
 
-def state(run: Path, step: int) -> dict:
-    path = run / "checkpoints" / f"step-{step:08d}" / "state.ckpt"
-    return torch.load(path, weights_only=False)
-
-
-def assert_same(ours, theirs) -> None:
-    """Nested states, bit for bit."""
-    if isinstance(ours, torch.Tensor):
-        assert torch.equal(ours, theirs)
-    elif isinstance(ours, dict):
-        assert ours.keys() == theirs.keys()
-        for key in ours:
-            assert_same(ours[key], theirs[key])
-    elif isinstance(ours, (list, tuple)):
-        assert len(ours) == len(theirs)
-        for one, other in zip(ours, theirs, strict=True):
-            assert_same(one, other)
-    else:
-        assert ours == theirs
+def progress(run: Path, step: int) -> dict:
+    """What a checkpoint says of the loop, the callbacks and the data; Lightning's own notes on batches left out."""
+    state = json.loads((run / "checkpoints" / f"step-{step:08d}" / "state.json").read_text())
+    return {part: state[part] for part in ("global_step", "callbacks", "TokenDataModule")}
 
 
 @pytest.mark.parametrize(
@@ -66,9 +51,12 @@ def test_a_resumed_run_is_bitwise_the_uninterrupted_one(
     for name in (records.TRAIN_LOSS, records.GRAD_NORM, records.MEAN_LOOPS, records.learning_rate("hidden"), "tokens"):
         assert recorded(run, name) == recorded(other, name), name
     assert recorded(run, records.validation_loss(4)) == recorded(other, records.validation_loss(4))
-    ours, theirs = state(run, 8), state(other, 8)
-    for part in ("state_dict", "optimizer_states", "lr_schedulers", "TokenDataModule"):
-        assert_same(ours[part], theirs[part])
+    assert progress(run, 8) == progress(other, 8)
+    ours, theirs = saved(run, 8), saved(other, 8)
+    assert {key.split("|")[1] for key in ours} >= {"weight", "exp_avg", "exp_avg_sq", "step"}
+    assert ours.keys() == theirs.keys()
+    for key in ours:
+        assert torch.equal(ours[key], theirs[key]), key
 
 
 def die_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +87,7 @@ def test_a_run_learns_and_leaves_what_it_promises(configure) -> None:
     assert set(recorded(run, records.state_norm(0))) == set(range(3, 41, 3))
     assert json.loads((run / "config.json").read_text())["run"]["num_steps"] == 40
     assert verify(run / "checkpoints" / "step-00000040").next_sample == 160
-    assert len(list((run / "checkpoints").iterdir())) == 3
+    assert len(list((run / "checkpoints").glob("step-*"))) == 3
 
 
 def test_the_split_into_micro_batches_does_not_change_the_curve(configure) -> None:
@@ -127,7 +115,7 @@ def test_the_split_does_not_change_the_curve_of_sequences_of_different_depth(con
         train(config, prepare(config))
         run = Path(config.run.dir) / f"micro{size}"
         curves = {name: list(recorded(run, name).values()) for name in names}
-        results.append((curves, state(run, 8)["state_dict"]["model.core.router_bias"]))
+        results.append((curves, saved(run, 8)["core.router_bias|weight"]))
     for curves, bias in results[1:]:
         for name, curve in curves.items():
             assert curve == pytest.approx(results[0][0][name], rel=1e-6), name
@@ -188,9 +176,12 @@ def test_a_second_stage_trains_the_gate_on_the_first_stages_model(configure) -> 
     options = ("halting=gate", "depth.num_grad_loops=4", f"run.init_from={origin}", "run.name=second")
     second = configure(*options, "run.num_steps=30", "run.checkpoint.every=30", "optim.lr=0.02")
     train(second, prepare(second))
-    before, after = state(origin, 8)["state_dict"], state(Path(first.run.dir) / "second", 30)["state_dict"]
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    assert set(after) - set(before) == {f"model.halting.gate.{name}" for name in ("w1", "w2", "bias")}
+    before, after = saved(origin, 8), saved(Path(first.run.dir) / "second", 30)
+    weights = {key for key in before if key.endswith("|weight")}
+    assert all(torch.equal(before[key], after[key]) for key in weights)
+    assert {key.split("|")[0] for key in after.keys() - weights} == {
+        f"halting.gate.{name}" for name in ("w1", "w2", "bias")
+    }
     loss = recorded(Path(first.run.dir) / "second", records.penalty("gate"))
     early, late = list(loss.values())[:8], list(loss.values())[-8:]
     assert sum(late) < 0.9 * sum(early)
@@ -225,7 +216,7 @@ def test_recomputation_leaves_the_run_bitwise_as_it_is(configure) -> None:
 def test_the_router_bias_moves_once_a_step_on_rows_that_ran(configure) -> None:
     config = configure("run.num_steps=5", depth=("depth=fixed", "depth.num_loops=3"))
     train(config, prepare(config))
-    bias = state(Path(config.run.dir) / "test", 5)["state_dict"]["model.core.router_bias"]
+    bias = saved(Path(config.run.dir) / "test", 5)["core.router_bias|weight"]
     assert bias.shape == (2, 16, 4)
     assert not bias[:, 3:].any()
     moved = bias[:, :3]

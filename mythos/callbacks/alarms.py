@@ -1,0 +1,169 @@
+"""Failures that a loop hides: looked for in every trace record, said once in a sentence."""
+
+import math
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+
+from mythos.callbacks.base import StepCallback
+from mythos.callbacks.loop_telemetry import LoopTelemetry
+from mythos.callbacks.run_record import RunRecord
+from mythos.config import records
+from mythos.config.alarms import AlarmsConfig
+from mythos.config.run import RunConfig
+
+_SETTLED = 1e-4
+"""Relative change below which growth is rounding."""
+
+
+class Alarm(NamedTuple):
+    """A figure that crossed its limit."""
+
+    name: str
+    figure: float
+    limit: float
+    sentence: str
+
+
+def raised(history: Sequence[dict[str, float]], step: int, mean_depth: float, config: AlarmsConfig) -> list[Alarm]:
+    """The alarms of the last record of ``history``, whose earlier ones come before it.
+
+    Args:
+        step: optimiser steps finished.
+        mean_depth: mean number of loops in training.
+    """
+    alarms = [*not_finite(history[-1]), *_idle_expert(history[-1], config)]
+    recent = history[-config.num_records :]
+    if len(recent) < config.num_records:
+        return alarms
+    checks = [_token_correlation, _growing_change]
+    if step >= config.num_warmup_steps:
+        checks += [_ignored_state, _starved_loop]
+    for check in checks:
+        found = [alarm for record in recent if (alarm := check(record, mean_depth, config)) is not None]
+        if len(found) == len(recent):
+            alarms.append(found[-1])
+    return alarms
+
+
+class Alarms(StepCallback):
+    """Judges each trace record as it comes, and looks into each training record for what is not finite."""
+
+    def __init__(self, config: RunConfig, record: RunRecord, telemetry: LoopTelemetry) -> None:
+        self.config = config.tracking.alarms
+        self.mean_depth = config.depth.mean
+        self.record = record
+        self.telemetry = telemetry
+        self.seen_training, self.seen_trace = record.latest, telemetry.latest
+        self.history: deque[dict[str, float]] = deque(maxlen=self.config.num_records)
+        self.said: set[str] = set()
+
+    def on_step_end(self, trainer: pl.Trainer, module: Any, step: int) -> None:
+        alarms: list[Alarm] = []
+        if self.record.latest is not self.seen_training:
+            self.seen_training = self.record.latest
+            alarms += not_finite(self.seen_training)
+        if self.telemetry.latest is not self.seen_trace:
+            self.seen_trace = self.telemetry.latest
+            self.history.append(self.seen_trace)
+            alarms += raised(list(self.history), step, self.mean_depth, self.config)
+        for alarm in alarms:
+            entry = {
+                records.alarm(alarm.name): 1.0,
+                records.alarm_figure(alarm.name): alarm.figure,
+                records.alarm_limit(alarm.name): alarm.limit,
+            }
+            self.record.write(trainer, entry, step)
+            if alarm.name not in self.said and trainer.is_global_zero:
+                self._say(trainer, alarm, step)
+            self.said.add(alarm.name)
+
+    def _say(self, trainer: pl.Trainer, alarm: Alarm, step: int) -> None:
+        print(f"alarm at step {step}: {alarm.sentence}", file=sys.stderr, flush=True)
+        for logger in trainer.loggers:
+            if hasattr(logger, "alert"):
+                logger.alert(f"{alarm.name} at step {step}", alarm.sentence)
+
+
+def not_finite(record: dict[str, float]) -> Iterator[Alarm]:
+    """The alarm of a record that holds NaN or infinities."""
+    names = sorted(name for name, value in record.items() if not math.isfinite(value))
+    if names:
+        sentence = f"{len(names)} figures are not finite, among them {names[0]}."
+        yield Alarm("not_finite", float(len(names)), 0.0, sentence)
+
+
+def _idle_expert(record: dict[str, float], config: AlarmsConfig) -> Iterator[Alarm]:
+    idle = {name: value for name, value in record.items() if name.startswith("experts/idle_steps/")}
+    longest = max(idle, key=lambda name: idle[name], default=None)
+    if longest is not None and idle[longest] >= config.idle_steps:
+        sentence = (
+            f"an expert of layer {records.layer_of(longest)} of the core has had no token in any loop "
+            f"for {idle[longest]:.0f} steps, {config.idle_steps} or more."
+        )
+        yield Alarm("dead_expert", idle[longest], float(config.idle_steps), sentence)
+
+
+def _token_correlation(record: dict[str, float], mean_depth: float, config: AlarmsConfig) -> Alarm | None:
+    by_loop = _by_loop(record, records.token_correlation)
+    loop = max(range(len(by_loop)), key=lambda loop: by_loop[loop])
+    if not by_loop[loop] > config.token_correlation:  # nor if it is not a number, which is another alarm
+        return None
+    sentence = (
+        f"after loop {loop} the states of a sequence's tokens have a mean cosine of {by_loop[loop]:.3f}, above "
+        f"{config.token_correlation:g}; the state is collapsing to one vector."
+    )
+    return Alarm("token_correlation", by_loop[loop], config.token_correlation, sentence)
+
+
+def _growing_change(record: dict[str, float], mean_depth: float, config: AlarmsConfig) -> Alarm | None:
+    by_loop = _by_loop(record, records.relative_change)
+    middle, last = len(by_loop) // 2, len(by_loop) - 1
+    if last <= middle or by_loop[middle] <= 0 or by_loop[last] < _SETTLED:
+        return None
+    factor = (by_loop[last] / by_loop[middle]) ** (1 / (last - middle))
+    if not factor > config.change_growth:
+        return None
+    sentence = (
+        f"the relative change of the state grows by {factor:.3f} a loop from loop {middle} to loop {last}, above "
+        f"{config.change_growth:g}; the loop does not settle."
+    )
+    return Alarm("growing_change", factor, config.change_growth, sentence)
+
+
+def _ignored_state(record: dict[str, float], mean_depth: float, config: AlarmsConfig) -> Alarm | None:
+    deep = max(1, round(mean_depth))
+    once, loss = record.get(records.loss_at(1)), record.get(records.loss_at(deep))
+    if deep == 1 or once is None or loss is None or once <= 0:
+        return None
+    gain = (once - loss) / once
+    if not gain < config.ignored_state:
+        return None
+    sentence = (
+        f"{deep} loops lower the loss by {100 * gain:.2f}% against one loop ({once:.4f} to {loss:.4f} nats per "
+        f"token), less than {100 * config.ignored_state:g}%; the model ignores its state."
+    )
+    return Alarm("ignored_state", gain, config.ignored_state, sentence)
+
+
+def _starved_loop(record: dict[str, float], mean_depth: float, config: AlarmsConfig) -> Alarm | None:
+    by_loop = _by_loop(record, records.halting_mass)[: max(1, round(mean_depth))]
+    if not by_loop or not min(by_loop) < config.halting_mass:
+        return None
+    loop = by_loop.index(min(by_loop))
+    sentence = (
+        f"tokens leave after loop {loop} with a mean probability of {by_loop[loop]:.2g}, below "
+        f"{config.halting_mass:g}; nothing teaches the model to answer there."
+    )
+    return Alarm("starved_loop", by_loop[loop], config.halting_mass, sentence)
+
+
+def _by_loop(record: dict[str, float], name_of: Any) -> list[float]:
+    """The values of a quantity from loop 0 on."""
+    values: list[float] = []
+    while name_of(len(values)) in record:
+        values.append(record[name_of(len(values))])
+    return values

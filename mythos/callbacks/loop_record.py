@@ -1,0 +1,135 @@
+"""From what one rank saw of its loops to the numbers of a record: sums that add up over ranks, then means."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mythos.callbacks.ranks import padded
+from mythos.config import records
+from mythos.loop.injection import Diagonal, Linear
+from mythos.moe.balance import load_violations
+from mythos.types import LoopTrace, Observation
+
+MAX_LOADS = 2**16
+"""Most numbers in one array of expert loads, some 250 kB of text; a larger one goes without some layers."""
+_OF_LOOP = {
+    "state_norm_T": records.state_norm,
+    "relative_change_T": records.relative_change,
+    "cosine_T": records.cosine,
+    "second_difference_T": records.second_difference,
+    "token_correlation_T": records.token_correlation,
+}
+_OF_LAYER = {
+    "update_norm_TL": records.update_norm,
+    "identical_TL": records.identical_experts,
+    "disjoint_TL": records.disjoint_experts,
+    "path_diversity_TL": records.path_diversity,
+}
+_FROM_SECOND_LOOP = {"second_difference_T", "identical_TL", "disjoint_TL"}
+
+
+def trace_parts(trace: LoopTrace, num_loops: int) -> dict[str, Tensor]:
+    """Means of a trace as sums over rows, ``[num_loops, ...]``, so that those of several ranks add up."""
+    num_rows_T = trace.num_rows_T
+    means = {name: getattr(trace, name) for name in (*_OF_LOOP, "update_norm_TL")}
+    parts = {name: getattr(trace, name) for name in ("num_rows_T", "gradient_square_T", "num_graded_rows_T")}
+    if trace.experts is not None:
+        means |= {name: mean for name, mean in trace.experts._asdict().items() if name != "overlap_TT"}
+        num_pairs_TT = torch.minimum(num_rows_T[:, None], num_rows_T)
+        parts["overlap_TT"] = padded(trace.experts.overlap_TT * num_pairs_TT, num_loops).T  # its other axis comes below
+    parts |= {name: mean * num_rows_T.view(-1, *[1] * (mean.dim() - 1)) for name, mean in means.items()}
+    return {name: padded(part, num_loops) for name, part in parts.items()}
+
+
+def observation_parts(last: Observation, num_loops: int, rows_differ: bool) -> dict[str, Tensor]:
+    """The rest of what the last micro-batch shows; each rank counts once."""
+    parts = {"num_ranks": torch.ones((), device=last.nll.device)}
+    if last.log_partition is not None:
+        parts["log_partition"] = last.log_partition
+    if last.exit_prob_T is not None:
+        parts["exit_prob_T"] = padded(last.exit_prob_T, num_loops)
+    if last.router_stats is not None and not rows_differ:  # a pass is then another loop to every row
+        parts["entropy_TL"] = padded(last.router_stats.entropy / last.num_tokens, num_loops)
+    return parts
+
+
+@torch.no_grad()
+def injection_parts(injection: nn.Module) -> dict[str, Tensor]:
+    """Decay and input gain, by the name that they are recorded under."""
+    match injection:
+        case Diagonal():
+            decay_D, gain_D = injection.decay_and_gain()
+            into_DD = gain_D[:, None] * injection.input_matrix
+            return {
+                records.DECAY_MAX: decay_D.max(),
+                records.DECAY_MEAN: decay_D.mean(),
+                records.INPUT_GAIN: into_DD.square().sum(1).mean().sqrt(),
+            }
+        case Linear():
+            into_DD = injection.matrix[:, injection.matrix.shape[0] :]
+            return {records.INPUT_GAIN: into_DD.square().sum(1).mean().sqrt()}
+        case _:
+            return {}
+
+
+def loop_record(sums: dict[str, Tensor]) -> dict[str, float]:
+    """The record of ``trace_parts`` and ``observation_parts``, summed over ranks."""
+    num_rows_T = sums["num_rows_T"]
+    num_loops = int((num_rows_T > 0).sum())
+    record: dict[str, float] = {}
+    for name, of_loop in _OF_LOOP.items():
+        mean_T = (sums[name] / num_rows_T)[:num_loops].tolist()
+        record |= {of_loop(loop): mean_T[loop] for loop in _loops(name, num_loops)}
+    for name, of_layer in _OF_LAYER.items():
+        if name in sums:
+            mean_TL = (sums[name] / num_rows_T[:, None])[:num_loops]
+            record |= _by_layer(of_layer, mean_TL, _loops(name, num_loops))
+    square_T = sums["gradient_square_T"] / sums["num_graded_rows_T"]
+    graded = sums["num_graded_rows_T"].nonzero().flatten().tolist()
+    record |= {records.gradient_norm(loop): square_T[loop].sqrt().item() for loop in graded}
+    num_ranks = sums["num_ranks"]
+    if "log_partition" in sums:
+        record[records.LOG_PARTITION] = (sums["log_partition"] / num_ranks).item()
+    if "exit_prob_T" in sums:
+        mass_T = (sums["exit_prob_T"] / num_ranks).tolist()
+        record |= {records.halting_mass(loop): mass_T[loop] for loop in range(num_loops)}
+    if "entropy_TL" in sums:
+        record |= _by_layer(records.router_entropy, sums["entropy_TL"] / num_ranks, range(num_loops))
+    return record
+
+
+def load_record(counts_TLE: Tensor) -> dict[str, float]:
+    """How unevenly experts were visited, in the loops that tokens came to."""
+    return _by_layer(records.load_violation, load_violations(counts_TLE), range(_loops_of(counts_TLE)))
+
+
+def load_arrays(counts_TLE: Tensor) -> dict[str, Any]:
+    """Visits in percent of the mean over experts, ``[L][T][E]`` without the loops that no token came to; the layers."""
+    counts_TLE = counts_TLE[: _loops_of(counts_TLE)]
+    layers = list(range(0, counts_TLE.shape[1], -(-counts_TLE.numel() // MAX_LOADS)))
+    load_TLE = counts_TLE[:, layers].double()
+    percent = 100 * load_TLE / load_TLE.mean(-1, keepdim=True).clamp(min=1e-9)
+    return {records.EXPERT_LOAD: percent.round().int().transpose(0, 1).tolist(), records.EXPERT_LOAD_LAYERS: layers}
+
+
+def overlap_array(sums: dict[str, Tensor]) -> list[list[float]]:
+    """Jaccard overlap of experts, ``[T][T]``, three decimals."""
+    num_rows_T = sums["num_rows_T"]
+    num_loops = int((num_rows_T > 0).sum())
+    mean_TT = sums["overlap_TT"] / torch.minimum(num_rows_T[:, None], num_rows_T).clamp(min=1)
+    return [[round(value, 3) for value in row] for row in mean_TT[:num_loops, :num_loops].tolist()]
+
+
+def _loops_of(counts_TLE: Tensor) -> int:
+    """How many loops any token came to."""
+    return int((counts_TLE.sum((1, 2)) > 0).sum())
+
+
+def _loops(name: str, num_loops: int) -> range:
+    return range(1 if name in _FROM_SECOND_LOOP else 0, num_loops)
+
+
+def _by_layer(name_of: Any, value_TL: Tensor, loops: range) -> dict[str, float]:
+    rows = value_TL.tolist()
+    return {name_of(layer, loop): value for loop in loops for layer, value in enumerate(rows[loop])}

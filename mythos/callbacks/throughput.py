@@ -1,0 +1,180 @@
+"""How fast, how deep, how near to what the device can do, and how much memory; only steps are timed.
+
+Time runs in stretches. One begins when the loader is asked for a step's first micro-batch and ends, with the device
+waited for, where a record is written or where validating or saving waits for the device anyway. Warm-up steps, steps
+under the profiler and what happens between stretches count nowhere.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.profilers import Profiler
+
+from mythos.account.flops import forward_flops, training_flops
+from mythos.account.peak import peak_flops
+from mythos.callbacks.base import StepCallback
+from mythos.callbacks.profiler import ProfileWindow
+from mythos.callbacks.run_record import RunRecord
+from mythos.config import records
+from mythos.config.halting import PonderHalting
+from mythos.config.run import RunConfig
+from mythos.types import Observation
+
+NUM_WARMUP_STEPS = 1
+"""Steps after each start that are not timed; they compile, allocate and choose kernels."""
+NUM_COMPILED_WARMUP_STEPS = 3
+"""The same under ``parallel.compile``, which compiles passes with and without gradients apart."""
+_GIB = 2**30
+
+
+class LoaderClock(Profiler):
+    """Lightning's hook around the training loader, as a clock: when it was asked last, how long that and all took."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        super().__init__()
+        self.clock = clock
+        self.asked_at = 0.0
+        self.last_seconds = 0.0
+        self.seconds = 0.0
+
+    def start(self, action_name: str) -> None:
+        if action_name.endswith("train_dataloader_next"):
+            self.asked_at = self.clock()
+
+    def stop(self, action_name: str) -> None:
+        if action_name.endswith("train_dataloader_next"):
+            self.last_seconds = self.clock() - self.asked_at
+            self.seconds += self.last_seconds
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """What was done over some time, on one rank or on all."""
+
+    tokens: float = 0.0
+    passes: float = 0.0
+    """Sum over tokens of the passes that they ran."""
+    flops: float = 0.0
+    seconds: float = 0.0
+    wait_seconds: float = 0.0
+    """Of these, spent waiting for the loader."""
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(
+            tokens=self.tokens + other.tokens,
+            passes=self.passes + other.passes,
+            flops=self.flops + other.flops,
+            seconds=self.seconds + other.seconds,
+            wait_seconds=self.wait_seconds + other.wait_seconds,
+        )
+
+
+class Throughput(StepCallback):
+    """Writes speed and memory beside each training record; ``latest`` holds the last ones.
+
+    Stands after the training record, which has already waited for the device.
+    """
+
+    def __init__(self, config: RunConfig, record: RunRecord, window: ProfileWindow, loader: LoaderClock) -> None:
+        self.config = config
+        self.record = record
+        self.window = window
+        self.loader = loader
+        self.latest: dict[str, float] = {}
+        self.num_warmup_left = NUM_COMPILED_WARMUP_STEPS if config.parallel.compile else NUM_WARMUP_STEPS
+        self.started_at: float | None = None
+        self.waited_before = 0.0
+        self.stretch = Work()
+        self.since_record = Work()
+        self.since_start = Work()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self.started_at is None:
+            self.started_at = self.loader.asked_at
+            self.waited_before = self.loader.seconds - self.loader.last_seconds
+
+    def on_micro_batch(self, observation: Observation) -> None:
+        self.stretch += self._work(observation)
+
+    def on_step_end(self, trainer: pl.Trainer, module: Any, step: int) -> None:
+        is_recorded = self.config.tracking.is_record_step(step, self.config.run.num_steps)
+        is_timed = self.num_warmup_left == 0 and not self.window.is_active
+        if not is_timed or is_recorded or self._stops_after(step):
+            self._end_stretch(module.device, is_timed)
+        self.num_warmup_left = max(0, self.num_warmup_left - 1)
+        if is_recorded:
+            self.latest = self._speed(trainer, module.device) | _memory(trainer, module.device)
+            if self.latest:
+                self.record.write(trainer, self.latest, step)
+
+    def _stops_after(self, step: int) -> bool:
+        """Whether something other than training follows that waits for the device."""
+        run = self.config.run
+        return step % run.validation.every == 0 or step % run.checkpoint.every == 0 or self.window.begins_at(step + 1)
+
+    def _end_stretch(self, device: torch.device, is_timed: bool) -> None:
+        if device.type == "cuda" and not self.window.is_active:  # a profile shall show the host running ahead
+            torch.cuda.synchronize(device)
+        if is_timed:
+            assert self.started_at is not None
+            seconds, waited = self.loader.clock() - self.started_at, self.loader.seconds - self.waited_before
+            self.since_record += self.stretch + Work(seconds=seconds, wait_seconds=waited)
+        self.stretch, self.started_at = Work(), None
+
+    def _work(self, observation: Observation) -> Work:
+        """Of one micro-batch; useful FLOPs only, so neither recomputation nor exits beyond the last one."""
+        model, seq_len = self.config.model, self.config.data.seq_len
+        tokens, loops = observation.num_tokens, observation.num_loops
+        match self.config.halting:
+            case PonderHalting(train="gate"):
+                flops = forward_flops(model, seq_len, loops)
+            case _:
+                flops = training_flops(model, seq_len, loops, observation.num_grad_loops)
+        return Work(tokens=tokens, passes=tokens * loops, flops=tokens * flops.total)
+
+    def _speed(self, trainer: pl.Trainer, device: torch.device) -> dict[str, float]:
+        """Rates since the last record and since the start; empty where no step has been timed yet."""
+        if self.since_record.seconds == 0:
+            return {}
+        work, self.since_record = _over_ranks(self.since_record, trainer, device), Work()
+        self.since_start += work
+        rates = {
+            records.TOKENS_PER_SECOND: work.tokens / work.seconds,
+            records.MEAN_TOKENS_PER_SECOND: self.since_start.tokens / self.since_start.seconds,
+            records.PASSES_PER_SECOND: work.passes / work.seconds,
+            records.MEAN_PASSES_PER_SECOND: self.since_start.passes / self.since_start.seconds,
+            records.DATA_WAIT_SECONDS: work.wait_seconds,
+            records.DATA_WAIT_SHARE: work.wait_seconds / work.seconds,
+        }
+        is_cuda = device.type == "cuda"
+        peak = peak_flops(torch.cuda.get_device_name(device), self.config.parallel.precision) if is_cuda else None
+        if peak is not None:
+            rates[records.MFU] = work.flops / work.seconds / (peak * trainer.world_size)
+            rates[records.MEAN_MFU] = self.since_start.flops / self.since_start.seconds / (peak * trainer.world_size)
+        return rates
+
+
+def _over_ranks(work: Work, trainer: pl.Trainer, device: torch.device) -> Work:
+    """What all ranks did, in the time of the slowest."""
+    sums = torch.tensor([work.tokens, work.passes, work.flops], dtype=torch.float64, device=device)
+    longest = torch.tensor([work.seconds, work.wait_seconds], dtype=torch.float64, device=device)
+    tokens, passes, flops = trainer.strategy.reduce(sums, reduce_op="sum").tolist()
+    seconds, wait_seconds = trainer.strategy.reduce(longest, reduce_op="max").tolist()
+    return Work(tokens=tokens, passes=passes, flops=flops, seconds=seconds, wait_seconds=wait_seconds)
+
+
+def _memory(trainer: pl.Trainer, device: torch.device) -> dict[str, float]:
+    """The allocator's peaks since the last record, of the fullest rank; empty without CUDA."""
+    if device.type != "cuda":
+        return {}
+    peaks = [torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)]
+    torch.cuda.reset_peak_memory_stats(device)
+    fullest = torch.tensor(peaks, dtype=torch.float64, device=device)
+    allocated, reserved = trainer.strategy.reduce(fullest, reduce_op="max").tolist()
+    return {records.PEAK_ALLOCATED: allocated / _GIB, records.PEAK_RESERVED: reserved / _GIB}

@@ -1,0 +1,198 @@
+"""Copies of finished checkpoints in another place: a folder or an object store, by URL.
+
+Object stores cannot rename, so the manifest is the mark of completeness: it is written last and deleted first.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from mythos.checkpoint import store
+from mythos.checkpoint.manifest import FILE_NAME, Manifest, compare, digests, parse_manifest, read_manifest
+from mythos.checkpoint.retention import kept
+from mythos.config.base import ConfigError
+from mythos.config.run import CheckpointConfig, RunSettings
+from mythos.files import flush, install, remove
+
+T = TypeVar("T")
+
+_PART_BYTES: Final = 8 * 2**20
+"""Larger files go up in parts."""
+_MAX_PARTS: Final = 9000
+"""S3 takes 10,000 at most."""
+_NUM_RETRIES: Final = 3
+FIRST_PAUSE_SECONDS: Final = 1.0
+"""Before the first retry; doubled before each further one."""
+
+
+class Unreachable(ConfigError):
+    """The storage does not do what it is asked, after all retries."""
+
+
+def mirror_of(settings: RunSettings) -> "Mirror | None":
+    """Where a run's checkpoints are copied to, ``<copy_to>/<run.name>``, if anywhere."""
+    copy_to = settings.checkpoint.copy_to
+    return None if copy_to is None else Mirror(f"{copy_to.rstrip('/')}/{settings.name}")
+
+
+class Mirror:
+    """The copies of one run's checkpoints.
+
+    Args:
+        url: any that fsspec knows, e.g. ``s3://bucket/prefix/run``; credentials and endpoint come from the environment.
+
+    Raises:
+        ConfigError: no library for such a URL.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        try:  # neither listings nor instances are remembered: others write there, and the environment may change
+            self._files, root = fsspec.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
+        except (ImportError, ValueError) as error:
+            raise ConfigError(
+                f"{url}: {error}; for s3:// install mythos[s3], or set run.checkpoint.copy_to to another place."
+            ) from None
+        self._root = root.rstrip("/")
+
+    def copy(self, checkpoint: Path) -> None:
+        """Copy a finished checkpoint, its manifest last; an earlier copy of the step is deleted first.
+
+        Raises:
+            Unreachable: the storage refuses; there is no complete copy then.
+        """
+        name = checkpoint.name
+        manifest = read_manifest(checkpoint)
+        self.delete(name)
+        for file in [*sorted(manifest.files), FILE_NAME]:
+            self._do(f"write {name}/{file}", self._send, checkpoint / file, self._at(name, file))
+
+    def checkpoints(self) -> list[str]:
+        """Names of the complete copies, oldest first."""
+        return self._names(f"step-*/{FILE_NAME}", part=-2)
+
+    def manifest(self, name: str) -> Manifest:
+        """What a copy says about itself."""
+        content = self._do(f"read {name}/{FILE_NAME}", self._files.cat_file, self._at(name, FILE_NAME))
+        return parse_manifest(content, f"{self.url}/{name}/{FILE_NAME}")
+
+    def fetch(self, name: str, directory: Path) -> Path:
+        """Bring a copy back into the run's ``checkpoints`` folder, where it appears when it has been verified.
+
+        Raises:
+            Unreachable: the storage refuses.
+            ConfigError: a file is missing or altered.
+        """
+        temporary = directory / f".{name}.fetch"  # swept with other scraps by the next save
+        remove(temporary)
+        temporary.mkdir(parents=True)
+        try:
+            manifest = self.manifest(name)
+            for file in sorted(manifest.files):
+                target = temporary / file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self._do(f"read {name}/{file}", self._files.get_file, self._at(name, file), str(target))
+                flush(target)
+            compare(manifest.files, digests(temporary), f"{self.url}/{name}")
+            manifest.write(temporary)
+            install(temporary, directory / name)
+        finally:
+            remove(temporary)
+        return directory / name
+
+    def delete(self, name: str) -> None:
+        """Delete a copy, complete or not; absence is fine."""
+        self._do(f"delete {name}", self._delete, self._at(name, FILE_NAME), self._at(name))
+
+    def prune(self, settings: CheckpointConfig, sound: str | None = None) -> list[str]:
+        """Delete what the settings do not keep and what earlier copies have left unfinished; returns the names.
+
+        Args:
+            sound: the copy just made; copies of later steps are left alone. None takes the newest complete one.
+        """
+        complete = self.checkpoints()
+        if not complete:
+            return []
+        last = sound or complete[-1]
+        metrics = {name: self._metrics(name) for name in complete if name <= last}
+        chosen = kept(metrics, settings)
+        doomed = [name for name in self._names("step-*", part=-1) if name <= last and name not in chosen]
+        for name in doomed:
+            self.delete(name)
+        return doomed
+
+    def _names(self, pattern: str, part: int) -> list[str]:
+        """One part of every path below the root that fits a pattern."""
+        found = self._do("list the copies", self._files.glob, f"{self._root}/{pattern}")
+        return sorted(path.rstrip("/").split("/")[part] for path in found)
+
+    def _metrics(self, name: str) -> dict[str, float]:
+        """What a copy's manifest says, if it can be read."""
+        try:
+            return self.manifest(name).metrics
+        except Unreachable:
+            raise
+        except ConfigError:
+            return {}
+
+    def _at(self, *parts: str) -> str:
+        return "/".join([self._root, *parts])
+
+    def _send(self, source: Path, target: str) -> None:
+        if isinstance(self._files, LocalFileSystem):  # object stores have no folders, and might make a bucket
+            self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
+        num_bytes = source.stat().st_size
+        self._files.put_file(str(source), target, chunksize=max(_PART_BYTES, num_bytes // _MAX_PARTS + 1))
+        arrived = self._files.size(target)
+        if arrived != num_bytes:
+            raise OSError(f"{arrived} of {num_bytes} bytes arrived")
+
+    def _delete(self, first: str, rest: str) -> None:
+        if self._files.exists(first):
+            self._files.rm_file(first)
+        if self._files.exists(rest):
+            self._files.rm(rest, recursive=True)
+
+    def _do(self, what: str, call: Callable[..., T], *arguments: Any) -> T:
+        """Call with retries; what is not there or not allowed is not asked for again."""
+        for attempt in range(_NUM_RETRIES + 1):
+            try:
+                return call(*arguments)
+            except FileNotFoundError as error:
+                raise ConfigError(f"{self.url}: cannot {what}, it is not there ({error}).") from None
+            except Exception as error:  # each storage library has errors of its own
+                if attempt == _NUM_RETRIES or isinstance(error, PermissionError):
+                    raise Unreachable(
+                        f"{self.url}: cannot {what} ({type(error).__name__}: {error}); check the endpoint and the "
+                        "credentials, or set run.checkpoint.copy_to to another place."
+                    ) from error
+            time.sleep(FIRST_PAUSE_SECONDS * 2**attempt)
+        raise AssertionError
+
+
+def newest(
+    directory: Path, mirror: Mirror | None, warn: Callable[[str], None] = store.warn_on_stderr
+) -> tuple[Path, Manifest] | None:
+    """The newest checkpoint that verifies, here or in the mirror; one from the mirror is brought here first.
+
+    Raises:
+        Unreachable: the mirror does not answer; going on from an older checkpoint would be silent loss.
+    """
+    local = store.newest(directory, warn)
+    if mirror is None:
+        return local
+    for name in reversed(mirror.checkpoints()):
+        if local is not None and name <= local[0].name:
+            break
+        try:
+            path = mirror.fetch(name, directory)
+            return path, read_manifest(path)
+        except Unreachable:
+            raise
+        except ConfigError as error:
+            warn(f"{error} Trying the checkpoint before it.")
+    return local

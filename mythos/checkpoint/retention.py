@@ -1,0 +1,22 @@
+"""Which checkpoints of a run are kept."""
+
+import math
+from collections.abc import Mapping
+
+from mythos.checkpoint.manifest import BEST_METRIC
+from mythos.config.run import CheckpointConfig
+
+
+def kept(metrics: Mapping[str, Mapping[str, float]], settings: CheckpointConfig) -> set[str]:
+    """Names of the last ones, those at multiples of ``keep_every`` and the best; of equals the later is better.
+
+    Args:
+        metrics: ``Manifest.metrics`` of every checkpoint by its name ``step-<number>``.
+    """
+    names = sorted(metrics)
+    chosen = set(names[-settings.keep_last :])
+    if settings.keep_every is not None:
+        chosen |= {name for name in names if int(name.removeprefix("step-")) % settings.keep_every == 0}
+    measured = [name for name in reversed(names) if math.isfinite(metrics[name].get(BEST_METRIC, math.nan))]
+    chosen |= set(sorted(measured, key=lambda name: metrics[name][BEST_METRIC])[: settings.keep_best])
+    return chosen

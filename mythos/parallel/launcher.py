@@ -1,0 +1,60 @@
+"""Starting one process for each device. No torch: a configuration is refused before it is imported."""
+
+import ctypes
+import os
+import signal
+import sys
+from typing import NoReturn
+
+from mythos.config.base import ConfigError
+from mythos.config.cluster import ClusterConfig
+
+_PR_SET_PDEATHSIG = 1
+"""From <linux/prctl.h>."""
+
+
+def is_launched() -> bool:
+    """Whether a launcher has started this process as one of several."""
+    return "RANK" in os.environ
+
+
+def is_first_rank() -> bool:
+    """Whether this process speaks for the run."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def become_launcher(cluster: ClusterConfig, arguments: list[str]) -> NoReturn:
+    """Become torchrun, which starts ``mythos`` with these arguments once for each device of this machine.
+
+    Raises:
+        ConfigError: the run spans nodes, which one machine cannot start.
+    """
+    if cluster.num_nodes > 1:
+        raise ConfigError(
+            f"cluster.num_nodes is {cluster.num_nodes}: start the command on each node, torchrun --nnodes "
+            f"{cluster.num_nodes} --nproc-per-node {cluster.num_devices} --rdzv-backend c10d "
+            "--rdzv-endpoint FIRST_NODE:PORT -m mythos.cli.main train ..."
+        )
+    sys.stdout.flush()
+    options = ["--standalone", "--nproc-per-node", str(cluster.num_devices), "-m", "mythos.cli.main"]
+    os.execv(sys.executable, [sys.executable, "-m", "torch.distributed.run", *options, *arguments])
+
+
+def die_with_launcher() -> None:
+    """Have this rank killed when its launcher is, on Linux; it would go on alone, beside the run that replaces it."""
+    if is_launched() and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def check_launcher(cluster: ClusterConfig) -> None:
+    """Hold what the launcher started against the configuration.
+
+    Raises:
+        ConfigError: it started another number of processes.
+    """
+    num_started = int(os.environ.get("WORLD_SIZE", "1"))
+    if num_started != cluster.world_size:
+        raise ConfigError(
+            f"cluster: {cluster.num_nodes} nodes x {cluster.num_devices} devices are {cluster.world_size} processes, "
+            f"but the launcher started {num_started}; set cluster.num_nodes and cluster.num_devices to what it starts."
+        )

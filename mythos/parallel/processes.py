@@ -1,0 +1,59 @@
+"""The processes of a run, and what they agree on."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
+
+import torch.distributed as dist
+
+from mythos.config.base import ConfigError
+from mythos.config.run import RunConfig
+from mythos.parallel.device import choose_accelerator
+
+T = TypeVar("T")
+
+
+@contextmanager
+def process_group(config: RunConfig) -> Iterator[None]:
+    """Meet the other processes of the run, and part from them at the end; one process alone meets nobody."""
+    if config.cluster.world_size == 1:
+        yield
+        return
+    backend = "nccl" if choose_accelerator(config.parallel.device) == "gpu" else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(seconds=config.cluster.timeout_seconds))
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def on_first_rank(function: Callable[[], T]) -> T:
+    """Call ``function`` on rank 0 and give every rank its result.
+
+    Raises:
+        ConfigError: on every rank, if rank 0 raised it.
+    """
+    if not dist.is_initialized():
+        return function()
+    answer: list[T | ConfigError | None] = [None]
+    if dist.get_rank() == 0:
+        try:
+            answer[0] = function()
+        except ConfigError as error:
+            answer[0] = error
+    dist.broadcast_object_list(answer)
+    if isinstance(answer[0], ConfigError):
+        raise answer[0]
+    return answer[0]  # type: ignore[return-value]
+
+
+_SIGNS_OF_LOSS = ("timed out", "timeout", "connection closed by peer", "connection reset by peer", "broken pipe")
+
+
+def lost_peer(error: RuntimeError) -> str | None:
+    """What a collective says when another rank is gone or cut off; None for any other error."""
+    text = " ".join(str(error).split())
+    if isinstance(error, dist.DistError) or any(sign in text.lower() for sign in _SIGNS_OF_LOSS):
+        return text[:200]
+    return None

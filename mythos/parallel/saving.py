@@ -1,0 +1,75 @@
+"""How Lightning's strategies of this project save and resume: fragments and JSON, no pickles."""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from lightning.pytorch.strategies import Strategy
+
+from mythos.checkpoint.fragments import Fragment, FragmentReader
+from mythos.checkpoint.manifest import read_manifest
+from mythos.parallel.partition import partition_of
+from mythos.parallel.snapshot import buffers_of, fragments_of, restore, verify
+
+STATE_FILE: Final = "state.json"
+"""Progress of the training loop, the callbacks and the data."""
+
+
+class Snapshot(NamedTuple):
+    """What this rank contributes to a checkpoint. Its tensors are those in use: copy them before the next step."""
+
+    fragments: Iterable[Fragment]
+    shapes: dict[str, tuple[int, ...]]
+    state: dict[str, Any]
+
+
+class LayoutFreeCheckpoints(Strategy):
+    """Mixed into a strategy: ``Trainer.save_checkpoint(path, storage_options=take)`` hands ``take`` a Snapshot."""
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
+        return {}
+
+    @property
+    def restore_checkpoint_after_setup(self) -> bool:
+        return True
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        return False
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: Any, storage_options: Callable[[Snapshot], None] | None = None
+    ) -> None:
+        assert storage_options is not None, "saving needs somebody to take the snapshot"
+        left_out = ("state_dict", "optimizer_states", "lr_schedulers")
+        state = {key: value for key, value in checkpoint.items() if key not in left_out}
+        module = self.lightning_module
+        assert module is not None
+        partition = partition_of(module, self.optimizers[0])
+        shapes = partition.shapes | {name: tuple(buffer.shape) for name, buffer in buffers_of(module).items()}
+        storage_options(Snapshot(fragments_of(partition, buffers_of(module)), shapes, state))
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """Fill this rank's pieces from a checkpoint of any layout, and hold them against its checksums."""
+        directory, module = Path(checkpoint_path), self.lightning_module
+        assert module is not None
+        reader = FragmentReader(directory)
+        restore(partition_of(module, self.optimizers[0]), buffers_of(module), reader)
+        self.spread_weights()
+        verify(partition_of(module, self.optimizers[0]), buffers_of(module), read_manifest(directory).checksums)
+        state = json.loads((directory / STATE_FILE).read_text(encoding="utf-8"))
+        # Schedules are functions of the step and options are the configuration's; neither is restored.
+        return state | {"state_dict": {}, "optimizer_states": [], "lr_schedulers": []}
+
+    def load_model_state_dict(self, checkpoint: Any, strict: bool = True) -> None:
+        """``load_checkpoint`` has done it."""
+
+    def load_optimizer_state_dict(self, checkpoint: Any) -> None:
+        """``load_checkpoint`` has done it."""
+
+    def spread_weights(self) -> None:
+        """Bring the model's weights up to date with the fp32 pieces, where those are copies."""

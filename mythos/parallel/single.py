@@ -1,0 +1,22 @@
+"""One process on one device."""
+
+import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
+
+from mythos.config.parallel import ParallelBase
+from mythos.parallel.compile import compile_blocks
+from mythos.parallel.saving import LayoutFreeCheckpoints
+
+
+class SingleStrategy(LayoutFreeCheckpoints, SingleDeviceStrategy):
+    """Lightning's own, with the house's checkpoints and compiled blocks."""
+
+    def __init__(self, config: ParallelBase, device: torch.device) -> None:
+        super().__init__(device)
+        self.config = config
+
+    def model_to_device(self) -> None:
+        super().model_to_device()
+        if self.config.compile:
+            assert self.lightning_module is not None
+            compile_blocks(self.lightning_module)

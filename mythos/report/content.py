@@ -1,0 +1,133 @@
+"""The parts of a page that follow from the runs: words, tables and figures, for one run or for several."""
+
+import html
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from mythos.report.compare import differences, final_validation, in_words, ranked
+from mythos.report.draw import MAX_NAMES
+from mythos.report.facts import duration, facts, last_record, model_in_words, quantity, wall_seconds
+from mythos.report.figures.compare import Runs, colors
+from mythos.report.read import Run
+from mythos.report.sections import ONE_RUN, SEVERAL_RUNS, SWEEP, Section, T
+
+MANY_RUNS = 6
+"""More runs than this are shown as a sweep."""
+_MAX_BEST = 20
+"""Rows of the table of a sweep."""
+
+
+class Content(NamedTuple):
+    """What a page shows; all but the title is HTML or JSON."""
+
+    kind: str
+    title: str
+    subtitle: str
+    facts: str
+    sections: str
+    figures: dict[str, str]
+    """Figure by the id of its place."""
+    last_record: str
+
+
+def of_run(run: Run) -> Content:
+    """The page of one run."""
+    plots: dict[str, str] = {}
+    return Content(
+        kind="Mythos run",
+        title=run.config.run.name,
+        subtitle=html.escape(model_in_words(run.config)),
+        facts="\n".join(_fact(label, value) for label, value in facts(run)),
+        sections="\n".join(_section(section, run, plots) for section in ONE_RUN),
+        figures=plots,
+        last_record=html.escape(last_record(run)),
+    )
+
+
+def of_runs(runs: Runs, is_sweep: bool) -> Content:
+    """The page of several runs; a sweep begins with the values that differ against the loss."""
+    plots: dict[str, str] = {}
+    best = ranked(runs)[0]
+    parts = [_section(section, runs, plots) for section in SWEEP] if is_sweep else []
+    parts.append(_best_table(runs) if is_sweep else _differences_table(runs))
+    parts += [_section(section, runs, plots) for section in SEVERAL_RUNS]
+    told = [
+        ("Runs", f"{len(runs)}"),
+        ("Lowest validation loss", f"{final_validation(runs[best]):.3f} nats"),
+        ("Reached by", best),
+        ("Tokens together", quantity(sum(run.series["tokens"].values[-1] for run in runs.values()))),
+        ("Wall time together", duration(sum(wall_seconds(run) for run in runs.values()))),
+    ]
+    return Content(
+        kind="Mythos sweep" if is_sweep else "Mythos runs",
+        title=f"{len(runs)} runs" if len(runs) > MAX_NAMES // 2 else " · ".join(runs),
+        subtitle=f"{len(differences(runs))} configuration values differ.",
+        facts="\n".join(_fact(label, value) for label, value in told),
+        sections="\n".join(parts),
+        figures=plots,
+        last_record=html.escape(max(last_record(run) for run in runs.values())),
+    )
+
+
+def figures_as_json(content: Content) -> str:
+    """All figures as one JSON object by id; plotly has escaped ``<`` in them."""
+    return "{" + ",".join(f"{json.dumps(key)}:{figure}" for key, figure in content.figures.items()) + "}"
+
+
+def _section(section: Section[T], shown: T, plots: dict[str, str]) -> str:
+    """One section as HTML; its figures are added to ``plots``."""
+    cards = []
+    for plot in section.plots:
+        figure = plot.draw(shown)
+        if figure is not None:
+            key = plot.draw.__name__
+            plots[key] = figure.to_json()
+            cards.append(
+                f'<figure class="{plot.size}"><figcaption>{plot.title}</figcaption>'
+                f'<div class="frame"><div class="plot" id="{key}"></div></div></figure>'
+            )
+    if not cards:
+        return ""
+    return f'<section><h2>{section.title}</h2><p>{section.note}</p><div class="row">{"".join(cards)}</div></section>'
+
+
+def _differences_table(runs: Runs) -> str:
+    """One column a run: final loss, then every configuration value that differs."""
+    head = ["", *(f"{_dot(color)}{html.escape(name)}" for name, color in colors(runs).items())]
+    rows = [["validation loss", *(_loss(run) for run in runs.values())]]
+    rows += [[path, *map(in_words, values)] for path, values in differences(runs).items()]
+    return _table("differences", "What differs", "Values that are equal in all runs are left out.", head, rows)
+
+
+def _best_table(runs: Runs) -> str:
+    """One row a run, the best first."""
+    different, names = differences(runs), list(runs)
+    rows = []
+    for place, name in enumerate(ranked(runs)[:_MAX_BEST], start=1):
+        values = [in_words(column[names.index(name)]) for column in different.values()]
+        rows.append([str(place), name, _loss(runs[name]), *values])
+    head = ["", "run", "validation loss", *map(html.escape, different)]
+    note = f"By final validation loss; {len(rows)} of {len(runs)} runs."
+    return _table("best", "The best", note, head, rows)
+
+
+def _table(key: str, title: str, note: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A section with a table; ``head`` is HTML, the cells are text."""
+    header = "".join(f"<th>{cell}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+    table = f'<div class="wide-table" id="{key}"><table><tr>{header}</tr>{body}</table></div>'
+    return f"<section><h2>{title}</h2><p>{note}</p>{table}</section>"
+
+
+def _dot(color: dict[str, str]) -> str:
+    """A dot in a colour that follows the reader's scheme."""
+    return f'<i class="dot" style="--on-light:{color["light"]};--on-dark:{color["dark"]}"></i>'
+
+
+def _loss(run: Run) -> str:
+    return f"{final_validation(run):.4f}"
+
+
+def _fact(label: str, value: str) -> str:
+    return f"<div><dt>{html.escape(label)}</dt><dd>{html.escape(value)}</dd></div>"

@@ -1,0 +1,198 @@
+"""What the figures are made of: lines, heatmaps and layouts, without colours, which the page's script adds."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mythos.config.base import ConfigError
+from mythos.report.read import Run, Series, by_index
+from mythos.report.reduce import table, thin
+from mythos.report.theme import SCHEMES, mix
+
+try:
+    import plotly.graph_objects as go
+    from plotly.offline import get_plotlyjs
+except ModuleNotFoundError:
+    raise ConfigError("plotly, which draws the report, is not installed; pip install 'mythos[report]'.") from None
+
+MAX_POINTS = 1000
+"""Points in one line: more than a screen can tell apart."""
+MAX_COLUMNS = 200
+"""Columns in a heatmap."""
+MAX_NAMES = 8
+"""Lines in a legend; a longer one would push the plot off a phone's screen."""
+_MAX_LOG_TICKS = 8
+"""Ticks of a logarithmic colour bar."""
+LOSS = "loss (nats per token)"
+STEP: dict[str, Any] = {"title": "optimiser step", "tickformat": ",d", "hoverformat": ",d"}
+
+
+def plotly_javascript() -> str:
+    """The source of the plotting library that draws the figures in a browser."""
+    return get_plotlyjs()
+
+
+def figure(traces: list[Any], xaxis: dict[str, Any], yaxis: dict[str, Any], **options: Any) -> go.Figure:
+    """A figure without a theme, which the page's script adds for the reader's colour scheme."""
+    layout = {"template": go.layout.Template(), "xaxis": xaxis, "yaxis": yaxis, "hovermode": "x unified"}
+    return go.Figure(traces, layout | options)
+
+
+def line(series: Series, name: str, color: dict[str, str], width: float = 2.25, **options: Any) -> go.Scatter:
+    """A line; the page's script reads from ``meta`` which colour it has under the reader's scheme."""
+    plain = {"mode": "lines", "line": {"width": width}, "hovertemplate": "%{y:.4f}", "meta": color}
+    return go.Scatter(x=series.steps, y=series.values.astype(np.float32), name=name, **(plain | options))
+
+
+def curve(series: Series, name: str, color: dict[str, str], **options: Any) -> go.Scatter:
+    """A line that shows its points, for a series with few of them."""
+    return line(series, name, color, **({"mode": "lines+markers", "marker": {"size": 5}} | options))
+
+
+def dots(series: Series, name: str, color: dict[str, str]) -> go.Scatter:
+    """Faint points, for a series that jumps about."""
+    return line(series, name, color, mode="markers", marker={"size": 3.5}, opacity=0.45, hovertemplate="%{y:.3g}")
+
+
+def lines(named: dict[str, Series], yaxis: dict[str, Any], hover: str = "%{y:.4g}") -> go.Figure | None:
+    """One line a series over the steps, the colours far apart; None without a series."""
+    traces = [
+        line(thinned(series), name, category(index), hovertemplate=hover)
+        for index, (name, series) in enumerate(named.items())
+    ]
+    return figure(traces, STEP, yaxis, showlegend=True) if traces else None
+
+
+def loop_heatmap(
+    run: Run, name_of: Callable[[int], str], what: str, is_log: bool = False, **options: Any
+) -> go.Figure | None:
+    """One quantity over step and loop, with gaps for loops that a step did not run; None without its series."""
+    return heatmap_of(by_index(run.series, name_of), what, is_log, **options)
+
+
+def heatmap_of(loops: dict[int, Series], what: str, is_log: bool = False, **options: Any) -> go.Figure | None:
+    """A heatmap over step and loop; with ``is_log``, its colours follow the logarithm."""
+    if not loops:
+        return None
+    steps, values = table(list(loops.values()), MAX_COLUMNS)
+    return heatmap(steps, list(loops), values, STEP, loop_axis(loops), what, is_log, "step %{x:,.0f}", **options)
+
+
+def heatmap(
+    x: Any,
+    y: Any,
+    values: npt.NDArray[np.float64],
+    xaxis: dict[str, Any],
+    yaxis: dict[str, Any],
+    what: str,
+    is_log: bool = False,
+    hover_x: str = "%{x}",
+    hover_y: str = "loop %{y}",
+    **options: Any,
+) -> go.Figure:
+    """A matrix as colours; hovering tells column, row and value."""
+    shown, bar, hover_z = values.astype(np.float32), {}, "%{z:.4g}"
+    if is_log:
+        shown = np.log10(np.where(values > 0, values, np.nan)).astype(np.float32)
+        bar, hover_z = _log_ticks(shown), "%{customdata:.3g}"
+        options["customdata"] = values.astype(np.float32)
+    trace = go.Heatmap(
+        x=x,
+        y=y,
+        z=shown,
+        hovertemplate=f"{hover_x}<br>{hover_y}<br>{what} {hover_z}<extra></extra>",
+        hoverongaps=False,
+        colorbar={"thickness": 10, "outlinewidth": 0, "tickfont": {"size": 11}} | bar,
+        **options,
+    )
+    return figure([trace], xaxis, yaxis | {"showgrid": False}, hovermode="closest")
+
+
+def profile(loops: dict[int, Series], what: str, **yaxis: Any) -> go.Figure | None:
+    """A quantity against the loop, averaged over each quarter of the run; None without its series."""
+    if not loops:
+        return None
+    steps, values = table(list(loops.values()), 4)
+    traces = [
+        curve(Series(np.array(list(loops)), column), f"around step {step:,.0f}", shade(index, len(steps)))
+        for index, (step, column) in enumerate(zip(steps, values.T, strict=True))
+    ]
+    return figure(traces, loop_axis(loops), {"title": what} | yaxis)
+
+
+def at(series: Series, indices: Any) -> Series:
+    """The series at some of its places."""
+    return Series(series.steps[indices], series.values[indices])
+
+
+def thinned(series: Series) -> Series:
+    """At most ``MAX_POINTS`` of a series, its extremes among them."""
+    return at(series, thin(series.values, MAX_POINTS))
+
+
+def color(name: str) -> dict[str, str]:
+    """A named colour under each scheme."""
+    return {scheme: getattr(palette, name) for scheme, palette in SCHEMES.items()}
+
+
+def shade(index: int, count: int) -> dict[str, str]:
+    """The colour of line ``index`` of ``count`` on the sequential scale under each scheme."""
+    return {scheme: mix(palette.ramp, index / max(count - 1, 1)) for scheme, palette in SCHEMES.items()}
+
+
+def category(index: int) -> dict[str, str]:
+    """The colour of thing ``index`` among things without an order; repeats after the last colour."""
+    return {scheme: palette.categories[index % len(palette.categories)] for scheme, palette in SCHEMES.items()}
+
+
+def loop_axis(loops: Any) -> dict[str, Any]:
+    """An axis over loop indices with at most some eight ticks."""
+    indices = list(loops)
+    return {"title": "loop t", "tickvals": indices[:: len(indices) // 8 or 1]}
+
+
+def spaced(depths: list[int], ratio: float) -> list[int]:
+    """The first depth and every next one that is at least ``ratio`` times the one kept before it."""
+    kept = depths[:1]
+    for depth in depths[1:]:
+        if depth >= ratio * kept[-1]:
+            kept.append(depth)
+    return kept
+
+
+def focus(shown: list[Series]) -> list[float] | None:
+    """A range without the steep first twentieth of the run and without spikes; None lets the plot choose."""
+    start = max(series.steps[-1] for series in shown) / 20
+    tails = [series.values[(series.steps >= start) & np.isfinite(series.values)] for series in shown]
+    low = min((tail.min() for tail in tails if len(tail)), default=0.0)
+    high = max((np.quantile(tail, 0.99) for tail in tails if len(tail)), default=0.0)
+    margin = 0.08 * (high - low)
+    return [float(low - margin), float(high + margin)] if margin > 0 else None
+
+
+def log_axis(title: str, shown: list[Series]) -> dict[str, Any]:
+    """A logarithmic axis with a tick at each power of ten, and at 2 and 5 as well where there are few of them."""
+    values = np.concatenate([series.values for series in shown]) if shown else np.ones(1)
+    positive = values[np.isfinite(values) & (values > 0)]
+    num_decades = np.log10(positive.max() / positive.min()) if len(positive) else 0.0
+    return {"title": title, "type": "log", "dtick": "D2" if num_decades < 2 else 1, "tickformat": "~g"}
+
+
+def _log_ticks(exponents: npt.NDArray[np.float32]) -> dict[str, Any]:
+    """Ticks of a colour bar over powers of ten, written as the numbers that they stand for."""
+    finite = exponents[np.isfinite(exponents)]
+    if not len(finite):
+        return {}
+    low, high = float(finite.min()), float(finite.max())
+    decades = range(int(np.floor(low)), int(np.ceil(high)) + 1)
+    for digits in ((1, 2, 3, 5), (1, 2, 5), (1,)):
+        ticks = [np.log10(digit) + decade for decade in decades for digit in digits]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) <= _MAX_LOG_TICKS:
+            break
+    if len(ticks) < 2:
+        ticks = np.linspace(low, high, 4).tolist()
+    ticks = ticks[:: -(-len(ticks) // _MAX_LOG_TICKS)]
+    return {"tickvals": ticks, "ticktext": [f"{10**tick:.3g}" for tick in ticks]}

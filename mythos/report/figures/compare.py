@@ -1,0 +1,139 @@
+"""Several runs in one plot each, a colour a run."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mythos.config import records
+from mythos.report import draw
+from mythos.report.compare import ranked
+from mythos.report.draw import LOSS, MAX_NAMES, go
+from mythos.report.figures.loss import last_losses
+from mythos.report.figures.state import last_of
+from mythos.report.read import Run, Series, by_index, mean_depth
+from mythos.report.reduce import smoothed
+
+Runs = dict[str, Run]
+"""Runs by the names that the page shows."""
+_LAST_SHARE = 0.25
+"""Part of the run, at its end, over which a quantity of the loops is averaged."""
+
+
+def losses(runs: Runs) -> go.Figure | None:
+    """Smoothed training loss of each run."""
+    return _over_the_run(runs, lambda run: _smooth(run, records.TRAIN_LOSS), {"title": LOSS}, is_focused=True)
+
+
+def validations(runs: Runs) -> go.Figure | None:
+    """Validation loss of each run at the depth nearest to its own mean."""
+    return _over_the_run(runs, _validation, {"title": LOSS}, is_focused=True)
+
+
+def losses_over_depth(runs: Runs) -> go.Figure | None:
+    """Last validation loss of each run over the depth T, on a logarithmic axis."""
+    found = {name: curve for name, run in runs.items() if (curve := last_losses(run)) is not None}
+    depths = sorted({int(depth) for curve in found.values() for depth in curve.steps})
+    xaxis = {"title": "loops T", "type": "log", "tickvals": draw.spaced(depths, 1.3)}
+    return _curves(runs, found, xaxis, {"title": LOSS})
+
+
+def gradient_norms(runs: Runs) -> go.Figure | None:
+    """Smoothed global gradient norm of each run, on a logarithmic axis."""
+    shown = [run.series[records.GRAD_NORM] for run in runs.values() if records.GRAD_NORM in run.series]
+    yaxis = draw.log_axis("gradient norm", shown)
+    return _over_the_run(runs, lambda run: _smooth(run, records.GRAD_NORM), yaxis)
+
+
+def speeds(runs: Runs) -> go.Figure | None:
+    """Smoothed tokens per second of each run."""
+    yaxis = {"title": "tokens per second", "rangemode": "tozero", "tickformat": "~s"}
+    return _over_the_run(runs, lambda run: _smooth(run, records.TOKENS_PER_SECOND), yaxis)
+
+
+def state_norms(runs: Runs) -> go.Figure | None:
+    """Root mean square of the state against the loop, over the last quarter of each run."""
+    return _over_loops(runs, records.state_norm, {"title": "norm"})
+
+
+def relative_changes(runs: Runs) -> go.Figure | None:
+    """|h' - h| / |h'| against the loop on a logarithmic axis, over the last quarter of each run."""
+    shown = [series for run in runs.values() for series in by_index(run.series, records.relative_change).values()]
+    return _over_loops(runs, records.relative_change, draw.log_axis("relative change", shown))
+
+
+def token_correlations(runs: Runs) -> go.Figure | None:
+    """Mean cosine between tokens against the loop, over the last quarter of each run."""
+    return _over_loops(runs, records.token_correlation, {"title": "token correlation"})
+
+
+def _over_the_run(
+    runs: Runs, series_of: Callable[[Run], Series | None], yaxis: dict[str, Any], is_focused: bool = False
+) -> go.Figure | None:
+    """A line a run, over steps, or over tokens where steps hold different numbers of them."""
+    found = {name: series for name, run in runs.items() if (series := series_of(run)) is not None}
+    if not found:
+        return None
+    if is_focused:
+        yaxis = yaxis | {"range": draw.focus(list(found.values()))}
+    xaxis: dict[str, Any] = draw.STEP
+    if len({tokens_per_step(run) for run in runs.values()}) > 1:
+        xaxis = {"title": "tokens", "tickformat": "~s", "hoverformat": ".4s"}
+        found = {name: _by_tokens(runs[name], series) for name, series in found.items()}
+    return _curves(runs, found, xaxis, yaxis)
+
+
+def _over_loops(runs: Runs, name_of: Callable[[int], str], yaxis: dict[str, Any]) -> go.Figure | None:
+    found = {}
+    for name, run in runs.items():
+        if loops := by_index(run.series, name_of):
+            found[name] = last_of({loop: _end_of(series) for loop, series in loops.items()})
+    every_loop = sorted({int(loop) for series in found.values() for loop in series.steps})
+    return _curves(runs, found, draw.loop_axis(every_loop), yaxis)
+
+
+def _curves(runs: Runs, found: dict[str, Series], xaxis: dict[str, Any], yaxis: dict[str, Any]) -> go.Figure | None:
+    """Lines in the colours of their runs, which are the same in every plot."""
+    if not found:
+        return None
+    color, is_few = colors(runs), len(runs) <= MAX_NAMES
+    traces = []
+    for name, series in found.items():
+        kind = draw.curve if len(series.steps) <= 60 else draw.line
+        traces.append(kind(draw.thinned(series), name, color[name], width=2))
+    # A hover box that names every run would cover the plot.
+    return draw.figure(traces, xaxis, yaxis, showlegend=is_few, hovermode="x unified" if is_few else "closest")
+
+
+def colors(runs: Runs) -> dict[str, dict[str, str]]:
+    """The colour of each run: far apart for a few; for many a scale, strongest where the loss is lowest."""
+    if len(runs) <= MAX_NAMES:
+        return {name: draw.category(index) for index, name in enumerate(runs)}
+    worst_first = ranked(runs)[::-1]
+    return {name: draw.shade(index, len(runs)) for index, name in enumerate(worst_first)}
+
+
+def tokens_per_step(run: Run) -> int:
+    """Tokens of one optimiser step."""
+    tokens = run.series["tokens"]
+    return round(tokens.values[-1] / tokens.steps[-1])
+
+
+def _by_tokens(run: Run, series: Series) -> Series:
+    tokens = run.series["tokens"]
+    return Series(np.interp(series.steps, tokens.steps, tokens.values).astype(np.int64), series.values)
+
+
+def _smooth(run: Run, name: str) -> Series | None:
+    return smoothed(run.series[name]) if name in run.series else None
+
+
+def _validation(run: Run) -> Series | None:
+    depth = mean_depth(run)
+    return None if depth is None else run.series[records.validation_loss(depth)]
+
+
+def _end_of(series: Series) -> Series:
+    """The mean over the last quarter of the records, as a series of one."""
+    end = series.values[-max(1, round(_LAST_SHARE * len(series.values))) :]
+    return Series(series.steps[-1:], np.array([end[np.isfinite(end)].mean() if np.isfinite(end).any() else np.nan]))

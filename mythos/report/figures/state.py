@@ -1,0 +1,77 @@
+"""The recurrent state: how large it is, how much it still moves, whether its tokens stay apart."""
+
+from mythos.config import records
+from mythos.report import draw
+from mythos.report.draw import go
+from mythos.report.read import Run, Series, by_index, by_layer
+
+
+def state_norms(run: Run) -> go.Figure | None:
+    """Root mean square of the recurrent state as a heatmap over step and loop."""
+    return draw.loop_heatmap(run, records.state_norm, "norm")
+
+
+def state_norm_profile(run: Run) -> go.Figure | None:
+    """Root mean square of the recurrent state against the loop, averaged over each quarter of the run."""
+    return draw.profile(by_index(run.series, records.state_norm), "norm")
+
+
+def relative_changes(run: Run) -> go.Figure | None:
+    """|h' - h| / |h'| as a heatmap over step and loop, its colours logarithmic."""
+    return draw.loop_heatmap(run, records.relative_change, "relative change", is_log=True)
+
+
+def relative_change_profile(run: Run) -> go.Figure | None:
+    """|h' - h| / |h'| against the loop on a logarithmic axis, averaged over each quarter of the run."""
+    loops = by_index(run.series, records.relative_change)
+    return draw.profile(loops, "relative change", **draw.log_axis("relative change", list(loops.values())))
+
+
+def cosines(run: Run) -> go.Figure | None:
+    """Cosine of the states before and after each loop as a heatmap."""
+    return draw.loop_heatmap(run, records.cosine, "cosine")
+
+
+def second_differences(run: Run) -> go.Figure | None:
+    """|h'' - 2 h' + h| / |h'' - h'| as a heatmap over step and loop."""
+    return draw.loop_heatmap(run, records.second_difference, "second difference", is_log=True)
+
+
+def token_correlations(run: Run) -> go.Figure | None:
+    """Mean cosine between the states of two tokens as a heatmap over step and loop; 0 to 1 whatever the run."""
+    return draw.loop_heatmap(run, records.token_correlation, "token correlation", zmin=0, zmax=1)
+
+
+def token_correlation_profile(run: Run) -> go.Figure | None:
+    """Mean cosine between the states of two tokens against the loop, averaged over each quarter of the run."""
+    return draw.profile(by_index(run.series, records.token_correlation), "token correlation")
+
+
+def update_norms(run: Run) -> go.Figure | None:
+    """|x' - x| / |x| over each core block, as last traced, against the loop; one line a layer."""
+    layers = by_layer(run.series, records.update_norm)
+    if not layers:
+        return None
+    traces = [
+        draw.curve(last_of(loops), f"layer {layer}", draw.shade(index, len(layers)))
+        for index, (layer, loops) in enumerate(layers.items())
+    ]
+    every_loop = sorted({loop for loops in layers.values() for loop in loops})
+    return draw.figure(traces, draw.loop_axis(every_loop), {"title": "update norm", "rangemode": "tozero"})
+
+
+def recurrence(run: Run) -> go.Figure | None:
+    """Decay and gain of the injection, and the growth of a small change over one loop, against the step."""
+    names = {
+        "largest decay A": records.DECAY_MAX,
+        "mean decay A": records.DECAY_MEAN,
+        "gain of e": records.INPUT_GAIN,
+        "growth of a small change": records.JACOBIAN_RADIUS,
+    }
+    found = {label: run.series[name] for label, name in names.items() if name in run.series}
+    return draw.lines(found, {"title": "factor", "rangemode": "tozero"})
+
+
+def last_of(loops: dict[int, Series]) -> Series:
+    """The last value of each loop, the loops in place of steps."""
+    return Series.of(list(loops), [float(series.values[-1]) for series in loops.values()])

@@ -1,0 +1,62 @@
+"""The arrays of one traced text, as ``mythos trace`` writes them and notebooks read them. Needs numpy only.
+
+Shape suffixes: S tokens of the text, T passes (index 0 is the first pass), L core layers, K experts per token,
+C core layers and H heads whose attention was asked for, W distinct tokens that appear in the text or a prediction.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mythos.files import replacing
+
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
+
+
+class TokenTrace(NamedTuple):
+    """One text, token by token and pass by pass."""
+
+    token_S: Integers
+    """Token ids; the first opens a document."""
+    state_norm_TS: Floats
+    """Root mean square of the state after each pass."""
+    relative_change_TS: Floats
+    """|h' - h| / |h'| over each pass; 1 in the first pass where h_0 is zero."""
+    top_token_TSR: Integers
+    """The likeliest next tokens, best first (R is 5), read through coda, norm and head after each pass."""
+    top_prob_TSR: Floats
+    """Their probabilities."""
+    next_prob_TS: Floats
+    """Probability of the token that does follow in the text; NaN after the last one."""
+    entropy_TS: Floats
+    """Entropy of the predicted distribution, in nats."""
+    halting_TS: Floats | None
+    """Probability of leaving after each pass, or ACT's weights; sums to one over T. None when halting is fixed."""
+    expert_TLSK: Integers | None
+    """Experts that each token visits, best first. None when the core is dense."""
+    attention_TCHSS: Floats
+    """Weight of each earlier token (last axis) for each token (the axis before); rows sum to one."""
+    layer_C: Integers
+    """The core layers of ``attention_TCHSS``, 0-based."""
+    head_H: Integers
+    """Its heads, 0-based."""
+    word_id_W: Integers
+    """Ids of all tokens that appear above, ascending."""
+    word_W: npt.NDArray[np.str_]
+    """Their texts."""
+
+
+def write_arrays(path: Path, trace: TokenTrace) -> None:
+    """Write a compressed npz with one array per field; fields that are None are left out."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **{name: part for name, part in trace._asdict().items() if part is not None})
+
+
+def read_arrays(path: Path) -> TokenTrace:
+    """Read what ``write_arrays`` wrote."""
+    with np.load(path) as arrays:
+        parts: dict[str, Any] = {name: arrays.get(name) for name in TokenTrace._fields}
+    return TokenTrace(**parts)

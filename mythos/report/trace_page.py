@@ -1,0 +1,115 @@
+"""One traced text as one HTML file that needs nothing but a browser."""
+
+import base64
+import gzip
+import html
+import json
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mythos.config.run import RunConfig
+from mythos.files import write_text
+from mythos.report.facts import model_in_words
+from mythos.report.theme import DARK, LIGHT, SCHEMES, css_variables
+from mythos.report.trace_arrays import TokenTrace
+
+_DIGITS = 4
+"""Decimal places of the numbers on the page; the npz keeps them all."""
+
+
+class Origin(NamedTuple):
+    """Where a trace comes from."""
+
+    config: RunConfig
+    step: int
+    """Optimiser steps of the checkpoint."""
+
+
+def write_trace_page(path: Path, trace: TokenTrace, origin: Origin) -> None:
+    """Write the page."""
+    write_text(path, render(trace, origin))
+
+
+def render(trace: TokenTrace, origin: Origin) -> str:
+    """The whole page as text; equal traces give equal pages."""
+    resources = files("mythos.report")
+    page = Template(resources.joinpath("trace.html").read_text(encoding="utf-8"))
+    return page.substitute(
+        name=html.escape(origin.config.run.name),
+        model=html.escape(model_in_words(origin.config)),
+        facts="\n".join(f"<div><dt>{label}</dt><dd>{value}</dd></div>" for label, value in facts(trace)),
+        origin=f"Checkpoint of step {origin.step:,}.",
+        light=css_variables(LIGHT),
+        dark=css_variables(DARK),
+        themes=json.dumps({scheme: palette.surface for scheme, palette in SCHEMES.items()}),
+        data=_as_json(trace, origin.config),
+        maps=_packed_maps(trace),
+        script=resources.joinpath("trace.js").read_text(encoding="utf-8"),
+    )
+
+
+def facts(trace: TokenTrace) -> list[tuple[str, str]]:
+    """Label and value of what can be said about the text as a whole."""
+    num_loops, num_tokens = trace.next_prob_TS.shape
+    found = [("Tokens", f"{num_tokens:,}"), ("Passes", f"{num_loops}")]
+    if num_tokens > 1:
+        nll_T = -np.log(np.maximum(trace.next_prob_TS[:, :-1].astype(np.float64), 1e-30)).mean(1)
+        found.append(("Loss after the last pass", f"{nll_T[-1]:.3f} nats"))
+        if num_loops > 1:
+            found.append((f"Gained from pass 1 to {num_loops}", f"{nll_T[0] - nll_T[-1]:.3f} nats"))
+    found.append(("Mean pass that settles the word", f"{settled_pass(trace).mean():.1f}"))
+    if trace.halting_TS is not None:
+        passes_T = np.arange(1, num_loops + 1)
+        found.append(("Mean pass of leaving", f"{(passes_T @ trace.halting_TS).mean():.1f}"))
+    return found
+
+
+def settled_pass(trace: TokenTrace) -> np.ndarray:
+    """Of each token, the first pass (from 1) whose likeliest word is the last pass's and stays it, ``[S]``."""
+    differs_TS = trace.top_token_TSR[:, :, 0] != trace.top_token_TSR[-1, :, 0]
+    pass_T = np.arange(1, len(differs_TS) + 1)
+    return (differs_TS * pass_T[:, None]).max(0) + 1
+
+
+def _as_json(trace: TokenTrace, config: RunConfig) -> str:
+    """Everything but the attention maps; words are numbers into ``words``, arrays are flat in row-major order."""
+    num_loops, num_tokens, num_predictions = trace.top_token_TSR.shape
+    experts = trace.expert_TLSK
+    data = {
+        "T": num_loops,
+        "S": num_tokens,
+        "R": num_predictions,
+        "L": 0 if experts is None else experts.shape[1],
+        "K": 0 if experts is None else experts.shape[3],
+        "E": config.model.core_ffn.num_experts if config.model.core_ffn.kind == "moe" else 0,
+        "words": trace.word_W.tolist(),
+        "tokens": np.searchsorted(trace.word_id_W, trace.token_S).tolist(),
+        "top": np.searchsorted(trace.word_id_W, trace.top_token_TSR.ravel()).tolist(),
+        "prob": _rounded(trace.top_prob_TSR),
+        "next": _rounded(trace.next_prob_TS),
+        "entropy": _rounded(trace.entropy_TS),
+        "norm": _rounded(trace.state_norm_TS),
+        "change": _rounded(trace.relative_change_TS),
+        "halting": None if trace.halting_TS is None else _rounded(trace.halting_TS),
+        "experts": None if experts is None else experts.ravel().tolist(),
+        "layers": trace.layer_C.tolist(),
+        "heads": trace.head_H.tolist(),
+    }
+    return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _rounded(values: np.ndarray) -> list[Any]:
+    """Flat, rounded, null where a value is not finite."""
+    return [round(value, _DIGITS) if np.isfinite(value) else None for value in values.ravel().tolist()]
+
+
+def _packed_maps(trace: TokenTrace) -> str:
+    """Attention as bytes, 255 times the square root of the weight, compressed; empty when none was kept."""
+    if not trace.attention_TCHSS.size:
+        return ""
+    byte = np.rint(255 * np.sqrt(np.clip(trace.attention_TCHSS, 0, 1))).astype(np.uint8)
+    return base64.b64encode(gzip.compress(byte.tobytes(), compresslevel=6, mtime=0)).decode()

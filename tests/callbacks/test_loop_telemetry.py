@@ -1,0 +1,27 @@
+from types import SimpleNamespace
+
+import torch
+from helpers import random_batch, random_model, run_config
+from torch._dynamo.utils import counters
+
+from mythos.callbacks.loop_telemetry import LoopTelemetry
+
+
+def test_the_extra_forward_compiles_nothing() -> None:
+    """Its few rows would have the compiled blocks compiled once more."""
+    config = run_config("model=debug-dense", "tracking.trace_every=1", "tracking.trace_rows=1")
+    model = random_model(config.model)
+    for block in (*model.prelude, *model.core.blocks, *model.coda):
+        block.compile(backend="eager", dynamic=False)
+    batch = random_batch(config.model)
+    with torch.no_grad():
+        model(batch, 2)
+        before = counters["stats"]["unique_graphs"]
+        telemetry = LoopTelemetry(config, None, None)
+        trainer = SimpleNamespace(global_step=0, accumulate_grad_batches=1)
+        module = SimpleNamespace(model=model, device=torch.device("cpu"))
+        telemetry.on_train_batch_start(trainer, module, batch, 0)
+        assert telemetry.read["nll_X"].shape == (len(telemetry.depths),)
+        assert counters["stats"]["unique_graphs"] == before > 0
+        model(batch._replace(tokens_BS=batch.tokens_BS), 2)
+        assert counters["stats"]["unique_graphs"] == before

@@ -1,0 +1,152 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import MODELS, fill, model_config, random_batch, random_model
+
+from mythos.config.halting import ActHalting, PonderHalting
+from mythos.eval.attention_pattern import heads_of, pattern
+from mythos.eval.trace import trace
+from mythos.layers.mask import document_mask
+from mythos.layers.rope import rotation_at
+from mythos.model.mythos import Mythos
+from mythos.report.trace_arrays import TokenTrace, read_arrays, write_arrays
+from mythos.types import Batch
+
+TOKENS = [0, 17, 4, 400, 17, 17, 90, 3, 255, 8, 61]
+
+
+def traced(model: Mythos, num_loops: int = 4, layers=(0, 1), heads=(0, 1)) -> TokenTrace:
+    return trace(model.eval(), TOKENS, num_loops, layers, heads, text_of=str)
+
+
+def batch() -> Batch:
+    """The same text by another way: as a micro-batch whose mask is written out."""
+    tokens = torch.tensor([TOKENS])
+    return Batch(
+        tokens_BS=tokens,
+        targets_BS=torch.cat((tokens[:, 1:], torch.tensor([[-1]])), dim=1),
+        positions_BS=torch.arange(len(TOKENS))[None],
+        document_ids_BS=torch.zeros_like(tokens),
+        sample_ids_B=torch.tensor([0]),
+        num_targets=torch.tensor(10.0),
+        num_sequences=torch.tensor(1.0),
+    )
+
+
+@pytest.mark.parametrize("num_kv_heads", [1, 2, 4])
+def test_grouped_pattern_times_values_is_the_layers_own_output(num_kv_heads: int) -> None:
+    attention = {"attention": model_config().attention.__class__(num_heads=4, num_kv_heads=num_kv_heads)}
+    check_own_output(random_model(model_config(**attention)))
+
+
+@pytest.mark.parametrize("query_rank", [None, 16])
+def test_latent_pattern_times_values_is_the_layers_own_output(query_rank: int | None) -> None:
+    config = model_config("debug-mla")
+    mla = config.attention.__class__(
+        num_heads=2, query_rank=query_rank, kv_rank=16, nope_head_dim=8, rope_head_dim=4, value_head_dim=12
+    )
+    check_own_output(random_model(model_config("debug-mla", attention=mla)))
+
+
+@torch.no_grad()
+def check_own_output(model: Mythos) -> None:
+    """With and without documents, and in double precision, so that only a wrong formula can differ."""
+    documents = random_batch(model.config, batch=2, length=13, num_documents=3)
+    attention = model.core.blocks[1].attention.double()
+    x_BSD = torch.randn(2, 13, model.config.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    width = getattr(model.config.attention, "rope_head_dim", model.config.head_dim)
+    rotation = rotation_at(documents.positions_BS, width, model.config.attention.rope_base)
+    for mask in (None, document_mask(documents.document_ids_BS)):
+        heads = heads_of(attention, x_BSD, rotation)
+        pattern_BHSS = pattern(heads, mask)
+        mixed_BHSP = pattern_BHSS.double() @ heads.value_BHSP
+        found = attention.o_proj(mixed_BHSP.transpose(1, 2).flatten(2))
+        torch.testing.assert_close(found, attention(x_BSD, rotation, mask), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(pattern_BHSS.sum(-1), torch.ones(2, model.config.attention.num_heads, 13))
+        assert (pattern_BHSS.triu(1) == 0).all()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_predictions_are_the_models_own_at_every_depth(name: str) -> None:
+    model = random_model(model_config(name)).eval()
+    found = traced(model)
+    choice_TBS, _ = model.predict(batch(), 4)
+    assert (found.top_token_TSR[..., 0] == choice_TBS[:, 0].numpy()).all()
+    with torch.no_grad():
+        output = model(batch(), 4, exits=(0, 1, 2, 3), trace=True)
+    np.testing.assert_allclose(-np.log(found.next_prob_TS[:, :-1]), output.nll_XBS[:, 0, :-1], rtol=1e-4, atol=1e-5)
+    assert np.isnan(found.next_prob_TS[:, -1]).all()
+    np.testing.assert_allclose(found.state_norm_TS.mean(1), output.trace.state_norm_T, rtol=1e-5)
+    np.testing.assert_allclose(found.relative_change_TS.mean(1), output.trace.relative_change_T, rtol=1e-5)
+
+
+def test_probabilities_descend_and_entropy_is_that_of_the_whole_distribution() -> None:
+    model = random_model(model_config()).eval()
+    found = traced(model, num_loops=1)
+    cache = model.new_cache(1, len(TOKENS))
+    prob_SV = model.decode(torch.tensor([TOKENS]), cache)[0].double().softmax(-1)
+    assert (np.diff(found.top_prob_TSR, axis=-1) <= 0).all()
+    np.testing.assert_allclose(found.top_prob_TSR[0], prob_SV.sort(descending=True).values[:, :5], rtol=1e-4)
+    np.testing.assert_allclose(found.entropy_TS[0], -(prob_SV * prob_SV.log()).sum(-1), rtol=1e-4)
+
+
+def test_experts_are_those_that_the_router_counted() -> None:
+    model = random_model(model_config()).eval()
+    found = traced(model)
+    with torch.no_grad():
+        counts_TLE = model(batch(), 4).router_stats.counts_E
+    assert found.expert_TLSK.shape == (4, 2, len(TOKENS), 2)
+    for loop, layer in np.ndindex(4, 2):
+        counts = np.bincount(found.expert_TLSK[loop, layer].ravel(), minlength=4)
+        assert counts.tolist() == counts_TLE[loop, layer].tolist()
+    assert traced(random_model(model_config("debug-dense"))).expert_TLSK is None
+
+
+@pytest.mark.parametrize("halting", [PonderHalting(), ActHalting()])
+def test_halting_is_the_models_own(halting: PonderHalting | ActHalting) -> None:
+    model = Mythos(model_config(), halting).eval()
+    fill(model)
+    found = traced(model)
+    choice_TBS, halting_TBS = model.predict(batch(), 4)
+    np.testing.assert_allclose(found.halting_TS, halting_TBS[:, 0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found.halting_TS.sum(0), 1, rtol=1e-5)
+    assert (found.top_token_TSR[..., 0] == choice_TBS[:, 0].numpy()).all()
+    assert traced(random_model(model_config())).halting_TS is None
+
+
+def test_chosen_layers_and_heads_are_those_of_the_whole() -> None:
+    model = random_model(model_config()).eval()
+    whole, part = traced(model), traced(model, layers=(1,), heads=(1,))
+    assert whole.attention_TCHSS.shape == (4, 2, 2, 11, 11)
+    assert part.attention_TCHSS.shape == (4, 1, 1, 11, 11)
+    np.testing.assert_array_equal(part.attention_TCHSS[:, 0, 0], whole.attention_TCHSS[:, 1, 1])
+    assert (part.layer_C.tolist(), part.head_H.tolist()) == ([1], [1])
+    assert traced(model, layers=()).attention_TCHSS.size == 0
+
+
+def test_attention_of_each_pass_moves_with_the_state() -> None:
+    """The first token sees only itself; a fixed point repeats its pattern, a moving state does not."""
+    found = traced(random_model(model_config()))
+    assert (found.attention_TCHSS[..., 0, 0] == 1).all()
+    difference = np.abs(np.diff(found.attention_TCHSS, axis=0)).max(axis=(1, 2, 3, 4))
+    assert (difference > 1e-3).all()
+
+
+def test_a_trace_leaves_the_model_as_it_was() -> None:
+    model = random_model(model_config()).eval()
+    traced(model)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_arrays_come_back_from_the_file(tmp_path: Path) -> None:
+    for name in ("debug", "debug-dense"):
+        found = traced(random_model(model_config(name)))
+        write_arrays(tmp_path / "trace.npz", found)
+        for kept, read in zip(found, read_arrays(tmp_path / "trace.npz"), strict=True):
+            np.testing.assert_array_equal(kept, read)
+    assert set(found.word_id_W) == {*TOKENS, *found.top_token_TSR.ravel()}
+    assert found.word_W.tolist() == [str(word_id) for word_id in found.word_id_W]
+    assert math.isclose(found.attention_TCHSS.sum(), 4 * 2 * 2 * 11, rel_tol=1e-5)

@@ -1,0 +1,115 @@
+"""Runs cases one after the other in the ranks that torchrun started, and writes what each of them did.
+
+A case is a list of overrides. For each, rank 0 saves ``<folder>/<index>.pt``: losses and expert counts of every step,
+summed over ranks and micro-batches, in fp64 and int64. Weights are in the run's last checkpoint. With ``--sgd`` the
+optimiser is plain gradient descent, so that weights tell gradients.
+"""
+
+import faulthandler
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from mythos.callbacks.base import StepCallback
+from mythos.checkpoint.fragments import FragmentReader
+from mythos.config.load import load
+from mythos.config.run import RunConfig
+from mythos.optim.groups import parameter_groups
+from mythos.parallel.processes import on_first_rank, process_group
+from mythos.train import build, module
+from mythos.train.run_directory import prepare
+from mythos.types import Observation
+
+SGD_RATE = 2.0**14
+"""So large that a step's rounding is that of the gradient, not of the weight."""
+
+
+class Collect(StepCallback):
+    """Losses and counts of each step, over all ranks."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.counts: list[torch.Tensor] = []
+        self.shares: list[Observation] = []
+
+    def on_micro_batch(self, observation: Observation) -> None:
+        self.shares.append(observation)
+
+    def on_step_end(self, trainer: Any, module: Any, step: int) -> None:
+        loss = torch.stack([share.nll for share in self.shares]).double().sum()
+        stats = [share.router_stats for share in self.shares if share.router_stats is not None]
+        counts = torch.stack([one.counts_E for one in stats]).sum(0) if stats else torch.zeros(1, dtype=torch.int64)
+        if dist.is_initialized():
+            dist.all_reduce(loss)
+            dist.all_reduce(counts)
+        self.losses.append(loss.item())
+        self.counts.append(counts.cpu())
+        self.shares = []
+
+
+def run(config: RunConfig) -> dict[str, Any]:
+    """Train, with a collector among the callbacks."""
+    collect = Collect()
+    build_trainer = build.build_trainer
+
+    def build_with_collector(*arguments: Any) -> Any:
+        trainer = build_trainer(*arguments)
+        trainer.callbacks.insert(0, collect)
+        return trainer
+
+    build.build_trainer = build_with_collector
+    try:
+        build.train(config, on_first_rank(lambda: prepare(config)))
+    finally:
+        build.build_trainer = build_trainer
+    return {"losses": collect.losses, "counts": collect.counts}
+
+
+def use_sgd() -> None:
+    def gradient_descent(config: Any, named: Any) -> torch.optim.Optimizer:
+        groups = [group | {"lr": SGD_RATE, "weight_decay": 0.0} for group in parameter_groups(named, config)]
+        return torch.optim.SGD(groups)
+
+    module.build_optimizer = gradient_descent
+
+
+def forget(what: str) -> None:
+    """Let the last rank keep what it has instead of restoring a part: what a faulty conversion does."""
+    read = FragmentReader.read
+
+    def read_with_gaps(self: FragmentReader, name: str, field: str, *place: Any) -> torch.Tensor:
+        value_N = read(self, name, field, *place)
+        is_part = ".experts." in name if what == "experts" else field == "exp_avg"
+        return torch.zeros_like(value_N) if is_part and os.environ["RANK"] == "1" else value_N
+
+    FragmentReader.read = read_with_gaps
+
+
+def main() -> None:
+    folder, cases = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text())
+    if "--sgd" in sys.argv:
+        use_sgd()
+    for what in ("experts", "moments"):
+        if f"--forget-{what}" in sys.argv:
+            forget(what)
+    configs = [load(case) for case in cases]
+    with process_group(configs[0]):
+        for index, config in enumerate(configs):
+            result = run(config)
+            if os.environ.get("RANK", "0") == "0":
+                torch.save(result, folder / f"{index}.pt")
+
+
+if __name__ == "__main__":
+    faulthandler.dump_traceback_later(280, exit=True)
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    main()
+    sys.stdout.flush()
+    os._exit(0)

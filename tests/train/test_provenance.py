@@ -1,0 +1,79 @@
+"""What is said about the code: right in a checkout, nothing outside, and never a secret."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mythos.train import provenance
+from mythos.train.provenance import code_state, withheld, write_provenance
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A git checkout with one commit."""
+    root = tmp_path / "checkout"
+    (root / "mythos").mkdir(parents=True)
+    (root / "mythos" / "__init__.py").write_text("x = 1\n")
+    (root / ".env").write_text("WANDB_API_KEY=1\n")
+    for command in (["init", "-q"], ["add", "-f", "."], ["commit", "-q", "-m", "a", "--no-gpg-sign"]):
+        git(root, "-c", "user.name=a", "-c", "user.email=a@b", *command)
+    return root
+
+
+def git(root: Path, *arguments: str) -> str:
+    return subprocess.run(["git", "-C", root, *arguments], check=True, capture_output=True, text=True).stdout
+
+
+def test_a_clean_checkout_has_a_commit_and_no_difference(checkout: Path) -> None:
+    assert code_state(checkout) == (git(checkout, "rev-parse", "HEAD").strip(), [], "")
+
+
+def test_a_changed_checkout_leaves_its_difference_without_secrets(checkout: Path, monkeypatch, tmp_path: Path) -> None:
+    (checkout / "mythos" / "__init__.py").write_text("x = 2\napi_key = 'abc'\n")
+    (checkout / ".env").write_text("WANDB_API_KEY=2\n")
+    (checkout / "new.py").write_text("")
+    monkeypatch.setattr(provenance.mythos, "__file__", str(checkout / "mythos" / "__init__.py"))
+    facts = write_provenance(tmp_path / "run", 40)
+    written = json.loads((tmp_path / "run" / "provenance" / "step-00000040.json").read_text())
+    assert facts["code"] == written["code"]
+    assert written["code"]["is_dirty"] is True
+    assert written["changed_files"] == [" M .env", " M mythos/__init__.py", "?? new.py"]
+    difference = (tmp_path / "run" / "provenance" / "step-00000040.diff").read_text()
+    assert "-x = 1\n+x = 2\n+[withheld: looks like a credential]\n" in difference
+    assert "abc" not in difference
+    assert "WANDB" not in difference
+
+
+def test_outside_git_and_inside_the_checkout_of_something_else_nothing_is_said(checkout: Path, tmp_path: Path) -> None:
+    assert code_state(tmp_path) == (None, [], "")
+    installed = checkout / "venv" / "site-packages"
+    (installed / "mythos").mkdir(parents=True)
+    (installed / "mythos" / "__init__.py").write_text("")
+    assert code_state(installed) == (None, [], "")
+
+
+def test_a_machine_without_git_is_fine(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert code_state(checkout) == (None, [], "")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '+    "password": "x"',
+        "-url = https://me:pw@example.org/repo",
+        "+TOKEN hf_abcdefghijkl",
+        "+AKIAABCDEFGHIJKLMNOP",
+        "+ key 0123456789abcdef0123456789abcdef01234567",
+        "+-----BEGIN RSA PRIVATE KEY-----",
+    ],
+)
+def test_a_line_like_a_credential_is_withheld(line: str) -> None:
+    assert withheld(line) == f"{line[0]}[withheld: looks like a credential]\n"
+
+
+def test_ordinary_code_is_kept() -> None:
+    lines = "+tokens_BS = batch.tokens_BS\n-num_tokens: int = 4\n+tokenizer = load(path)  # key of a dict\n"
+    assert withheld(lines) == lines

@@ -1,0 +1,308 @@
+"""Every tracker holds what ``metrics.jsonl`` holds; an offline W&B run is read back from its file."""
+
+import importlib.util
+import json
+import math
+import os
+import sqlite3
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mythos.config import tracking
+from mythos.config.base import ConfigError
+from mythos.config.load import load
+from mythos.train.build import train
+from mythos.train.run_directory import prepare
+from mythos.train.tracking import build_loggers
+
+BLOCK = 32_768
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+
+
+def wandb_records(path: Path) -> list:
+    """The protobuf records of a finished run's ``.wandb`` file; W&B's own process may still be writing the last."""
+    from google.protobuf.message import DecodeError
+
+    for _ in range(600):
+        try:
+            found = list(parse(path.read_bytes()))
+        except DecodeError:
+            found = []
+        if any(record.WhichOneof("record_type") == "exit" for record in found):
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"{path} never came to its end")
+
+
+def parse(data: bytes) -> Iterator:
+    """LevelDB's log format behind a header of seven bytes: fragments that do not cross blocks."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    assert data[:6] == b"" or struct.unpack("<4sH", data[:6]) == (b":W&B", 0xBEE1)
+    place, parts = 7, b""
+    while place + 7 <= len(data):
+        if BLOCK - place % BLOCK < 7:
+            place += BLOCK - place % BLOCK
+            continue
+        _, length, kind = struct.unpack("<IHB", data[place : place + 7])  # kind: 1 whole, 2 first, 3 middle, 4 last
+        part = data[place + 7 : place + 7 + length]
+        parts = part if kind in (1, 2) else parts + part
+        place += 7 + length
+        if kind in (1, 4):
+            record = Record()
+            record.ParseFromString(parts)
+            yield record
+
+
+def items(rows) -> dict:
+    return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in rows}
+
+
+def history(path: Path) -> list[dict]:
+    return [items(r.history.item) for r in wandb_records(path) if r.WhichOneof("record_type") == "history"]
+
+
+def table(path: Path, row: dict, name: str) -> dict:
+    """Columns and data of a table that a row of history refers to."""
+    found = json.loads((path.parent / "files" / row[f"{name}/path"]).read_text())
+    return {part: found[part] for part in ("columns", "data")}
+
+
+def jsonl(run: Path) -> dict[int, dict]:
+    """All metrics of each step, from ``metrics.jsonl``."""
+    merged: dict[int, dict] = {}
+    for line in (run / "metrics.jsonl").read_text().splitlines()[1:]:
+        record = json.loads(line)
+        record.pop("time")
+        merged.setdefault(record["step"], {}).update(record)
+    return merged
+
+
+def is_scalar(name: str) -> bool:
+    return not name.startswith(("_", "heatmaps/", "arrays/", "over_loops/", "tables/"))
+
+
+def test_an_offline_wandb_run_holds_what_metrics_jsonl_holds_and_goes_on_after_a_resume(configure) -> None:
+    options = ("tracking=wandb", "tracking.mode=offline", "tracking.trace_every=2", "schedule.cooldown_fraction=0")
+    train(first := configure(*options, "run.num_steps=4"), prepare(first))
+    train(second := configure(*options, "resume=auto"), prepare(second))
+    run = Path(first.run.dir) / "test"
+    files = sorted(run.glob("wandb/offline-run-*/run-*.wandb"))
+    assert [path.stem for path in files] == [f"run-{(run / 'wandb-id').read_text()}"] * 2
+    halves = [history(path) for path in files]
+    assert [[row["step"] for row in half] for half in halves] == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    rows = {row["step"]: row for half in halves for row in half}
+    written = jsonl(run)
+    assert {step for step, row in rows.items() if "loop/state_norm/t00" in row} == {2, 4, 6, 8}
+    for step, row in rows.items():
+        assert row["_step"] == step
+        assert {name: value for name, value in row.items() if is_scalar(name)} == written[step]
+    assert rows[8]["heatmaps/loop/state_norm/_type"] == "html-file"
+    page = (files[1].parent / "files" / rows[8]["heatmaps/loop/state_norm/path"]).read_text()
+    assert "step 2<" in page
+    assert "step 8<" in page
+    lines = table(files[1], rows[8], "over_loops/loop/state_norm_table")
+    assert lines["columns"] == ["step", "lineKey", "lineVal"]
+    shown = {f"step {s:07d}": s for s in (2, 4, 6, 8)}
+    assert {key for _, key, _ in lines["data"]} == set(shown)
+    for loop, key, value in lines["data"]:
+        assert value == written[shown[key]][f"loop/state_norm/t{loop:02d}"]
+
+
+def test_wandb_knows_configuration_axes_code_and_environment(configure) -> None:
+    pytest.importorskip("wandb")
+    options = ("tracking=wandb", "tracking.mode=offline")
+    train(config := configure(*options, "run.num_steps=2", "run.name=facts"), prepare(config))
+    run = Path(config.run.dir) / "facts"
+    (path,) = run.glob("wandb/offline-run-*/run-*.wandb")
+    found = wandb_records(path)
+    settings: dict = {}
+    for record in found:
+        if record.WhichOneof("record_type") == "run":
+            settings |= items(record.run.config.update)
+            assert (record.run.run_group, record.run.project) == ("facts", "mythos")
+            assert not record.run.git.remote_url
+    assert settings["model"]["dim"] == config.model.dim
+    provenance = json.loads((run / "provenance" / "step-00000000.json").read_text())
+    assert settings["code"] == provenance["code"]
+    assert settings["environment"] == provenance["environment"]
+    axes = [record.metric for record in found if record.WhichOneof("record_type") == "metric"]
+    assert [(m.name or m.glob_name, m.step_metric) for m in axes][:3] == [
+        ("step", ""),
+        ("tokens", "step"),
+        ("*", "step"),
+    ]
+
+
+def test_alerts_arrays_and_layers_reach_wandb(configure, tmp_path: Path) -> None:
+    config = configure("tracking=wandb", "tracking.mode=offline", "run.name=alerted")
+    directory = prepare(config)
+    _, tracker = build_loggers(config, directory.path, 0)
+    tracker.log_metrics({"train/loss": math.nan}, 1)
+    tracker.log_metrics({"experts/load_violation/l01/t00": 0.5, "loop/state_norm/t00": 1.0}, 1)
+    load = [[[layer, loop, 7.0] for loop in range(3)] for layer in range(2)]
+    tracker.log_arrays({"experts/overlap": [[1.0, 0.5], [0.5, 1.0]], "experts/load": load}, 1)
+    tracker.alert("non-finite loss", "train/loss is NaN at step 1.")
+    tracker.finalize("failed")
+    (path,) = directory.path.glob("wandb/offline-run-*/run-*.wandb")
+    (alert,) = [r.alert for r in wandb_records(path) if r.WhichOneof("record_type") == "alert"]
+    assert (alert.title, alert.text) == ("non-finite loss", "train/loss is NaN at step 1.")
+    (row,) = history(path)
+    assert math.isnan(float(row["train/loss"]))
+    assert row["arrays/experts/overlap/_type"] == row["arrays/experts/load/_type"] == "html-file"
+    loads, layers = (table(path, row, f"tables/{name}") for name in ("experts/load", "layers"))
+    assert loads["columns"] == ["layer", "loop", "expert 0", "expert 1", "expert 2"]
+    assert loads["data"] == [[layer, loop, layer, loop, 7] for layer in range(2) for loop in range(3)]
+    assert layers == {"columns": ["layer", "loop", "experts/load_violation"], "data": [[1, 0, 0.5]]}
+
+
+def test_what_wandb_receives_in_a_million_steps_is_bounded(configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mythos.train.trackers.wandb import WandbTracker
+
+    sent: list[int] = []
+    config = configure("run.num_steps=1000000", "tracking=wandb", "tracking.max_cells=100000")
+    monkeypatch.setattr("wandb.init", lambda **_: pytest.fail("opened too early") if sent else Recorder(sent))
+    tracker = WandbTracker(config.tracking, config, prepare(config).path, {})
+    trace = {f"loop/state_norm/t{loop:02d}": 1.0 for loop in range(32)}
+    for step in range(50, 1_000_001, 50):
+        tracker.log_metrics(trace, step)
+    cells, charts = [n for n in sent if n >= 32], [n for n in sent if n < 32]
+    assert 90_000 < 32 * len(cells) <= 100_064
+    assert len(charts) <= 51
+
+
+def test_records_of_one_kind_at_one_step_are_all_sent(configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mythos.train.trackers.wandb import WandbTracker
+
+    sent: list[int] = []
+    config = configure("tracking=wandb", "tracking.max_cells=8")
+    monkeypatch.setattr("wandb.init", lambda **_: Recorder(sent))
+    tracker = WandbTracker(config.tracking, config, prepare(config).path, {})
+    for step in range(1, 9):
+        tracker.log_metrics({"train/loss": 1.0, "tokens": 1.0}, step)
+        tracker.log_metrics({"train/other": 1.0, "train/more": 1.0}, step)
+    assert len(sent) == 2 * len({1 // 2, 2 // 2, 4 // 2, 6 // 2, 8 // 2})
+
+
+def test_a_refusal_of_wandb_is_a_sentence(configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    def refuse(**_: object) -> None:
+        raise wandb.errors.UsageError("No API key configured.")
+
+    monkeypatch.setattr("wandb.init", refuse)
+    config = configure("tracking=wandb", "run.name=nobody")
+    with pytest.raises(ConfigError, match=r"^tracking.mode is online but W&B refused .* set tracking.mode=offline\.$"):
+        build_loggers(config, prepare(config).path, 0)
+
+
+class Recorder:
+    """A W&B run that counts the values of each row."""
+
+    starting_step = 0
+
+    def __init__(self, sent: list[int]) -> None:
+        self.sent = sent
+
+    def define_metric(self, name: str, step_metric: str | None = None) -> None:
+        """Axes are not looked at."""
+
+    def log(self, row: dict, step: int) -> None:
+        assert row["step"] == step
+        self.sent.append(len(row) - 1)
+
+
+@pytest.mark.parametrize("kind", ["tensorboard", "mlflow", "trackio", "wandb"])
+def test_an_absent_library_is_named_before_anything_is_written(configure, monkeypatch, tmp_path, kind) -> None:
+    config = configure(f"tracking={kind}")
+    find = importlib.util.find_spec
+    monkeypatch.setattr(tracking, "find_spec", lambda name: None if name == kind else find(name))
+    with pytest.raises(ConfigError, match=rf"^tracking.kind is {kind} but .* run pip install {kind}, or set"):
+        prepare(config)
+    assert not (tmp_path / "test").exists()
+
+
+def test_other_ranks_write_nothing(configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+    config = configure("run.name=elsewhere")
+    directory = prepare(config)
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    assert build_loggers(config, directory.path, 0) == []
+    assert [path.name for path in directory.path.iterdir()] == ["config.json"]
+
+
+def test_tensorboard_holds_what_metrics_jsonl_holds(configure) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    train(first := configure("tracking=tensorboard", "run.num_steps=4", "schedule.cooldown_fraction=0"), prepare(first))
+    train(second := configure("tracking=tensorboard", "schedule.cooldown_fraction=0", "resume=auto"), prepare(second))
+    run = Path(first.run.dir) / "test"
+    events = accumulator.EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    for name in ("train/loss", "loop/state_norm/t00", "val/loss/T04"):
+        expected = {step: row[name] for step, row in jsonl(run).items() if name in row}
+        found = {event.step: event.value for event in events.Scalars(name)}
+        assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_mlflow_holds_what_metrics_jsonl_holds(configure, monkeypatch, tmp_path: Path) -> None:
+    client = pytest.importorskip("mlflow").MlflowClient
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    options = ("tracking=mlflow", f"tracking.uri=file://{tmp_path}/mlruns", "schedule.cooldown_fraction=0")
+    train(first := configure(*options, "run.num_steps=4"), prepare(first))
+    train(second := configure(*options, "resume=auto"), prepare(second))
+    run = Path(first.run.dir) / "test"
+    store, run_id = client(f"file://{tmp_path}/mlruns"), (run / "mlflow-id").read_text()
+    assert store.get_run(run_id).info.status == "FINISHED"
+    assert store.get_run(run_id).data.tags["model.dim"] == str(first.model.dim)
+    for name in ("train/loss", "loop/state_norm/t00", "val/loss/T04"):
+        expected = {step: row[name] for step, row in jsonl(run).items() if name in row}
+        assert {metric.step: metric.value for metric in store.get_metric_history(run_id, name)} == expected
+
+
+TRACKIO = """
+from mythos.config.tracking import TrackioTracking
+from mythos.train.trackers.trackio import TrackioTracker
+for is_resumed, step in ((False, 1), (True, 2)):
+    tracker = TrackioTracker(TrackioTracking(project="p"), "r", is_resumed, {"seed": 0})
+    tracker.log_metrics({"train/loss": 1.5 * step}, step)
+    tracker.alert("dead expert", "no token chose it")
+    tracker.finalize("success")
+"""
+
+
+def test_trackio_holds_every_record_of_both_starts(tmp_path: Path) -> None:
+    pytest.importorskip("trackio")
+    env = {**os.environ, "TRACKIO_DIR": str(tmp_path), "HF_HUB_OFFLINE": "1"}  # trackio reads them when imported
+    subprocess.run([sys.executable, "-c", TRACKIO], env=env, check=True, capture_output=True, timeout=120)
+    with sqlite3.connect(tmp_path / "p.db") as store:
+        rows = store.execute("select run_name, step, metrics from metrics order by step").fetchall()
+        alerts = store.execute("select title, step from alerts order by step").fetchall()
+    assert [(name, step, json.loads(metrics)["train/loss"]) for name, step, metrics in rows] == [
+        ("r", 1, 1.5),
+        ("r", 2, 3.0),
+    ]
+    assert alerts == [("dead expert", 1), ("dead expert", 2)]
+
+
+def test_a_password_in_an_address_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^tracking: uri holds a password, .* MLFLOW_TRACKING_PASSWORD\.$"):
+        load(["model=debug", "tracking=mlflow", "tracking.uri='https://me:pw@host:5000'"])
+    load(["model=debug", "tracking=mlflow", "tracking.uri='https://host:5000/a@b'"])
+
+
+def test_a_profile_beyond_the_last_step_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"start is 9 and .*num_steps is 3, .* run.num_steps=10 .*\.$"):
+        load(["model=debug", "run.num_steps=10", "schedule.num_warmup_steps=1", "tracking.profile={start: 9}"])
+    load(["model=debug", "run.num_steps=11", "schedule.num_warmup_steps=1", "tracking.profile={start: 9}"])
