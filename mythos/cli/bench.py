@@ -7,7 +7,7 @@ from pathlib import Path
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Declare the subcommand."""
-    parser = subparsers.add_parser("bench", help="measure memory", description="Measure on this machine.")
+    parser = subparsers.add_parser("bench", help="measure memory or speed", description="Measure on this machine.")
     what = parser.add_subparsers(required=True, metavar="WHAT")
     memory = what.add_parser("memory", help="peak memory of a step against the number of passes")
     memory.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides")
@@ -15,6 +15,17 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     memory.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
     memory.add_argument("--config-dir", type=Path, help="folder to compose from instead of the packaged conf/")
     memory.set_defaults(run=run_memory)
+    moe = what.add_parser("moe", help="a mixture-of-experts layer against a dense one of equal active FLOPs")
+    moe.add_argument("shapes", nargs="*", metavar="SHAPE", help="like d2048-e64-f1024-k8-s1; default: three of these")
+    moe.add_argument("--arms", nargs="+", metavar="PATH/ROUTING", default=["grouped/natural", "grouped/balanced"])
+    moe.add_argument("--tokens", type=int, default=32768, metavar="N", help="tokens of the one sequence")
+    moe.add_argument("--precision", choices=["bf16", "bf16-weights", "fp32"], help="default: bf16 on CUDA, else fp32")
+    moe.add_argument("--compile", action="store_true", help="compile the layers")
+    moe.add_argument("--rounds", type=int, default=30, help="timed calls of each arm, in turn")
+    moe.add_argument("--warmup", type=int, default=5, help="calls of each arm before")
+    moe.add_argument("--kernels", type=int, default=0, metavar="N", help="also list the N longest kernels of each arm")
+    moe.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
+    moe.set_defaults(run=run_moe)
 
 
 def run_memory(arguments: argparse.Namespace) -> int:
@@ -43,4 +54,33 @@ def run_memory(arguments: argparse.Namespace) -> int:
 
         rows = [point._asdict() for point in points]
         write_text(arguments.json, json.dumps({"state_bytes": state, "points": rows}, indent=1))
+    return 0
+
+
+def run_moe(arguments: argparse.Namespace) -> int:
+    """Print a table for each shape: times, rate, ratio to the dense layer, memory."""
+    import torch
+
+    from mythos.bench.moe import SHAPES, Setting, check, measure, parse_shape, table
+    from mythos.bench.timing import device_name
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    precision = arguments.precision or ("bf16" if device.type == "cuda" else "fp32")
+    shapes = [parse_shape(text) for text in arguments.shapes] or list(SHAPES)
+    settings = [Setting(shape, arguments.tokens, device, precision, arguments.compile) for shape in shapes]
+    for setting in settings:
+        check(setting, arguments.arms, arguments.kernels > 0)
+    compiled = "compiled" if arguments.compile else "eager"
+    print(f"{device_name(device)}, torch {torch.__version__}, {arguments.tokens} tokens, {precision}, {compiled}")
+    rows = {}
+    for setting in settings:
+        arms = measure(setting, arguments.arms, arguments.rounds, arguments.warmup, arguments.kernels > 0)
+        print(f"\n{setting.shape}\n{table(arms, arguments.kernels)}", flush=True)
+        rows[str(setting.shape)] = [arm.as_dict() for arm in arms]
+    if arguments.json is not None:
+        from mythos.files import write_text
+
+        common = {"device": device_name(device), "torch": torch.__version__, "num_tokens": arguments.tokens}
+        common |= {"precision": precision, "compile": arguments.compile}
+        write_text(arguments.json, json.dumps(common | {"shapes": rows}, indent=1))
     return 0

@@ -1,4 +1,4 @@
-"""Tokens to experts and back: a sorted, grouped path without a host sync, and the naive path it must equal."""
+"""Tokens to experts and back: sorted, grouped paths without a host sync, and the naive path they must equal."""
 
 from typing import Any
 
@@ -6,18 +6,28 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from mythos.moe.experts import Experts
+from mythos.moe import fused
+from mythos.moe.experts import Experts, compute_dtype
 from mythos.moe.router import Routing
 
 
 def grouped(x_ND: Tensor, routing: Routing, counts_E: Tensor, experts: Experts) -> Tensor:
+    """Sort the N * K visits by expert and run grouped products: fused where the device can, else ``plain``."""
+    dtype = compute_dtype(x_ND)
+    if not experts.is_fused(x_ND, dtype):
+        return plain(x_ND, routing, counts_E, experts)
+    order = fused.sort_visits(routing.expert_NK, counts_E)
+    return fused.from_tokens(x_ND.to(dtype), routing.weight_NK, order, experts.weights, experts.copies(dtype))
+
+
+def plain(x_ND: Tensor, routing: Routing, counts_E: Tensor, experts: Experts) -> Tensor:
     """Sort the N * K visits by expert, run the experts on contiguous rows, return each token its weighted sum."""
     num_tokens, num_active = routing.expert_NK.shape
     order_M = routing.expert_NK.flatten().argsort(stable=True)
     place_M = torch.empty_like(order_M)
     place_M[order_M] = torch.arange(order_M.shape[0], device=order_M.device)
     row_MD = _Scatter.apply(x_ND, order_M, place_M, num_active)
-    row_MD = experts(row_MD, counts_E.cumsum(0).to(torch.int32))
+    row_MD = experts.plain(row_MD, counts_E.cumsum(0).to(torch.int32))
     visit_NKD = _Reorder.apply(row_MD, place_M, order_M).view(num_tokens, num_active, -1)
     return torch.einsum("nkd,nk->nd", visit_NKD, routing.weight_NK.to(visit_NKD.dtype))
 

@@ -1,0 +1,95 @@
+"""Times of alternating arms, and where a device spends them."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+CALLS_OF_A_ROUND = 10
+"""Calls timed together on a GPU, so that a device has work queued as it has in training and no launch is waited for."""
+
+
+class Spread(NamedTuple):
+    """Milliseconds of one call: the median, and the range that holds the middle 80% of the rounds."""
+
+    median_ms: float
+    low_ms: float
+    high_ms: float
+
+
+class KernelTime(NamedTuple):
+    """One device kernel's share of a call."""
+
+    name: str
+    launches: float
+    milliseconds: float
+
+
+def device_name(device: torch.device) -> str:
+    """What to print beside a time."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+
+
+def alternate(
+    calls: Mapping[str, Callable[[], None]], device: torch.device, num_rounds: int, num_warmup: int
+) -> dict[str, Spread]:
+    """Time every call in every round, in turn, so that a change of the clocks meets all of them."""
+    for call in calls.values():
+        for _ in range(num_warmup):
+            call()
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(num_rounds):
+        for name, call in calls.items():
+            times[name].append(_milliseconds(call, device))
+    return {name: _spread(each) for name, each in times.items()}
+
+
+class Profile(NamedTuple):
+    """Where one call's time goes on the device."""
+
+    span_ms: float
+    """From the start of its first kernel to the end of its last; more than the kernels' sum where the device waits."""
+    kernels: list[KernelTime]
+    """The longest first."""
+
+
+def by_kernel(call: Callable[[], None], num_calls: int = 5) -> Profile:
+    """CUDA kernels of one call; the call has run before."""
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as record:
+        for _ in range(num_calls):
+            call()
+        torch.cuda.synchronize()
+    ranges = [event.time_range for event in record.events() if event.device_type == DeviceType.CUDA]
+    span_ms = (max(each.end for each in ranges) - min(each.start for each in ranges)) / num_calls / 1e3
+    kernels = [event for event in record.key_averages() if event.device_type == DeviceType.CUDA]
+    times = [
+        KernelTime(event.key, event.count / num_calls, event.self_device_time_total / num_calls / 1e3)
+        for event in kernels
+    ]
+    return Profile(span_ms, sorted(times, key=lambda each: -each.milliseconds))
+
+
+def _milliseconds(call: Callable[[], None], device: torch.device) -> float:
+    if device.type != "cuda":
+        start = time.perf_counter()
+        call()
+        return 1e3 * (time.perf_counter() - start)
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    begin.record()
+    for _ in range(CALLS_OF_A_ROUND):
+        call()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / CALLS_OF_A_ROUND
+
+
+def _spread(times: list[float]) -> Spread:
+    ordered = sorted(times)
+    tenth = len(ordered) // 10
+    return Spread(statistics.median(ordered), ordered[tenth], ordered[-1 - tenth])

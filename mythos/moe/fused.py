@@ -1,0 +1,183 @@
+"""The experts as one operation that keeps little for its backward.
+
+Kept are the tokens, the routing and the two products of SwiGLU: 4F bytes a row in bf16. Rows of D numbers are gathered
+from the tokens inside the products and never lie in memory on the way in. The routing weight multiplies the hidden
+rows, F wide, before the last product; its gradient falls out of SwiGLU's backward (SonicMoE, arXiv 2512.14080).
+"""
+
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mythos.moe.kernels import WIDTH, reference
+
+_HAS_TRITON = find_spec("triton") is not None
+
+
+class Weights(NamedTuple):
+    """One matrix of each expert, stacked, in one dtype."""
+
+    w1_EFD: Tensor
+    w2_EDF: Tensor
+    w3_EFD: Tensor
+
+
+class Copies(NamedTuple):
+    """The same numbers in the dtype of the products, as the kernels want them; without a gradient of their own."""
+
+    w13_2EFD: Tensor
+    w2_EDF: Tensor
+
+
+class Order(NamedTuple):
+    """Visits sorted by expert; ``kernels.reference`` says what visits and rows are."""
+
+    place_NK: Tensor
+    """int32: the row of a visit."""
+    token_M: Tensor
+    """int32: the token of a row."""
+    visit_M: Tensor
+    """int32: the visit of a row."""
+    end_E: Tensor
+    """int32: where each expert's rows end."""
+
+
+def is_available(x: Tensor, dtype: torch.dtype, dim: int, hidden_dim: int) -> bool:
+    """Whether the kernels take these: bf16 on a Hopper GPU or later, both widths multiples of 64."""
+    return (
+        x.is_cuda
+        and _HAS_TRITON
+        and dtype == torch.bfloat16
+        and dim % WIDTH == 0
+        and hidden_dim % WIDTH == 0
+        and torch.cuda.get_device_capability(x.device) >= (9, 0)
+    )
+
+
+def sort_visits(expert_NK: Tensor, counts_E: Tensor) -> Order:
+    """Rows by expert, those of one expert in the order of their tokens."""
+    visit_M = expert_NK.flatten().to(torch.int16).argsort(stable=True)  # a radix sort: fewer bits, fewer passes
+    row_M = torch.arange(visit_M.shape[0], dtype=torch.int32, device=visit_M.device)
+    place_NK = torch.empty_like(row_M).scatter_(0, visit_M, row_M).view(expert_NK.shape)
+    visit_M = visit_M.int()
+    return Order(place_NK, visit_M // expert_NK.shape[1], visit_M, counts_E.cumsum(0).to(torch.int32))
+
+
+def copy_weights(weights: Weights, dtype: torch.dtype) -> Copies:
+    """Copies for the kernels in ``dtype``; w2 itself where it has that dtype already."""
+    w1_EFD, w2_EDF, w3_EFD = (weight.detach() for weight in weights)
+    w13_2EFD = torch.empty(2, *w1_EFD.shape, dtype=dtype, device=w1_EFD.device)
+    w13_2EFD[0].copy_(w1_EFD)  # one pass, where stacking casts would take two
+    w13_2EFD[1].copy_(w3_EFD)
+    return Copies(w13_2EFD, w2_EDF.to(dtype))
+
+
+def from_tokens(x_ND: Tensor, weight_NK: Tensor, order: Order, weights: Weights, copies: Copies) -> Tensor:
+    """y_n = sum_k weight_nk expert_nk(x_n).
+
+    Args:
+        x_ND: tokens in the dtype of ``copies``.
+        weight_NK: routing weights, fp32.
+        weights: the parameters; they receive gradients, in their own dtype.
+        copies: made by ``copy_weights``; whoever runs the same weights again may pass the same copies again.
+    """
+    keep = torch.is_grad_enabled()
+    return _experts(x_ND.contiguous(), weight_NK.flatten(), *order, *weights, *copies, keep)[0]
+
+
+def from_rows(row_MD: Tensor, end_E: Tensor, weights: Weights, copies: Copies) -> Tensor:
+    """Pass rows that are sorted by expert through their experts, without routing weights; the rows are kept."""
+    return _experts(row_MD.contiguous(), None, None, None, None, end_E, *weights, *copies, torch.is_grad_enabled())[0]
+
+
+@torch.library.custom_op("mythos::experts", mutates_args=())
+def _experts(
+    x_ND: Tensor,
+    weight_V: Tensor | None,
+    place_NK: Tensor | None,
+    token_M: Tensor | None,
+    visit_M: Tensor | None,
+    end_E: Tensor,
+    w1_EFD: Tensor,
+    w2_EDF: Tensor,
+    w3_EFD: Tensor,
+    copy13_2EFD: Tensor,
+    copy2_EDF: Tensor,
+    keep: bool,
+) -> tuple[Tensor, Tensor]:
+    """Outputs of the tokens, or of the rows where ``place_NK`` is None; and both products of SwiGLU if ``keep``."""
+    kernels = _kernels(x_ND)
+    hidden_MF, gate_value_MG = kernels.gate_value(x_ND, token_M, visit_M, weight_V, end_E, copy13_2EFD, keep)
+    row_MD = kernels.down(hidden_MF, end_E, copy2_EDF)
+    return row_MD if place_NK is None else kernels.combine(row_MD, place_NK), gate_value_MG
+
+
+@torch.library.custom_op("mythos::experts_backward", mutates_args=())
+def _experts_backward(
+    grad_ND: Tensor,
+    gate_value_MG: Tensor,
+    x_ND: Tensor,
+    weight_V: Tensor | None,
+    place_NK: Tensor | None,
+    token_M: Tensor | None,
+    visit_M: Tensor | None,
+    end_E: Tensor,
+    copy13_2EFD: Tensor,
+    copy2_EDF: Tensor,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of the input, the routing weights, w2, and w1 and w3 one after the other."""
+    kernels = _kernels(grad_ND)
+    grad_hidden_MF = kernels.down_backward(grad_ND, token_M, end_E, copy2_EDF)
+    grads = kernels.swiglu_backward(gate_value_MG, visit_M, weight_V, grad_hidden_MF)
+    del grad_hidden_MF
+    grad_w2_EDF = kernels.weight_gradient_w2(grad_ND, token_M, grads.hidden_MF, end_E, dtype)
+    grad_w13_2EFD = kernels.weight_gradient_w13(x_ND, token_M, grads.gate_value_MG, end_E, dtype)
+    grad_row_MD = kernels.gate_value_backward(grads.gate_value_MG, end_E, copy13_2EFD)
+    grad_x_ND = grad_row_MD if place_NK is None else kernels.combine(grad_row_MD, place_NK)
+    grad_weight_V = end_E.new_empty(0, dtype=torch.float32) if grads.weight_V is None else grads.weight_V
+    return grad_x_ND, grad_weight_V, grad_w2_EDF, grad_w13_2EFD
+
+
+def _kernels(x: Tensor) -> ModuleType:
+    """Triton's kernels on a CUDA device, their twins elsewhere."""
+    if not x.is_cuda:
+        return reference
+    from mythos.moe.kernels import hopper
+
+    return hopper
+
+
+@_experts.register_fake
+def _(x, weight, place, token, visit, end, w1, w2, w3, copy13, copy2, keep):  # type: ignore[no-untyped-def]
+    num_rows = x.shape[0] if token is None else token.shape[0]
+    return torch.empty_like(x), x.new_empty(num_rows if keep else 0, 2 * w1.shape[1])
+
+
+@_experts_backward.register_fake
+def _(grad, gate_value, x, weight, place, token, visit, end, copy13, copy2, dtype):  # type: ignore[no-untyped-def]
+    grad_weight = end.new_empty(0, dtype=torch.float32) if weight is None else torch.empty_like(weight)
+    grad_w13 = torch.empty_like(copy13, dtype=dtype)
+    return torch.empty_like(x), grad_weight, torch.empty_like(copy2, dtype=dtype), grad_w13
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, weight, place, token, visit, end, w1, _, _, copy13, copy2, _ = inputs
+    ctx.save_for_backward(output[1], x, weight, place, token, visit, end, copy13, copy2)
+    ctx.dtype = w1.dtype
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)  # else autograd fills a gradient of the products with zeros
+
+
+def _gradient(ctx: Any, grad_ND: Tensor, _: None) -> tuple[Tensor | None, ...]:
+    saved = ctx.saved_tensors
+    grad_x, grad_weight, grad_w2, grad_w13 = _experts_backward(grad_ND.contiguous(), *saved, ctx.dtype)
+    if saved[2] is None:
+        grad_weight = None
+    return grad_x, grad_weight, None, None, None, None, grad_w13[0], grad_w2, grad_w13[1], None, None, None
+
+
+_experts.register_autograd(_gradient, setup_context=_keep)

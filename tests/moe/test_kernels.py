@@ -1,0 +1,111 @@
+"""Each kernel against its PyTorch twin: in bf16 on a GPU, else in fp32 through Triton's interpreter."""
+
+import os
+
+import pytest
+import torch
+from helpers import relative_error
+
+from mythos.moe import fused
+from mythos.moe.kernels import reference
+
+ON_GPU = torch.cuda.is_available()
+if not ON_GPU:
+    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
+pytest.importorskip("triton")
+from mythos.moe.kernels import hopper  # noqa: E402
+
+DEVICE, DTYPE = ("cuda", torch.bfloat16) if ON_GPU else ("cpu", torch.float32)
+TOLERANCE = 6e-3 if ON_GPU else 1e-6  # bf16: both round their results once, and products of SwiGLU before
+
+
+class Problem:
+    """Random tokens, routing and weights; the last expert is empty, and with ``one_expert`` all but the second."""
+
+    def __init__(self, num_tokens: int, num_active: int, dim: int, hidden_dim: int, one_expert: bool = False) -> None:
+        generator = torch.Generator().manual_seed(num_tokens)
+        num_experts = num_active + 3
+        chance_NE = torch.rand(num_tokens, num_experts - 1, generator=generator)
+        expert_NK = torch.full((num_tokens, 1), 1) if one_expert else chance_NE.topk(num_active).indices
+        counts_E = torch.bincount(expert_NK.flatten(), minlength=num_experts)
+        self.order = fused.sort_visits(expert_NK.to(DEVICE), counts_E.to(DEVICE))
+
+        def normal(*shape: int) -> torch.Tensor:
+            return torch.randn(shape, generator=generator).to(DEVICE, DTYPE)
+
+        self.x, self.grad = normal(num_tokens, dim), normal(num_tokens, dim)
+        self.w13 = normal(2, num_experts, hidden_dim, dim) * dim**-0.5
+        self.w2 = normal(num_experts, dim, hidden_dim) * hidden_dim**-0.5
+        self.weight = torch.rand(expert_NK.numel(), generator=generator).to(DEVICE)
+
+    def all_results(self, kernels: object, gathered: bool) -> dict[str, torch.Tensor]:
+        """Every kernel's results, each from the same inputs: those that ``reference`` makes."""
+        place, token, visit, end = self.order
+        x, grad, weight = self.x, self.grad, self.weight
+        if not gathered:
+            x, grad, token, visit, weight = x[token.long()], grad[token.long()], None, None, None
+        hidden, gate_value = reference.gate_value(x, token, visit, weight, end, self.w13, True)
+        grad_hidden = reference.down_backward(grad, token, end, self.w2)
+        grads = reference.swiglu_backward(gate_value, visit, weight, grad_hidden)
+        row = reference.down(hidden, end, self.w2)
+        results = {
+            "gate_value": kernels.gate_value(x, token, visit, weight, end, self.w13, True),
+            "without products": kernels.gate_value(x, token, visit, weight, end, self.w13, False),
+            "down": kernels.down(hidden, end, self.w2),
+            "down_backward": kernels.down_backward(grad, token, end, self.w2),
+            "swiglu_backward": kernels.swiglu_backward(gate_value, visit, weight, grad_hidden),
+            "w2": kernels.weight_gradient_w2(grad, token, grads.hidden_MF, end, torch.float32),
+            "w13": kernels.weight_gradient_w13(x, token, grads.gate_value_MG, end, torch.float32),
+            "gate_value_backward": kernels.gate_value_backward(grads.gate_value_MG, end, self.w13),
+            "combine": kernels.combine(row, place),
+        }
+        flat = {name: each if isinstance(each, tuple) else (each,) for name, each in results.items()}
+        return {f"{name} {i}": each for name, some in flat.items() for i, each in enumerate(some) if each is not None}
+
+
+@pytest.mark.parametrize("gathered", [True, False], ids=["tokens", "rows"])
+@pytest.mark.parametrize(
+    ("num_tokens", "num_active", "dim", "hidden_dim"),
+    [(1, 1, 64, 64), (37, 3, 128, 192), (300, 2, 64, 64), (131, 5, 320, 128)],
+)
+def test_kernels_equal_their_twins(num_tokens: int, num_active: int, dim: int, hidden_dim: int, gathered: bool) -> None:
+    problem = Problem(num_tokens, num_active, dim, hidden_dim)
+    ours, theirs = (problem.all_results(kernels, gathered) for kernels in (hopper, reference))
+    assert ours.keys() == theirs.keys()
+    for name, expected in theirs.items():
+        assert ours[name].shape == expected.shape, name
+        assert ours[name].dtype == expected.dtype, name
+        if expected.numel():
+            assert relative_error(ours[name], expected) < TOLERANCE, name
+
+
+def test_kernels_equal_their_twins_when_one_expert_has_every_token() -> None:
+    problem = Problem(201, 1, 64, 128, one_expert=True)
+    assert problem.order.end_E.tolist() == [0, 201, 201, 201]
+    ours, theirs = (problem.all_results(kernels, True) for kernels in (hopper, reference))
+    for name, expected in theirs.items():
+        if expected.numel():
+            assert relative_error(ours[name], expected) < TOLERANCE, name
+
+
+def test_kernels_take_no_rows() -> None:
+    problem = Problem(9, 2, 64, 128)
+    end = torch.zeros_like(problem.order.end_E)
+    row, wide = problem.x[:0], problem.w13.new_empty(0, 256)
+    hidden, gate_value = hopper.gate_value(row, None, None, None, end, problem.w13, True)
+    assert hidden.shape == (0, 128)
+    assert gate_value.shape == (0, 256)
+    assert hopper.down(hidden, end, problem.w2).shape == (0, 64)
+    assert hopper.gate_value_backward(wide, end, problem.w13).shape == (0, 64)
+    assert not hopper.weight_gradient_w2(row, None, hidden, end, torch.float32).any()
+    assert not hopper.weight_gradient_w13(row, None, wide, end, torch.float32).any()
+
+
+def test_matrices_need_not_start_at_16_bytes() -> None:
+    problem = Problem(9, 2, 64, 128)
+    hidden = problem.x.new_ones(18, 128)
+    flat = torch.cat((problem.w2.new_zeros(1), problem.w2.flatten()))
+    unaligned = flat[1:].view_as(problem.w2)
+    assert unaligned.data_ptr() % 16
+    end = problem.order.end_E
+    assert torch.equal(hopper.down(hidden, end, unaligned), hopper.down(hidden, end, problem.w2))
