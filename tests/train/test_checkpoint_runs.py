@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers import recorded, saved
 
+from mythos.checkpoint import mirror
 from mythos.checkpoint.store import checkpoints
 from mythos.config import records
 from mythos.train.build import train
@@ -43,10 +44,10 @@ def test_what_is_kept_is_what_was_asked_for(configure) -> None:
 
 
 def test_a_run_whose_disk_is_lost_goes_on_from_its_mirror(configure, tmp_path: Path) -> None:
-    mirror = f"run.checkpoint.copy_to={tmp_path / 'mirror'}"
-    first = configure(FOUR_SAVES, mirror, "run.name=lost", "run.num_steps=4", "schedule.cooldown_fraction=0")
+    copies = f"run.checkpoint.copy_to={tmp_path / 'mirror'}"
+    first = configure(FOUR_SAVES, copies, "run.name=lost", "run.num_steps=4", "schedule.cooldown_fraction=0")
     shutil.rmtree(run(first))
-    config = configure(FOUR_SAVES, mirror, "run.name=lost", "resume=auto", "schedule.cooldown_fraction=0")
+    config = configure(FOUR_SAVES, copies, "run.name=lost", "resume=auto", "schedule.cooldown_fraction=0")
     directory = prepare(config)
     assert directory.manifest is not None
     assert directory.manifest.step == 4
@@ -57,7 +58,10 @@ def test_a_run_whose_disk_is_lost_goes_on_from_its_mirror(configure, tmp_path: P
     assert lost == {step: loss for step, loss in recorded(straight, records.TRAIN_LOSS).items() if step > 4}
 
 
-def test_a_mirror_that_cannot_be_written_costs_its_copies_and_not_the_run(configure, tmp_path: Path, capsys) -> None:
+def test_a_mirror_that_cannot_be_written_costs_its_copies_and_not_the_run(
+    configure, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr(mirror, "FIRST_PAUSE_SECONDS", 0.0)
     (tmp_path / "file").write_text("in the way")
     found = run(configure(FOUR_SAVES, f"run.checkpoint.copy_to={tmp_path / 'file'}"))
     assert steps(found / "checkpoints") == [2, 4, 6, 8]
