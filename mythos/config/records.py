@@ -197,6 +197,6 @@ GUARD_FIGURE: Final = "guard_figure"
 """In a record of the guard: the loss or norm that was not taken, or the step that a rollback went to."""
 
 
-def guard(what: str) -> str:
+def guard(name: str) -> str:
     """Name of what the guard did, 1 in its record: not_finite, loss_spike, gradient_spike (skipped) or rollback."""
-    return f"guard/{what}"
+    return f"guard/{name}"
