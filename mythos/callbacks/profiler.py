@@ -1,6 +1,7 @@
 """A window of steps under torch's profiler, planned or asked for while the run goes on."""
 
 import signal
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,11 @@ class ProfileWindow(StepCallback):
 
     def on_step_end(self, trainer: pl.Trainer, module: Any, step: int) -> None:
         if self.profiler is not None and step == self.first_step + self.settings.num_steps - 1:
-            self._close(module.device, trainer.global_rank)
+            try:
+                self._close(module.device, trainer.global_rank)
+            except Exception as error:  # torch's recorders fail in ways of their own; a look is not worth a run
+                print(f"warning: the profile of step {self.first_step} is lost ({error!r}).", file=sys.stderr)
+                self.profiler = None
         if self.profiler is None and self.tracking.is_record_step(step, self.num_steps):
             is_asked = trainer.strategy.broadcast(trainer.is_global_zero and self._take_request())
             self.asked_step = step + 1 if is_asked else None

@@ -7,21 +7,24 @@ import torch
 from torch import Tensor
 
 from mythos.callbacks.base import StepCallback
+from mythos.callbacks.guard import Guard
 from mythos.checkpoint.fragments import checksum
 from mythos.moe.balance import fold_loops, moved_bias
 from mythos.types import Observation
 
 
 class RouterBalance(StepCallback):
-    """Moves the selection bias once per optimiser step, by the loads of all micro-batches of all ranks.
+    """Moves the selection bias once per optimiser step that is taken, by the loads of all its micro-batches and ranks.
 
     Args:
         rate: size of a move.
+        guard: knows which steps are skipped.
         check_every: optimiser steps between checks that all ranks hold the same bias.
     """
 
-    def __init__(self, rate: float, check_every: int = 1) -> None:
+    def __init__(self, rate: float, guard: Guard, check_every: int = 1) -> None:
         self.rate = rate
+        self.guard = guard
         self.check_every = check_every
         self.counts: list[Tensor] = []
 
@@ -31,12 +34,14 @@ class RouterBalance(StepCallback):
 
     @torch.no_grad()
     def on_step_end(self, trainer: pl.Trainer, module: Any, step: int) -> None:
+        counts, self.counts = self.counts, []
+        if self.guard.is_skipping:
+            return
         bias_LRE = module.model.core.router_bias
         # Folded before they are added: where sequences differ in depth, so does T between micro-batches.
-        counts_LRE = torch.stack([fold_loops(counts_TLE, bias_LRE.shape[1]) for counts_TLE in self.counts]).sum(0)
+        counts_LRE = torch.stack([fold_loops(counts_TLE, bias_LRE.shape[1]) for counts_TLE in counts]).sum(0)
         counts_LRE = trainer.strategy.reduce(counts_LRE, reduce_op="sum")
         bias_LRE.copy_(moved_bias(bias_LRE, counts_LRE, self.rate))
-        self.counts = []
         if trainer.world_size > 1 and step % self.check_every == 0:
             _check_equal(trainer, bias_LRE, step)
 

@@ -197,6 +197,19 @@ def newest(directory: Path, warn: Callable[[str], None] = warn_on_stderr) -> tup
     return None
 
 
+def newest_before(directory: Path, step: int, warn: Callable[[str], None] = warn_on_stderr) -> Path | None:
+    """The newest sound checkpoint saved before an optimiser step."""
+    for path in reversed(checkpoints(directory)):
+        if path.name < f"step-{step:08d}":
+            try:
+                verify(path)
+            except ConfigError as error:
+                warn(f"{error} Trying the checkpoint before it.")
+            else:
+                return path
+    return None
+
+
 def keep(directory: Path, settings: CheckpointConfig, sound: Path | None = None) -> list[Path]:
     """Delete the checkpoints that the settings do not keep; those after the newest sound one are left alone.
 

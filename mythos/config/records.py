@@ -191,3 +191,12 @@ def layer_of(name: str) -> int | None:
     """The layer at the end of a metric's name, or before its loop, if it has one."""
     found = re.search(r"/l(\d+)(/t\d+)?$", name)
     return int(found.group(1)) if found else None
+
+
+GUARD_FIGURE: Final = "guard_figure"
+"""In a record of the guard: the loss or norm that was not taken, or the step that a rollback went to."""
+
+
+def guard(what: str) -> str:
+    """Name of what the guard did, 1 in its record: not_finite, loss_spike, gradient_spike (skipped) or rollback."""
+    return f"guard/{what}"

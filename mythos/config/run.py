@@ -4,6 +4,7 @@ from mythos.config.base import Count, PositiveInt, PositiveInts, config
 from mythos.config.cluster import ClusterConfig
 from mythos.config.data import DataConfig
 from mythos.config.depth import DepthConfig
+from mythos.config.guard import GuardConfig
 from mythos.config.halting import FixedHalting, HaltingConfig
 from mythos.config.layout import check_layout
 from mythos.config.model import ModelConfig
@@ -67,6 +68,7 @@ class RunSettings:
     num_steps: PositiveInt
     validation: ValidationConfig
     checkpoint: CheckpointConfig
+    guard: GuardConfig = GuardConfig()
     init_from: str | None = None
     """Directory of a run whose newest checkpoint gives the initial weights; a halting gate may be new."""
 

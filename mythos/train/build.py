@@ -11,6 +11,7 @@ from lightning.pytorch.strategies import Strategy
 from mythos.callbacks.alarms import Alarms
 from mythos.callbacks.checkpointing import Checkpointing
 from mythos.callbacks.data_position import DataPosition
+from mythos.callbacks.guard import Guard
 from mythos.callbacks.loop_telemetry import LoopTelemetry
 from mythos.callbacks.profiler import ProfileWindow
 from mythos.callbacks.progress import Progress
@@ -89,11 +90,12 @@ def build_trainer(
     """Lightning's trainer with the house's callbacks, in the order in which they act at a step's end."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     num_steps, is_sharded = config.run.num_steps, isinstance(config.parallel, DeepSpeedParallel)
-    callbacks: list[pl.Callback] = [DataPosition(data, config.data.batch_size)]
+    guard = Guard(config.run.guard, record, directory.checkpoints)
+    callbacks: list[pl.Callback] = [DataPosition(data, config.data.batch_size), guard]
     trains_model = not isinstance(config.halting, PonderHalting) or config.halting.train == "all"
     if config.model.is_moe and config.optim.router_bias_rate and trains_model:
         check_every = config.parallel.check_every if isinstance(config.parallel, DeepSpeedParallel) else 1
-        callbacks.append(RouterBalance(config.optim.router_bias_rate, check_every))
+        callbacks.append(RouterBalance(config.optim.router_bias_rate, guard, check_every))
     loader_clock = LoaderClock()
     window = ProfileWindow(config.tracking, directory.path, num_steps)
     throughput = Throughput(config, record, window, loader_clock)

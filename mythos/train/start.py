@@ -12,6 +12,9 @@ from mythos.train.run_directory import RunDirectory, lock, prepare
 LOST_PEER = 75
 """Exit status of a rank that lost contact with another: a launcher may start the run again."""
 
+DIVERGED = 76
+"""Exit status of a run that skipping steps and going back could not save: starting it again would not help."""
+
 
 def start(config: RunConfig) -> int:
     """Train, and say on rank 0 how it went; returns the exit status.
@@ -55,9 +58,15 @@ def _train(config: RunConfig, directory: RunDirectory) -> int:
     if is_first_rank() and directory.manifest is not None:
         print(f"going on from {directory.checkpoint} (step {directory.manifest.step})")
 
+    from mythos.callbacks.guard import Diverged
     from mythos.train.build import train
 
-    losses = train(config, directory)
+    try:
+        losses = train(config, directory)
+    except Diverged as error:
+        if is_first_rank():
+            print(f"mythos: {error}", file=sys.stderr)
+        return DIVERGED
     if is_first_rank():
         for depth, loss in losses.items():
             print(f"held-out loss at T={depth}: {loss:.4f} nats per token")

@@ -16,6 +16,8 @@ LAYOUTS = {
     "zero3-remat": ["parallel=zero3", "parallel.remat=loop"],
     "offloaded": ["parallel=zero2", "parallel.offload_optimizer=true"],
 }
+HALTING = {"ponder": ["halting=ponder"], "act": ["halting=act"]}
+"""Learned exits, which read every pass; on ZeRO 2."""
 OF_THE_MACHINE = ("speed/", "memory/", "time")
 
 
@@ -31,21 +33,27 @@ def records_of(run: Path) -> dict[tuple[int, str], float]:
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory, packed: Path) -> dict[str, dict[tuple[int, str], float]]:
+def recorded(tmp_path_factory: pytest.TempPathFactory, packed: Path) -> dict[str, tuple[dict, dict]]:
+    """By case: what two ranks record, and what one process does."""
     folder = tmp_path_factory.mktemp("records")
-    run_cases(folder / "one", 1, packed, [["data.micro_batch_size=8", "run.validation.num_batches=2", *OPTIONS]])
-    run_cases(
-        folder / "two", 2, packed, [["data.micro_batch_size=4", *OPTIONS, *layout] for layout in LAYOUTS.values()]
-    )
-    two = {name: records_of(folder / "two" / f"case-{index}") for index, name in enumerate(LAYOUTS)}
-    return {"alone": records_of(folder / "one" / "case-0"), **two}
+    learned = [[*halting, "depth.num_grad_loops=32"] for halting in HALTING.values()]
+    alone = [["data.micro_batch_size=8", "run.validation.num_batches=2", *OPTIONS, *case] for case in [[], *learned]]
+    layouts = [*LAYOUTS.values(), *(["parallel=zero2", *case] for case in learned)]
+    run_cases(folder / "one", 1, packed, alone)
+    run_cases(folder / "two", 2, packed, [["data.micro_batch_size=4", *OPTIONS, *layout] for layout in layouts])
+    references = dict.fromkeys(LAYOUTS, 0) | {name: 1 + index for index, name in enumerate(HALTING)}
+    return {
+        name: (records_of(folder / "two" / f"case-{index}"), records_of(folder / "one" / f"case-{reference}"))
+        for index, (name, reference) in enumerate(references.items())
+    }
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", [*LAYOUTS, *HALTING])
 def test_ranks_record_what_one_process_records(recorded, name: str) -> None:
-    ours, theirs = recorded[name], recorded["alone"]
+    ours, theirs = recorded[name]
     assert ours.keys() == theirs.keys()
     names = {name for _, name in theirs}
     assert {"train/loss", "train/grad_norm", "val/loss/T08", "loop/gradient_norm/t00", "injection/decay_max"} <= names
+    assert ("halting/expected_passes" in names) == (name in HALTING)
     wrong = {key: (ours[key], value) for key, value in theirs.items() if ours[key] != pytest.approx(value, rel=2e-4)}
     assert not wrong

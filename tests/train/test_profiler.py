@@ -70,3 +70,16 @@ def test_a_window_that_the_end_cuts_leaves_nothing_half_written(configure, monke
     with pytest.raises(KeyboardInterrupt):
         train(config, prepare(config))
     assert not (Path(config.run.dir) / "cut" / "profile").exists()
+
+
+def test_a_recorder_that_fails_costs_its_profile_and_not_the_run(configure, monkeypatch, capsys) -> None:
+    def fail(self, path: str) -> None:
+        raise SystemError("error return without exception set")
+
+    monkeypatch.setattr("torch.profiler.profile.export_chrome_trace", fail)
+    config = configure("tracking.profile={start: 3, num_steps: 1}")
+    train(config, prepare(config))
+    run = Path(config.run.dir) / config.run.name
+    assert recorded(run, records.TRAIN_LOSS).keys() == set(range(1, 9))
+    assert list((run / "profile").iterdir()) == []
+    assert "the profile of step 3 is lost" in capsys.readouterr().err

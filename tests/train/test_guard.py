@@ -1,0 +1,87 @@
+"""Faults put into real runs, and what the guard makes of them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import recorded, saved
+
+from mythos.callbacks.guard import Diverged
+from mythos.config import records
+from mythos.train import module
+from mythos.train.build import train
+from mythos.train.run_directory import prepare
+
+GUARD = "run.guard={sigmas: 6.0, window: 8, num_history_steps: 4, max_skips: 3, max_rollbacks: 1}"
+NOT_FINITE, SPIKE = records.guard("not_finite"), records.guard("loss_spike")
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, factors: dict[int, float]) -> None:
+    """Multiply the loss of some steps, counted from 1."""
+    objective = module.objective
+
+    def spoiled(config, output, batch, plan):
+        loss = objective(config, output, batch, plan)
+        step = int(batch.sample_ids_B[0]) // config.data.batch_size + 1
+        factor = factors.get(step, 1.0)
+        return loss._replace(total=loss.total * factor, nll=loss.nll * factor)
+
+    monkeypatch.setattr(module, "objective", spoiled)
+
+
+def run(config) -> Path:
+    train(config, prepare(config))
+    return Path(config.run.dir) / config.run.name
+
+
+@pytest.mark.parametrize(("factor", "name"), [(torch.nan, NOT_FINITE), (torch.inf, NOT_FINITE), (50.0, SPIKE)])
+def test_a_bad_step_changes_nothing_but_schedule_and_data(configure, monkeypatch, factor: float, name: str) -> None:
+    options = (GUARD, "run.num_steps=6", "run.checkpoint.every=1", "run.checkpoint.keep_last=9", "optim=adamw")
+    spoil(monkeypatch, {6: factor})
+    spoiled = run(configure(*options))
+    before, after = saved(spoiled, 5), saved(spoiled, 6)
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert recorded(spoiled, name) == {6: 1.0}
+    assert recorded(spoiled, "tokens")[6] == 6 * 4 * 32
+
+
+def test_a_good_run_is_left_alone(configure) -> None:
+    found = run(configure(GUARD, "run.num_steps=12"))
+    assert not any(recorded(found, records.guard(what)) for what in ("not_finite", "loss_spike", "rollback"))
+
+
+def test_a_run_that_keeps_failing_goes_back_and_goes_on(configure, monkeypatch, capsys) -> None:
+    spoil(monkeypatch, dict.fromkeys((5, 6, 7), torch.nan))
+    config = configure(GUARD, "run.num_steps=12", "run.checkpoint={every: 2, keep_last: 9}", "optim=adamw")
+    found = run(config)
+    assert recorded(found, NOT_FINITE) == {5: 1.0, 6: 1.0, 7: 1.0}
+    assert recorded(found, records.guard("rollback")) == {7: 1.0}
+    assert recorded(found, records.GUARD_FIGURE)[7] == 4.0
+    assert recorded(found, records.TRAIN_LOSS)[12] < recorded(found, records.TRAIN_LOSS)[4]
+    fourth, eighth = saved(found, 4), saved(found, 8)
+    assert eighth["embedding.weight|step"] == fourth["embedding.weight|step"] + 1
+    assert "weights and moments are those of step 4 again" in capsys.readouterr().err
+
+
+def test_a_run_beyond_help_ends_with_a_diagnosis(configure, monkeypatch) -> None:
+    spoil(monkeypatch, dict.fromkeys(range(5, 30), torch.nan))
+    config = configure(GUARD, "run.num_steps=20", "run.checkpoint={every: 2, keep_last: 9}")
+    with pytest.raises(
+        Diverged, match=r"3 steps were skipped from step 8 to step 10 \(not_finite 3\); taken back at step 7"
+    ):
+        run(config)
+
+
+def test_without_a_checkpoint_there_is_nowhere_to_go(configure, monkeypatch) -> None:
+    spoil(monkeypatch, dict.fromkeys(range(1, 9), torch.nan))
+    with pytest.raises(Diverged, match=r"there is no checkpoint from before"):
+        run(configure(GUARD, "run.checkpoint={every: 2, keep_last: 9}"))
+
+
+def test_a_resumed_run_remembers_what_it_judges_by(configure, monkeypatch) -> None:
+    spoil(monkeypatch, {7: 50.0})
+    whole = run(configure(GUARD, "run.name=whole", "optim=adamw"))
+    first = configure(GUARD, "run.name=halves", "optim=adamw", "run.num_steps=4", "schedule.cooldown_fraction=0")
+    run(first)
+    halves = run(configure(GUARD, "run.name=halves", "optim=adamw", "resume=auto", "schedule.cooldown_fraction=0"))
+    assert recorded(whole, SPIKE) == recorded(halves, SPIKE) == {7: 1.0}
