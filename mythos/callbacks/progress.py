@@ -1,4 +1,4 @@
-"""How far, how fast, how deep: a bar on a terminal, plain lines elsewhere."""
+"""How far, how fast, how deep: a bar on a terminal, plain lines elsewhere, from rank 0."""
 
 import sys
 import time
@@ -29,7 +29,7 @@ class Progress(StepCallback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.first_step, self.start_time = trainer.global_step, time.monotonic()
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and trainer.is_global_zero:
             layout = "{desc} {percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
             self.bar = tqdm(
                 total=self.num_steps,
@@ -46,7 +46,7 @@ class Progress(StepCallback):
             self.bar.update(step - self.bar.n)
             if is_new:
                 self.bar.set_postfix_str(self._facts(), refresh=False)
-        elif is_new:
+        elif is_new and trainer.is_global_zero:
             pace = (time.monotonic() - self.start_time) / (step - self.first_step)
             left = tqdm.format_interval(pace * (self.num_steps - step))
             print(f"step {step}/{self.num_steps}  {self._facts()}, {left} left", file=sys.stderr, flush=True)

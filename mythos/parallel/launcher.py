@@ -36,8 +36,8 @@ def become_launcher(cluster: ClusterConfig, arguments: list[str]) -> NoReturn:
     if cluster.num_nodes > 1:
         raise ConfigError(
             f"cluster.num_nodes is {cluster.num_nodes}: start the command on each node, torchrun --nnodes "
-            f"{cluster.num_nodes} --nproc-per-node {cluster.num_devices} --rdzv-backend c10d "
-            "--rdzv-endpoint FIRST_NODE:PORT -m mythos.cli.main train ..."
+            f"{cluster.num_nodes} --node-rank 0, 1, ... --nproc-per-node {cluster.num_devices} "
+            "--master-addr FIRST_NODE --master-port PORT -m mythos.cli.main train ..."
         )
     sys.stdout.flush()
     options = ["--standalone", "--nproc-per-node", str(cluster.num_devices), "-m", "mythos.cli.main"]

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed import distributed_c10d
 
 from mythos.config.base import ConfigError
 from mythos.config.run import RunConfig
@@ -27,11 +28,24 @@ def process_group(config: RunConfig) -> Iterator[None]:
     if choose_accelerator(config.parallel.device) == "gpu":
         backend = "nccl"
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group(backend, timeout=timedelta(seconds=config.cluster.timeout_seconds))
+    timeout = timedelta(seconds=config.cluster.timeout_seconds)
+    with _default_timeout(timeout):
+        dist.init_process_group(backend, timeout=timeout)
+        try:
+            yield
+        finally:
+            dist.destroy_process_group()
+
+
+@contextmanager
+def _default_timeout(timeout: timedelta) -> Iterator[None]:
+    """Of groups made without one, as DeepSpeed makes all of its own: torch lets their members wait for 30 minutes."""
+    defaults = distributed_c10d.default_pg_timeout, distributed_c10d.default_pg_nccl_timeout
+    distributed_c10d.default_pg_timeout = distributed_c10d.default_pg_nccl_timeout = timeout
     try:
         yield
     finally:
-        dist.destroy_process_group()
+        distributed_c10d.default_pg_timeout, distributed_c10d.default_pg_nccl_timeout = defaults
 
 
 def on_first_rank(function: Callable[[], T]) -> T:
