@@ -43,7 +43,7 @@ def activation_bytes(
 
     One exit and fixed halting; temporaries of the backward itself are left out, but for those of the logits.
     """
-    kept = _Kept(model, 2 if parallel.precision == "bf16" else _FP32_BYTES, seq_len if mask_documents else 0)
+    kept = _Kept(model, _FP32_BYTES if parallel.precision == "fp32" else 2, seq_len if mask_documents else 0)
     num_tokens, num_layers = batch_size * seq_len, model.num_core_layers
     dense_block = num_tokens * kept.block(model.ffn)
     core_block = num_tokens * kept.block(model.core_ffn) + kept.expert_copies

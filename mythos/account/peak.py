@@ -42,5 +42,5 @@ def peak_flops(device_name: str, precision: str) -> float | None:
         return None
     for name, bf16, fp32 in _PEAKS:
         if words.issuperset(name.split()):
-            return _TERA * (bf16 if precision == "bf16" else fp32)
+            return _TERA * (fp32 if precision == "fp32" else bf16)
     return None

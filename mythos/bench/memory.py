@@ -76,7 +76,7 @@ def random_batch(config: RunConfig, device: torch.device) -> Batch:
 def _step(config: RunConfig, model: Mythos, batch: Batch, num_loops: int) -> Tensor:
     """Forward and backward; gradients stay allocated, as they do between steps of an accumulation."""
     plan = StepPlan(Depth(num_loops, num_loops), Exits((num_loops - 1,), (1.0,)), 0.0)
-    with torch.autocast("cuda", torch.bfloat16, enabled=config.parallel.precision == "bf16"):
+    with torch.autocast("cuda", torch.bfloat16, enabled=config.parallel.precision != "fp32"):
         output = model(batch, num_loops, noise_seed=0)
         loss = objective(config, output, batch, plan).total
     del output  # statistics that no penalty uses would keep what they were computed from

@@ -16,7 +16,7 @@ from mythos.account.peak import peak_flops
     ],
 )
 def test_a_device_is_found_by_the_words_of_its_name(name: str, bf16: float, fp32: float) -> None:
-    assert peak_flops(name, "bf16") == bf16 * 1e12
+    assert peak_flops(name, "bf16") == peak_flops(name, "bf16_weights") == bf16 * 1e12
     assert peak_flops(name, "fp32") == fp32 * 1e12
 
 
