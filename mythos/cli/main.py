@@ -31,7 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{who}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("mythos: stopped; resume=auto goes on from the last checkpoint.", file=sys.stderr)
+        if is_first_rank():
+            print("mythos: stopped; resume=auto goes on from the last checkpoint.", file=sys.stderr)
         return 130
 
 

@@ -21,12 +21,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Refuse what cannot work before torch is imported; then train, in one process or in one for each device."""
     from mythos.config.load import load
-    from mythos.parallel.launcher import become_launcher, is_launched
+    from mythos.parallel.launcher import is_launched, launch
     from mythos.train.run_directory import refuse
     from mythos.train.start import start
 
     config = load(arguments.overrides, arguments.config_dir)
     refuse(config)
     if config.cluster.world_size > 1 and not is_launched():
-        become_launcher(config.cluster, sys.argv[1:])
+        return launch(config.cluster, sys.argv[1:])
     return start(config)

@@ -4,7 +4,6 @@ import ctypes
 import os
 import signal
 import sys
-from typing import NoReturn
 
 from mythos.config.base import ConfigError
 from mythos.config.cluster import ClusterConfig
@@ -27,11 +26,15 @@ def is_first_rank() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def become_launcher(cluster: ClusterConfig, arguments: list[str]) -> NoReturn:
-    """Become torchrun, which starts ``mythos`` with these arguments once for each device of this machine.
+def launch(cluster: ClusterConfig, arguments: list[str]) -> int:
+    """Start ``mythos`` with these arguments once for each device of this machine, by torchrun, and wait.
+
+    Returns:
+        The exit status of the rank that failed first, or 0.
 
     Raises:
         ConfigError: the run spans nodes, which one machine cannot start.
+        KeyboardInterrupt: the ranks were told to stop.
     """
     if cluster.num_nodes > 1:
         raise ConfigError(
@@ -39,9 +42,19 @@ def become_launcher(cluster: ClusterConfig, arguments: list[str]) -> NoReturn:
             f"{cluster.num_nodes} --node-rank 0, 1, ... --nproc-per-node {cluster.num_devices} "
             "--master-addr FIRST_NODE --master-port PORT -m mythos.cli.main train ..."
         )
-    sys.stdout.flush()
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main as torchrun
+
     options = ["--standalone", "--nproc-per-node", str(cluster.num_devices), "-m", "mythos.cli.main"]
-    os.execv(sys.executable, [sys.executable, "-m", "torch.distributed.run", *options, *arguments])
+    try:
+        torchrun([*options, *arguments])
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode  # killed by a signal, as shells say
+    except SignalException:
+        raise KeyboardInterrupt from None
+    return 0
 
 
 def die_with_launcher() -> None:
