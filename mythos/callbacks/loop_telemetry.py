@@ -19,8 +19,8 @@ from mythos.callbacks.loop_record import (
     trace_parts,
 )
 from mythos.callbacks.ranks import padded, sum_over_ranks
+from mythos.callbacks.record_file import RecordFile
 from mythos.callbacks.run_record import RunRecord
-from mythos.callbacks.trace_file import TraceFile
 from mythos.config import records
 from mythos.config.run import RunConfig
 from mythos.parallel.device import autocast
@@ -46,7 +46,7 @@ class LoopTelemetry(StepCallback):
         self.precision = config.parallel.precision
         self.record = record
         self.directory = directory
-        self.file: TraceFile | None = None
+        self.file: RecordFile | None = None
         self.latest: dict[str, float] = {}
         self.last: Observation | None = None
         self.counts_TLE: Tensor | None = None
@@ -63,7 +63,7 @@ class LoopTelemetry(StepCallback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.first_step = trainer.global_step
         if trainer.is_global_zero:
-            self.file = TraceFile(self.directory / records.TRACE_FILE_NAME, self.first_step)
+            self.file = RecordFile(self.directory / records.TRACE_FILE_NAME, self.first_step)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Batch, batch_idx: int) -> None:
         step = trainer.global_step + 1

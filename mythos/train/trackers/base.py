@@ -1,5 +1,6 @@
 """What every tracker can do."""
 
+from abc import abstractmethod
 from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
@@ -23,9 +24,9 @@ class Tracker(Logger):
     def version(self) -> str:
         return ""
 
+    @abstractmethod
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Write one record down."""
-        raise NotImplementedError
 
     def log_arrays(self, arrays: Mapping[str, npt.ArrayLike], step: int) -> None:
         """Show arrays of ``trace.jsonl``; a tracker that cannot leaves them to the run directory."""
@@ -39,9 +40,9 @@ class Tracker(Logger):
             self.is_open = False
             self.end(status)
 
+    @abstractmethod
     def end(self, status: str) -> None:
         """Write out what is held back and let go."""
-        raise NotImplementedError
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """The configuration is handed over when the tracker is made."""
