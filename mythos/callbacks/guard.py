@@ -98,11 +98,12 @@ class Guard(StepCallback):
         _say(trainer, f"{verdict.reason} at step {step}", f"step skipped: {verdict.figure:.4g}{limit}.")
 
     def _go_back(self, trainer: pl.Trainer, step: int, first_skip: int) -> None:
-        found = on_first_rank(lambda: store.newest_before(self.checkpoints, first_skip))
+        found = on_first_rank(lambda: store.newest(self.checkpoints, before_step=first_skip))
         if found is None or len(self.rollbacks) == self.config.max_rollbacks:
             raise Diverged(self._diagnosis(step, found is None))
-        trainer.strategy.load_checkpoint(found)
-        target = int(found.name.removeprefix("step-"))
+        path, manifest = found
+        trainer.strategy.load_checkpoint(path)
+        target = manifest.step
         self.rollbacks.append((step, target))
         self.record.write(trainer, {records.guard("rollback"): 1.0, records.GUARD_FIGURE: float(target)}, step)
         _say(

@@ -187,26 +187,21 @@ def warn_on_stderr(text: str) -> None:
     print(f"warning: {text}", file=sys.stderr)
 
 
-def newest(directory: Path, warn: Callable[[str], None] = warn_on_stderr) -> tuple[Path, Manifest] | None:
-    """The newest checkpoint whose files all match its manifest; damaged ones are passed over aloud."""
+def newest(
+    directory: Path, warn: Callable[[str], None] = warn_on_stderr, before_step: int | None = None
+) -> tuple[Path, Manifest] | None:
+    """The newest checkpoint whose files all match its manifest; damaged ones are passed over aloud.
+
+    Args:
+        before_step: look only at those of earlier steps.
+    """
     for path in reversed(checkpoints(directory)):
+        if before_step is not None and path.name >= f"step-{before_step:08d}":
+            continue
         try:
             return path, verify(path)
         except ConfigError as error:
             warn(f"{error} Trying the checkpoint before it.")
-    return None
-
-
-def newest_before(directory: Path, step: int, warn: Callable[[str], None] = warn_on_stderr) -> Path | None:
-    """The newest sound checkpoint saved before an optimiser step."""
-    for path in reversed(checkpoints(directory)):
-        if path.name < f"step-{step:08d}":
-            try:
-                verify(path)
-            except ConfigError as error:
-                warn(f"{error} Trying the checkpoint before it.")
-            else:
-                return path
     return None
 
 

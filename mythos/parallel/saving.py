@@ -3,17 +3,15 @@
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from lightning.pytorch.strategies import Strategy
 
 from mythos.checkpoint.fragments import Fragment, FragmentReader
 from mythos.checkpoint.manifest import read_manifest
+from mythos.checkpoint.store import STATE_FILE
 from mythos.parallel.partition import partition_of
 from mythos.parallel.snapshot import buffers_of, fragments_of, restore, verify
-
-STATE_FILE: Final = "state.json"
-"""Progress of the training loop, the callbacks and the data."""
 
 
 class Snapshot(NamedTuple):
@@ -49,18 +47,19 @@ class LayoutFreeCheckpoints(Strategy):
         state = {key: value for key, value in checkpoint.items() if key not in left_out}
         module = self.lightning_module
         assert module is not None
-        partition = partition_of(module, self.optimizers[0])
-        shapes = partition.shapes | {name: tuple(buffer.shape) for name, buffer in buffers_of(module).items()}
-        storage_options(Snapshot(fragments_of(partition, buffers_of(module)), shapes, state))
+        partition, buffers = partition_of(module, self.optimizers[0]), buffers_of(module)
+        shapes = partition.shapes | {name: tuple(buffer.shape) for name, buffer in buffers.items()}
+        storage_options(Snapshot(fragments_of(partition, buffers), shapes, state))
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """Fill this rank's pieces from a checkpoint of any layout, and hold them against its checksums."""
         directory, module = Path(checkpoint_path), self.lightning_module
         assert module is not None
-        reader = FragmentReader(directory)
-        restore(partition_of(module, self.optimizers[0]), buffers_of(module), reader)
+        buffers = buffers_of(module)
+        restore(partition_of(module, self.optimizers[0]), buffers, FragmentReader(directory))
         self.spread_weights()
-        verify(partition_of(module, self.optimizers[0]), buffers_of(module), read_manifest(directory).checksums)
+        # Asked for anew: restoring has given the optimiser states that the partition before did not know.
+        verify(partition_of(module, self.optimizers[0]), buffers, read_manifest(directory).checksums)
         state = json.loads((directory / STATE_FILE).read_text(encoding="utf-8"))
         # Schedules are functions of the step and options are the configuration's; neither is restored.
         return state | {"state_dict": {}, "optimizer_states": [], "lr_schedulers": []}
