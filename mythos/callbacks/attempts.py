@@ -51,6 +51,7 @@ class Attempts(StepCallback):
                 self.record.write(trainer, {records.guard("poison"): 1.0, records.GUARD_FIGURE: failed.start}, step)
                 announce(
                     trainer,
+                    "guard",
                     f"poison at step {step}",
                     f"samples {failed.start} to {failed.end - 1}, on which the step failed twice, are left out.",
                 )

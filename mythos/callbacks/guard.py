@@ -98,7 +98,7 @@ class Guard(StepCallback):
     def _say_skip(self, trainer: pl.Trainer, step: int, verdict: Verdict) -> None:
         self.record.write(trainer, {records.guard(verdict.reason): 1.0, records.GUARD_FIGURE: verdict.figure}, step)
         limit = f", above {verdict.limit:.4g}" if verdict.reason != "not_finite" else ""
-        announce(trainer, f"{verdict.reason} at step {step}", f"step skipped: {verdict.figure:.4g}{limit}.")
+        announce(trainer, "guard", f"{verdict.reason} at step {step}", f"step skipped: {verdict.figure:.4g}{limit}.")
 
     def _go_back(self, trainer: pl.Trainer, step: int, first_skip: int) -> None:
         found = on_first_rank(lambda: store.newest(self.checkpoints, before_step=first_skip))
@@ -111,6 +111,7 @@ class Guard(StepCallback):
         self.record.write(trainer, {records.guard("rollback"): 1.0, records.GUARD_FIGURE: float(target)}, step)
         announce(
             trainer,
+            "guard",
             f"rollback at step {step}",
             f"{len(self.skips)} steps were skipped; weights and moments are those of step {target} again, and the data "
             f"of steps {target + 1} to {step} are left out.",

@@ -121,10 +121,10 @@ class RunRecord(StepCallback):
         return parts
 
 
-def announce(trainer: pl.Trainer, title: str, text: str) -> None:
+def announce(trainer: pl.Trainer, who: str, title: str, text: str) -> None:
     """To the terminal and to the people who watch the run, from the first rank."""
     if trainer.is_global_zero:
-        print(f"guard: {title}: {text}", file=sys.stderr, flush=True)
+        print(f"{who}: {title}: {text}", file=sys.stderr, flush=True)
         for logger in trainer.loggers:
             if hasattr(logger, "alert"):
                 logger.alert(title, text)

@@ -123,10 +123,19 @@ def _wait(ranks: list[subprocess.Popen], told: list[int]) -> int:
         if (failures or signal.SIGINT in told) and deadline == float("inf"):
             deadline = time.monotonic() + _GRACE_SECONDS
         if time.monotonic() > deadline:
+            _show_stacks(running)
             break
         time.sleep(_POLL_SECONDS)
     statuses = list(_failures(ranks, failures).values())
     return next((status for status in statuses if status != LOST_PEER), statuses[0] if statuses else 0)
+
+
+def _show_stacks(running: list[subprocess.Popen]) -> None:
+    """Let ranks that do not end say where they are, before they are killed."""
+    print(f"mythos: {len(running)} ranks have not ended with the others; their stacks:", file=sys.stderr, flush=True)
+    for rank in running:
+        rank.send_signal(signal.SIGQUIT)
+        time.sleep(_POLL_SECONDS)
 
 
 def _failures(ranks: list[subprocess.Popen], before: dict[int, int]) -> dict[int, int]:

@@ -68,6 +68,15 @@ def on_first_rank(function: Callable[[], T]) -> T:
     return answer[0]  # type: ignore[return-value]
 
 
+def of_every_rank(value: T) -> list[T]:
+    """What each rank gives, by rank."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[T | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values  # type: ignore[return-value]
+
+
 _SIGNS_OF_LOSS = ("timed out", "timeout", "connection closed by peer", "connection reset by peer", "broken pipe")
 
 

@@ -21,8 +21,10 @@ from mythos.callbacks.profiler import ProfileWindow
 from mythos.callbacks.progress import Progress
 from mythos.callbacks.router_balance import RouterBalance
 from mythos.callbacks.run_record import RunRecord
+from mythos.callbacks.stragglers import Stragglers
 from mythos.callbacks.throughput import LoaderClock, Throughput
 from mythos.callbacks.validation import Validation
+from mythos.callbacks.watchdog import SignsOfLife
 from mythos.config.halting import PonderHalting
 from mythos.config.parallel import DeepSpeedParallel
 from mythos.config.run import RunConfig
@@ -33,16 +35,23 @@ from mythos.model.mythos import Mythos
 from mythos.parallel.device import choose_accelerator
 from mythos.parallel.single import SingleStrategy
 from mythos.parallel.stopping import StopRequest
+from mythos.parallel.watchdog import Watchdog
 from mythos.train.module import MythosModule
 from mythos.train.run_directory import RunDirectory
 from mythos.train.tracking import build_loggers, close
 
 
-def train(config: RunConfig, directory: RunDirectory, request: StopRequest | None = None) -> dict[int, float]:
+def train(
+    config: RunConfig,
+    directory: RunDirectory,
+    request: StopRequest | None = None,
+    watchdog: Watchdog | None = None,
+) -> dict[int, float]:
     """Train to the last step, from the start or from the directory's checkpoint.
 
     Args:
         request: what may ask the run to end earlier; None is a request that nobody makes.
+        watchdog: is given signs of life; None is one that does not look.
 
     Returns:
         The last held-out loss in nats per token, by depth.
@@ -59,7 +68,8 @@ def train(config: RunConfig, directory: RunDirectory, request: StopRequest | Non
     record = RunRecord(config.tracking, data, config.data.seq_len, config.run.num_steps, config.depth.max_loops)
     validation = Validation(config.run.validation, data, record, config.run.num_steps)
     preemption = Preemption(config.run, request or StopRequest())
-    trainer = build_trainer(config, directory, data, record, validation, preemption)
+    signs = SignsOfLife(watchdog or Watchdog(directory.path, None))
+    trainer = build_trainer(config, directory, data, record, validation, preemption, signs)
     try:
         with warnings.catch_warnings():
             # The data module restores its own position, and validation is a callback of ours.
@@ -105,12 +115,14 @@ def build_trainer(
     record: RunRecord,
     validation: Validation,
     preemption: Preemption,
+    signs: SignsOfLife,
 ) -> pl.Trainer:
     """Lightning's trainer with the house's callbacks, in the order in which they act at a step's end."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     num_steps, is_sharded = config.run.num_steps, isinstance(config.parallel, DeepSpeedParallel)
     guard = Guard(config.run.guard, record, directory.checkpoints, preemption)
     callbacks: list[pl.Callback] = [
+        signs,
         DataPosition(data, config.data.batch_size),
         Attempts(directory.path, data, config.data.batch_size, record, directory.left_out),
         guard,
@@ -127,6 +139,7 @@ def build_trainer(
     callbacks += [
         record,
         throughput,
+        Stragglers(config, record, loader_clock),
         window,
         telemetry,
         Alarms(config, record, telemetry),

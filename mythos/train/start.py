@@ -1,14 +1,18 @@
 """From a frozen configuration to a finished run: what ``mythos train`` does in each process."""
 
+import errno
 import os
 import socket
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 
+from mythos.config.base import ConfigError
 from mythos.config.exit_status import DIVERGED, LOST_PEER, PREEMPTED
 from mythos.config.run import RunConfig
 from mythos.parallel.launcher import check_launcher, die_with_launcher, is_first_rank
 from mythos.parallel.stopping import StopRequest, stop_request
+from mythos.parallel.watchdog import FOLDER, Watchdog, watched
 from mythos.train.run_directory import RunDirectory, lock, prepare
 
 
@@ -16,25 +20,35 @@ def start(config: RunConfig) -> int:
     """Train, and say on rank 0 how it went; returns the exit status (``mythos.config.exit_status``).
 
     Raises:
-        ConfigError: the run cannot start, on every rank alike.
+        ConfigError: the run cannot start, on every rank alike, or the disk is full.
     """
     check_launcher(config.cluster)
     die_with_launcher()
-    with stop_request() as request:
-        return _start_alone(config, request) if config.cluster.world_size == 1 else _start_rank(config, request)
+    logs = Path(config.run.dir) / config.run.name / FOLDER
+    start_here = _start_alone if config.cluster.world_size == 1 else _start_rank
+    with stop_request() as request, watched(logs, config.run.stall_seconds) as watchdog:
+        try:
+            return start_here(config, request, watchdog)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise ConfigError(f"run.dir: {error}; make room and go on with resume=auto.") from error
 
 
-def _start_alone(config: RunConfig, request: StopRequest) -> int:
+def _start_alone(config: RunConfig, request: StopRequest, watchdog: Watchdog) -> int:
+    watchdog.alive("looking at the run's directory")
     with lock(config):
-        return _train(config, prepare(config), request)
+        return _train(config, prepare(config), request, watchdog)
 
 
-def _start_rank(config: RunConfig, request: StopRequest) -> int:
+def _start_rank(config: RunConfig, request: StopRequest, watchdog: Watchdog) -> int:
     from mythos.parallel.mesh import describe
     from mythos.parallel.processes import lost_peer, on_first_rank, process_group
 
+    watchdog.alive("meeting the other ranks")
     try:
         with process_group(config), ExitStack() as stack:
+            watchdog.alive("looking at the run's directory")
 
             def prepare_alone() -> RunDirectory:
                 stack.enter_context(lock(config))
@@ -43,7 +57,7 @@ def _start_rank(config: RunConfig, request: StopRequest) -> int:
             directory = on_first_rank(prepare_alone)
             if is_first_rank():
                 print(describe(config), flush=True)
-            return _train(config, directory, request)
+            return _train(config, directory, request, watchdog)
     except RuntimeError as error:
         if (reason := lost_peer(error)) is None:
             raise
@@ -56,16 +70,17 @@ def _start_rank(config: RunConfig, request: StopRequest) -> int:
         return LOST_PEER
 
 
-def _train(config: RunConfig, directory: RunDirectory, request: StopRequest) -> int:
+def _train(config: RunConfig, directory: RunDirectory, request: StopRequest, watchdog: Watchdog) -> int:
     if is_first_rank() and directory.manifest is not None:
         print(f"going on from {directory.checkpoint} (step {directory.manifest.step})")
 
+    watchdog.alive("building the model")
     from mythos.callbacks.guard import Diverged
     from mythos.callbacks.preemption import Preempted
     from mythos.train.build import train
 
     try:
-        losses = train(config, directory, request)
+        losses = train(config, directory, request, watchdog)
     except (Diverged, Preempted) as error:
         if is_first_rank():
             print(f"mythos: {error}", file=sys.stderr, flush=True)

@@ -1,0 +1,49 @@
+"""Puts a fault into the ranks of a run that another process starts: this folder stands on their PYTHONPATH.
+
+``FAULT`` says which: ``{"rank": 1, "step": 5, "what": "hang"}``. What ``once`` names is a file without which nothing
+happens, and which the fault deletes.
+"""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+
+class InjectedError(RuntimeError):
+    """A bug in a step."""
+
+
+def act(fault: dict[str, Any]) -> None:
+    match fault["what"]:
+        case "hang":
+            time.sleep(1000)  # the line that hangs
+        case "slow":
+            time.sleep(0.2)
+        case "raise":
+            raise InjectedError
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def inject(fault: dict[str, Any]) -> None:
+    from mythos.train import module
+
+    objective = module.objective
+
+    def spoiled(config: Any, output: Any, batch: Any, plan: Any) -> Any:
+        sample = int(batch.sample_ids_B[0])
+        is_there = sample // config.data.batch_size + 1 == fault["step"] or fault["step"] == "every"
+        if is_there and ("once" not in fault or Path(fault["once"]).exists()):
+            if "once" in fault:
+                Path(fault["once"]).unlink()
+            act(fault)
+        return objective(config, output, batch, plan)
+
+    module.objective = spoiled
+
+
+if "FAULT" in os.environ and json.loads(os.environ["FAULT"])["rank"] == int(os.environ.get("RANK", "-1")):
+    inject(json.loads(os.environ["FAULT"]))

@@ -1,0 +1,58 @@
+"""A process in which nothing moves ends by itself and names the line. The clock runs for real, in a process each."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from mythos.config.exit_status import STALLED
+from mythos.parallel.watchdog import watched
+
+PROGRAM = """
+import re, time
+from pathlib import Path
+from mythos.parallel.watchdog import watched
+
+with watched(Path({logs!r}), {seconds}) as watchdog:
+    for _ in range({num_signs}):
+        time.sleep(0.5)
+        watchdog.alive("in step 6, forward")
+    watchdog.alive("in step 7, forward")
+    {line}
+"""
+
+
+def run(logs: Path, line: str, seconds: float = 1.0, num_signs: int = 0) -> subprocess.CompletedProcess:
+    program = logs / "program.py"
+    program.write_text(PROGRAM.format(logs=str(logs / "logs"), line=line, seconds=seconds, num_signs=num_signs))
+    return subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=50, check=False)
+
+
+def test_a_process_that_stands_still_names_the_line(tmp_path: Path) -> None:
+    done = run(tmp_path, "time.sleep(100)")
+    assert done.returncode == STALLED
+    stacks = (tmp_path / "logs" / "rank-0.stacks").read_text()
+    for text in (done.stderr, stacks):
+        assert text.startswith("mythos: rank 0 of 1 on ")
+        sentence = text.splitlines()[0]
+        assert "has not moved for 1 seconds: in step 7, forward, at " in sentence
+        assert (tmp_path / "logs" / "rank-0.stacks").as_posix() in sentence
+        assert f'File "{tmp_path}/program.py", line 11 in <module>' in text
+
+
+def test_signs_of_life_and_the_end_keep_it_quiet(tmp_path: Path) -> None:
+    done = run(tmp_path, "pass", seconds=1.5, num_signs=4)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (tmp_path / "logs").exists()
+
+
+def test_a_process_that_holds_the_interpreters_lock_ends_as_well(tmp_path: Path) -> None:
+    """The pattern needs 2^50 steps, in C, with the lock held: no thread of Python runs any more."""
+    done = run(tmp_path, "re.match('(a+)+$', 'a' * 50 + 'b')")
+    assert done.returncode == 1
+    assert f'File "{tmp_path}/program.py", line 11 in <module>' in done.stderr
+
+
+def test_no_limit_no_watch(tmp_path: Path) -> None:
+    with watched(tmp_path / "logs", None) as watchdog:
+        watchdog.alive("anything")
+    assert not (tmp_path / "logs").exists()
