@@ -77,6 +77,8 @@ def build_model(config: RunConfig, origin: Path | None = None) -> Mythos:
     if origin is not None:
         load_weights(model, origin)
     model.core.remat = config.parallel
+    if config.parallel.state_precision == "bf16":
+        model.state_dtype = torch.bfloat16
     if isinstance(config.halting, PonderHalting) and config.halting.train == "gate":
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name.startswith("halting."))
