@@ -2,13 +2,16 @@
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser("bench", help="measure memory or speed", description="Measure on this machine.")
     what = parser.add_subparsers(required=True, metavar="WHAT")
+    _add_model(what)
     memory = what.add_parser("memory", help="peak memory of a step against the number of passes")
     memory.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides")
     memory.add_argument("--loops", type=int, nargs="+", default=[4, 8, 16], metavar="T", help="numbers of passes")
@@ -26,6 +29,72 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     moe.add_argument("--kernels", type=int, default=0, metavar="N", help="also list the N longest kernels of each arm")
     moe.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
     moe.set_defaults(run=run_moe)
+
+
+def _add_model(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    model = what.add_parser("model", help="whole training steps of a model")
+    names = "dense-d1024, moe-d2048, moe-d1024, and Hydra overrides"
+    model.add_argument("words", nargs="*", metavar="NAME|key=value", help=names)
+    model.add_argument("--naive", action="store_true", help="also expert after expert, uncompiled, all logits at once")
+    model.add_argument("--balanced", action="store_true", help="also with as many tokens for each expert")
+    compare = "instead, variants of these overrides, for instance A='optim=adamw' B='optim=muon_adamw'"
+    model.add_argument("--compare", nargs="+", default=[], metavar="NAME=OVERRIDES", help=compare)
+    model.add_argument("--loops", type=int, nargs="+", default=[], metavar="T", help="also step time against T")
+    model.add_argument("--draw-depths", type=int, default=0, metavar="N", help="also N steps whose T is drawn")
+    model.add_argument("--documents", type=int, default=1024, metavar="N", help="mean length in tokens; 0 for none")
+    model.add_argument("--rounds", type=int, default=10, help="timed rounds, each variant in each")
+    model.add_argument("--steps", type=int, default=2, help="steps of a variant in a round on a GPU")
+    model.add_argument("--warmup", type=int, default=3, help="steps of each variant before")
+    model.add_argument("--kernels", type=int, default=0, metavar="N", help="also list the N longest kernels of a step")
+    model.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
+    model.add_argument("--config-dir", type=Path, help="folder to compose from instead of the packaged conf/")
+    model.set_defaults(run=run_model)
+
+
+def run_model(arguments: argparse.Namespace) -> int:
+    """Print the variants' times, rates, parts and memory, and step time against T where it is asked for."""
+    from mythos.bench.model import Plan, against_depth, arms_of, build, check_plan, measure, with_drawn_depths
+    from mythos.bench.model_table import arms_table, draws_line, line_table
+    from mythos.bench.timing import device_name
+
+    arms = arms_of(arguments.words, arguments.compare, arguments.naive, arguments.balanced, arguments.config_dir)
+    plan = Plan(arguments.rounds, arguments.steps, arguments.warmup, arguments.documents, arguments.kernels > 0)
+    check_plan(plan, arguments.loops)
+    steps = {name: build(arm, plan) for name, arm in arms.items()}
+    first = next(iter(steps.values()))
+    record: dict[str, Any] = _about(first.device) | {"plan": plan._asdict(), "arms": []}
+    print(f"{device_name(first.device)}, torch {record['torch']}, {' '.join(arguments.words)}")
+    results = measure(steps, plan)
+    print(arms_table(results, arguments.kernels), flush=True)
+    for arm, result in zip(arms.values(), results, strict=True):
+        record["arms"].append(result.as_dict() | {"config": asdict(arm.config)})
+    if arguments.loops:
+        line = against_depth(first, sorted(arguments.loops), plan)
+        print(f"\n{line_table(line)}", flush=True)
+        record["line"] = line.as_dict()
+    if arguments.draw_depths:
+        draws = with_drawn_depths(first, next(iter(arms.values())).config, arguments.draw_depths)
+        print(f"\n{draws_line(draws)}")
+        record["draws"] = draws._asdict()
+    _write(arguments.json, record)
+    return 0
+
+
+def _about(device: Any) -> dict[str, str]:
+    """What numbers are of no use without."""
+    import torch
+
+    from mythos.bench.timing import device_name
+
+    return {"device": device_name(device), "torch": torch.__version__}
+
+
+def _write(path: Path | None, record: dict[str, Any]) -> None:
+    """Keep the numbers where that was asked for."""
+    if path is not None:
+        from mythos.files import write_text
+
+        write_text(path, json.dumps(record, indent=1))
 
 
 def run_memory(arguments: argparse.Namespace) -> int:
