@@ -191,8 +191,12 @@ def naive(config: RunConfig) -> RunConfig:
 def build(variant: Variant, plan: Plan) -> Step:
     """A step of the variant at a fixed depth, on its device."""
     config = fixed(variant.config)
-    device = torch.device("cuda" if choose_accelerator(config.parallel.device) == "gpu" else "cpu")
-    return Step(config, device, plan.mean_document, variant.is_balanced)
+    return Step(config, device_of(config), plan.mean_document, variant.is_balanced)
+
+
+def device_of(config: RunConfig) -> torch.device:
+    """Where the configuration runs."""
+    return torch.device("cuda" if choose_accelerator(config.parallel.device) == "gpu" else "cpu")
 
 
 def measure(steps: dict[str, Step], plan: Plan) -> list[Arm]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mythos.config.base import ConfigError
 from mythos.config.depth import FixedDepth
@@ -136,23 +137,30 @@ def random_batches(config: RunConfig, mean_document: int, device: torch.device) 
     has_documents = data.mask_documents and mean_document > 0
     batches = []
     for index in range(config.num_micro_batches):
-        tokens = torch.randint(config.model.vocab_size, (shape[0], shape[1] + 1), generator=generator)
-        opens_BS = torch.rand(shape, generator=generator) < (1 / mean_document if has_documents else 0.0)
-        opens_BS[:, 0] = True
-        place_S = torch.arange(shape[1])
-        started_BS = torch.where(opens_BS, place_S, 0).cummax(1).values
+        tokens = torch.randint(config.model.vocab_size, (shape[0], shape[1] + 1), generator=generator).to(device)
+        document_ids_BS = random_documents(shape, mean_document if has_documents else 0, device, index)
+        place_S = torch.arange(shape[1], device=device)
+        opens_BS = functional.pad(document_ids_BS.diff(dim=1), (1, 0)) > 0
         batches.append(
             Batch(
-                tokens_BS=tokens[:, :-1].contiguous().to(device),
-                targets_BS=tokens[:, 1:].contiguous().to(device),
-                positions_BS=(place_S - started_BS).to(device),
-                document_ids_BS=(opens_BS.cumsum(1) - 1).to(device) if has_documents else None,
-                sample_ids_B=(torch.arange(shape[0]) + index * shape[0]).to(device),
+                tokens_BS=tokens[:, :-1].contiguous(),
+                targets_BS=tokens[:, 1:].contiguous(),
+                positions_BS=place_S - torch.where(opens_BS, place_S, 0).cummax(1).values,
+                document_ids_BS=document_ids_BS if has_documents else None,
+                sample_ids_B=torch.arange(shape[0], device=device) + index * shape[0],
                 num_targets=torch.tensor(float(data.batch_size * data.seq_len), device=device),
                 num_sequences=torch.tensor(float(data.batch_size), device=device),
             )
         )
     return batches
+
+
+def random_documents(shape: tuple[int, int], mean_length: int, device: torch.device, seed: int = 0) -> Tensor:
+    """Document of each token ``[B, S]``, from 0 on; lengths are geometric with the given mean, 0 makes one of all."""
+    generator = torch.Generator().manual_seed(seed)
+    opens_BS = torch.rand(shape, generator=generator) < (1 / mean_length if mean_length else 0.0)
+    opens_BS[:, 0] = False
+    return opens_BS.cumsum(1).to(device)
 
 
 def balance(model: Mythos) -> None:

@@ -29,6 +29,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     moe.add_argument("--kernels", type=int, default=0, metavar="N", help="also list the N longest kernels of each arm")
     moe.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
     moe.set_defaults(run=run_moe)
+    _add_attention(what)
+    _add_loss(what)
+    _add_optimizer(what)
+    _add_data(what)
 
 
 def _add_model(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -78,6 +82,152 @@ def run_model(arguments: argparse.Namespace) -> int:
         record["draws"] = draws._asdict()
     _write(arguments.json, record)
     return 0
+
+
+def _add_attention(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    attention = what.add_parser("attention", help="attention as trained, SDPA's backends and FlexAttention")
+    attention.add_argument("shapes", nargs="*", metavar="SHAPE", help="like b8-h16-g4-s2048-p128; default: two")
+    attention.add_argument("--arms", nargs="+", metavar="ARM", help="of training flash cudnn efficient math flex")
+    attention.add_argument("--documents", type=int, default=1024, metavar="N", help="their mean length; 0 for none")
+    _add_timing(attention)
+    attention.set_defaults(run=run_attention)
+
+
+def _add_loss(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    loss = what.add_parser("loss", help="linear cross-entropy in chunks against all logits in fp32")
+    loss.add_argument("--tokens", type=int, default=16384, metavar="N")
+    loss.add_argument("--dim", type=int, default=1024, metavar="D")
+    loss.add_argument("--vocab", type=int, default=32768, metavar="V")
+    loss.add_argument(
+        "--chunks", type=int, nargs="+", default=[1024, 4096, 8192], metavar="N", help="tokens of a chunk"
+    )
+    _add_timing(loss)
+    loss.set_defaults(run=run_loss)
+
+
+def _add_optimizer(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    optimizer = what.add_parser("optimizer", help="steps of MuonAdamW and AdamW, and their share of training")
+    names = "dense-d1024, moe-d2048, moe-d1024, and Hydra overrides"
+    optimizer.add_argument("words", nargs="*", metavar="NAME|key=value", help=names)
+    optimizer.add_argument("--tokens", type=int, nargs="+", default=[65536, 524288], metavar="N", help="of a step")
+    optimizer.add_argument("--documents", type=int, default=1024, metavar="N", help="their mean length; 0 for none")
+    optimizer.add_argument("--config-dir", type=Path, help="folder to compose from instead of the packaged conf/")
+    _add_timing(optimizer, with_precision=False)
+    optimizer.set_defaults(run=run_optimizer)
+
+
+def _add_data(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    data = what.add_parser("data", help="tokens a second that the loader delivers")
+    data.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides, for instance data.dir=DIR")
+    data.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2, 4], metavar="N", help="worker processes")
+    data.add_argument("--batches", type=int, default=100, metavar="N", help="micro-batches of a round")
+    data.add_argument("--rounds", type=int, default=10, help="timed rounds of each number of workers")
+    data.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
+    data.add_argument("--config-dir", type=Path, help="folder to compose from instead of the packaged conf/")
+    data.set_defaults(run=run_data)
+
+
+def _add_timing(parser: argparse.ArgumentParser, with_precision: bool = True) -> None:
+    if with_precision:
+        parser.add_argument("--precision", choices=["bf16", "fp32"], help="default: bf16 on CUDA, else fp32")
+    parser.add_argument("--rounds", type=int, default=20, help="timed rounds, each arm in each, ten calls on a GPU")
+    parser.add_argument("--warmup", type=int, default=3, help="calls of each arm before")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
+
+
+def run_attention(arguments: argparse.Namespace) -> int:
+    """Print a table for each shape, causal and with documents, and what cannot run and why."""
+    import torch
+
+    from mythos.bench.attention import ARMS, SHAPES, check, compare, parse_shape
+    from mythos.bench.rows import table
+    from mythos.bench.step import random_documents
+
+    device, precision = _device_and_precision(arguments.precision)
+    shapes = [parse_shape(text) for text in arguments.shapes] or list(SHAPES)
+    arms = arguments.arms or list(ARMS)
+    check(arms, arguments.documents)
+    record: dict[str, Any] = _about(device) | {"precision": precision, "mean_document": arguments.documents}
+    print(f"{record['device']}, torch {record['torch']}, {precision}")
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    for shape in shapes:
+        size = (shape.batch, shape.seq_len)
+        masks = {"causal": None, "documents": random_documents(size, arguments.documents, device)}
+        for mask, document_ids_BS in masks.items():
+            if mask == "documents" and not arguments.documents:
+                continue
+            found = compare(shape, document_ids_BS, arms, device, dtype, arguments.rounds, arguments.warmup)
+            print(f"\n{shape}, {mask}\n{table(found.rows)}", flush=True)
+            for name, why in found.refused.items():
+                print(f"{name}: cannot run here: {why[:90]}")
+            rows = [row.as_dict() for row in found.rows]
+            record.setdefault("shapes", {}).setdefault(str(shape), {})[mask] = {"rows": rows, "refused": found.refused}
+    _write(arguments.json, record)
+    return 0
+
+
+def run_loss(arguments: argparse.Namespace) -> int:
+    """Print time and memory of each way to the loss."""
+    from mythos.bench.loss import Shape, check, compare
+    from mythos.bench.rows import table
+
+    device, precision = _device_and_precision(arguments.precision)
+    shape = Shape(arguments.tokens, arguments.dim, arguments.vocab)
+    check(shape, arguments.chunks)
+    about = _about(device) | {"precision": precision}
+    print(f"{about['device']}, torch {about['torch']}, {precision}, {shape}")
+    rows = compare(shape, arguments.chunks, device, precision == "bf16", arguments.rounds, arguments.warmup)
+    print(table(rows))
+    _write(arguments.json, about | {"shape": shape._asdict(), "rows": [row.as_dict() for row in rows]})
+    return 0
+
+
+def run_optimizer(arguments: argparse.Namespace) -> int:
+    """Print the optimisers' steps and their shares of a training step."""
+    from mythos.bench.model import device_of, overrides_of
+    from mythos.bench.optimizer import compare, table
+    from mythos.config.load import load
+
+    config = load(overrides_of(arguments.words), arguments.config_dir)
+    device = device_of(config)
+    about = _about(device)
+    print(f"{about['device']}, torch {about['torch']}, {' '.join(arguments.words)}")
+    found = compare(config, device, arguments.documents, arguments.rounds, arguments.warmup)
+    print(table(found, arguments.tokens))
+    rows = [
+        row.as_dict()
+        | {"state_bytes": found.state_bytes[row.name]}
+        | {"shares": {str(tokens): found.share(row, tokens) for tokens in arguments.tokens}}
+        for row in found.rows
+    ]
+    one = {"tokens": found.tokens_of_micro_batch, "time": found.micro_batch._asdict()}
+    _write(arguments.json, about | {"config": asdict(config), "micro_batch": one, "rows": rows})
+    return 0
+
+
+def run_data(arguments: argparse.Namespace) -> int:
+    """Print the loader's rate by its number of workers."""
+    from mythos.config.load import load
+
+    config = load(arguments.overrides, arguments.config_dir)
+
+    from mythos.bench.data import check, measure, table
+
+    check(arguments.workers, arguments.batches, arguments.rounds)
+    data = config.data
+    print(f"{', '.join(data.directories)}: micro-batches of {data.micro_batch_size} times {data.seq_len} tokens")
+    rates = measure(config, arguments.workers, arguments.batches, arguments.rounds)
+    print(table(rates))
+    _write(arguments.json, {"data": asdict(data), "rates": [rate._asdict() for rate in rates]})
+    return 0
+
+
+def _device_and_precision(wanted: str | None) -> tuple[Any, str]:
+    """CUDA where there is one, and what it is usually run in."""
+    import torch
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return device, wanted or ("bf16" if device.type == "cuda" else "fp32")
 
 
 def _about(device: Any) -> dict[str, str]:
