@@ -1,5 +1,6 @@
 """Whole training steps: their time, rate, parts, memory and compilations, for several variants in turn."""
 
+import shlex
 import time
 from collections import Counter
 from dataclasses import replace
@@ -148,7 +149,7 @@ def arms_of(
             name, separator, more = text.partition("=")
             if not separator or name in arms:
                 raise ConfigError(f"--compare: {text!r} is not understood; write a new NAME='key=value key=value'.")
-            arms[name] = Variant(load([*overrides, *more.split()], config_dir))
+            arms[name] = Variant(load([*overrides, *shlex.split(more)], config_dir))
         return arms
     config = load(overrides, config_dir)
     arms = {"training": Variant(config)}

@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,7 +25,7 @@ def time_parts(step: Step, num_steps: int) -> dict[str, float]:
     and wait for nothing, but compiled modules that carry hooks compile again, so measure these last.
     """
     clock = _Clock(step.device)
-    with _marking(step.model, clock):
+    with marking(step.model, clock.mark):
         step(clock.mark)  # what the hooks compile again is not timed
         clock.start()
         for _ in range(num_steps):
@@ -82,30 +82,30 @@ class _Clock:
 
 
 @contextmanager
-def _marking(model: Mythos, clock: _Clock) -> Iterator[None]:
-    """Mark the parts' ends for as long as the context lasts, forward by module and backward by boundary tensor."""
+def marking(model: Mythos, mark: Callable[[str], None]) -> Iterator[None]:
+    """Name each part where it ends while the context lasts: forward by module, backward by boundary tensor."""
     core, head = model.core, model.head
     is_graded = False
 
     def before_core(module: nn.Module, arguments: tuple[Any, ...]) -> None:
         nonlocal is_graded
         is_graded = False
-        clock.mark("prelude and coda")
-        _when_complete(arguments[1], lambda: clock.mark("core with gradient"))
+        mark("prelude and coda")
+        _when_complete(arguments[1], lambda: mark("core with gradient"))
 
     def before_pass(module: nn.Module, arguments: tuple[Any, ...]) -> None:
         nonlocal is_graded
         if torch.is_grad_enabled() and not is_graded:
             is_graded = True
-            clock.mark("core without gradient")
+            mark("core without gradient")
 
     def after_core(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
-        clock.mark("core with gradient")
-        _when_complete(output.exit_states[-1], lambda: clock.mark("prelude and coda"))
+        mark("core with gradient")
+        _when_complete(output.exit_states[-1], lambda: mark("prelude and coda"))
 
     def before_head(module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        clock.mark("prelude and coda")
-        _when_complete(arguments[0], lambda: clock.mark("head and loss"))
+        mark("prelude and coda")
+        _when_complete(arguments[0], lambda: mark("head and loss"))
 
     handles = [
         core.register_forward_pre_hook(before_core),
@@ -120,7 +120,7 @@ def _marking(model: Mythos, clock: _Clock) -> Iterator[None]:
             handle.remove()
 
 
-def _when_complete(tensor: Tensor, act: Any) -> None:
+def _when_complete(tensor: Tensor, act: Callable[[], None]) -> None:
     """Act when the tensor's gradient has been summed up."""
     if tensor.requires_grad:
         tensor.register_hook(lambda grad: act())

@@ -5,8 +5,20 @@ import pytest
 import torch
 
 from mythos.account.flops import training_flops
-from mythos.bench.model import Plan, Spread, Variant, arms_of, build, check_plan, fit, measure, naive, overrides_of
-from mythos.bench.parts import PARTS, part_flops, time_parts
+from mythos.bench.model import (
+    MODELS,
+    Plan,
+    Spread,
+    Variant,
+    arms_of,
+    build,
+    check_plan,
+    fit,
+    measure,
+    naive,
+    overrides_of,
+)
+from mythos.bench.parts import PARTS, marking, part_flops, time_parts
 from mythos.bench.step import Step, fixed, random_batches
 from mythos.cli.main import main
 from mythos.config.base import ConfigError
@@ -32,6 +44,8 @@ def router_stats(step: Step) -> RouterStats:
 
 def test_names_stand_for_files_and_overrides() -> None:
     assert overrides_of(["model=debug"]) == ["model=debug"]
+    for name in MODELS:
+        assert f"d{arms_of([name], [], False, False, None)['training'].config.model.dim}" in name
     config = arms_of(["moe-d2048", "depth.num_loops=6"], [], False, False, None)["training"].config
     assert (config.model.dim, config.model.core_ffn.kind, config.data.seq_len) == (2048, "moe", 2048)
     assert (config.depth.max_loops, config.depth.grad_loops) == (6, 4)
@@ -107,11 +121,15 @@ def test_parts_cover_the_step_and_count_all_flops() -> None:
     assert sum(flops.values()) == pytest.approx(training_flops(config.model, 32, 3, 2).total * 4 * 32)
 
 
-def test_marks_follow_the_step() -> None:
+@pytest.mark.parametrize("remat", ["none", "block", "loop"])
+def test_marks_follow_forward_and_backward(remat: str) -> None:
     marks: list[str] = []
-    step = Step(small(), CPU, 8)
-    step(marks.append)
-    assert marks == 2 * ["head and loss", "prelude and coda"] + ["optimiser"]
+    step = Step(small(f"parallel.remat={remat}"), CPU, 8)
+    with marking(step.model, marks.append):
+        step(marks.append)
+    forward = ["prelude and coda", "core without gradient", "core with gradient", "prelude and coda", "head and loss"]
+    backward = ["head and loss", "prelude and coda", "core with gradient", "prelude and coda"]
+    assert marks == 2 * (forward + backward) + ["optimiser"]
 
 
 def test_figures_follow_from_the_times() -> None:
