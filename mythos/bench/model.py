@@ -27,7 +27,7 @@ MODELS = {"dense-d1024": "190m", "moe-d2048": "2b-a570m", "moe-d1024": "560m-a21
 COMMON = (
     *("depth=fixed", "depth.num_loops=8", "depth.num_grad_loops=4"),
     *("data.seq_len=2048", "data.batch_size=32", "data.micro_batch_size=8"),
-    *("parallel.precision=bf16", "parallel.compile=true"),
+    *("parallel.precision=bf16", "parallel.compile=true", "model.head.chunk_tokens=65536"),
 )
 """Overrides that stand before the user's, for the named models."""
 

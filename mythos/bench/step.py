@@ -15,7 +15,7 @@ from mythos.model.mythos import Mythos
 from mythos.moe.layer import MoE
 from mythos.moe.router import Router, Routing
 from mythos.optim.build import build_optimizer
-from mythos.parallel.compile import compile_blocks
+from mythos.parallel.compile import compile_parts
 from mythos.train.build import build_model
 from mythos.train.module import MythosModule
 from mythos.types import Batch, RouterStats
@@ -32,7 +32,7 @@ class TrainerState:
 class Step:
     """Takes optimiser steps on random tokens, the same ones each time.
 
-    It is ``MythosModule.training_step`` on each micro-batch, its backward, ``configure_gradient_clipping`` and the
+    It is ``MythosModule.training_step`` on each micro-batch with the hooks around it, its backward, ``configure_gradient_clipping`` and the
     configured optimiser. The loader, the router's balancing, the guard and telemetry are callbacks of training and
     take no part.
 
@@ -47,7 +47,7 @@ class Step:
         if is_balanced:
             balance(model)
         if config.parallel.compile:
-            compile_blocks(model)
+            compile_parts(model)
         self.module = MythosModule(config, model).to(device)  # it asks itself, not the model, where to autocast
         self.trainer = TrainerState(config.num_micro_batches)
         self.module.trainer = self.trainer  # type: ignore[assignment]
@@ -65,10 +65,12 @@ class Step:
             The loss of the last micro-batch, which is not waited for.
         """
         for index, batch in enumerate(self.batches):
+            self.module.on_train_batch_start(batch, index)
             loss = self.module.training_step(batch, index)["loss"] / len(self.batches)
             mark("head and loss")
             loss.backward()
             mark("prelude and coda")
+        self.module.on_before_optimizer_step(self.optimizer)
         self.module.configure_gradient_clipping(self.optimizer, self.config.optim.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
