@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from mythos.bench.rows import Row, measure
 from mythos.config.base import ConfigError
-from mythos.layers.mask import attend, document_mask
+from mythos.layers.mask import Mask, attend, dense_mask, document_mask
 
 BACKENDS = {
     "flash": SDPBackend.FLASH_ATTENTION,
@@ -105,7 +106,7 @@ def compare(
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # SDPA warns once for each reason that rules a backend out
-                call = inputs.step(attention(name, document_ids_BS, shape.seq_len, device))
+                call = inputs.step(attention(name, document_ids_BS, shape.seq_len, device, dtype))
                 call()
         except (RuntimeError, NotImplementedError) as error:
             refused[name] = str(error).strip().partition("\n")[0]
@@ -139,7 +140,9 @@ class Inputs:
         return call
 
 
-def attention(name: str, document_ids_BS: Tensor | None, seq_len: int, device: torch.device) -> Attend:
+def attention(
+    name: str, document_ids_BS: Tensor | None, seq_len: int, device: torch.device, dtype: torch.dtype
+) -> Attend:
     """The arm's function of query, key and value.
 
     Raises:
@@ -147,13 +150,22 @@ def attention(name: str, document_ids_BS: Tensor | None, seq_len: int, device: t
     """
     if name == "flex":
         return _flex(document_ids_BS, seq_len, device)
-    mask = None if document_ids_BS is None else document_mask(document_ids_BS)
+    mask: Mask | None = None
+    if document_ids_BS is not None:
+        mask = document_mask(document_ids_BS, dtype) if name == "training" else dense_mask(document_ids_BS)
 
     def run(query_BHSP: Tensor, key_BGSP: Tensor, value_BGSP: Tensor) -> Tensor:
         if name == "training":
             return attend(query_BHSP, key_BGSP, value_BGSP, mask)
         with sdpa_kernel(BACKENDS[name]):
-            return attend(query_BHSP, key_BGSP, value_BGSP, mask)
+            return functional.scaled_dot_product_attention(
+                query_BHSP,
+                key_BGSP,
+                value_BGSP,
+                attn_mask=mask,
+                is_causal=mask is None,
+                enable_gqa=query_BHSP.shape[1] != key_BGSP.shape[1],
+            )
 
     return run
 

@@ -32,9 +32,9 @@ class TrainerState:
 class Step:
     """Takes optimiser steps on random tokens, the same ones each time.
 
-    It is ``MythosModule.training_step`` on each micro-batch with the hooks around it, its backward, ``configure_gradient_clipping`` and the
-    configured optimiser. The loader, the router's balancing, the guard and telemetry are callbacks of training and
-    take no part.
+    It is ``MythosModule.training_step`` on each micro-batch with the hooks around it, its backward,
+    ``configure_gradient_clipping`` and the configured optimiser. The loader, the router's balancing, the guard and
+    telemetry are callbacks of training and take no part.
 
     Args:
         mean_document: mean length of the documents in tokens; 0 lets every token attend to all before it.
