@@ -50,6 +50,7 @@ def activation_bytes(
         runtime: what runs them; None is eager PyTorch on a CPU, in the precision of ``parallel``.
         num_exits: passes whose loss is read; more than one keep a coda each, and every pass its state.
     """
+    assert parallel.remat != "auto", "choose_remat first"
     runtime = runtime or eager(parallel)
     kept = Kept(model, runtime, seq_len if mask_documents else 0)
     num_tokens, num_layers = batch_size * seq_len, model.num_core_layers

@@ -4,10 +4,11 @@ Collectives of n ranks on S bytes are counted as rings: a reduce-scatter or an a
 rank, an all-reduce twice that (Patarasu and Yuan 2009). An exchange of experts sends each row once.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from mythos.account.memory import Elements, rank_elements
+from mythos.account.memory import LIVE_ELEMENTS, rank_elements
 from mythos.account.peak import Device
 from mythos.config.model import MoEConfig
 from mythos.config.parallel import DeepSpeedParallel
@@ -18,9 +19,9 @@ LINK_EFFICIENCY = 0.8
 in a ring, and about 40 GB/s of 50 for each 400 Gb/s adapter; an assumption for every other device."""
 
 _FP32_BYTES = 4
-_LIVE_ELEMENTS = 1_000_000_000
 
-Kind = Literal["gradients", "weights after the step", "weights in use", "experts forward", "experts backward"]
+Ring = Literal["all-reduce", "reduce-scatter", "all-gather"]
+Kind = Literal["gradients", "weights after the step", "weights in use", "rows forward", "rows backward"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +29,9 @@ class Traffic:
     """What one rank sends in one optimiser step for one purpose."""
 
     kind: Kind
-    collective: Literal["all-reduce", "reduce-scatter", "all-gather", "all-to-all"]
+    of: Literal["dense", "experts"]
+    """Whose: of the routed experts, or of everything else."""
+    collective: Ring | Literal["all-to-all"]
     num_ranks: int
     bytes: float
     seconds: float
@@ -41,10 +44,7 @@ def communication(run: RunConfig, device: Device, num_loops: float, num_grad_loo
     if not isinstance(parallel, DeepSpeedParallel) or cluster.world_size == 1:
         return []
     links = Links(device, cluster.num_nodes, cluster.num_devices)
-    elements = rank_elements(run.model, parallel, cluster.world_size)
-    found = [*_gradients(run, parallel, elements, links), *_weights(run, parallel, elements, links)]
-    if parallel.zero_stage == 3:
-        found += _gathers(run, parallel, elements, links, num_loops, num_grad_loops)
+    found = list(_parameters(run, parallel, links, num_loops, num_grad_loops))
     core = run.model.core_ffn
     if parallel.ep_size > 1 and isinstance(core, MoEConfig):
         found += _experts(run, parallel, core, links, num_loops, num_grad_loops)
@@ -75,75 +75,67 @@ class Links:
         return max(inside, outside) / LINK_EFFICIENCY
 
 
-def _parts(run: RunConfig, parallel: DeepSpeedParallel, elements: Elements) -> list[tuple[int, int, int]]:
-    """Parameters, ranks that hold the same ones, and how far apart these lie: dense ones, then experts."""
-    world_size, ep_size = run.cluster.world_size, parallel.ep_size
-    parts = [(elements.dense, world_size, 1), (elements.experts, world_size // ep_size, ep_size)]
-    return [(number, ranks, stride) for number, ranks, stride in parts if number and ranks > 1]
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Parameters of one rank that several ranks hold copies or slices of."""
 
+    of: Literal["dense", "experts"]
+    num_elements: int
+    num_ranks: int
+    stride: int
+    """How far apart these ranks lie."""
+    links: Links
 
-def _weight_width(parallel: DeepSpeedParallel) -> int:
-    return 2 if parallel.precision == "bf16_weights" else _FP32_BYTES
-
-
-def _gradients(run: RunConfig, parallel: DeepSpeedParallel, elements: Elements, links: Links) -> list[Traffic]:
-    """Once a step up to stage 1, which keeps whole gradients; after every micro-batch from stage 2 on.
-
-    DeepSpeed's stages 1 and 2 reduce whole buckets to all ranks unless ``use_multi_rank_bucket_allreduce`` is off.
-    """
-    stage = parallel.zero_stage
-    is_scattered = stage == 3 or (stage > 0 and not parallel.extra.get("use_multi_rank_bucket_allreduce", True))
-    times = run.num_micro_batches if stage >= 2 else 1
-    found = []
-    for number, ranks, stride in _parts(run, parallel, elements):
-        sent = times * (1 if is_scattered else 2) * _weight_width(parallel) * number * (ranks - 1) / ranks
-        found.append(
-            Traffic(
-                kind="gradients",
-                collective="reduce-scatter" if is_scattered else "all-reduce",
-                num_ranks=ranks,
-                bytes=sent,
-                seconds=links.ring_seconds(sent, ranks, stride),
-            )
+    def traffic(self, kind: Kind, collective: Ring, sent: float) -> Traffic:
+        """``sent`` bytes of a whole ring; the part that a rank holds itself stays."""
+        sent *= (2 if collective == "all-reduce" else 1) * (self.num_ranks - 1) / self.num_ranks
+        seconds = self.links.ring_seconds(sent, self.num_ranks, self.stride)
+        return Traffic(
+            kind=kind, of=self.of, collective=collective, num_ranks=self.num_ranks, bytes=sent, seconds=seconds
         )
-    return found
 
 
-def _weights(run: RunConfig, parallel: DeepSpeedParallel, elements: Elements, links: Links) -> list[Traffic]:
-    """Stages 1 and 2 send the updated slices to all ranks."""
-    if parallel.zero_stage not in (1, 2):
-        return []
-    found = []
-    for number, ranks, stride in _parts(run, parallel, elements):
-        sent = _weight_width(parallel) * number * (ranks - 1) / ranks
-        found.append(_gather("weights after the step", sent, ranks, stride, links))
-    return found
+def _parts(run: RunConfig, parallel: DeepSpeedParallel, links: Links) -> list[_Part]:
+    """Dense parameters, and a rank's experts, where more than one rank has the same ones."""
+    world_size, ep_size = run.cluster.world_size, parallel.ep_size
+    elements = rank_elements(run.model, parallel, world_size)
+    parts = [
+        _Part("dense", elements.dense, world_size, 1, links),
+        _Part("experts", elements.experts, world_size // ep_size, ep_size, links),
+    ]
+    return [part for part in parts if part.num_elements and part.num_ranks > 1]
 
 
-def _gathers(
-    run: RunConfig,
-    parallel: DeepSpeedParallel,
-    elements: Elements,
-    links: Links,
-    num_loops: float,
-    num_grad_loops: float,
-) -> list[Traffic]:
-    """Stage 3 gathers a layer before each use, unless all of the model may stay at once."""
-    stays = elements.local <= int(parallel.extra.get("stage3_max_live_parameters", _LIVE_ELEMENTS))
-    num_again = 0.0 if parallel.remat == "none" else num_grad_loops
-    uses = 1.0 if stays else num_loops + num_grad_loops + num_again
-    core_share = run.model.num_core_layers / run.model.num_layers
-    found = []
-    for index, (number, ranks, stride) in enumerate(_parts(run, parallel, elements)):
-        times = uses if index else core_share * uses + (1 - core_share) * (1 if stays else 2)
-        sent = run.num_micro_batches * times * _weight_width(parallel) * number * (ranks - 1) / ranks
-        found.append(_gather("weights in use", sent, ranks, stride, links))
-    return found
+def _parameters(
+    run: RunConfig, parallel: DeepSpeedParallel, links: Links, num_loops: float, num_grad_loops: float
+) -> Iterator[Traffic]:
+    """Gradients, and weights that were updated elsewhere.
+
+    Up to stage 1 gradients travel once a step, from stage 2 on after every micro-batch. DeepSpeed's stages 1 and 2
+    reduce whole buckets to all ranks unless ``use_multi_rank_bucket_allreduce`` is off. Stages 1 and 2 send updated
+    slices to all ranks; stage 3 gathers a layer before each use, unless all of the model may stay at once.
+    """
+    stage, width = parallel.zero_stage, 2 if parallel.precision == "bf16_weights" else _FP32_BYTES
+    is_scattered = stage == 3 or (stage > 0 and not parallel.extra.get("use_multi_rank_bucket_allreduce", True))
+    num_reductions = run.num_micro_batches if stage >= 2 else 1
+    reduction: Ring = "reduce-scatter" if is_scattered else "all-reduce"
+    parts = _parts(run, parallel, links)
+    num_local = sum(part.num_elements for part in parts)
+    stays = num_local <= int(parallel.extra.get("stage3_max_live_parameters", LIVE_ELEMENTS))
+    for part in parts:
+        yield part.traffic("gradients", reduction, num_reductions * width * part.num_elements)
+        if stage in (1, 2):
+            yield part.traffic("weights after the step", "all-gather", width * part.num_elements)
+        elif stage == 3:
+            uses = 1.0 if stays else _uses(run, part.of, num_loops, num_grad_loops)
+            yield part.traffic("weights in use", "all-gather", run.num_micro_batches * uses * width * part.num_elements)
 
 
-def _gather(kind: Kind, sent: float, ranks: int, stride: int, links: Links) -> Traffic:
-    seconds = links.ring_seconds(sent, ranks, stride)
-    return Traffic(kind=kind, collective="all-gather", num_ranks=ranks, bytes=sent, seconds=seconds)
+def _uses(run: RunConfig, of: str, num_loops: float, num_grad_loops: float) -> float:
+    """How often a micro-batch needs a parameter: forward, backward, recomputation; outside of the core twice."""
+    in_core = num_loops + num_grad_loops + (0.0 if run.parallel.remat == "none" else num_grad_loops)
+    share = 1.0 if of == "experts" else run.model.num_core_layers / run.model.num_layers
+    return share * in_core + (1 - share) * 2
 
 
 def _experts(
@@ -162,10 +154,11 @@ def _experts(
     width = _FP32_BYTES if parallel.precision == "fp32" else 2
     one_pass = num_rows * run.model.dim * (_FP32_BYTES + width) * (ep_size - 1) / ep_size
     num_forwards = num_loops + (0.0 if parallel.remat == "none" else num_grad_loops)
-    kinds: list[tuple[Kind, float]] = [("experts forward", num_forwards), ("experts backward", num_grad_loops)]
+    kinds: list[tuple[Kind, float]] = [("rows forward", num_forwards), ("rows backward", num_grad_loops)]
     return [
         Traffic(
             kind=kind,
+            of="experts",
             collective="all-to-all",
             num_ranks=ep_size,
             bytes=one_pass * num_passes,

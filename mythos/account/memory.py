@@ -11,7 +11,7 @@ from mythos.config.parallel import DeepSpeedParallel, ParallelConfig
 _FP32_BYTES = 4
 _BUCKET_ELEMENTS = 500_000_000
 """DeepSpeed's default ``reduce_bucket_size``."""
-_LIVE_ELEMENTS = 1_000_000_000
+LIVE_ELEMENTS = 1_000_000_000
 """DeepSpeed's default ``stage3_max_live_parameters``."""
 _MUON_BATCH_ELEMENTS = 2**26
 """``MAX_BATCH_ELEMENTS`` of ``mythos/optim/muon_adamw.py`` on CUDA."""
@@ -140,7 +140,7 @@ def rank_bytes(model: ModelConfig, optim: OptimConfig, parallel: ParallelConfig,
     is_offloaded = parallel.offload_optimizer
     bucket = int(parallel.extra.get("reduce_bucket_size", _BUCKET_ELEMENTS))
     num_buckets = 2 if parallel.overlap_communication and stage < 3 else 1
-    live = max(largest_module(model, elements), int(parallel.extra.get("stage3_max_live_parameters", _LIVE_ELEMENTS)))
+    live = max(largest_module(model, elements), int(parallel.extra.get("stage3_max_live_parameters", LIVE_ELEMENTS)))
     return RankBytes(
         weights=width * (elements.slice if stage == 3 else elements.local),
         gradients=_FP32_BYTES * (elements.local if stage == 1 else elements.slice),

@@ -2,73 +2,14 @@
 
 from dataclasses import dataclass
 
-from mythos.account.activations import activation_bytes
 from mythos.account.communication import Traffic, communication
+from mythos.account.estimate import Memory, cheapest_remat
 from mythos.account.flops import training_flops
-from mythos.account.kept import Runtime
-from mythos.account.memory import rank_bytes
 from mythos.account.parameters import count_parameters
 from mythos.account.peak import Device, named_device
 from mythos.account.speed import StepSeconds, default_efficiency, step_seconds
-from mythos.config.depth import FixedDepth
-from mythos.config.halting import PonderHalting
-from mythos.config.model import MoEConfig
-from mythos.config.parallel import DeepSpeedParallel
+from mythos.config.parallel import ParallelConfig
 from mythos.config.run import RunConfig
-
-MARGIN = 0.10
-"""Share of the estimated tensors that is kept free: how far off the estimate may be (docs/planning.md)."""
-SLACK = 0.05
-"""Of all tensors: what the allocator holds and cannot use, an assumption."""
-CONTEXT_BYTES = 700 * 2**20
-"""CUDA context, loaded kernels and workspaces of one process, an assumption."""
-NCCL_BYTES = 2**30
-"""Buffers of NCCL's communicators, with several ranks, an assumption."""
-EXPERT_SKEW = 1.25
-"""Rows that the fullest rank's experts are taken to receive over the mean, with ep_size > 1, an assumption."""
-_FUSED_WIDTH = 64
-"""Widths that the experts' kernels take are multiples of this (``mythos.moe.kernels.WIDTH``)."""
-_BLOCK = 128
-"""Lengths whose document masks are kept as blocks are multiples of this (``mythos.layers.mask.BLOCK``)."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Memory:
-    """Bytes on the fullest rank's device, at the two moments that can be the fullest."""
-
-    weights: int
-    gradients: int
-    master_weights: int
-    """The optimiser's own fp32 copies."""
-    moments: int
-    gathered: int
-    """Whole weights of layers in use, ZeRO 3."""
-    buckets: int
-    """For gradients on their way, during the backward."""
-    activations: int
-    """Peak of forward and backward of one micro-batch, with the deepest k of the run."""
-    optimizer_step: int
-    """For a moment during the update, when activations and buckets are gone."""
-    context: int
-    """CUDA context, NCCL, and what the allocator cannot use."""
-    host: int
-    """In host memory, for each rank: an offloaded optimiser, offloaded states."""
-
-    @property
-    def standing(self) -> int:
-        """Tensors between steps."""
-        return self.weights + self.gradients + self.master_weights + self.moments
-
-    @property
-    def allocated(self) -> int:
-        """Tensors at the fullest moment; what ``torch.cuda.max_memory_allocated`` is held against."""
-        backward = self.gathered + self.buckets + self.activations
-        return self.standing + max(backward, self.optimizer_step)
-
-    @property
-    def total(self) -> int:
-        """What the device must have: tensors, the margin of the estimate, and what is not tensors."""
-        return int(self.allocated * (1 + MARGIN)) + self.context
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +18,9 @@ class Plan:
 
     device: Device
     memory_bytes: int
-    """Of one device."""
+    """Of one device: ``parallel.memory_gb``, or what the table of devices says."""
+    parallel: ParallelConfig
+    """The run's, with ``remat=auto`` settled."""
     world_size: int
     num_parameters: int
     memory: Memory
@@ -119,6 +62,9 @@ def plan(run: RunConfig, device: Device | str, efficiency: float | None = None) 
         ConfigError: the name is not in the table of ``mythos.account.peak``.
     """
     device = named_device(device) if isinstance(device, str) else device
+    memory_gb = run.parallel.memory_gb
+    memory_bytes = device.memory_bytes if memory_gb is None else int(memory_gb * 1e9)
+    run, needed = cheapest_remat(run, memory_bytes, device.has_fused_experts)
     num_loops, num_grad_loops = run.depth.mean, float(run.depth.grad_loops)
     traffic = communication(run, device, num_loops, num_grad_loops)
     seconds = step_seconds(run, device, traffic, num_loops, num_grad_loops, efficiency)
@@ -127,10 +73,11 @@ def plan(run: RunConfig, device: Device | str, efficiency: float | None = None) 
     peak = device.peak_flops(run.parallel.precision) * run.cluster.world_size
     return Plan(
         device=device,
-        memory_bytes=device.memory_bytes,
+        memory_bytes=memory_bytes,
+        parallel=run.parallel,
         world_size=run.cluster.world_size,
         num_parameters=count_parameters(run.model).total,
-        memory=memory(run, device),
+        memory=needed,
         traffic=tuple(traffic),
         num_loops=num_loops,
         num_grad_loops=num_grad_loops,
@@ -139,68 +86,3 @@ def plan(run: RunConfig, device: Device | str, efficiency: float | None = None) 
         tokens_per_step=tokens_per_step,
         mfu=flops / seconds.total / peak,
     )
-
-
-def memory(run: RunConfig, device: Device) -> Memory:
-    """Bytes on the fullest rank."""
-    state = rank_bytes(run.model, run.optim, run.parallel, run.cluster.world_size)
-    data, num_grad_loops = run.data, most_grad_loops(run)
-    activations = activation_bytes(
-        run.model,
-        run.parallel,
-        data.micro_batch_size,
-        data.seq_len,
-        mask_documents=data.mask_documents and not _masks_by_blocks(run),
-        runtime=runtime(run, device),
-        num_exits=run.halting.num_exits if isinstance(run.halting, PonderHalting) else 1,
-    )
-    tensors = state.standing + state.gathered + state.buckets + int(activations.peak(num_grad_loops))
-    return Memory(
-        weights=state.weights,
-        gradients=state.gradients,
-        master_weights=state.master_weights,
-        moments=state.moments,
-        gathered=state.gathered,
-        buckets=state.buckets,
-        activations=int(activations.peak(num_grad_loops)),
-        optimizer_step=state.optimizer_step,
-        context=CONTEXT_BYTES + int(SLACK * tensors) + (NCCL_BYTES if run.cluster.world_size > 1 else 0),
-        host=state.host + num_grad_loops * activations.host_per_pass,
-    )
-
-
-def runtime(run: RunConfig, device: Device) -> Runtime:
-    """What runs the model's operations on this device."""
-    parallel, core = run.parallel, run.model.core_ffn
-    is_bf16 = parallel.precision != "fp32"
-    zero = parallel if isinstance(parallel, DeepSpeedParallel) else None
-    is_fused = (
-        is_bf16
-        and device.has_fused_experts
-        and isinstance(core, MoEConfig)
-        and core.dispatch == "grouped"
-        and run.model.dim % _FUSED_WIDTH == 0
-        and core.hidden_dim % _FUSED_WIDTH == 0
-    )
-    return Runtime(
-        width=2 if is_bf16 else 4,
-        casts_weights=parallel.precision == "bf16",
-        is_cuda=True,
-        compiled=parallel.compile,
-        fused_experts=is_fused,
-        shares_expert_copies=is_fused and (zero is None or zero.zero_stage < 3),
-        ep_size=zero.ep_size if zero else 1,
-        expert_skew=EXPERT_SKEW,
-    )
-
-
-def most_grad_loops(run: RunConfig) -> int:
-    """The largest k that any step can have, growth included."""
-    depth = run.depth
-    stages = () if isinstance(depth, FixedDepth) else depth.growth
-    later = [stage.num_grad_loops or -(-int(stage.mean) // 2) for stage in stages]
-    return min(depth.max_loops, max([depth.grad_loops, *later]))
-
-
-def _masks_by_blocks(run: RunConfig) -> bool:
-    return run.parallel.precision != "fp32" and run.data.seq_len % _BLOCK == 0
