@@ -1,4 +1,4 @@
-"""What a device can do at most, from the makers' data sheets: dense FLOP/s, memory, and links to other devices.
+"""What a device can do at most: dense FLOP/s, memory, and links to other devices.
 
 FLOP/s are bf16 on matrix units with fp32 accumulation, and fp32 on plain ones (torch leaves TF32 off). Sparse figures,
 which are twice as high, never count. Memory is what the driver reports, rounded down; data sheets say a little more.
@@ -50,10 +50,14 @@ class Device:
         return _GIGA * (self.network_gigabytes_per_second if crosses_nodes else self.node_gigabytes_per_second)
 
 
-# FLOP/s, memory bandwidth and NVLink: NVIDIA's data sheets of each product; NVLink is half of the "total bandwidth"
-# there. B200 and B300 are the HGX boards' (an HGX B300's bf16 is an HGX B200's), GB200 and GB300 the NVL72 racks'.
-# Network: DGX A100 200 Gb/s (ConnectX-6), DGX H100, H200, B200 and GB200 400 Gb/s (ConnectX-7), DGX B300 and GB300
-# 800 Gb/s (ConnectX-8) for each device; a card on PCIe shares what the server has, taken as 100 Gb/s.
+# Up to Hopper: NVIDIA's data sheets; NVLink is half of the "total bandwidth" there. Memory: what nvidia-smi reports
+# (modal-labs/modal-client#2797 for A10, A100, H100, L4, L40S; NVIDIA H200: 139.8 GiB), rounded down.
+# B200: 178.35 GiB and 7.67 TB/s read from the driver (pytorch/ao#4002); bf16 is half of the HGX board's 36 PFLOP/s
+# with sparsity, over 8, and the HGX B300's row says the same. GB200 and GB300: half of an NVL72 rack's 360 PFLOP/s,
+# over 72; 186 GB from MLCommons' system descriptions. Memory of B300 (270 GB) and GB300 (279 GB) are vendors' tables,
+# of which it is not certain that they mean GiB: set parallel.memory_gb where it is tight.
+# Network, each device: 200 Gb/s on DGX A100, 400 on DGX H100, H200, B200 and GB200, 800 on B300 and GB300 (ConnectX-6,
+# -7, -8). A card on PCIe shares what its server has; 100 to 200 Gb/s is an assumption.
 DEVICES: Final = (
     Device("GB300", 2500, 80, 277, 8000, 900, 100, True),
     Device("B200", 2250, 75, 178, 7700, 900, 50, True),

@@ -82,7 +82,7 @@ def plan(run: RunConfig, device: Device | str, efficiency: float | None = None) 
         num_loops=num_loops,
         num_grad_loops=num_grad_loops,
         seconds=seconds,
-        efficiency=efficiency or default_efficiency(run),
+        efficiency=efficiency or default_efficiency(run, device),
         tokens_per_step=tokens_per_step,
         mfu=flops / seconds.total / peak,
     )

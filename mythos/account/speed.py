@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from mythos.account.communication import Traffic
+from mythos.account.estimate import runtime
 from mythos.account.flops import outer_flops, pass_flops, training_flops
 from mythos.account.memory import rank_elements
-from mythos.account.parameters import block_shapes
+from mythos.account.parameters import block_shapes, ffn_shapes, num_matrix_elements
 from mythos.account.peak import Device
 from mythos.config.optim import MuonAdamWConfig
 from mythos.config.parallel import DeepSpeedParallel
@@ -14,8 +15,9 @@ from mythos.config.run import RunConfig
 DENSE_EFFICIENCY = 0.45
 """Of the peak that forward and backward of a dense model reach in bf16. Published MFU on H100: OLMo-core 0.39 to 0.41
 at 1B and 0.47 at 7B; torchtitan 0.33 to 0.39 at 8B. They include what is counted apart here."""
-MIXTURE_EFFICIENCY = 0.45 * 0.7
-"""The same with routed experts: a layer of ours runs at 0.68 to 0.79 of a dense one (docs/performance.md)."""
+MIXTURE_RATES = {True: 0.7, False: 0.36}
+"""Rate of a mixture-of-experts layer over a dense one of equal active FLOPs, with the fused kernels and without: 0.68
+to 0.79 and 0.31 to 0.43 were measured (docs/performance.md)."""
 MUON_EFFICIENCY = 0.28
 """Orthogonalisation of 604M elements in 28 ms on an H200 (docs/optimizer.md)."""
 _ADAM_BYTES = 28
@@ -55,7 +57,7 @@ def step_seconds(
         efficiency: of the device's peak in forward and backward; None takes what is stated above.
     """
     model, data = run.model, run.data
-    rate = device.peak_flops(run.parallel.precision) * (efficiency or default_efficiency(run))
+    rate = device.peak_flops(run.parallel.precision) * (efficiency or default_efficiency(run, device))
     num_tokens = data.batch_size * data.seq_len / run.cluster.world_size
     flops = training_flops(model, data.seq_len, num_loops, num_grad_loops).total
     if run.parallel.remat != "none":
@@ -69,16 +71,24 @@ def step_seconds(
     )
 
 
-def default_efficiency(run: RunConfig) -> float:
-    """Share of the peak that forward and backward are expected to reach."""
-    return MIXTURE_EFFICIENCY if run.model.is_moe else DENSE_EFFICIENCY
+def default_efficiency(run: RunConfig, device: Device) -> float:
+    """Share of the peak that forward and backward are expected to reach: a mixture slows its part of the FLOPs."""
+    model, num_loops, num_grad_loops = run.model, run.depth.mean, run.depth.grad_loops
+    if not model.is_moe:
+        return DENSE_EFFICIENCY
+    layer = 2 * num_matrix_elements(ffn_shapes(model.dim, model.core_ffn, active=True))
+    in_mixtures = model.num_core_layers * layer * (num_loops + 2 * num_grad_loops)
+    share = in_mixtures / training_flops(model, run.data.seq_len, num_loops, num_grad_loops).total
+    rate = MIXTURE_RATES[runtime(run, device.has_fused_experts).fused_experts]
+    return DENSE_EFFICIENCY / (1 - share + share / rate)
 
 
 def _prelude_backward_flops(run: RunConfig) -> float:
     """For each token: the only part of the backward that runs when the core's gradients are complete."""
     model = run.model
-    num_outer = max(1, model.num_prelude_layers + model.num_coda_layers)
-    return 2 * outer_flops(model, run.data.seq_len).total * model.num_prelude_layers / num_outer
+    num_blocks = model.num_prelude_layers + model.num_coda_layers
+    blocks = outer_flops(model, run.data.seq_len).total - 2 * model.vocab_size * model.dim
+    return 2 * blocks * model.num_prelude_layers / num_blocks if num_blocks else 0.0
 
 
 def _exposed(run: RunConfig, traffic: list[Traffic], forward_backward: float, window: float) -> float:

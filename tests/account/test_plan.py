@@ -10,6 +10,7 @@ from mythos.account.flops import training_flops
 from mythos.account.parameters import count_parameters
 from mythos.account.peak import named_device
 from mythos.account.plan import plan
+from mythos.account.speed import DENSE_EFFICIENCY, default_efficiency
 from mythos.config.load import load
 from mythos.config.run import RunConfig
 
@@ -146,6 +147,28 @@ def test_speed_is_tokens_over_the_sum_of_the_parts() -> None:
     assert found.traffic == ()
     assert found.mfu == pytest.approx(flops / found.seconds.total / 989e12)
     assert found.days(1e12) == pytest.approx(1e12 / (num_tokens / found.seconds.total) / 86_400)
+
+
+def test_a_mixture_slows_its_own_share_of_the_flops() -> None:
+    assert default_efficiency(load(["model=370m", "depth=fixed", "depth.num_loops=8"]), H200) == DENSE_EFFICIENCY
+    run = load([*RUN, "parallel.precision=bf16"])
+    total = training_flops(run.model, 2048, 8, 4).total
+    mixture = 4 * 2 * (9 * 3 * 1024 * 512 + 64 * 1024) * (8 + 2 * 4)
+    for device, rate in ((H200, 0.7), (named_device("A100"), 0.36)):
+        seconds = (total - mixture) / DENSE_EFFICIENCY + mixture / (DENSE_EFFICIENCY * rate)
+        assert default_efficiency(run, device) == pytest.approx(total / seconds)
+
+
+def test_gradients_hide_behind_the_backward_of_the_prelude_alone() -> None:
+    two = ["parallel=zero1", "cluster.num_devices=2", "cluster.num_nodes=2", "parallel.precision=bf16"]
+    found = {
+        overlaps: plan(load([*RUN, *two, f"parallel.overlap_communication={overlaps}"]), H200, 0.5)
+        for overlaps in ("true", "false")
+    }
+    shown, hidden = (found[overlaps].seconds.exposed_communication for overlaps in ("false", "true"))
+    assert shown == pytest.approx(sum(part.seconds for part in found["true"].traffic))
+    block = 2 * (4 * 1024**2 + 3 * 1024 * 2752) + 2 * 2048 * 1024
+    assert shown - hidden == pytest.approx(8 * 2048 * 2 * 4 * block / (0.5 * 989e12))
 
 
 def test_recomputation_costs_a_forward_of_the_passes_with_gradients_and_is_not_useful() -> None:
