@@ -15,8 +15,8 @@ from mythos.config.parallel import DeepSpeedParallel
 from mythos.config.run import RunConfig
 
 LINK_EFFICIENCY = 0.8
-"""Of a link's data-sheet speed that large messages reach. DeepEP's reports: 160 GB/s of 200 within a node of H800, 44
-of 50 between nodes of H200 (deepseek-ai/DeepEP#16, #493); an assumption for everything else."""
+"""Of a link's data-sheet speed that large messages reach. Reports of DeepEP's users: 160 GB/s of 200 within a node of
+H800, 44 of 50 between nodes of H200 (deepseek-ai/DeepEP#16, #155, #493); an assumption for everything else."""
 
 _FP32_BYTES = 4
 

@@ -1,7 +1,7 @@
 """What a device can do at most: dense FLOP/s, memory, and links to other devices.
 
 FLOP/s are bf16 on matrix units with fp32 accumulation, and fp32 on plain ones (torch leaves TF32 off). Sparse figures,
-which are twice as high, never count. Memory is what the driver reports, rounded down; data sheets say a little more.
+which are twice as high, never count. Memory is what the driver leaves, rounded down.
 """
 
 import re
@@ -50,19 +50,19 @@ class Device:
         return _GIGA * (self.network_gigabytes_per_second if crosses_nodes else self.node_gigabytes_per_second)
 
 
-# Up to Hopper: NVIDIA's data sheets; NVLink is half of the "total bandwidth" there. Memory: what nvidia-smi reports
-# (modal-labs/modal-client#2797 for A10, A100, H100, L4, L40S; NVIDIA H200: 139.8 GiB), rounded down.
+# Up to Hopper: NVIDIA's data sheets as commonly quoted; NVLink is half of the "total bandwidth" there. Memory: what
+# the driver reports, rounded down (modal-labs/modal-client#2797 for A10, A100, H100, L4, L40S; 139.8 GiB for H200).
 # B200: 178.35 GiB and 7.67 TB/s read from the driver (pytorch/ao#4002); bf16 is half of the HGX board's 36 PFLOP/s
-# with sparsity, over 8, and the HGX B300's row says the same. GB200 and GB300: half of an NVL72 rack's 360 PFLOP/s,
-# over 72; 186 GB from MLCommons' system descriptions. Memory of B300 (270 GB) and GB300 (279 GB) are vendors' tables,
-# of which it is not certain that they mean GiB: set parallel.memory_gb where it is tight.
+# with sparsity, over 8, and the HGX B300's is the same. GB200 and GB300: half of an NVL72 rack's 360 PFLOP/s with
+# sparsity, over 72. GB200: 186 GB in MLCommons' system descriptions; B300: 270 GB, GB300: 279 GB in vendors' tables; of
+# these it is not known whether GiB are meant, so that they are taken as 10^9 bytes. parallel.memory_gb overrides them.
 # Network, each device: 200 Gb/s on DGX A100, 400 on DGX H100, H200, B200 and GB200, 800 on B300 and GB300 (ConnectX-6,
 # -7, -8). A card on PCIe shares what its server has; 100 to 200 Gb/s is an assumption.
 DEVICES: Final = (
-    Device("GB300", 2500, 80, 277, 8000, 900, 100, True),
+    Device("GB300", 2500, 80, 259, 8000, 900, 100, True),
     Device("B200", 2250, 75, 178, 7700, 900, 50, True),
-    Device("B300", 2250, 75, 268, 7700, 900, 100, True),
-    Device("GB200", 2500, 80, 184, 8000, 900, 50, True),
+    Device("B300", 2250, 75, 251, 7700, 900, 100, True),
+    Device("GB200", 2500, 80, 173, 8000, 900, 50, True),
     Device("GH200", 989, 67, 94, 4000, 450, 50, True),
     Device("H200", 989, 67, 139, 4800, 450, 50, True),
     Device("H100 NVL", 835, 60, 93, 3900, 300, 50, True),
