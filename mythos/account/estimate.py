@@ -120,6 +120,7 @@ def runtime(run: RunConfig, has_fused_experts: bool) -> Runtime:
     )
     return Runtime(
         width=2 if is_bf16 else 4,
+        state_width=2 if parallel.state_precision == "bf16" else 4,
         casts_weights=parallel.precision == "bf16",
         is_cuda=True,
         compiled=parallel.compile,

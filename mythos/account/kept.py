@@ -17,6 +17,8 @@ class Runtime:
 
     width: int = FP32_BYTES
     """Bytes of a number in matrix products: 4, or 2 in bf16."""
+    state_width: int = FP32_BYTES
+    """Bytes of a number in the residual stream: 4, or 2 with ``state_precision=bf16``."""
     casts_weights: bool = False
     """Whether bf16 products read copies of fp32 weights."""
     is_cuda: bool = False
@@ -56,10 +58,15 @@ class Kept:
     @property
     def stream(self) -> int:
         """One vector of the residual stream."""
-        return FP32_BYTES * self.model.dim
+        return self.runtime.state_width * self.model.dim
 
     def norm(self, dim: int, num_groups: int = 1, width: int = FP32_BYTES) -> int:
-        """Input and reciprocal root of an RMS norm over ``num_groups`` vectors; on a CPU also the normalised input."""
+        """Input and reciprocal root of an RMS norm over ``num_groups`` vectors; on a CPU also the normalised input.
+
+        Norms compute in fp32; only a compiled block keeps a narrower input as it is.
+        """
+        if self.runtime.compiled:
+            return num_groups * (min(width, self.runtime.state_width) * dim + FP32_BYTES)
         if self.runtime.is_cuda:
             return num_groups * (width * dim + FP32_BYTES)
         return FP32_BYTES * num_groups * (2 * dim + 1)
@@ -107,12 +114,13 @@ class Kept:
         """Router, rows of the routed experts, shared experts."""
         runtime, dim = self.runtime, self.model.dim
         compiled = runtime.compiles_mixture
-        if compiled:
-            inputs = self.width * dim
-        else:
-            num_casts = 2 if ffn.num_shared and runtime.is_cast else 0 if runtime.is_cast else 1
-            inputs = self.width * dim * (num_casts + (runtime.fused_experts and runtime.ep_size == 1))
-        router = FP32_BYTES * (2 * ffn.num_experts + 3) + (self.stream if runtime.is_cast and not compiled else 0)
+        inputs = self.width * dim  # one cast for router and experts
+        router = FP32_BYTES * (2 * ffn.num_experts + 3)
+        if runtime.ep_size > 1:
+            inputs *= 2 if ffn.num_shared else 0
+            router += self.stream
+        elif runtime.is_cast and not runtime.is_cuda:
+            router += FP32_BYTES * dim  # the fused router takes the cast; elsewhere it is made fp32 again
         shared = self.swiglu(ffn.num_shared * ffn.hidden_dim, compiled)
         return inputs + router + int(ffn.num_active * self.visit(ffn.hidden_dim)) + shared
 

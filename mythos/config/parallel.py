@@ -32,6 +32,8 @@ class ParallelBase:
     remat: Literal["none", "loop", "block", "auto"] = "none"
     """What the core computes again in the backward: nothing; each pass, of which only the state and the experts'
     choices stay; or each block. ``auto`` chooses at the start what costs least and fits the device."""
+    state_precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the recurrent state and the residual stream; ``bf16`` moves half the bytes and rounds after every layer."""
     offload_states: bool = False
     """With ``remat=loop``, keep the states of the passes in host memory until the backward."""
     memory_gb: Positive | None = None
