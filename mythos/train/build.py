@@ -76,6 +76,7 @@ def build_model(config: RunConfig, origin: Path | None = None) -> Mythos:
     initialize(model, config.model, config.run.seed)
     if origin is not None:
         load_weights(model, origin)
+    assert config.parallel.remat != "auto", "settle_remat first"
     model.core.remat = config.parallel
     if config.parallel.state_precision == "bf16":
         model.state_dtype = torch.bfloat16

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 from mythos.config.run import RunConfig
 from mythos.parallel.launcher import check_launcher, die_with_launcher, is_first_rank
+from mythos.train.remat import settle_remat
 from mythos.train.run_directory import RunDirectory, lock, prepare
 
 LOST_PEER = 75
@@ -25,6 +26,7 @@ def start(config: RunConfig) -> int:
     check_launcher(config.cluster)
     die_with_launcher()
     if config.cluster.world_size == 1:
+        config = settle_remat(config)
         with lock(config):
             return _train(config, prepare(config))
 
@@ -34,14 +36,15 @@ def start(config: RunConfig) -> int:
     try:
         with process_group(config), ExitStack() as stack:
 
-            def prepare_alone() -> RunDirectory:
-                stack.enter_context(lock(config))
-                return prepare(config)
+            def prepare_alone() -> tuple[RunConfig, RunDirectory]:
+                settled = settle_remat(config)
+                stack.enter_context(lock(settled))
+                return settled, prepare(settled)
 
-            directory = on_first_rank(prepare_alone)
+            settled, directory = on_first_rank(prepare_alone)
             if is_first_rank():
-                print(describe(config), flush=True)
-            return _train(config, directory)
+                print(describe(settled), flush=True)
+            return _train(settled, directory)
     except RuntimeError as error:
         if (reason := lost_peer(error)) is None:
             raise
