@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mythos.config.base import ConfigError
-from mythos.config.cluster import ClusterConfig
+from mythos.config.cluster import LocalCluster
 from mythos.parallel.launcher import check_launcher, launch
 from parallel.ranks import ENVIRONMENT, SMALL
 
@@ -41,11 +41,11 @@ def test_one_command_starts_the_ranks_and_says_how_it_went(packed: Path, tmp_pat
 
 def test_one_machine_does_not_start_others() -> None:
     with pytest.raises(ConfigError, match=r"num_nodes is 2: start the command on each node, torchrun --nnodes 2"):
-        launch(ClusterConfig(num_nodes=2, num_devices=4), ["train"])
+        launch(LocalCluster(num_nodes=2, num_devices=4), ["train"])
 
 
 def test_a_launcher_that_starts_another_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(ConfigError, match=r"1 nodes x 2 devices are 2 processes, but the launcher started 3"):
-        check_launcher(ClusterConfig(num_devices=2))
-    check_launcher(ClusterConfig(num_devices=3))
+        check_launcher(LocalCluster(num_devices=2))
+    check_launcher(LocalCluster(num_devices=3))
