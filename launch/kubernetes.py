@@ -64,9 +64,6 @@ def files(config: RunConfig, submission: Submission) -> dict[str, str]:
     assert isinstance(cluster, KubernetesCluster)
     node_script = render(
         "node.sh",
-        name=name,
-        num_devices=cluster.num_devices,
-        world_size=cluster.world_size,
         num_threads=cluster.num_threads or max(1, (cluster.num_cpus or 1) // cluster.num_devices),
         master_address=f"{name}-0.{name}",
         master_port=cluster.master_port,

@@ -28,7 +28,7 @@ first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 MASTER_ADDR=$(scontrol show node "$first" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p')
 export MASTER_ADDR MASTER_PORT=$((15000 + SLURM_JOB_ID % 15000))
 export WORLD_SIZE=$SLURM_NTASKS LOCAL_WORLD_SIZE={{num_devices}}
-# Lightning takes the ranks from these variables, as below torchrun, and leaves signals and requeueing alone
+# Lightning takes the ranks from the variables above, as below torchrun, and not from SLURM's; it would requeue by itself
 export TORCHELASTIC_RUN_ID=$SLURM_JOB_ID
 # each rank would otherwise start a thread for each CPU of the node
 export OMP_NUM_THREADS={{num_threads}}

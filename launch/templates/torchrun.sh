@@ -12,6 +12,8 @@ export PYTHONUNBUFFERED=1
 export OMP_NUM_THREADS={{num_threads}}
 # what is compiled at run time goes to the node's own disk: on a shared home, ranks of all nodes wait for one lock file
 export TORCH_EXTENSIONS_DIR=/tmp/mythos-$UID/torch_extensions TRITON_CACHE_DIR=/tmp/mythos-$UID/triton
+# how long torchrun waits for ranks that are told to end and save, before it kills them; 30 by itself
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=600
 {{network}}
 
 exec {{python}} -m torch.distributed.run --nnodes {{num_nodes}} --node-rank "$node" --nproc-per-node {{num_devices}} \

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mythos.callbacks.base import StepCallback
+from mythos.callbacks.preemption import Preemption
 from mythos.callbacks.ranks import sum_over_ranks
 from mythos.callbacks.run_record import RunRecord
 from mythos.checkpoint import store
@@ -32,10 +33,11 @@ class Guard(StepCallback):
     the schedule goes on, as in PaLM (arXiv 2204.02311, section 5.1). The host waits for the device once a step.
     """
 
-    def __init__(self, config: GuardConfig, record: RunRecord, checkpoints: Path) -> None:
+    def __init__(self, config: GuardConfig, record: RunRecord, checkpoints: Path, preemption: Preemption) -> None:
         self.config = config
         self.record = record
         self.checkpoints = checkpoints
+        self.preemption = preemption
         self.losses: deque[float] = deque(maxlen=config.window)
         self.grad_norms: deque[float] = deque(maxlen=config.window)
         self.skips: list[tuple[int, str]] = []
@@ -60,7 +62,9 @@ class Guard(StepCallback):
         # Ranks scale their losses by their number, and all know the whole gradient: both are means over ranks.
         parts = {"loss": torch.stack(self.shares).sum()}
         parts["square"] = torch.stack(list(squared_norms(trainer, pl_module).values())).sum()
+        parts["stop"] = self.preemption.vote(trainer.strategy.root_device)
         sums = sum_over_ranks(trainer, parts)
+        self.preemption.decide(trainer, sums["stop"])
         loss, square = ((sums[name] / trainer.world_size).item() for name in ("loss", "square"))
         self.verdict = judge(loss, square**0.5, self.losses, self.grad_norms, self.config)
         pl_module.gate.is_open = self.verdict is None

@@ -12,6 +12,7 @@ from mythos.config.objective import ObjectiveConfig
 from mythos.config.optim import OptimConfig
 from mythos.config.parallel import ParallelConfig
 from mythos.config.schedule import ScheduleConfig
+from mythos.config.survival import SurvivalSettings
 from mythos.config.tracking import TrackingConfig
 
 
@@ -57,8 +58,8 @@ class CheckpointConfig:
 
 
 @config
-class RunSettings:
-    """Name, place and length of the run."""
+class RunSettings(SurvivalSettings):
+    """Name, place and length of the run, and how it survives."""
 
     name: str
     dir: str = "runs"
