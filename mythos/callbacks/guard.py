@@ -1,6 +1,5 @@
 """Steps that would hurt are skipped, on all ranks alike; a run that keeps hurting goes back, and then ends."""
 
-import sys
 from collections import Counter, deque
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from torch import Tensor
 from mythos.callbacks.base import StepCallback
 from mythos.callbacks.preemption import Preemption
 from mythos.callbacks.ranks import sum_over_ranks
-from mythos.callbacks.run_record import RunRecord
+from mythos.callbacks.run_record import RunRecord, announce
 from mythos.checkpoint import store
 from mythos.config import records
 from mythos.config.guard import GuardConfig
@@ -99,7 +98,7 @@ class Guard(StepCallback):
     def _say_skip(self, trainer: pl.Trainer, step: int, verdict: Verdict) -> None:
         self.record.write(trainer, {records.guard(verdict.reason): 1.0, records.GUARD_FIGURE: verdict.figure}, step)
         limit = f", above {verdict.limit:.4g}" if verdict.reason != "not_finite" else ""
-        _say(trainer, f"{verdict.reason} at step {step}", f"step skipped: {verdict.figure:.4g}{limit}.")
+        announce(trainer, f"{verdict.reason} at step {step}", f"step skipped: {verdict.figure:.4g}{limit}.")
 
     def _go_back(self, trainer: pl.Trainer, step: int, first_skip: int) -> None:
         found = on_first_rank(lambda: store.newest(self.checkpoints, before_step=first_skip))
@@ -110,7 +109,7 @@ class Guard(StepCallback):
         target = manifest.step
         self.rollbacks.append((step, target))
         self.record.write(trainer, {records.guard("rollback"): 1.0, records.GUARD_FIGURE: float(target)}, step)
-        _say(
+        announce(
             trainer,
             f"rollback at step {step}",
             f"{len(self.skips)} steps were skipped; weights and moments are those of step {target} again, and the data "
@@ -131,12 +130,3 @@ class Guard(StepCallback):
             f"{self.skips[0][0]} (mythos report), then lower optim.lr, lengthen schedule.num_warmup_steps, or raise "
             "run.guard.sigmas if the steps were sound."
         )
-
-
-def _say(trainer: pl.Trainer, title: str, text: str) -> None:
-    """To the terminal and to the people who watch the run."""
-    if trainer.is_global_zero:
-        print(f"guard: {title}: {text}", file=sys.stderr, flush=True)
-        for logger in trainer.loggers:
-            if hasattr(logger, "alert"):
-                logger.alert(title, text)

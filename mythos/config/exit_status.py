@@ -12,4 +12,11 @@ STALLED: Final = 78
 """Nothing moved for ``run.stall_seconds``: start again with ``resume=auto``."""
 
 START_AGAIN: Final = frozenset({LOST_PEER, PREEMPTED, STALLED})
-"""After these, and no others, the same command goes on with ``resume=auto``."""
+"""After these, and no others, a scheduler starts the same command with ``resume=auto``."""
+MEANING: Final = {
+    LOST_PEER: "a rank lost contact with another",
+    DIVERGED: "the run diverges",
+    PREEMPTED: "asked to end, and saved",
+    STALLED: "nothing moved",
+}
+"""For people."""

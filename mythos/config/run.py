@@ -136,6 +136,11 @@ class RunConfig:
                 f"run.validation.num_batches is {self.run.validation.num_batches}, which {world_size} ranks cannot "
                 f"share evenly; make it a multiple of {world_size}."
             )
+        if self.run.max_restarts and self.cluster.num_nodes > 1:
+            raise ValueError(
+                f"run.max_restarts is {self.run.max_restarts} but cluster.num_nodes is {self.cluster.num_nodes}; a "
+                "launcher starts the ranks of one machine again, so set run.max_restarts=0 and let the scheduler do it."
+            )
         if self.depth.per_sequence and world_size > 1:
             raise ValueError(
                 f"depth.per_sequence is true but there are {world_size} ranks, which must run the same passes; set "

@@ -37,10 +37,13 @@ def is_first_rank() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def launch(cluster: ClusterConfig, arguments: list[str]) -> int:
+def launch(cluster: ClusterConfig, arguments: list[str], started_at: float) -> int:
     """Start ``mythos`` with these arguments once for each device of this machine, and wait for all.
 
     SIGTERM and SIGUSR1 are passed on to the ranks, which save and end; nothing then limits the time that they take.
+
+    Args:
+        started_at: on the machine's monotonic clock; the run's time limit counts from there.
 
     Returns:
         The exit status of the rank that failed first, 128 + n if signal n killed it, or 0.
@@ -58,7 +61,7 @@ def launch(cluster: ClusterConfig, arguments: list[str]) -> int:
     ranks = [
         # A group of their own: Ctrl-C reaches them through the launcher, once.
         subprocess.Popen([sys.executable, "-m", "mythos.cli.main", *arguments], env=environment, process_group=0)
-        for environment in rank_environments(cluster)
+        for environment in rank_environments(cluster, started_at)
     ]
     try:
         status = _wait(ranks, told)
@@ -75,13 +78,13 @@ def launch(cluster: ClusterConfig, arguments: list[str]) -> int:
     return PREEMPTED if was_told else status
 
 
-def rank_environments(cluster: ClusterConfig) -> list[dict[str, str]]:
+def rank_environments(cluster: ClusterConfig, started_at: float) -> list[dict[str, str]]:
     """The environment of each rank of this machine, with the variables that torchrun sets as well.
 
     Raises:
         ConfigError: the run spans nodes, and nothing says which of them this is.
     """
-    shared = os.environ | {STARTED_AT: os.environ.get(STARTED_AT, str(time.monotonic()))}
+    shared = os.environ | {STARTED_AT: str(started_at)}
     if cluster.num_nodes == 1:
         shared |= {"NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     elif missing := [name for name in _NODE if name not in shared]:

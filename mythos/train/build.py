@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -10,6 +11,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment, TorchEl
 from lightning.pytorch.strategies import Strategy
 
 from mythos.callbacks.alarms import Alarms
+from mythos.callbacks.attempts import Attempts
 from mythos.callbacks.checkpointing import Checkpointing
 from mythos.callbacks.data_position import DataPosition
 from mythos.callbacks.guard import Guard
@@ -51,7 +53,9 @@ def train(config: RunConfig, directory: RunDirectory, request: StopRequest | Non
     if config.cluster.num_threads is not None:
         torch.set_num_threads(config.cluster.num_threads)
     model = build_model(config, directory.origin)
-    data = TokenDataModule(config.data, config.run.seed, config.run.validation.num_batches)
+    failed = tuple((step.start, step.end) for step in directory.left_out)
+    data_config = replace(config.data, skipped=(*config.data.skipped, *failed))
+    data = TokenDataModule(data_config, config.run.seed, config.run.validation.num_batches)
     record = RunRecord(config.tracking, data, config.data.seq_len, config.run.num_steps, config.depth.max_loops)
     validation = Validation(config.run.validation, data, record, config.run.num_steps)
     preemption = Preemption(config.run, request or StopRequest())
@@ -106,7 +110,12 @@ def build_trainer(
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     num_steps, is_sharded = config.run.num_steps, isinstance(config.parallel, DeepSpeedParallel)
     guard = Guard(config.run.guard, record, directory.checkpoints, preemption)
-    callbacks: list[pl.Callback] = [DataPosition(data, config.data.batch_size), guard, preemption]
+    callbacks: list[pl.Callback] = [
+        DataPosition(data, config.data.batch_size),
+        Attempts(directory.path, data, config.data.batch_size, record, directory.left_out),
+        guard,
+        preemption,
+    ]
     trains_model = not isinstance(config.halting, PonderHalting) or config.halting.train == "all"
     if config.model.is_moe and config.optim.router_bias_rate and trains_model:
         check_every = config.parallel.check_every if isinstance(config.parallel, DeepSpeedParallel) else 1

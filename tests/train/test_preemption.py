@@ -134,3 +134,5 @@ def test_a_run_ends_before_its_time_limit(configure, tmp_path: Path, capsys) -> 
 def test_a_margin_as_long_as_the_limit_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"run: time_limit_margin_seconds is 60 but time_limit_seconds is 50"):
         load(["run.time_limit_seconds=50"])
+    with pytest.raises(ConfigError, match=r"run.max_restarts is 1 but cluster.num_nodes is 2"):
+        load("optim=adamw parallel=zero1 cluster.num_nodes=2 data.micro_batch_size=8 run.max_restarts=1".split())
