@@ -40,7 +40,7 @@ export TORCH_EXTENSIONS_DIR=/tmp/mythos-$UID/torch_extensions TRITON_CACHE_DIR=/
 note_progress() {
     local newest
     newest=$(cat "$run/checkpoints/latest" 2>/dev/null || echo none)
-    read -r known since <"$submission/progress" 2>/dev/null || known=
+    { read -r known since <"$submission/progress"; } 2>/dev/null || known=
     if [[ $newest != "$known" ]]; then
         since=$restart
         echo "$newest $since" >"$submission/progress"
