@@ -10,8 +10,8 @@ export PYTHONUNBUFFERED=1
 export NODE_RANK=$JOB_COMPLETION_INDEX MASTER_ADDR={{master_address}} MASTER_PORT={{master_port}}
 # each rank would otherwise start a thread for each CPU of the machine
 export OMP_NUM_THREADS={{num_threads}}
-# what is compiled at run time, and what libraries keep at home, needs a place that this user may write to
-export TORCH_EXTENSIONS_DIR=/tmp/torch_extensions TRITON_CACHE_DIR=/tmp/triton HOME=/tmp
+# what Triton compiles, and what libraries keep at home, needs a place that any user_id may write to
+export HOME=/tmp TRITON_CACHE_DIR=/tmp/triton
 {{network}}
 
 # the run's directory keeps what the run was made from

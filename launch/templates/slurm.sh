@@ -32,8 +32,8 @@ export WORLD_SIZE=$SLURM_NTASKS LOCAL_WORLD_SIZE={{num_devices}}
 export TORCHELASTIC_RUN_ID=$SLURM_JOB_ID
 # each rank would otherwise start a thread for each CPU of the node
 export OMP_NUM_THREADS={{num_threads}}
-# what is compiled at run time goes to the node's own disk: on a shared home, ranks of all nodes wait for one lock file
-export TORCH_EXTENSIONS_DIR=/tmp/mythos-$UID/torch_extensions TRITON_CACHE_DIR=/tmp/mythos-$UID/triton
+# Triton's compiled kernels go to the node's own disk: all ranks of all nodes would write them to one shared home
+export TRITON_CACHE_DIR=/tmp/mythos-$UID/triton
 {{network}}
 
 # "newest checkpoint, restarts when it was first seen": tells restarts that got further from those that did not

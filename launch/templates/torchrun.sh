@@ -10,8 +10,8 @@ export PYTHONPATH={{submission}}/code${PYTHONPATH:+:$PYTHONPATH} PYTHONSAFEPATH=
 export PYTHONUNBUFFERED=1
 # each rank would otherwise start a thread for each CPU of the node
 export OMP_NUM_THREADS={{num_threads}}
-# what is compiled at run time goes to the node's own disk: on a shared home, ranks of all nodes wait for one lock file
-export TORCH_EXTENSIONS_DIR=/tmp/mythos-$UID/torch_extensions TRITON_CACHE_DIR=/tmp/mythos-$UID/triton
+# Triton's compiled kernels go to the node's own disk: all ranks of all nodes would write them to one shared home
+export TRITON_CACHE_DIR=/tmp/mythos-$UID/triton
 # how long torchrun waits for ranks that are told to end and save, before it kills them; 30 by itself
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=600
 {{network}}
