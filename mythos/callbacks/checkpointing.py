@@ -1,5 +1,6 @@
 """Saving, so that a run can die anywhere and come back the same."""
 
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import lightning.pytorch as pl
 
 import mythos
 from mythos.callbacks.base import StepCallback
+from mythos.callbacks.preemption import Preemption
 from mythos.callbacks.validation import Validation
 from mythos.checkpoint import store
 from mythos.checkpoint.background import BackgroundWriter
@@ -23,14 +25,20 @@ from mythos.parallel.saving import Snapshot
 
 
 class Checkpointing(StepCallback):
-    """Saves every so many steps and after the last one. Stands last, so that it saves what others have done.
+    """Saves every so many steps, after the last one, and where the run is asked to end.
 
-    A save costs the run the time to copy this rank's pieces to host memory; writing and hashing happen in a thread,
-    one save at a time.
+    Stands last, so that it saves what others have done. A save costs the run the time to copy this rank's pieces to
+    host memory; writing and hashing happen in a thread, one save at a time.
     """
 
     def __init__(
-        self, config: RunConfig, directory: Path, data: TokenDataModule, data_fingerprint: str, validation: Validation
+        self,
+        config: RunConfig,
+        directory: Path,
+        data: TokenDataModule,
+        data_fingerprint: str,
+        validation: Validation,
+        preemption: Preemption,
     ) -> None:
         self.config = config
         self.settings = config.run.checkpoint
@@ -38,12 +46,14 @@ class Checkpointing(StepCallback):
         self.data = data
         self.data_fingerprint = data_fingerprint
         self.validation = validation
+        self.preemption = preemption
         self.host = HostCopy()
         self.writer = BackgroundWriter()
         self.mirror = mirror_of(config.run)
 
     def on_step_end(self, trainer: pl.Trainer, module: Any, step: int) -> None:
-        if step % self.settings.every and step != self.config.run.num_steps:
+        is_due = step % self.settings.every == 0 or step == self.config.run.num_steps
+        if not is_due and self.preemption.reason is None:
             return
         trainer.save_checkpoint(self.directory, storage_options=partial(self._save, trainer, step))
         if not self.settings.asynchronous:
@@ -65,16 +75,22 @@ class Checkpointing(StepCallback):
 
     def _save(self, trainer: pl.Trainer, step: int, snapshot: Snapshot) -> None:
         self.writer.wait()
+        begun_at = time.monotonic()
         saving = store.Saving(self.directory, step, trainer.global_rank, trainer.world_size)
         if trainer.is_global_zero:
             saving.begin()
         trainer.strategy.barrier()
         fragments = self.host.copy(snapshot.fragments)
         manifest = self._manifest(step) if trainer.is_global_zero else None
-        self.writer.submit(partial(self._write, saving, fragments, snapshot, manifest))
+        self.writer.submit(partial(self._write, saving, fragments, snapshot, manifest, begun_at))
 
     def _write(
-        self, saving: store.Saving, fragments: list[Fragment], snapshot: Snapshot, manifest: Manifest | None
+        self,
+        saving: store.Saving,
+        fragments: list[Fragment],
+        snapshot: Snapshot,
+        manifest: Manifest | None,
+        begun_at: float,
     ) -> None:
         """One rank's part, off the training thread; rank 0, which has the manifest, completes the checkpoint."""
         self.host.wait()
@@ -85,6 +101,7 @@ class Checkpointing(StepCallback):
         store.keep(self.directory, self.settings, sound=path)
         if self.mirror is not None:
             self._copy(self.mirror, path)
+        self.preemption.note_save(time.monotonic() - begun_at)
 
     def _copy(self, mirror: Mirror, path: Path) -> None:
         """Copy a finished checkpoint; a mirror that does not answer costs its copy, not the run."""

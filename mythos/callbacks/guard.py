@@ -1,6 +1,5 @@
 """Steps that would hurt are skipped, on all ranks alike; a run that keeps hurting goes back, and then ends."""
 
-import sys
 from collections import Counter, deque
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,9 @@ import torch
 from torch import Tensor
 
 from mythos.callbacks.base import StepCallback
+from mythos.callbacks.preemption import Preemption
 from mythos.callbacks.ranks import sum_over_ranks
-from mythos.callbacks.run_record import RunRecord
+from mythos.callbacks.run_record import RunRecord, announce
 from mythos.checkpoint import store
 from mythos.config import records
 from mythos.config.guard import GuardConfig
@@ -32,10 +32,11 @@ class Guard(StepCallback):
     the schedule goes on, as in PaLM (arXiv 2204.02311, section 5.1). The host waits for the device once a step.
     """
 
-    def __init__(self, config: GuardConfig, record: RunRecord, checkpoints: Path) -> None:
+    def __init__(self, config: GuardConfig, record: RunRecord, checkpoints: Path, preemption: Preemption) -> None:
         self.config = config
         self.record = record
         self.checkpoints = checkpoints
+        self.preemption = preemption
         self.losses: deque[float] = deque(maxlen=config.window)
         self.grad_norms: deque[float] = deque(maxlen=config.window)
         self.skips: list[tuple[int, str]] = []
@@ -60,7 +61,9 @@ class Guard(StepCallback):
         # Ranks scale their losses by their number, and all know the whole gradient: both are means over ranks.
         parts = {"loss": torch.stack(self.shares).sum()}
         parts["square"] = torch.stack(list(squared_norms(trainer, pl_module).values())).sum()
+        parts["stop"] = self.preemption.vote(trainer.strategy.root_device)
         sums = sum_over_ranks(trainer, parts)
+        self.preemption.decide(trainer, sums["stop"])
         loss, square = ((sums[name] / trainer.world_size).item() for name in ("loss", "square"))
         self.verdict = judge(loss, square**0.5, self.losses, self.grad_norms, self.config)
         pl_module.gate.is_open = self.verdict is None
@@ -95,7 +98,7 @@ class Guard(StepCallback):
     def _say_skip(self, trainer: pl.Trainer, step: int, verdict: Verdict) -> None:
         self.record.write(trainer, {records.guard(verdict.reason): 1.0, records.GUARD_FIGURE: verdict.figure}, step)
         limit = f", above {verdict.limit:.4g}" if verdict.reason != "not_finite" else ""
-        _say(trainer, f"{verdict.reason} at step {step}", f"step skipped: {verdict.figure:.4g}{limit}.")
+        announce(trainer, f"{verdict.reason} at step {step}", f"step skipped: {verdict.figure:.4g}{limit}.")
 
     def _go_back(self, trainer: pl.Trainer, step: int, first_skip: int) -> None:
         found = on_first_rank(lambda: store.newest(self.checkpoints, before_step=first_skip))
@@ -106,7 +109,7 @@ class Guard(StepCallback):
         target = manifest.step
         self.rollbacks.append((step, target))
         self.record.write(trainer, {records.guard("rollback"): 1.0, records.GUARD_FIGURE: float(target)}, step)
-        _say(
+        announce(
             trainer,
             f"rollback at step {step}",
             f"{len(self.skips)} steps were skipped; weights and moments are those of step {target} again, and the data "
@@ -127,12 +130,3 @@ class Guard(StepCallback):
             f"{self.skips[0][0]} (mythos report), then lower optim.lr, lengthen schedule.num_warmup_steps, or raise "
             "run.guard.sigmas if the steps were sound."
         )
-
-
-def _say(trainer: pl.Trainer, title: str, text: str) -> None:
-    """To the terminal and to the people who watch the run."""
-    if trainer.is_global_zero:
-        print(f"guard: {title}: {text}", file=sys.stderr, flush=True)
-        for logger in trainer.loggers:
-            if hasattr(logger, "alert"):
-                logger.alert(title, text)

@@ -1,5 +1,6 @@
 """The numbers of a run, gathered on the device and fetched only when they are written."""
 
+import sys
 from statistics import fmean
 from typing import Any
 
@@ -118,3 +119,12 @@ class RunRecord(StepCallback):
         host = [1.0, self.loops_pending, num_loops, num_grad_loops, num_calls]
         parts["host"] = torch.tensor(host, dtype=torch.float64, device=last.nll.device)
         return parts
+
+
+def announce(trainer: pl.Trainer, title: str, text: str) -> None:
+    """To the terminal and to the people who watch the run, from the first rank."""
+    if trainer.is_global_zero:
+        print(f"guard: {title}: {text}", file=sys.stderr, flush=True)
+        for logger in trainer.loggers:
+            if hasattr(logger, "alert"):
+                logger.alert(title, text)

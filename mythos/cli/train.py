@@ -1,7 +1,6 @@
 """``mythos train``: compose, check, train."""
 
 import argparse
-import sys
 from pathlib import Path
 
 
@@ -31,12 +30,15 @@ def run(arguments: argparse.Namespace) -> int:
 
         return sweep.run(arguments.overrides, arguments.config_dir)
     from mythos.config.load import load
-    from mythos.parallel.launcher import is_launched, launch
+    from mythos.parallel.launcher import is_launched
+    from mythos.train.restarts import launch_again_and_again
     from mythos.train.run_directory import refuse
     from mythos.train.start import start
 
     config = load(arguments.overrides, arguments.config_dir)
     refuse(config)
-    if config.cluster.world_size > 1 and not is_launched():
-        return launch(config.cluster, sys.argv[1:])
+    needs_launcher = config.cluster.world_size > 1 or config.run.max_restarts > 0
+    if needs_launcher and not is_launched():
+        options = [] if arguments.config_dir is None else ["--config-dir", str(arguments.config_dir)]
+        return launch_again_and_again(config, arguments.overrides, options)
     return start(config)

@@ -194,9 +194,9 @@ def layer_of(name: str) -> int | None:
 
 
 GUARD_FIGURE: Final = "guard_figure"
-"""In a record of the guard: the loss or norm that was not taken, or the step that a rollback went to."""
+"""In a record of the guard: the loss or norm that was not taken, the step gone back to, the first sample left out."""
 
 
 def guard(name: str) -> str:
-    """Name of what the guard did, 1 in its record: not_finite, loss_spike, gradient_spike (skipped) or rollback."""
+    """Name of what was done, 1 in its record: not_finite, loss_spike or gradient_spike (skipped), rollback, poison."""
     return f"guard/{name}"

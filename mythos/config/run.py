@@ -12,6 +12,7 @@ from mythos.config.objective import ObjectiveConfig
 from mythos.config.optim import OptimConfig
 from mythos.config.parallel import ParallelConfig
 from mythos.config.schedule import ScheduleConfig
+from mythos.config.survival import SurvivalSettings
 from mythos.config.tracking import TrackingConfig
 
 
@@ -57,8 +58,8 @@ class CheckpointConfig:
 
 
 @config
-class RunSettings:
-    """Name, place and length of the run."""
+class RunSettings(SurvivalSettings):
+    """Name, place and length of the run, and how it survives."""
 
     name: str
     dir: str = "runs"
@@ -134,6 +135,11 @@ class RunConfig:
             raise ValueError(
                 f"run.validation.num_batches is {self.run.validation.num_batches}, which {world_size} ranks cannot "
                 f"share evenly; make it a multiple of {world_size}."
+            )
+        if self.run.max_restarts and self.cluster.num_nodes > 1:
+            raise ValueError(
+                f"run.max_restarts is {self.run.max_restarts} but cluster.num_nodes is {self.cluster.num_nodes}; a "
+                "launcher starts the ranks of one machine again, so set run.max_restarts=0 and let the scheduler do it."
             )
         if self.depth.per_sequence and world_size > 1:
             raise ValueError(

@@ -1,5 +1,6 @@
 """Windows as micro-batches of tensors, in the same order for any number of ranks and workers."""
 
+import signal
 import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
@@ -158,4 +159,11 @@ def _loader(make: Callable[[int], Batch], indices: range, num_workers: int) -> D
         batch_size=None,
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_ignore_stop_signals,
     )
+
+
+def _ignore_stop_signals(worker: int) -> None:
+    """A scheduler may signal every process of a job; the rank needs its workers until it has finished its step."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)

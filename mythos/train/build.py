@@ -2,17 +2,21 @@
 
 import logging
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning.pytorch.strategies import Strategy
 
 from mythos.callbacks.alarms import Alarms
+from mythos.callbacks.attempts import Attempts
 from mythos.callbacks.checkpointing import Checkpointing
 from mythos.callbacks.data_position import DataPosition
 from mythos.callbacks.guard import Guard
 from mythos.callbacks.loop_telemetry import LoopTelemetry
+from mythos.callbacks.preemption import Preemption
 from mythos.callbacks.profiler import ProfileWindow
 from mythos.callbacks.progress import Progress
 from mythos.callbacks.router_balance import RouterBalance
@@ -28,24 +32,34 @@ from mythos.model.init import initialize
 from mythos.model.mythos import Mythos
 from mythos.parallel.device import choose_accelerator
 from mythos.parallel.single import SingleStrategy
+from mythos.parallel.stopping import StopRequest
 from mythos.train.module import MythosModule
 from mythos.train.run_directory import RunDirectory
 from mythos.train.tracking import build_loggers, close
 
 
-def train(config: RunConfig, directory: RunDirectory) -> dict[int, float]:
+def train(config: RunConfig, directory: RunDirectory, request: StopRequest | None = None) -> dict[int, float]:
     """Train to the last step, from the start or from the directory's checkpoint.
+
+    Args:
+        request: what may ask the run to end earlier; None is a request that nobody makes.
 
     Returns:
         The last held-out loss in nats per token, by depth.
+
+    Raises:
+        Preempted: it was saved before its last step, as ``request`` or a time limit asked.
     """
     if config.cluster.num_threads is not None:
         torch.set_num_threads(config.cluster.num_threads)
     model = build_model(config, directory.origin)
-    data = TokenDataModule(config.data, config.run.seed, config.run.validation.num_batches)
+    failed = tuple((step.start, step.end) for step in directory.left_out)
+    data_config = replace(config.data, skipped=(*config.data.skipped, *failed))
+    data = TokenDataModule(data_config, config.run.seed, config.run.validation.num_batches)
     record = RunRecord(config.tracking, data, config.data.seq_len, config.run.num_steps, config.depth.max_loops)
     validation = Validation(config.run.validation, data, record, config.run.num_steps)
-    trainer = build_trainer(config, directory, data, record, validation)
+    preemption = Preemption(config.run, request or StopRequest())
+    trainer = build_trainer(config, directory, data, record, validation, preemption)
     try:
         with warnings.catch_warnings():
             # The data module restores its own position, and validation is a callback of ours.
@@ -67,6 +81,7 @@ def train(config: RunConfig, directory: RunDirectory) -> dict[int, float]:
         raise
     finally:
         close(trainer.loggers)
+    preemption.check(trainer)
     return validation.latest
 
 
@@ -89,12 +104,18 @@ def build_trainer(
     data: TokenDataModule,
     record: RunRecord,
     validation: Validation,
+    preemption: Preemption,
 ) -> pl.Trainer:
     """Lightning's trainer with the house's callbacks, in the order in which they act at a step's end."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     num_steps, is_sharded = config.run.num_steps, isinstance(config.parallel, DeepSpeedParallel)
-    guard = Guard(config.run.guard, record, directory.checkpoints)
-    callbacks: list[pl.Callback] = [DataPosition(data, config.data.batch_size), guard]
+    guard = Guard(config.run.guard, record, directory.checkpoints, preemption)
+    callbacks: list[pl.Callback] = [
+        DataPosition(data, config.data.batch_size),
+        Attempts(directory.path, data, config.data.batch_size, record, directory.left_out),
+        guard,
+        preemption,
+    ]
     trains_model = not isinstance(config.halting, PonderHalting) or config.halting.train == "all"
     if config.model.is_moe and config.optim.router_bias_rate and trains_model:
         check_every = config.parallel.check_every if isinstance(config.parallel, DeepSpeedParallel) else 1
@@ -111,10 +132,11 @@ def build_trainer(
         Alarms(config, record, telemetry),
         validation,
         Progress(record, throughput, validation, num_steps),
-        Checkpointing(config, directory.checkpoints, data, directory.data_fingerprint, validation),
+        Checkpointing(config, directory.checkpoints, data, directory.data_fingerprint, validation, preemption),
     ]
     return pl.Trainer(
         strategy=build_strategy(config),
+        plugins=[TorchElasticEnvironment() if config.cluster.world_size > 1 else LightningEnvironment()],
         accelerator=choose_accelerator(config.parallel.device),
         devices=config.cluster.num_devices,
         num_nodes=config.cluster.num_nodes,

@@ -7,15 +7,16 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mythos.checkpoint import mirror, store
 from mythos.checkpoint.manifest import Manifest, verify
 from mythos.config import records
-from mythos.config.base import ConfigError, difference, encode
+from mythos.config.base import ConfigError, difference, encode, fingerprint
 from mythos.config.run import RunConfig
 from mythos.config.tracking import check_library
+from mythos.data import poison
 from mythos.data.manifest import data_fingerprint, read_common_manifest
 from mythos.files import write_text
 
@@ -35,6 +36,8 @@ class RunDirectory:
     """Of the checkpoint."""
     origin: Path | None
     """Checkpoint of another run that gives the initial weights of a run that starts."""
+    left_out: tuple[poison.Step, ...] = ()
+    """Steps on whose data the run has failed too often."""
 
     @property
     def checkpoints(self) -> Path:
@@ -58,10 +61,16 @@ def prepare(config: RunConfig) -> RunDirectory:
     starts_from = config.run.init_from if found is None else None
     origin = None if starts_from is None else _find_origin(config, Path(starts_from))
     _create(path)
+    left_out = _left_out(config, path, 0 if found is None else found[1].step)
     write_text(path / "config.json", json.dumps(encode(config), indent=1))
     checkpoint, manifest = found or (None, None)
     return RunDirectory(
-        path=path, data_fingerprint=data_fingerprint, checkpoint=checkpoint, manifest=manifest, origin=origin
+        path=path,
+        data_fingerprint=data_fingerprint,
+        checkpoint=checkpoint,
+        manifest=manifest,
+        origin=origin,
+        left_out=left_out,
     )
 
 
@@ -167,6 +176,14 @@ def _find_origin(config: RunConfig, run: Path) -> Path:
     if changes:
         raise ConfigError(f"run.init_from: {run} trained another model:\n  model." + "\n  model.".join(changes))
     return checkpoint
+
+
+def _left_out(config: RunConfig, path: Path, reached: int) -> tuple[poison.Step, ...]:
+    """The steps whose data are left out, after a look at how the last attempt ended."""
+    if config.resume == "never":
+        poison.forget(path)
+        return ()
+    return poison.poisoned(path, reached, fingerprint(replace(config, resume="auto")), config.run.max_poison_skips)
 
 
 def _holds_run(path: Path) -> bool:

@@ -15,7 +15,7 @@ from helpers import recorded, saved
 
 from mythos.checkpoint.store import checkpoints
 from mythos.config import records
-from mythos.train.start import LOST_PEER
+from mythos.config.exit_status import LOST_PEER
 
 TIMEOUT_SECONDS = 20
 BOUND_SECONDS = 2 * TIMEOUT_SECONDS + 10

@@ -1,15 +1,18 @@
 """What a user meets who starts several ranks with one command."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from mythos.config.base import ConfigError
 from mythos.config.cluster import ClusterConfig
-from mythos.parallel.launcher import check_launcher, launch
+from mythos.config.exit_status import PREEMPTED
+from mythos.parallel.launcher import check_launcher, launch, rank_environments
 from parallel.ranks import ENVIRONMENT, SMALL
 
 
@@ -39,9 +42,50 @@ def test_one_command_starts_the_ranks_and_says_how_it_went(packed: Path, tmp_pat
     assert "Traceback" not in lost.stderr
 
 
-def test_one_machine_does_not_start_others() -> None:
-    with pytest.raises(ConfigError, match=r"num_nodes is 2: start the command on each node, torchrun --nnodes 2"):
-        launch(ClusterConfig(num_nodes=2, num_devices=4), ["train"])
+def test_one_machine_does_not_start_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"num_nodes is 2 but NODE_RANK, MASTER_ADDR, MASTER_PORT are not set"):
+        launch(ClusterConfig(num_nodes=2, num_devices=4), ["train"], 0.0)
+    for name, value in {"NODE_RANK": "1", "MASTER_ADDR": "first", "MASTER_PORT": "29400"}.items():
+        monkeypatch.setenv(name, value)
+    ranks = rank_environments(ClusterConfig(num_nodes=2, num_devices=4), 12.5)
+    assert {rank["MYTHOS_STARTED_AT"] for rank in ranks} == {"12.5"}
+    assert [rank["RANK"] for rank in ranks] == ["4", "5", "6", "7"]
+    assert [rank["LOCAL_RANK"] for rank in ranks] == ["0", "1", "2", "3"]
+    assert {(rank["WORLD_SIZE"], rank["MASTER_ADDR"], rank["MASTER_PORT"]) for rank in ranks} == {
+        ("8", "first", "29400")
+    }
+
+
+@pytest.mark.parametrize(
+    ("codes", "status"),
+    [([0, 0], 0), ([75, 1], 1), ([75, 75], 75), ([78, 75], 78), ([0, -9], 137), ([77, 77], 77), ([2, 2], 2)],
+)
+def test_the_status_is_that_of_the_rank_that_did_not_just_lose_the_others(
+    monkeypatch: pytest.MonkeyPatch, codes: list[int], status: int
+) -> None:
+    """The first rank ends at once and the second a little later."""
+    ends = [
+        f"import os, time; time.sleep({delay}); os._exit({code})"
+        if code >= 0
+        else f"import os, time; time.sleep({delay}); os.kill(os.getpid(), {-code})"
+        for code, delay in zip(codes, (0.0, 0.3), strict=True)
+    ]
+    started = iter(ends)
+    popen = subprocess.Popen
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda command, **options: popen([sys.executable, "-c", next(started)], **options)
+    )
+    assert launch(ClusterConfig(num_devices=2), ["train"], 0.0) == status
+
+
+def test_a_rank_that_is_told_before_it_can_listen_was_preempted(monkeypatch: pytest.MonkeyPatch) -> None:
+    popen = subprocess.Popen
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **options: popen(sleep, **options))
+    handler = signal.getsignal(signal.SIGUSR1)
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+    assert launch(ClusterConfig(num_devices=2), ["train"], 0.0) == PREEMPTED
+    assert signal.getsignal(signal.SIGUSR1) == handler
 
 
 def test_a_launcher_that_starts_another_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,64 @@
+"""Which step is being taken, kept where a crash leaves it; and what earlier crashes have made the run leave out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+
+from mythos.callbacks.base import StepCallback
+from mythos.callbacks.run_record import RunRecord, announce
+from mythos.config import records
+from mythos.config.base import ConfigError
+from mythos.data.datamodule import TokenDataModule
+from mythos.data.poison import Step, StepRecord
+from mythos.data.skips import sample_at
+
+
+class Attempts(StepCallback):
+    """Keeps the record of the step on rank 0, and reports each step whose data were left out.
+
+    Stands next to the data position: what other callbacks do at a step's end is no part of the step.
+    """
+
+    def __init__(
+        self, run: Path, data: TokenDataModule, batch_size: int, record: RunRecord, left_out: Sequence[Step]
+    ) -> None:
+        self.run = run
+        self.data = data
+        self.batch_size = batch_size
+        self.record = record
+        self.left_out = left_out
+        self.step_record: StepRecord | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.step_record = StepRecord(self.run)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self.step_record is not None and batch_idx % trainer.accumulate_grad_batches == 0:
+            ends = np.array([self.data.next_sample, self.data.next_sample + self.batch_size - 1])
+            first, last = sample_at(ends, self.data.skipped).tolist()
+            self.step_record.begin(Step(trainer.global_step + 1, first, last + 1))
+
+    def on_step_end(self, trainer: pl.Trainer, module: Any, step: int) -> None:
+        self._between_steps()
+        for failed in self.left_out:
+            if failed.step == step:
+                self.record.write(trainer, {records.guard("poison"): 1.0, records.GUARD_FIGURE: failed.start}, step)
+                announce(
+                    trainer,
+                    f"poison at step {step}",
+                    f"samples {failed.start} to {failed.end - 1}, on which the step failed twice, are left out.",
+                )
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, KeyboardInterrupt | ConfigError):  # no failure of the step
+            self._between_steps()
+
+    def _between_steps(self) -> None:
+        if self.step_record is not None:
+            self.step_record.end()

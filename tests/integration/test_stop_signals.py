@@ -1,0 +1,74 @@
+"""Two ranks that are asked to end save the same step, say how to go on, and go on bitwise."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import recorded, saved
+
+from mythos.checkpoint.store import checkpoints
+from mythos.config import records
+from mythos.config.exit_status import PREEMPTED
+
+NUM_STEPS = 80
+OPTIONS = f"""model=debug optim=adamw parallel=zero1 parallel.ep_size=2 parallel.device=cpu data.seq_len=32
+data.batch_size=4 data.micro_batch_size=2 depth.mean=3 run.num_steps={NUM_STEPS} run.validation.every=50
+run.validation.num_batches=2 run.checkpoint.every=1000 tracking.log_every=1 schedule.num_warmup_steps=5
+cluster.num_devices=2 cluster.timeout_seconds=60 resume=auto""".split()
+
+
+def start(packed: Path, parent: Path, name: str, *more: str) -> subprocess.Popen:
+    options = [*OPTIONS, f"data.dir={packed}", f"run.dir={parent}", f"run.name={name}", *more]
+    command = [sys.executable, "-m", "mythos.cli.main", "train", *options]
+    with (parent / f"{name}.log").open("ab") as log:
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+        return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+
+
+def ranks_of(launcher: subprocess.Popen) -> dict[str, int]:
+    """Process by rank."""
+    listed = subprocess.run(["pgrep", "-P", str(launcher.pid)], capture_output=True, text=True, check=True)
+    found = {}
+    for process in map(int, listed.stdout.split()):
+        variables = Path(f"/proc/{process}/environ").read_bytes().decode().split("\0")
+        found[next(one for one in variables if one.startswith("RANK=")).removeprefix("RANK=")] = process
+    return found
+
+
+def wait_for_step(run: Path, step: int, launcher: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 100
+    metrics = run / records.FILE_NAME
+    while not metrics.exists() or f'"step":{step},' not in metrics.read_text():
+        assert launcher.poll() is None, "the run ended too early"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_whoever_is_asked_all_ranks_save_the_same_step_and_go_on_bitwise(packed: Path, tmp_path: Path) -> None:
+    assert start(packed, tmp_path, "whole").wait(100) == 0
+    run, log = tmp_path / "part", tmp_path / "part.log"
+    for attempt, (number, target) in enumerate(
+        [(signal.SIGTERM, "1"), (signal.SIGUSR1, "0"), (signal.SIGTERM, "launcher"), (signal.SIGUSR1, "launcher")]
+    ):
+        launcher = start(packed, tmp_path, "part")
+        wait_for_step(run, 10 + 15 * attempt, launcher)
+        os.kill(launcher.pid if target == "launcher" else ranks_of(launcher)[target], number)
+        assert launcher.wait(60) == PREEMPTED
+        last = log.read_text().splitlines()[-1]
+        step = int(checkpoints(run / "checkpoints")[-1].name.removeprefix("step-"))
+        num_told = 2 if target == "launcher" else 1
+        assert f"SIGTERM or SIGUSR1 on {num_told} of 2 ranks: saved at step {step} of {NUM_STEPS}" in last
+        assert 10 + 15 * attempt < step < NUM_STEPS
+    assert start(packed, tmp_path, "part").wait(100) == 0
+    for name in (records.TRAIN_LOSS, records.NUM_LOOPS, records.validation_loss(4)):
+        assert recorded(tmp_path / "whole", name) == recorded(run, name), name
+    ours, theirs = saved(tmp_path / "whole", NUM_STEPS), saved(run, NUM_STEPS)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)

@@ -1,0 +1,67 @@
+"""Data on which a step fails twice are left out by the third attempt."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import recorded, saved
+
+from mythos.config import records
+from mythos.config.run import RunConfig
+from mythos.train import module
+from mythos.train.start import start
+
+
+class PoisonedError(RuntimeError):
+    """What a bad sample makes of a step."""
+
+
+@pytest.fixture
+def poison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sample 21, which step 6 meets, breaks the step."""
+    objective = module.objective
+
+    def spoiled(config: RunConfig, output, batch, plan):
+        if 21 in batch.sample_ids_B.tolist():
+            raise PoisonedError
+        return objective(config, output, batch, plan)
+
+    monkeypatch.setattr(module, "objective", spoiled)
+
+
+def test_the_third_attempt_trains_as_if_the_batch_had_never_been_there(
+    configure, poison, tmp_path: Path, capsys
+) -> None:
+    config = configure("run.name=poisoned", "schedule.cooldown_fraction=0")
+    for _ in range(2):
+        with pytest.raises(PoisonedError):
+            start(config)
+        config = replace(config, resume="auto")
+    assert start(config) == 0
+    told = "guard: poison at step 6: samples 20 to 23, on which the step failed twice, are left out."
+    assert told in capsys.readouterr().err
+    run = tmp_path / "poisoned"
+    assert recorded(run, records.guard("poison")) == {6: 1.0}
+    assert recorded(run, records.GUARD_FIGURE) == {6: 20.0}
+    assert start(replace(config, run=replace(config.run, num_steps=10))) == 0, "the checkpoint knows what is left out"
+
+    assert start(configure("run.name=without", "schedule.cooldown_fraction=0", "data.skipped=[[20,24]]")) == 0
+    without = tmp_path / "without"
+    losses = recorded(run, records.TRAIN_LOSS)
+    assert {step: losses[step] for step in range(1, 9)} == recorded(without, records.TRAIN_LOSS)
+    assert recorded(run, "tokens")[8] == recorded(without, "tokens")[8]
+    ours, theirs = saved(run, 8), saved(without, 8)
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours | theirs)
+
+
+def test_a_stop_by_hand_is_no_failure(configure, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(module, "objective", lambda *rest: (_ for _ in ()).throw(KeyboardInterrupt))
+    config = configure()
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            start(config)
+        config = replace(config, resume="auto")
+    monkeypatch.undo()
+    assert start(config) == 0
+    assert recorded(tmp_path / "test", records.guard("poison")) == {}

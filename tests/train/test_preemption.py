@@ -1,0 +1,138 @@
+"""A run that is asked to end saves, says so, and goes on bitwise."""
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import recorded, saved
+
+from mythos.callbacks.checkpointing import Checkpointing
+from mythos.callbacks.data_position import DataPosition
+from mythos.callbacks.preemption import Preemption
+from mythos.checkpoint.store import checkpoints
+from mythos.config import records
+from mythos.config.base import ConfigError
+from mythos.config.exit_status import PREEMPTED
+from mythos.config.load import load
+from mythos.config.run import RunConfig
+from mythos.config.survival import SurvivalSettings
+from mythos.parallel import stopping
+from mythos.train import run_directory
+from mythos.train.run_directory import RunDirectory
+from mythos.train.start import start
+
+
+def do_after(step: int, action: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do something when a step has ended, before that step is recorded."""
+    advance = DataPosition.on_step_end
+
+    def act(self, trainer, module, now: int) -> None:
+        advance(self, trainer, module, now)
+        if now == step:
+            action()
+
+    monkeypatch.setattr(DataPosition, "on_step_end", act)
+
+
+def steps(run: Path) -> list[int]:
+    return [int(path.name.removeprefix("step-")) for path in checkpoints(run / "checkpoints")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_ends_the_run_after_the_next_step_and_it_goes_on_bitwise(
+    configure, monkeypatch, tmp_path: Path, capsys, number: int
+) -> None:
+    whole, part = (configure(f"run.name={name}", "run.checkpoint.every=8") for name in ("whole", "part"))
+    assert start(whole) == 0
+    handlers = [signal.getsignal(one) for one in stopping.STOP_SIGNALS]
+    with monkeypatch.context() as patch:
+        do_after(4, lambda: os.kill(os.getpid(), number), patch)
+        assert start(part) == PREEMPTED
+    assert [signal.getsignal(one) for one in stopping.STOP_SIGNALS] == handlers
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == (
+        "mythos: SIGTERM or SIGUSR1 on 1 of 1 ranks: saved at step 5 of 8 and ended; "
+        "the same command with resume=auto goes on."
+    )
+    assert steps(tmp_path / "part") == [5]
+    assert start(replace(part, resume="auto")) == 0
+    for name in (records.TRAIN_LOSS, records.NUM_LOOPS, records.MEAN_LOOPS, records.validation_loss(4)):
+        assert recorded(tmp_path / "whole", name) == recorded(tmp_path / "part", name), name
+    ours, theirs = saved(tmp_path / "whole", 8), saved(tmp_path / "part", 8)
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours | theirs)
+
+
+def test_a_second_signal_amid_the_save_breaks_nothing(configure, monkeypatch, tmp_path: Path) -> None:
+    write = Checkpointing._write
+
+    def disturbed(self, *arguments) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        write(self, *arguments)
+
+    monkeypatch.setattr(Checkpointing, "_write", disturbed)
+    do_after(2, lambda: os.kill(os.getpid(), signal.SIGTERM), monkeypatch)
+    mirror = tmp_path / "mirror"
+    assert start(configure(f"run.checkpoint.copy_to={mirror}")) == PREEMPTED
+    assert steps(tmp_path / "test") == [3]
+    assert (mirror / "test" / "step-00000003" / "manifest.json").exists()
+
+
+def test_a_step_that_is_saved_anyway_is_saved_once_and_the_last_step_is_no_preemption(
+    configure, monkeypatch, tmp_path: Path
+) -> None:
+    num_saves, save = [], Checkpointing._save
+    monkeypatch.setattr(Checkpointing, "_save", lambda self, *rest: (num_saves.append(1), save(self, *rest)))
+    do_after(3, lambda: os.kill(os.getpid(), signal.SIGTERM), monkeypatch)
+    assert start(configure("run.name=fourth")) == PREEMPTED
+    assert (steps(tmp_path / "fourth"), len(num_saves)) == ([4], 1)
+    monkeypatch.undo()
+    do_after(7, lambda: os.kill(os.getpid(), signal.SIGTERM), monkeypatch)
+    assert start(configure("run.name=last")) == 0
+    assert steps(tmp_path / "last") == [4, 8]
+
+
+def test_a_run_that_was_asked_while_it_started_has_nothing_to_save(configure, monkeypatch, tmp_path: Path) -> None:
+    def prepare(config: RunConfig) -> RunDirectory:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return run_directory.prepare(config)
+
+    monkeypatch.setattr("mythos.train.start.prepare", prepare)
+    assert start(configure()) == PREEMPTED
+    assert steps(tmp_path / "test") == []
+    assert not recorded(tmp_path / "test", records.TRAIN_LOSS)
+
+
+class Clock(stopping.StopRequest):
+    """A request that nobody makes, in a process of a given age."""
+
+    elapsed_seconds = 0.0
+
+
+def test_a_time_limit_leaves_time_for_two_steps_and_a_save() -> None:
+    """The rest of the step in which the ranks vote, the step after it, and the save: 100 - 20 - 2 * 5 - 10 is 60."""
+    clock = Clock()
+    preemption = Preemption(SurvivalSettings(time_limit_seconds=100.0, time_limit_margin_seconds=20.0), clock)
+    preemption.longest_step_seconds = 5.0
+    preemption.note_save(10.0)
+    preemption.note_save(3.0)
+    for elapsed, is_late in ((59.0, 0.0), (61.0, 1.0)):
+        clock.elapsed_seconds = elapsed
+        assert preemption.vote(torch.device("cpu")).tolist() == [0.0, is_late]
+
+
+def test_a_run_ends_before_its_time_limit(configure, tmp_path: Path, capsys) -> None:
+    limit = ["run.time_limit_seconds=2", "run.time_limit_margin_seconds=0.5", "run.num_steps=100000"]
+    assert start(configure(*limit, "run.checkpoint.every=100000", "run.validation.every=100000")) == PREEMPTED
+    assert "run.time_limit_seconds=2: saved at step" in capsys.readouterr().err
+    assert len(steps(tmp_path / "test")) == 1
+
+
+def test_a_margin_as_long_as_the_limit_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"run: time_limit_margin_seconds is 60 but time_limit_seconds is 50"):
+        load(["run.time_limit_seconds=50"])
+    with pytest.raises(ConfigError, match=r"run.max_restarts is 1 but cluster.num_nodes is 2"):
+        load("optim=adamw parallel=zero1 cluster.num_nodes=2 data.micro_batch_size=8 run.max_restarts=1".split())
