@@ -12,13 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from mythos.config import records
 from mythos.config.base import ConfigError
+from mythos.config.exit_status import DIVERGED
 from mythos.files import write_text
 
 PLAN_FILE: Final = "sweep.json"
 JOB_FILE: Final = "job.json"
 LOCK_FILE: Final = "job.lock"
 SCHEMA: Final = 1
+_FAILURES = {2: "refused", DIVERGED: "diverged"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +53,8 @@ class Job:
 
     @property
     def state(self) -> str:
-        """One of: not started, queued, running, interrupted, finished, stopped, stopped early, failed (status)."""
+        """One of: not started, queued, running, interrupted, finished, stopped, stopped early, refused,
+        diverged, failed (status)."""
         record = self.record
         if self.is_held:
             return "running"
@@ -64,7 +68,7 @@ class Job:
             case 0:
                 return "finished"
             case status:
-                return "stopped" if record.stopped else f"failed ({status})"
+                return "stopped" if record.stopped else _FAILURES.get(status, f"failed ({status})")
 
 
 def is_sweep(directory: Path) -> bool:
@@ -106,6 +110,12 @@ def read_job(directory: Path, overrides: tuple[str, ...] = ()) -> Job:
     except OSError:
         record = JobRecord(name=directory.name, overrides=overrides)
     return Job(directory=directory, record=record, is_held=_is_held(directory / LOCK_FILE))
+
+
+def has_records(job: Job) -> bool:
+    """Whether the job's run has recorded a step, so that it can be shown."""
+    path = job.directory / records.FILE_NAME
+    return path.is_file() and path.read_bytes().count(b"\n") > 1
 
 
 def write_record(directory: Path, record: JobRecord) -> None:

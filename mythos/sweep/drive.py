@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
+from mythos.config.exit_status import DIVERGED, MEANING
 from mythos.report.jobs import JobRecord, read_job
 from mythos.sweep.plan import Plan, PlannedJob
-from mythos.train.start import DIVERGED
 
 _POLL_SECONDS = 0.5
 
@@ -109,8 +109,8 @@ def _end_in_words(record: JobRecord) -> str:
         return "stopped early"
     if record.status is None:
         return "lost without a status"
-    told = "diverged" if record.status == DIVERGED else f"ended with status {record.status}"
-    return f"{told}, see log.txt in its folder"
+    meaning = f" ({MEANING[record.status]})" if record.status in MEANING else ""
+    return f"ended with status {record.status}{meaning}, see log.txt in its folder"
 
 
 def say(sentence: str) -> None:

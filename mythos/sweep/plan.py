@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from mythos.config.base import ConfigError, difference, encode
 from mythos.config.expand import JobSpec, expand, quoted
-from mythos.config.load import default_config_dir, load
+from mythos.config.load import compose_raw, default_config_dir, load
 from mythos.config.run import RunConfig
 from mythos.config.sweep import SearchConfig, SweepConfig
 from mythos.files import write_text
@@ -43,8 +44,8 @@ class Plan:
     sweep: SweepConfig
     jobs: tuple[PlannedJob, ...]
     """Empty for a search."""
-    base: RunConfig
-    """The run without what tells jobs apart; trials start from it."""
+    base: dict[str, Any]
+    """The run without what tells jobs apart, composed and not checked; trials start from it."""
     shared: tuple[str, ...]
     config_dir: Path | None
 
@@ -54,6 +55,7 @@ class Plan:
         Raises:
             ConfigError: each line opens with the job's name and the dotted path.
         """
+        search = self.sweep.search
         own_place = [quoted("run.dir", str(self.directory)), quoted("run.name", spec.name), "resume=auto"]
         overrides = [*spec.overrides, *own_place]
         try:
@@ -63,6 +65,11 @@ class Plan:
                 raise ConfigError(
                     f"cluster.num_nodes is {config.cluster.num_nodes}, but a job of a sweep lives on one node; set "
                     "cluster.num_nodes=1."
+                )
+            if search is not None and search.objective_depth not in config.run.validation.depths:
+                raise ConfigError(
+                    f"sweep.search.objective_depth is {search.objective_depth} but run.validation.depths is "
+                    f"{list(config.run.validation.depths)}; choose one of them."
                 )
         except ConfigError as error:
             raise ConfigError("\n".join(f"job {spec.name}: {line}" for line in str(error).splitlines())) from None
@@ -82,8 +89,8 @@ def make(arguments: list[str], config_dir: Path | None = None) -> Plan:
         ConfigError: one line for each mistake, with the job's name and the dotted path.
     """
     found = expand(arguments, config_dir or default_config_dir())
-    base = load(list(found.shared), config_dir)
-    directory = Path(base.run.dir).absolute() / (found.name or base.run.name)
+    base = compose_raw("train", list(found.shared), config_dir or default_config_dir())
+    directory = Path(base["run"]["dir"]).absolute() / (found.name or base["run"]["name"])
     plan = Plan(directory=directory, sweep=found.config, jobs=(), base=base, shared=found.shared, config_dir=config_dir)
     search = found.config.search
     specs = found.jobs if search is None else _corners(search, found.shared)
@@ -93,22 +100,10 @@ def make(arguments: list[str], config_dir: Path | None = None) -> Plan:
             jobs.append(plan.job(spec))
         except ConfigError as error:
             mistakes += str(error).splitlines()
-    if search is not None and search.objective_depth not in base.run.validation.depths:
-        mistakes.append(
-            f"sweep.search.objective_depth is {search.objective_depth} but run.validation.depths is "
-            f"{list(base.run.validation.depths)}; choose one of them."
-        )
     if mistakes:
         rest = len(mistakes) - _MAX_SHOWN
         raise ConfigError("\n".join(mistakes[:_MAX_SHOWN] + ([f"and {rest} mistakes more."] if rest > 0 else [])))
-    return Plan(
-        directory=directory,
-        sweep=found.config,
-        jobs=tuple(jobs) if search is None else (),
-        base=base,
-        shared=found.shared,
-        config_dir=config_dir,
-    )
+    return plan if search is not None else replace(plan, jobs=tuple(jobs))
 
 
 def freeze(plan: Plan) -> None:
@@ -150,7 +145,7 @@ def _as_json(plan: Plan) -> dict:
     jobs = [{"name": job.name, "overrides": job.overrides, "config": encode(job.config)} for job in plan.jobs]
     found = {"schema": directory_format.SCHEMA, "name": plan.directory.name, "jobs": jobs}
     if search is not None:
-        found |= {"search": encode(search), "config": encode(plan.base)}
+        found |= {"search": encode(search), "config": plan.base}
     return json.loads(json.dumps(found))
 
 

@@ -11,12 +11,10 @@ import time
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
+from mythos.config.exit_status import START_AGAIN
 from mythos.report.jobs import LOCK_FILE, read_job, write_record
-from mythos.train.start import LOST_PEER
 
-_AGAIN = frozenset({LOST_PEER, 77, 78})
-"""Exit statuses after which a job is started again: it lost contact between ranks, was saved before its end, or was
-ended because it stood still. Any other would come again."""
+_COMMAND: tuple[str, ...] = (sys.executable, "-m", "mythos.cli.main")
 _GRACE_SECONDS = 120.0
 """How long a job that is told to stop may take to save."""
 _PR_SET_PDEATHSIG = 1
@@ -70,7 +68,7 @@ class JobProcess:
         seconds = self.record.seconds + time.monotonic() - self._started
         self._write(status=status if status >= 0 else 128 - status, seconds=seconds)
         may_start = self.record.stopped is None and self._num_restarts < self.launch.max_restarts
-        if self.record.status in _AGAIN and may_start:
+        if self.record.status in START_AGAIN and may_start:
             self._num_restarts += 1
             self._start()
             return False
@@ -91,7 +89,7 @@ class JobProcess:
 
     def _start(self) -> None:
         self._write(status=None, num_starts=self.record.num_starts + 1)
-        command = [sys.executable, "-m", "mythos.cli.main", *self.launch.arguments]
+        command = [*_COMMAND, *self.launch.arguments]
         with (self.launch.directory / "log.txt").open("ab") as log:
             self._process = subprocess.Popen(
                 command,

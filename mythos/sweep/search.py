@@ -10,12 +10,12 @@ from optuna.trial import Trial, TrialState
 
 from mythos.config import records
 from mythos.config.base import ConfigError
+from mythos.config.exit_status import DIVERGED
 from mythos.config.expand import JobSpec, quoted
 from mythos.config.sweep import ChoiceRange, HalvingStop, IntegerRange, MedianStop, RealRange, SearchConfig
 from mythos.report.jobs import JobRecord, read_job
 from mythos.sweep.drive import Queue, say, was_lost
 from mythos.sweep.plan import Plan, PlannedJob
-from mythos.train.start import DIVERGED
 
 JOURNAL = "search.journal"
 """optuna's record of all trials, in the sweep's directory."""
@@ -75,7 +75,7 @@ class Search:
                 if step > self._reported.get(name, 0):
                     self._reported[name] = step
                     trial.report(loss, step)
-                    if step < self._plan.base.run.num_steps and trial.should_prune():
+                    if step < self._jobs[name].config.run.num_steps and trial.should_prune():
                         queue.stop(name, "early")
                         break
 

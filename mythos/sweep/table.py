@@ -78,7 +78,7 @@ def as_text(rows: list[Row]) -> str:
         steps = str(row.step) if row.num_steps is None else f"{row.step}/{row.num_steps}"
         losses = [_loss(row, depth) for depth in depths]
         speed = "" if row.tokens_per_second is None else f"{row.tokens_per_second:,.0f}"
-        values = [row.overrides.get(key, "") for key in keys]
+        values = [_short(row.overrides.get(key, "")) for key in keys]
         lines.append([row.job, *values, row.state, steps, *losses, speed, duration(row.wall_seconds)])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
@@ -123,6 +123,14 @@ def _loss(row: Row, depth: int) -> str:
         return ""
     last, best = row.last[depth], row.best[depth]
     return f"{last:.4f}" if last == best else f"{last:.4f} ({best:.4f})"
+
+
+def _short(value: str) -> str:
+    """A number in four digits; words as they are."""
+    try:
+        return f"{float(value):.4g}"
+    except ValueError:
+        return value
 
 
 def _split(override: str) -> tuple[str, str]:
