@@ -19,7 +19,7 @@ ROWS = [
     "eval",
     "callbacks",
     "train",
-    "bench",
+    "bench sweep",
     "cli",
 ]
 RANK = {room: rank for rank, row in enumerate(ROWS) for room in row.split()}
@@ -35,8 +35,10 @@ ROOMS_OF = {
     "wandb": {"train"},
     "mlflow": {"train"},
     "trackio": {"train"},
+    "submitit": {"sweep"},
+    "optuna": {"sweep"},
 }
-WITHOUT_TORCH = {"config", "account", "files", "report"}
+WITHOUT_TORCH = {"config", "account", "files", "report", "sweep"}
 TORCH = {"torch", "lightning", "mythos.types"}
 MAX_LINES = 400
 FILES = sorted(path for top in ("mythos", "data_pipelines", "launch") for path in (ROOT / top).rglob("*.py"))

@@ -13,7 +13,7 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from mythos.bench.rows import Row, measure
 from mythos.config.base import ConfigError
-from mythos.layers.mask import Mask, attend, dense_mask, document_mask
+from mythos.layers.mask import attend, dense_mask, document_mask
 
 BACKENDS = {
     "flash": SDPBackend.FLASH_ATTENTION,
@@ -150,13 +150,12 @@ def attention(
     """
     if name == "flex":
         return _flex(document_ids_BS, seq_len, device)
-    mask: Mask | None = None
-    if document_ids_BS is not None:
-        mask = document_mask(document_ids_BS, dtype) if name == "training" else dense_mask(document_ids_BS)
+    if name == "training":
+        blocks = None if document_ids_BS is None else document_mask(document_ids_BS, dtype)
+        return lambda query_BHSP, key_BGSP, value_BGSP: attend(query_BHSP, key_BGSP, value_BGSP, blocks)
+    mask = None if document_ids_BS is None else dense_mask(document_ids_BS)
 
     def run(query_BHSP: Tensor, key_BGSP: Tensor, value_BGSP: Tensor) -> Tensor:
-        if name == "training":
-            return attend(query_BHSP, key_BGSP, value_BGSP, mask)
         with sdpa_kernel(BACKENDS[name]):
             return functional.scaled_dot_product_attention(
                 query_BHSP,
