@@ -16,7 +16,7 @@ from mythos.config.optim import AdamWConfig
 from mythos.config.run import RunConfig
 
 CONF = default_config_dir()
-OTHER_COMMANDS = {"corpus"}
+OTHER_COMMANDS = {"corpus", "sweep"}
 """Folders that are no part of a run; the tests of their commands read them."""
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in OTHER_COMMANDS)
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]

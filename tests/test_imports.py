@@ -18,6 +18,7 @@ def loaded_after(code: str) -> set[str]:
         "import mythos.cli.main",
         "from mythos.config.load import load; load([])",
         "import mythos.train.run_directory",
+        "import mythos.sweep.run",
         "import data_pipelines.cli",
     ],
 )

@@ -1,12 +1,22 @@
-"""Bytes that a training state takes in fp32, activations left out."""
+"""Bytes that a training state takes, activations left out: all of it, and one rank's part."""
 
+import math
 from dataclasses import dataclass
 
 from mythos.account.parameters import block_shapes, count_parameters, num_matrix_elements
-from mythos.config.model import ModelConfig
+from mythos.config.model import ModelConfig, MoEConfig
 from mythos.config.optim import AdamWConfig, MuonAdamWConfig, OptimConfig
+from mythos.config.parallel import DeepSpeedParallel, ParallelConfig
 
 _FP32_BYTES = 4
+_BUCKET_ELEMENTS = 500_000_000
+"""DeepSpeed's default ``reduce_bucket_size``."""
+LIVE_ELEMENTS = 1_000_000_000
+"""DeepSpeed's default ``stage3_max_live_parameters``."""
+_MUON_BATCH_ELEMENTS = 2**26
+"""``MAX_BATCH_ELEMENTS`` of ``mythos/optim/muon_adamw.py`` on CUDA."""
+_MUON_BYTES = 12
+"""Measured for each element of a batch (docs/optimizer.md: 0.75 GiB for 2^26)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,3 +55,130 @@ def num_hidden_matrix_elements(model: ModelConfig) -> int:
     core_shapes.pop("router.gate.weight", None)
     num_dense_blocks = model.num_prelude_layers + model.num_coda_layers
     return num_dense_blocks * dense_block + model.num_core_layers * num_matrix_elements(core_shapes)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Elements:
+    """Numbers of parameters that one rank deals with."""
+
+    dense: int
+    """Everything but routed experts."""
+    experts: int
+    """Of its own share of the routed experts."""
+    dense_slice: int
+    """Of ``dense``, what ZeRO gives this rank to update."""
+    expert_slice: int
+
+    @property
+    def local(self) -> int:
+        """The model as this rank runs it."""
+        return self.dense + self.experts
+
+    @property
+    def slice(self) -> int:
+        """What this rank updates."""
+        return self.dense_slice + self.expert_slice
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankBytes:
+    """Bytes of one rank's training state."""
+
+    weights: int
+    """As the forward reads them; under ZeRO 3 this rank's slice of them."""
+    gradients: int
+    master_weights: int
+    """The optimiser's own fp32 copy of what it updates; none without ZeRO, which updates the weights themselves."""
+    moments: int
+    gathered: int
+    """ZeRO 3: whole weights of the layers in use."""
+    buckets: int
+    """Where gradients are collected for the network during the backward."""
+    optimizer_step: int
+    """What the optimiser's step needs for a moment, when activations and buckets are gone."""
+    host: int
+    """In host memory: what ``offload_optimizer`` moves there."""
+
+    @property
+    def standing(self) -> int:
+        """What is there between steps."""
+        return self.weights + self.gradients + self.master_weights + self.moments
+
+
+def rank_elements(model: ModelConfig, parallel: ParallelConfig, world_size: int) -> Elements:
+    """How many parameters a rank holds, and how many of them it updates."""
+    ep_size = parallel.ep_size if isinstance(parallel, DeepSpeedParallel) else 1
+    num_experts = num_expert_elements(model)
+    dense, experts = count_parameters(model).total - num_experts, num_experts // ep_size
+    if not isinstance(parallel, DeepSpeedParallel) or parallel.zero_stage == 0:
+        return Elements(dense=dense, experts=experts, dense_slice=dense, expert_slice=experts)
+    return Elements(
+        dense=dense,
+        experts=experts,
+        dense_slice=math.ceil(dense / world_size),
+        expert_slice=math.ceil(experts / (world_size // ep_size)),
+    )
+
+
+def rank_bytes(model: ModelConfig, optim: OptimConfig, parallel: ParallelConfig, world_size: int) -> RankBytes:
+    """One rank's state under its ZeRO stage (arXiv 1910.02054), share of the experts, precision and offloading."""
+    elements = rank_elements(model, parallel, world_size)
+    if not isinstance(parallel, DeepSpeedParallel) or parallel.zero_stage == 0:
+        in_buckets = min(_BUCKET_ELEMENTS, elements.local) if isinstance(parallel, DeepSpeedParallel) else 0
+        return RankBytes(
+            weights=_FP32_BYTES * elements.local,
+            gradients=_FP32_BYTES * elements.local,
+            master_weights=0,
+            moments=_FP32_BYTES * _num_moments(model, optim, elements),
+            gathered=0,
+            buckets=0,
+            optimizer_step=max(_muon_bytes(model, optim, elements), _FP32_BYTES * in_buckets),
+            host=0,
+        )
+    stage, width = parallel.zero_stage, 2 if parallel.precision == "bf16_weights" else _FP32_BYTES
+    master, moments = _FP32_BYTES * elements.slice, 2 * _FP32_BYTES * elements.slice
+    is_offloaded = parallel.offload_optimizer
+    bucket = int(parallel.extra.get("reduce_bucket_size", _BUCKET_ELEMENTS))
+    num_buckets = 2 if parallel.overlap_communication and stage < 3 else 1
+    live = max(largest_module(model, elements), int(parallel.extra.get("stage3_max_live_parameters", LIVE_ELEMENTS)))
+    return RankBytes(
+        weights=width * (elements.slice if stage == 3 else elements.local),
+        gradients=_FP32_BYTES * (elements.local if stage == 1 else elements.slice),
+        master_weights=0 if is_offloaded else master,
+        moments=0 if is_offloaded else moments,
+        gathered=width * min(elements.local, live) if stage == 3 else 0,
+        buckets=width * bucket * num_buckets,
+        optimizer_step=_FP32_BYTES * elements.slice if not is_offloaded else 0,
+        host=master + moments + _FP32_BYTES * elements.slice if is_offloaded else 0,
+    )
+
+
+def num_expert_elements(model: ModelConfig) -> int:
+    """Number of parameters in all routed experts."""
+    core = model.core_ffn
+    return (
+        3 * model.num_core_layers * core.num_experts * core.hidden_dim * model.dim if isinstance(core, MoEConfig) else 0
+    )
+
+
+def largest_module(model: ModelConfig, elements: Elements) -> int:
+    """Parameters that ZeRO 3 must gather at one time: the embedding, or the experts of one layer on one rank."""
+    return max(model.vocab_size * model.dim, elements.experts // model.num_core_layers)
+
+
+def _num_moments(model: ModelConfig, optim: OptimConfig, elements: Elements) -> int:
+    """Two for each parameter in AdamW, one in Muon."""
+    match optim:
+        case AdamWConfig():
+            return 2 * elements.local
+        case MuonAdamWConfig():
+            return (
+                2 * elements.local - (num_hidden_matrix_elements(model) - num_expert_elements(model)) - elements.experts
+            )
+
+
+def _muon_bytes(model: ModelConfig, optim: OptimConfig, elements: Elements) -> int:
+    if isinstance(optim, AdamWConfig):
+        return 0
+    hidden = num_hidden_matrix_elements(model) - num_expert_elements(model) + elements.experts
+    return _MUON_BYTES * min(hidden, _MUON_BATCH_ELEMENTS)

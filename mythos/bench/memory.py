@@ -13,7 +13,7 @@ from mythos.loop.policy import Depth
 from mythos.losses.objective import objective
 from mythos.model.init import initialize
 from mythos.model.mythos import Mythos
-from mythos.parallel.compile import compile_blocks
+from mythos.parallel.compile import compile_parts
 from mythos.types import Batch
 
 
@@ -37,7 +37,7 @@ def measure(config: RunConfig, loops: list[int]) -> list[MemoryPoint]:
     initialize(model, config.model, config.run.seed)
     model.to(device).core.remat = config.parallel
     if config.parallel.compile:
-        compile_blocks(model)
+        compile_parts(model)
     batch = random_batch(config, device)
     for num_loops in (2, 3):
         _step(config, model, batch, num_loops)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -13,6 +14,7 @@ from mythos.config.model import MoEConfig
 from mythos.layers.ffn import SwiGLU
 from mythos.moe import dispatch
 from mythos.moe.balance import load_violation
+from mythos.moe.experts import cast_once
 from mythos.moe.layer import MoE
 
 M = TypeVar("M", bound=nn.Module)
@@ -59,6 +61,8 @@ class Setting(NamedTuple):
     precision: str
     """``fp32``; ``bf16`` for fp32 weights under autocast; ``bf16-weights`` for weights that an engine keeps in bf16."""
     compile: bool
+    cast_once: bool = False
+    """Whether all calls share one bf16 copy of the experts, as the passes of a training step do."""
 
 
 class Arm(NamedTuple):
@@ -161,6 +165,21 @@ def measure(setting: Setting, arms: list[str], num_rounds: int, num_warmup: int,
     for name in ("dense", *arms):
         forward, violations[name] = _forward(setting, name)
         calls[name] = _Step(setting, forward)
+    with ExitStack() as copies:
+        if setting.cast_once:
+            for step in calls.values():
+                copies.enter_context(cast_once(step.module))
+        return _timed(setting, calls, violations, num_rounds, num_warmup, with_kernels)
+
+
+def _timed(
+    setting: Setting,
+    calls: "dict[str, _Step]",
+    violations: dict[str, float | None],
+    num_rounds: int,
+    num_warmup: int,
+    with_kernels: bool,
+) -> list[Arm]:
     spreads = alternate(calls, setting.device, num_rounds, num_warmup)
     results = []
     for name, step in calls.items():

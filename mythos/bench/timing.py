@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -41,11 +41,28 @@ def alternate(
     for call in calls.values():
         for _ in range(num_warmup):
             call()
+    return {name: spread(each) for name, each in rounds(calls, device, num_rounds).items()}
+
+
+def rounds(
+    calls: Mapping[str, Callable[[], None]],
+    device: torch.device,
+    num_rounds: int,
+    calls_of_a_round: int = CALLS_OF_A_ROUND,
+) -> dict[str, list[float]]:
+    """Milliseconds of every call in every round; a round of a CPU holds one call."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(num_rounds):
         for name, call in calls.items():
-            times[name].append(_milliseconds(call, device))
-    return {name: _spread(each) for name, each in times.items()}
+            times[name].append(_milliseconds(call, device, calls_of_a_round))
+    return times
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """The median, and what holds the middle 80%."""
+    ordered = sorted(values)
+    tenth = len(ordered) // 10
+    return Spread(statistics.median(ordered), ordered[tenth], ordered[-1 - tenth])
 
 
 class Profile(NamedTuple):
@@ -74,7 +91,7 @@ def by_kernel(call: Callable[[], None], num_calls: int = 5) -> Profile:
     return Profile(span_ms, sorted(times, key=lambda each: -each.milliseconds))
 
 
-def _milliseconds(call: Callable[[], None], device: torch.device) -> float:
+def _milliseconds(call: Callable[[], None], device: torch.device, num_calls: int) -> float:
     if device.type != "cuda":
         start = time.perf_counter()
         call()
@@ -82,14 +99,8 @@ def _milliseconds(call: Callable[[], None], device: torch.device) -> float:
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     begin.record()
-    for _ in range(CALLS_OF_A_ROUND):
+    for _ in range(num_calls):
         call()
     end.record()
     end.synchronize()
-    return begin.elapsed_time(end) / CALLS_OF_A_ROUND
-
-
-def _spread(times: list[float]) -> Spread:
-    ordered = sorted(times)
-    tenth = len(ordered) // 10
-    return Spread(statistics.median(ordered), ordered[tenth], ordered[-1 - tenth])
+    return begin.elapsed_time(end) / num_calls

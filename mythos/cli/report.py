@@ -15,7 +15,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Reads the metrics of run directories and writes one page: report/index.html in the run's "
         "directory or, about several runs, in the folder that holds the first.",
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory, such as runs/quickstart")
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="a run directory, such as runs/quickstart, or one sweep's"
+    )
     parser.add_argument("--sweep", action="store_true", help="show the values that differ against the loss")
     parser.add_argument("--to", type=Path, metavar="DIR", help="folder to write index.html to")
     parser.add_argument(
@@ -32,8 +34,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """Write the page and print its path, or serve it until interrupted."""
     from mythos.config.base import ConfigError
+    from mythos.report.jobs import is_sweep
 
-    if args.sweep and len(args.runs) < 2:
+    if args.sweep and len(args.runs) < 2 and not is_sweep(args.runs[0]):
         raise ConfigError(f"--sweep: {len(args.runs)} run was given; a sweep compares at least 2.")
     if args.serve is not None:
         return _serve(args)

@@ -14,11 +14,21 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides")
     parser.add_argument("--config-dir", type=Path, help="folder to compose from instead of the packaged conf/")
+    parser.add_argument(
+        "-m",
+        "--multirun",
+        action="store_true",
+        help="a sweep: every combination of overrides with several values",
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Refuse what cannot work before torch is imported; then train, in one process or in one for each device."""
+    if arguments.multirun:
+        from mythos.sweep import run as sweep
+
+        return sweep.run(arguments.overrides, arguments.config_dir)
     from mythos.config.load import load
     from mythos.parallel.launcher import is_launched
     from mythos.train.restarts import launch_again_and_again

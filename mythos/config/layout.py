@@ -21,6 +21,11 @@ def check_layout(
             "parallel.compile is true with parallel.precision=fp32 and model.core_ffn.dispatch=grouped; torch "
             "compiles grouped products in bf16 only, so set parallel.precision=bf16 or parallel.compile=false."
         )
+    if parallel.state_precision == "bf16" and parallel.precision == "fp32":
+        raise ValueError(
+            "parallel.state_precision is bf16 but parallel.precision is fp32; set parallel.precision=bf16, or keep the "
+            "state in fp32 too."
+        )
     if isinstance(parallel, DeepSpeedParallel):
         _check_zero(parallel, optim, halting)
         if parallel.ep_size > 1:

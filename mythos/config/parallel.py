@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from mythos.config.base import PositiveInt, config
+from mythos.config.base import Positive, PositiveInt, config
 
 EXTRA: Final[dict[str, type]] = {
     "allgather_bucket_size": int,
@@ -29,11 +29,15 @@ class ParallelBase:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compile: bool = False
     """Compile each block once; the loop around the core's blocks is never compiled."""
-    remat: Literal["none", "loop", "block"] = "none"
+    remat: Literal["none", "loop", "block", "auto"] = "none"
     """What the core computes again in the backward: nothing; each pass, of which only the state and the experts'
-    choices stay; or each block."""
+    choices stay; or each block. ``auto`` chooses at the start what costs least and fits the device."""
+    state_precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the recurrent state and the residual stream; ``bf16`` moves half the bytes and rounds after every layer."""
     offload_states: bool = False
     """With ``remat=loop``, keep the states of the passes in host memory until the backward."""
+    memory_gb: Positive | None = None
+    """Memory of one device in 10^9 bytes, for ``remat=auto`` and ``mythos plan``; null asks the device."""
 
     def __post_init__(self) -> None:
         if self.offload_states and self.remat != "loop":

@@ -119,6 +119,11 @@ class RunConfig:
             )
         if self.depth.per_sequence:
             self._check_depth_of_each_sequence()
+        if self.objective.jacobian and self.parallel.state_precision == "bf16":
+            raise ValueError(
+                f"objective.jacobian is {self.objective.jacobian:g} but parallel.state_precision is bf16, in which "
+                "the small changes that it measures are lost; set parallel.state_precision=fp32 or the weight to 0."
+            )
         self._check_ranks()
         check_layout(self.parallel, self.cluster, self.model, self.optim, self.halting)
 

@@ -4,9 +4,10 @@ from torch import Tensor, nn
 
 from mythos.config.model import GQAConfig
 from mythos.layers.cache import LayerCache
-from mythos.layers.mask import attend
+from mythos.layers.heads import norm_and_rotate
+from mythos.layers.mask import Mask, attend
 from mythos.layers.norm import RMSNorm
-from mythos.layers.rope import Rotation, rotate
+from mythos.layers.rope import Rotation
 
 
 class GroupedQueryAttention(nn.Module):
@@ -23,15 +24,13 @@ class GroupedQueryAttention(nn.Module):
         self.q_norm = RMSNorm(head_dim, eps) if config.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(head_dim, eps) if config.qk_norm else nn.Identity()
 
-    def forward(
-        self, x_BSD: Tensor, rotation: Rotation, mask: Tensor | None, cache: LayerCache | None = None
-    ) -> Tensor:
+    def forward(self, x_BSD: Tensor, rotation: Rotation, mask: Mask | None, cache: LayerCache | None = None) -> Tensor:
         """Attend; with a cache, ``x_BSD`` holds only the newest tokens."""
         query_BSHP = self.q_proj(x_BSD).unflatten(-1, (self.num_heads, -1))
         key_BSGP = self.k_proj(x_BSD).unflatten(-1, (self.num_kv_heads, -1))
         value_BSGP = self.v_proj(x_BSD).unflatten(-1, (self.num_kv_heads, -1))
-        query_BSHP = rotate(self.q_norm(query_BSHP), rotation)
-        key_BSGP = rotate(self.k_norm(key_BSGP), rotation)
+        query_BSHP = norm_and_rotate(query_BSHP, self.q_norm, rotation)
+        key_BSGP = norm_and_rotate(key_BSGP, self.k_norm, rotation)
         if cache is not None:
             key_BSGP, value_BSGP = cache.extend(key_BSGP, value_BSGP)
         mixed_BHSP = attend(query_BSHP.transpose(1, 2), key_BSGP.transpose(1, 2), value_BSGP.transpose(1, 2), mask)

@@ -4,7 +4,7 @@ from torch import Tensor, cat, einsum, nn
 
 from mythos.config.model import MLAConfig
 from mythos.layers.cache import LayerCache
-from mythos.layers.mask import attend, newest_mask
+from mythos.layers.mask import Mask, attend, newest_mask
 from mythos.layers.norm import RMSNorm
 from mythos.layers.rope import Rotation, rotate
 
@@ -38,9 +38,7 @@ class LatentAttention(nn.Module):
         self.o_proj = nn.Linear(config.num_heads * config.value_head_dim, dim, bias=False)
         self.scale = (config.nope_head_dim + config.rope_head_dim) ** -0.5
 
-    def forward(
-        self, x_BSD: Tensor, rotation: Rotation, mask: Tensor | None, cache: LayerCache | None = None
-    ) -> Tensor:
+    def forward(self, x_BSD: Tensor, rotation: Rotation, mask: Mask | None, cache: LayerCache | None = None) -> Tensor:
         """Attend; with a cache, ``x_BSD`` holds only the newest tokens."""
         query_BSD = self.q_proj(x_BSD) if hasattr(self, "q_proj") else self.q_up(self._query_latent(x_BSD))
         query_BSHP = query_BSD.unflatten(-1, (self.num_heads, -1))
@@ -63,7 +61,7 @@ class LatentAttention(nn.Module):
         rope_BSHP: Tensor,
         latent_BSR: Tensor,
         key_rope_BSP: Tensor,
-        mask: Tensor | None,
+        mask: Mask | None,
     ) -> Tensor:
         """Attention over keys and values written out for every head."""
         both_BSHP = self.kv_up(latent_BSR).unflatten(-1, (self.num_heads, -1))

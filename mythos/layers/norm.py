@@ -6,7 +6,7 @@ from torch.nn import functional
 
 
 class RMSNorm(nn.Module):
-    """y = x / sqrt(mean(x^2) + eps) * weight, over the last axis; the result keeps the input's dtype."""
+    """y = x / sqrt(mean(x^2) + eps) * weight, over the last axis, made in fp32; the result keeps x's dtype."""
 
     def __init__(self, dim: int, eps: float) -> None:
         super().__init__()
@@ -15,4 +15,5 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``[..., dim]``."""
-        return functional.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        return functional.rms_norm(x.to(dtype), self.weight.shape, self.weight.to(dtype), self.eps).to(x.dtype)

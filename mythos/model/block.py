@@ -6,6 +6,7 @@ from mythos.config.model import FeedForwardConfig, GQAConfig, MLAConfig, ModelCo
 from mythos.layers.attention import GroupedQueryAttention
 from mythos.layers.cache import LayerCache
 from mythos.layers.ffn import SwiGLU
+from mythos.layers.mask import Mask
 from mythos.layers.mla import LatentAttention
 from mythos.layers.norm import RMSNorm
 from mythos.layers.rope import Rotation
@@ -38,7 +39,7 @@ class Block(nn.Module):
         self,
         x_BSD: Tensor,
         rotation: Rotation,
-        mask: Tensor | None,
+        mask: Mask | None,
         bias_E: Tensor | None = None,
         cache: LayerCache | None = None,
         choice_NK: Tensor | None = None,

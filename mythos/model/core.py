@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mythos.config.model import ModelConfig
 from mythos.config.parallel import ParallelBase, SingleParallel
 from mythos.layers.cache import LayerCache
+from mythos.layers.mask import Mask, mask_of_rows
 from mythos.layers.norm import RMSNorm
 from mythos.layers.rope import Rotation
 from mythos.loop.injection import build_injection
@@ -69,7 +70,7 @@ class Core(nn.Module):
         h_BSD: Tensor,
         e_BSD: Tensor,
         rotation: Rotation,
-        mask: Tensor | None,
+        mask: Mask | None,
         num_loops: int,
         num_grad_loops: int,
         exits: Sequence[int],
@@ -100,7 +101,7 @@ class Core(nn.Module):
                 self.step,
                 e_BSD=e_BSD[:num_rows],
                 rotation=Rotation(*(part[:num_rows] for part in rotation)),
-                mask=None if mask is None else mask[:num_rows],
+                mask=mask if mask is None or rows is None else mask_of_rows(mask, num_rows),
                 loop=loop if rows is None else rows.own_loop(loop),
                 caches=None if caches is None else caches[loop],
                 token_stride=0 if recorder is None else recorder.stride,
@@ -138,7 +139,7 @@ class Core(nn.Module):
         h_BSD: Tensor,
         e_BSD: Tensor,
         rotation: Rotation,
-        mask: Tensor | None,
+        mask: Mask | None,
         loop: int | Tensor,
         num_iterations: int,
         direction_BSD: Tensor,
@@ -167,7 +168,7 @@ class Core(nn.Module):
         *,
         e_BSD: Tensor,
         rotation: Rotation,
-        mask: Tensor | None,
+        mask: Mask | None,
         loop: int | Tensor,
         caches: list[LayerCache] | None = None,
         token_stride: int = 0,
@@ -225,7 +226,7 @@ def _run_block(
     *,
     block: nn.Module,
     rotation: Rotation,
-    mask: Tensor | None,
+    mask: Mask | None,
     bias_E: Tensor,
     cache: LayerCache | None,
 ) -> tuple[Tensor, RouterStats | None, Tensor | None]:

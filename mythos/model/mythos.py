@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from mythos.config.halting import FixedHalting, HaltingConfig
 from mythos.config.model import MLAConfig, ModelConfig
 from mythos.layers.cache import DecodeCache, LayerCache
-from mythos.layers.mask import document_mask
+from mythos.layers.mask import Mask, document_mask
 from mythos.layers.norm import RMSNorm
+from mythos.layers.precision import compute_dtype
 from mythos.layers.rope import Rotation, rotation_at
 from mythos.loop.rows import rows_of
 from mythos.loop.state import noise
@@ -32,6 +33,8 @@ class Mythos(nn.Module):
         self.halting = Halting(halting or FixedHalting(), config.dim)
         self.coda = nn.ModuleList(Block(config, config.ffn) for _ in range(config.num_coda_layers))
         self.head = Head(config)
+        self.state_dtype: torch.dtype | None = None
+        """Of the recurrent state and the residual stream, set from outside; None for the weights', fp32 at least."""
 
     def forward(
         self,
@@ -112,12 +115,12 @@ class Mythos(nn.Module):
         self,
         tokens_BS: Tensor,
         rotation: Rotation,
-        mask: Tensor | None,
+        mask: Mask | None,
         caches: list[LayerCache] | None = None,
     ) -> Tensor:
-        """e, the normed output of the prelude; the residual stream is fp32 even where weights are bfloat16."""
+        """e, the normed output of the prelude."""
         x_BSD = self.embedding(tokens_BS)
-        x_BSD = x_BSD.to(torch.promote_types(x_BSD.dtype, torch.float32))
+        x_BSD = x_BSD.to(self.state_dtype or torch.promote_types(x_BSD.dtype, torch.float32))
         return self.prelude_norm(_run(self.prelude, x_BSD, rotation, mask, caches))
 
     @torch.no_grad()
@@ -152,17 +155,18 @@ class Mythos(nn.Module):
         counts = (len(self.prelude), len(self.core.blocks), len(self.coda))
         return DecodeCache(*counts, num_loops=num_loops, capacity=capacity)
 
-    def _begin(self, batch: Batch) -> tuple[Rotation, Tensor | None, Tensor]:
+    def _begin(self, batch: Batch) -> tuple[Rotation, Mask | None, Tensor]:
         """What every pass needs of a batch: angles, mask, and e."""
         rotation = self._rotation(batch.positions_BS)
-        mask = None if batch.document_ids_BS is None else document_mask(batch.document_ids_BS)
+        dtype = compute_dtype(self.embedding.weight)
+        mask = None if batch.document_ids_BS is None else document_mask(batch.document_ids_BS, dtype)
         return rotation, mask, self.encode(batch.tokens_BS, rotation, mask)
 
     def _read(
         self,
         state_BSD: Tensor,
         rotation: Rotation,
-        mask: Tensor | None,
+        mask: Mask | None,
         targets_BS: Tensor,
         is_one_of_many: bool = False,
     ) -> tuple[Tensor, Tensor]:
@@ -188,7 +192,7 @@ def _run(
     blocks: nn.ModuleList,
     x_BSD: Tensor,
     rotation: Rotation,
-    mask: Tensor | None,
+    mask: Mask | None,
     caches: list[LayerCache] | None = None,
 ) -> Tensor:
     """Dense blocks one after the other."""

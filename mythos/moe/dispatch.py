@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from mythos.layers.precision import compute_dtype
 from mythos.moe import fused
-from mythos.moe.experts import Experts, compute_dtype
+from mythos.moe.experts import Experts
 from mythos.moe.router import Routing
 
 

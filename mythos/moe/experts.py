@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mythos.layers.precision import compute_dtype
 from mythos.moe import fused
 
 
@@ -83,9 +84,3 @@ def cast_once(model: nn.Module, dtype: torch.dtype = torch.bfloat16) -> Iterator
     finally:
         for module in experts:
             module.shared_copies = None
-
-
-def compute_dtype(x: Tensor) -> torch.dtype:
-    """The autocast dtype where autocast is on; grouped products do not look it up themselves."""
-    device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from mythos.config.model import MoEConfig
 from mythos.layers.ffn import SwiGLU
+from mythos.layers.precision import compute_dtype
 from mythos.moe import dispatch
 from mythos.moe.experts import Experts
 from mythos.moe.router import Router
@@ -33,6 +34,7 @@ class MoE(nn.Module):
         Returns:
             The output, what the router saw, and the choice as int16.
         """
+        x_BSD = x_BSD.to(compute_dtype(x_BSD))  # one cast, so that the router sees what the experts see
         routing, stats = self.router(x_BSD, bias_E, choice_NK)
         routed_ND = self.run_experts(x_BSD.flatten(0, 1), routing, stats.counts_E, self.experts)
         y_BSD = routed_ND.view_as(x_BSD)

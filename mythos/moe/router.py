@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mythos.config.model import MoEConfig
+from mythos.moe import fused_router
 from mythos.types import RouterStats
 
 
@@ -41,12 +42,19 @@ class Router(nn.Module):
             bias_E: one bias for all sequences, or ``[B, E]`` with one for each.
             choice_NK: experts to take instead of choosing anew.
         """
+        if bias_E.dim() == 2:
+            bias_E = bias_E.repeat_interleave(x_BSD.shape[1], dim=0)
         with torch.autocast(x_BSD.device.type, enabled=False):
-            logits_BSE = functional.linear(x_BSD.float(), self.gate.weight.float())
-            if bias_E.dim() == 2:
-                bias_E = bias_E.repeat_interleave(x_BSD.shape[1], dim=0)
-            routing = route(logits_BSE.flatten(0, 1), bias_E, self.config, choice_NK)
-            return routing, observe(logits_BSE, routing)
+            x_ND, gate_ED, config = x_BSD.flatten(0, 1), self.gate.weight, self.config
+            if fused_router.is_available(x_ND, config.num_experts):
+                chooses = choice_NK is None
+                is_sigmoid = config.score == "sigmoid"
+                logits_NE, chosen_NK = fused_router.route(x_ND, gate_ED, bias_E, config.num_active, is_sigmoid, chooses)
+                choice_NK = chosen_NK if chooses else choice_NK
+            else:
+                logits_NE = functional.linear(x_ND.float(), gate_ED.float())
+            routing = route(logits_NE, bias_E, config, choice_NK)
+            return routing, observe(logits_NE.view(*x_BSD.shape[:2], -1), routing)
 
 
 def route(logits_NE: Tensor, bias_E: Tensor, config: MoEConfig, choice_NK: Tensor | None = None) -> Routing:

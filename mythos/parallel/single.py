@@ -4,7 +4,7 @@ import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from mythos.config.parallel import ParallelBase
-from mythos.parallel.compile import compile_blocks
+from mythos.parallel.compile import compile_parts
 from mythos.parallel.saving import LayoutFreeCheckpoints
 
 
@@ -19,4 +19,4 @@ class SingleStrategy(LayoutFreeCheckpoints, SingleDeviceStrategy):
         super().model_to_device()
         if self.config.compile:
             assert self.lightning_module is not None
-            compile_blocks(self.lightning_module)
+            compile_parts(self.lightning_module)

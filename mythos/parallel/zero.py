@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from mythos.config.model import MoEConfig
 from mythos.config.parallel import DeepSpeedParallel
 from mythos.config.run import RunConfig
-from mythos.parallel.compile import compile_blocks
+from mythos.parallel.compile import compile_parts
 from mythos.parallel.device import choose_accelerator
 from mythos.parallel.partition import partition_of
 from mythos.parallel.saving import LayoutFreeCheckpoints
@@ -97,7 +97,7 @@ class ZeroStrategy(LayoutFreeCheckpoints, DeepSpeedStrategy):
         if weights is not None:
             _set_master_weights(engine, weights)
         if parallel.compile:
-            compile_blocks(model.model)
+            compile_parts(model.model)
         return engine, zero
 
     def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any) -> Tensor:

@@ -9,6 +9,7 @@ from mythos.report.compare import differences, final_validation, in_words, ranke
 from mythos.report.draw import MAX_NAMES
 from mythos.report.facts import duration, facts, last_record, model_in_words, quantity, wall_seconds
 from mythos.report.figures.compare import Runs, colors
+from mythos.report.jobs import Job
 from mythos.report.read import Run
 from mythos.report.sections import ONE_RUN, SEVERAL_RUNS, SWEEP, Section, T
 
@@ -45,12 +46,19 @@ def of_run(run: Run) -> Content:
     )
 
 
-def of_runs(runs: Runs, is_sweep: bool) -> Content:
-    """The page of several runs; a sweep begins with the values that differ against the loss."""
+def of_runs(runs: Runs, is_sweep: bool, title: str | None = None, jobs: Sequence[Job] = ()) -> Content:
+    """The page of several runs; a sweep begins with the values that differ against the loss.
+
+    Args:
+        title: of the page; None takes the names of the runs, or their number.
+        jobs: of a sweep that ``mythos sweep`` drives, those without records among them.
+    """
     plots: dict[str, str] = {}
     best = ranked(runs)[0]
     parts = [_section(section, runs, plots) for section in SWEEP] if is_sweep else []
     parts.append(_best_table(runs) if is_sweep else _differences_table(runs))
+    if jobs:
+        parts.append(_jobs_table(jobs))
     parts += [_section(section, runs, plots) for section in SEVERAL_RUNS]
     told = [
         ("Runs", f"{len(runs)}"),
@@ -61,13 +69,17 @@ def of_runs(runs: Runs, is_sweep: bool) -> Content:
     ]
     return Content(
         kind="Mythos sweep" if is_sweep else "Mythos runs",
-        title=f"{len(runs)} runs" if len(runs) > MAX_NAMES // 2 else " · ".join(runs),
+        title=title or _names(runs),
         subtitle=f"{len(differences(runs))} configuration values differ.",
         facts="\n".join(_fact(label, value) for label, value in told),
         sections="\n".join(parts),
         figures=plots,
         last_record=html.escape(max(last_record(run) for run in runs.values())),
     )
+
+
+def _names(runs: Runs) -> str:
+    return f"{len(runs)} runs" if len(runs) > MAX_NAMES // 2 else " · ".join(runs)
 
 
 def figures_as_json(content: Content) -> str:
@@ -110,6 +122,13 @@ def _best_table(runs: Runs) -> str:
     head = ["", "run", "validation loss", *map(html.escape, different)]
     note = f"By final validation loss; {len(rows)} of {len(runs)} runs."
     return _table("best", "The best", note, head, rows)
+
+
+def _jobs_table(jobs: Sequence[Job]) -> str:
+    """One row a job, in the order of the plan."""
+    rows = [[job.record.name, job.state, job.record.num_starts, " ".join(job.record.overrides)] for job in jobs]
+    note = "A job that has not finished is not worse than others, but shorter."
+    return _table("jobs", "Jobs", note, ["job", "state", "starts", "overrides"], rows)
 
 
 def _table(key: str, title: str, note: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -12,6 +12,7 @@ from string import Template
 
 from mythos.config.base import ConfigError
 from mythos.files import write_text
+from mythos.report import jobs
 from mythos.report.compare import named
 from mythos.report.content import MANY_RUNS, Content, figures_as_json, of_run, of_runs
 from mythos.report.draw import plotly_javascript
@@ -20,14 +21,14 @@ from mythos.report.theme import DARK, LIGHT, SCHEMES, css_variables, template
 
 
 def write_report(directories: Sequence[Path], folder: Path | None = None, is_sweep: bool = False) -> Path:
-    """Write ``index.html`` about one run or several and return its path.
+    """Write ``index.html`` about one run, several, or the directory of a sweep, and return its path.
 
     Args:
         folder: where to write; None writes into ``report`` in the run's directory, or beside the first of several.
         is_sweep: show several runs as a sweep even if they are few.
 
     Raises:
-        ConfigError: a directory is no run, or the page cannot be written.
+        ConfigError: a directory is no run and no sweep, or the page cannot be written.
     """
     text = render(read_content(directories, is_sweep))
     if folder is None:
@@ -43,15 +44,27 @@ def write_report(directories: Sequence[Path], folder: Path | None = None, is_swe
 
 
 def read_content(directories: Sequence[Path], is_sweep: bool = False) -> Content:
-    """What the page about these run directories shows.
+    """What the page about these run directories, or about the directory of one sweep, shows.
 
     Raises:
         ConfigError: a directory is no run.
     """
+    if len(directories) == 1 and jobs.is_sweep(directories[0]):
+        return _of_sweep(directories[0])
     runs = [read_run(directory) for directory in directories]
     if len(runs) == 1:
         return of_run(runs[0])
     return of_runs(named(runs, list(directories)), is_sweep or len(runs) > MANY_RUNS)
+
+
+def _of_sweep(directory: Path) -> Content:
+    """The jobs that have recorded something as runs, and the states of all."""
+    found = jobs.read_jobs(directory)
+    begun = [job for job in found if jobs.has_records(job)]
+    if not begun:
+        raise ConfigError(f"{directory}: none of its {len(found)} jobs has recorded a step yet; wait for one.")
+    runs = {job.record.name: read_run(job.directory) for job in begun}
+    return of_runs(runs, is_sweep=True, title=jobs.read_plan(directory)["name"], jobs=found)
 
 
 def render(content: Content, version: str | None = None) -> str:

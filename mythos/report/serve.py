@@ -12,10 +12,11 @@ from urllib.parse import parse_qs, urlsplit
 from mythos.config import records
 from mythos.config.base import ConfigError
 from mythos.report.content import Content, figures_as_json
+from mythos.report.jobs import JOB_FILE, is_sweep
 from mythos.report.page import read_content, render
 
 HOST: Final = "127.0.0.1"
-_WATCHED: Final = ("config.json", records.FILE_NAME, records.TRACE_FILE_NAME)
+_WATCHED: Final = ("config.json", records.FILE_NAME, records.TRACE_FILE_NAME, JOB_FILE)
 
 
 class Source:
@@ -44,7 +45,8 @@ class Source:
         """Text that changes when a watched file grows or is replaced."""
         found = []
         for directory in self._directories:
-            for path in (directory / name for name in _WATCHED):
+            runs = sorted(directory.glob("*/")) if is_sweep(directory) else [directory]
+            for path in (run / name for run in runs for name in _WATCHED):
                 if path.is_file():
                     status = path.stat()
                     found.append(f"{status.st_size:x}.{status.st_mtime_ns:x}")

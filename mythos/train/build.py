@@ -101,7 +101,10 @@ def build_model(config: RunConfig, origin: Path | None = None) -> Mythos:
     initialize(model, config.model, config.run.seed)
     if origin is not None:
         load_weights(model, origin)
+    assert config.parallel.remat != "auto", "settle_remat first"
     model.core.remat = config.parallel
+    if config.parallel.state_precision == "bf16":
+        model.state_dtype = torch.bfloat16
     if isinstance(config.halting, PonderHalting) and config.halting.train == "gate":
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name.startswith("halting."))

@@ -1,6 +1,7 @@
 """The LightningModule: one training step, and the optimiser."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import lightning.pytorch as pl
@@ -8,10 +9,12 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
+from mythos.config.parallel import DeepSpeedParallel
 from mythos.config.run import RunConfig
 from mythos.loop.plan import plan_step
 from mythos.losses.objective import objective
 from mythos.model.mythos import Mythos
+from mythos.moe.experts import cast_once
 from mythos.optim.build import build_optimizer, build_scheduler, set_schedule
 from mythos.optim.gate import Gate
 from mythos.parallel.device import autocast
@@ -25,11 +28,23 @@ class MythosModule(pl.LightningModule):
         super().__init__()
         self.config = config
         self.model = model
-        weights = config.objective
+        parallel, weights = config.parallel, config.objective
+        is_whole = not isinstance(parallel, DeepSpeedParallel) or parallel.zero_stage < 3
+        self.casts_once = is_whole and parallel.precision != "fp32"
+        self.copies = ExitStack()
         self.regularizers = Regularizers(
             consistency=weights.consistency > 0,
             num_power_iterations=weights.num_power_iterations if weights.jacobian else 0,
         )
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """From a step's first micro-batch on, all its passes share one bf16 copy of the experts."""
+        if self.casts_once and batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self.copies.enter_context(cast_once(self.model))
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """The weights are about to change."""
+        self.copies.close()
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Loss and observation of one micro-batch; depth is drawn once for the step, or for each sequence."""

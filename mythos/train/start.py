@@ -13,6 +13,7 @@ from mythos.config.run import RunConfig
 from mythos.parallel.launcher import check_launcher, die_with_launcher, is_first_rank
 from mythos.parallel.stopping import StopRequest, stop_request
 from mythos.parallel.watchdog import FOLDER, Watchdog, watched
+from mythos.train.remat import settle_remat
 from mythos.train.run_directory import RunDirectory, lock, prepare
 
 
@@ -37,6 +38,7 @@ def start(config: RunConfig) -> int:
 
 def _start_alone(config: RunConfig, request: StopRequest, watchdog: Watchdog) -> int:
     watchdog.alive("looking at the run's directory")
+    config = settle_remat(config)
     with lock(config):
         return _train(config, prepare(config), request, watchdog)
 
@@ -50,14 +52,15 @@ def _start_rank(config: RunConfig, request: StopRequest, watchdog: Watchdog) -> 
         with process_group(config), ExitStack() as stack:
             watchdog.alive("looking at the run's directory")
 
-            def prepare_alone() -> RunDirectory:
-                stack.enter_context(lock(config))
-                return prepare(config)
+            def prepare_alone() -> tuple[RunConfig, RunDirectory]:
+                settled = settle_remat(config)
+                stack.enter_context(lock(settled))
+                return settled, prepare(settled)
 
-            directory = on_first_rank(prepare_alone)
+            settled, directory = on_first_rank(prepare_alone)
             if is_first_rank():
-                print(describe(config), flush=True)
-            return _train(config, directory, request, watchdog)
+                print(describe(settled), flush=True)
+            return _train(settled, directory, request, watchdog)
     except RuntimeError as error:
         if (reason := lost_peer(error)) is None:
             raise

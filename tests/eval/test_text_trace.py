@@ -9,7 +9,7 @@ from helpers import MODELS, fill, model_config, random_batch, random_model
 from mythos.config.halting import ActHalting, PonderHalting
 from mythos.eval.attention_pattern import heads_of, pattern
 from mythos.eval.trace import trace
-from mythos.layers.mask import document_mask
+from mythos.layers.mask import dense_mask
 from mythos.layers.rope import rotation_at
 from mythos.model.mythos import Mythos
 from mythos.report.trace_arrays import TokenTrace, read_arrays, write_arrays
@@ -59,7 +59,7 @@ def check_own_output(model: Mythos) -> None:
     x_BSD = torch.randn(2, 13, model.config.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     width = getattr(model.config.attention, "rope_head_dim", model.config.head_dim)
     rotation = rotation_at(documents.positions_BS, width, model.config.attention.rope_base)
-    for mask in (None, document_mask(documents.document_ids_BS)):
+    for mask in (None, dense_mask(documents.document_ids_BS)):
         heads = heads_of(attention, x_BSD, rotation)
         pattern_BHSS = pattern(heads, mask)
         mixed_BHSP = pattern_BHSS.double() @ heads.value_BHSP

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from mythos.config.model import GQAConfig, MLAConfig
 from mythos.layers.attention import GroupedQueryAttention
 from mythos.layers.cache import LayerCache
-from mythos.layers.mask import document_mask
+from mythos.layers.mask import BLOCK, attend, block_mask, dense_mask, document_mask, mask_of_rows
 from mythos.layers.mla import LatentAttention
 from mythos.layers.rope import Rotation, rotate, rotation_at
 
@@ -60,7 +60,7 @@ def test_cached_attention_equals_full_attention(kind: str, cuts: tuple[int, ...]
 def test_no_token_sees_another_document_or_the_future(kind: str) -> None:
     layer, rotation = build(kind)
     ids = torch.tensor([[0] * 4 + [1] * 7, [0] * 11])
-    mask = document_mask(ids)
+    mask = dense_mask(ids)
     x = inputs()
     before = layer(x, rotation, mask)
     disturbed = x.clone()
@@ -71,10 +71,10 @@ def test_no_token_sees_another_document_or_the_future(kind: str) -> None:
     assert not changed[1].any()
 
 
-def test_causal_shortcut_equals_one_document_mask() -> None:
+def test_causal_shortcut_equals_one_dense_mask() -> None:
     layer, rotation = build("gqa")
     x = inputs()
-    mask = document_mask(torch.zeros(2, 11, dtype=torch.long))
+    mask = dense_mask(torch.zeros(2, 11, dtype=torch.long))
     assert relative_error(layer(x, rotation, None), layer(x, rotation, mask)) < 1e-6
 
 
@@ -104,3 +104,45 @@ def test_gqa_equals_attention_written_out() -> None:
     (fast, fast_grads), (slow, slow_grads) = results
     assert relative_error(fast, slow) < 1e-6
     assert all(relative_error(fast_grads[name], slow_grads[name]) < 2e-6 for name in slow_grads)
+
+
+@pytest.mark.parametrize("num_documents", [1, 4, 40])
+def test_blocks_hold_the_dense_mask(num_documents: int) -> None:
+    generator = torch.Generator().manual_seed(num_documents)
+    opens = torch.zeros(3, 4 * BLOCK, dtype=torch.long)
+    opens.scatter_(1, torch.randint(4 * BLOCK, (3, num_documents), generator=generator), 1)
+    ids = opens.cumsum(1)
+    blocks, seen = block_mask(ids), dense_mask(ids)[:, 0].view(3, 4, BLOCK, 4, BLOCK).transpose(2, 3)
+    wanted = seen.any(-1).any(-1)
+    is_full = seen.all(-1).all(-1)
+    assert torch.equal(blocks.to_dense()[:, 0].bool(), wanted)
+    assert torch.equal(blocks.full_kv_num_blocks[:, 0], is_full.sum(-1).int())
+    place = [torch.arange(n) for n in (3, 4 * BLOCK, 4 * BLOCK)]
+    batch, query, key = torch.meshgrid(*place, indexing="ij")
+    assert torch.equal(blocks.mask_mod(batch, None, query, key), dense_mask(ids)[:, 0])
+    rows = mask_of_rows(blocks, 2)
+    assert torch.equal(rows.to_dense(), blocks.to_dense()[:2])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("num_kv_heads", [1, 4])
+def test_documents_by_blocks_equal_documents_by_a_dense_mask(num_kv_heads: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    ids = (torch.rand(2, 4 * BLOCK, generator=generator) < 0.01).cumsum(1).cuda()
+
+    def heads(num: int) -> Tensor:
+        x = torch.randn(2, num, 4 * BLOCK, 64, generator=generator).cuda()
+        return x.bfloat16().requires_grad_()
+
+    inputs = (heads(4), heads(num_kv_heads), heads(num_kv_heads))
+    exact_inputs = tuple(x.detach().float().requires_grad_() for x in inputs)
+    grad = torch.randn(2, 4, 4 * BLOCK, 64, generator=generator).cuda()
+    exact = attend(*exact_inputs, dense_mask(ids))
+    found = attend(*inputs, document_mask(ids, torch.bfloat16))
+    pairs = zip(
+        (found, *torch.autograd.grad(found, inputs, grad.bfloat16())),
+        (exact, *torch.autograd.grad(exact, exact_inputs, grad)),
+        strict=True,
+    )
+    for ours, theirs in pairs:
+        assert relative_error(ours, theirs) < 8e-3

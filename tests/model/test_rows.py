@@ -5,7 +5,7 @@ from helpers import MODELS, gradients, model_config, random_batch, random_model,
 from torch import Tensor
 
 from mythos.config.parallel import SingleParallel
-from mythos.layers.mask import document_mask
+from mythos.layers.mask import dense_mask
 from mythos.loop.sequences import active_rows
 from mythos.loop.state import noise
 from mythos.model.mythos import Mythos
@@ -157,7 +157,7 @@ def test_damped_passes_equal_the_formula(damping: float, remat: str) -> None:
     found = gradients(model)
     model.zero_grad()
 
-    rotation, mask = model._rotation(batch.positions_BS), document_mask(batch.document_ids_BS)
+    rotation, mask = model._rotation(batch.positions_BS), dense_mask(batch.document_ids_BS)
     e = model.encode(batch.tokens_BS, rotation, mask)
     h = noise(NOISE, batch.sample_ids_B, *e.shape[1:]) * model.config.embedding_std
     for loop in range(5):

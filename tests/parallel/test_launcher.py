@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mythos.config.base import ConfigError
-from mythos.config.cluster import ClusterConfig
+from mythos.config.cluster import LocalCluster
 from mythos.config.exit_status import PREEMPTED
 from mythos.parallel.launcher import check_launcher, launch, rank_environments
 from parallel.ranks import ENVIRONMENT, SMALL
@@ -44,10 +44,10 @@ def test_one_command_starts_the_ranks_and_says_how_it_went(packed: Path, tmp_pat
 
 def test_one_machine_does_not_start_others(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"num_nodes is 2 but NODE_RANK, MASTER_ADDR, MASTER_PORT are not set"):
-        launch(ClusterConfig(num_nodes=2, num_devices=4), ["train"], 0.0)
+        launch(LocalCluster(num_nodes=2, num_devices=4), ["train"], 0.0)
     for name, value in {"NODE_RANK": "1", "MASTER_ADDR": "first", "MASTER_PORT": "29400"}.items():
         monkeypatch.setenv(name, value)
-    ranks = rank_environments(ClusterConfig(num_nodes=2, num_devices=4), 12.5)
+    ranks = rank_environments(LocalCluster(num_nodes=2, num_devices=4), 12.5)
     assert {rank["MYTHOS_STARTED_AT"] for rank in ranks} == {"12.5"}
     assert [rank["RANK"] for rank in ranks] == ["4", "5", "6", "7"]
     assert [rank["LOCAL_RANK"] for rank in ranks] == ["0", "1", "2", "3"]
@@ -75,7 +75,7 @@ def test_the_status_is_that_of_the_rank_that_did_not_just_lose_the_others(
     monkeypatch.setattr(
         subprocess, "Popen", lambda command, **options: popen([sys.executable, "-c", next(started)], **options)
     )
-    assert launch(ClusterConfig(num_devices=2), ["train"], 0.0) == status
+    assert launch(LocalCluster(num_devices=2), ["train"], 0.0) == status
 
 
 def test_a_rank_that_is_told_before_it_can_listen_was_preempted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,12 +84,12 @@ def test_a_rank_that_is_told_before_it_can_listen_was_preempted(monkeypatch: pyt
     monkeypatch.setattr(subprocess, "Popen", lambda command, **options: popen(sleep, **options))
     handler = signal.getsignal(signal.SIGUSR1)
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGUSR1)).start()
-    assert launch(ClusterConfig(num_devices=2), ["train"], 0.0) == PREEMPTED
+    assert launch(LocalCluster(num_devices=2), ["train"], 0.0) == PREEMPTED
     assert signal.getsignal(signal.SIGUSR1) == handler
 
 
 def test_a_launcher_that_starts_another_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(ConfigError, match=r"1 nodes x 2 devices are 2 processes, but the launcher started 3"):
-        check_launcher(ClusterConfig(num_devices=2))
-    check_launcher(ClusterConfig(num_devices=3))
+        check_launcher(LocalCluster(num_devices=2))
+    check_launcher(LocalCluster(num_devices=3))

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from mythos.train import provenance
-from mythos.train.provenance import code_state, withheld, write_provenance
+from mythos.train.code_state import code_state, withheld
+from mythos.train.provenance import write_provenance
 
 
 @pytest.fixture

@@ -1,0 +1,110 @@
+"""A SLURM job: one task for each rank, so that signals and exit statuses pass between SLURM and the ranks directly.
+
+Below torchrun they would not: it ends with 1 whatever its ranks end with, and gives them 30 seconds after a signal.
+"""
+
+import shlex
+import sys
+
+from launch import commands
+from launch.render import network, render
+from launch.submission import Submission, Submitted, last_job
+from mythos.config.base import ConfigError
+from mythos.config.cluster import SlurmCluster
+from mythos.config.run import RunConfig
+from mythos.train.run_directory import lock
+
+NEEDS_CODE = True
+
+
+def check(config: RunConfig) -> None:
+    """Raises: ConfigError: sbatch would not understand the name of the job or its folder."""
+    for path, value in (("run.name", config.run.name), ("run.dir", config.run.dir)):
+        if "%" in value or any(character.isspace() or character in "'\"\\" for character in value):
+            raise ConfigError(
+                f"{path} is {value!r}, which no directive of sbatch can hold; leave out blanks, quotes, backslashes, %."
+            )
+
+
+def check_machine(config: RunConfig) -> None:
+    """Raises: ConfigError: SLURM's commands are missing, or no controller answers."""
+    for command in ("sbatch", "squeue"):
+        commands.need(command, "slurm")
+
+
+def check_free(config: RunConfig, submission: Submission) -> None:
+    """Raises: ConfigError: the run is being trained, or waits in the queue."""
+    with lock(config):
+        pass
+    last = last_job(submission.folder.parent)
+    if last is None:
+        return
+    done = commands.run(["squeue", "--noheader", "--format=%T", f"--jobs={last['job']}"])
+    if done.returncode and "Invalid job id" not in done.stderr:
+        raise ConfigError(f"squeue failed ({' '.join(done.stderr.split())[:300]}); nothing was submitted.")
+    if state := done.stdout.strip():
+        raise ConfigError(
+            f"run.name: {submission.run} is held by SLURM job {last['job']} ({state.lower()}); wait, end it with "
+            f"scancel {last['job']}, or choose another run.name."
+        )
+
+
+def files(config: RunConfig, submission: Submission) -> dict[str, str]:
+    """The batch script."""
+    cluster = config.cluster
+    assert isinstance(cluster, SlurmCluster)
+    script = render(
+        "slurm.sh",
+        name=config.run.name,
+        num_nodes=cluster.num_nodes,
+        num_devices=cluster.num_devices,
+        directives="\n".join(f"#SBATCH {directive}" for directive in _directives(cluster)),
+        signal_seconds=cluster.signal_seconds,
+        log=str(submission.folder / "slurm-%j.log"),
+        working_directory=str(submission.working_directory),
+        submission=shlex.quote(str(submission.folder)),
+        run=shlex.quote(str(submission.run)),
+        python=shlex.quote(sys.executable),
+        network=network(cluster.network_interface),
+        num_threads=_num_threads(cluster),
+        max_restarts=cluster.max_restarts,
+    )
+    return {"job.sh": script}
+
+
+def submit(config: RunConfig, submission: Submission) -> Submitted:
+    """Hand the script to sbatch."""
+    command = ["sbatch", "--parsable", str(submission.folder / "job.sh")]
+    job = commands.output(command).strip().partition(";")[0]
+    log = submission.folder / f"slurm-{job}.log"
+    return Submitted(
+        command=shlex.join(command),
+        job=job,
+        look=(f"squeue --jobs={job}", f"tail -F {shlex.quote(str(log))}"),
+        stop=(
+            f"scancel {job}",
+            f"scancel --batch --signal=USR1 {job}   # saves first, and goes on when the job is started again",
+        ),
+    )
+
+
+def _directives(cluster: SlurmCluster) -> list[str]:
+    """What was set, as options of sbatch."""
+    gpus = cluster.num_devices if cluster.gpus_per_node is None else cluster.gpus_per_node
+    options = {
+        "partition": cluster.partition,
+        "account": cluster.account,
+        "qos": cluster.qos,
+        "constraint": cluster.constraint,
+        "time": cluster.time_limit,
+        "gpus-per-node": gpus or None,
+        "cpus-per-task": cluster.cpus_per_task,
+        "mem": cluster.memory,
+    }
+    named = [f"--{name}={value}" for name, value in options.items() if value is not None]
+    return [*named, *cluster.extra_directives]
+
+
+def _num_threads(cluster: SlurmCluster) -> str:
+    """Threads of each rank: as configured, or as many as it has CPUs."""
+    return str(cluster.num_threads) if cluster.num_threads is not None else "${SLURM_CPUS_PER_TASK:-1}"

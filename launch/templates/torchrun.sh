@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Start the ranks of one node: bash job.sh NODE, with 0 on the first.
+set -u
+node=${1:?the number of this node, 0 on the first}
+cd {{working_directory}} || exit 2
+
+# the code as it was at submission; without PYTHONSAFEPATH the working directory, often a checkout, would come first
+export PYTHONPATH={{submission}}/code${PYTHONPATH:+:$PYTHONPATH} PYTHONSAFEPATH=1
+# lines reach the log when they are printed, not when a buffer is full
+export PYTHONUNBUFFERED=1
+# each rank would otherwise start a thread for each CPU of the node
+export OMP_NUM_THREADS={{num_threads}}
+# Triton's compiled kernels go to the node's own disk: all ranks of all nodes would write them to one shared home
+export TRITON_CACHE_DIR=/tmp/mythos-$UID/triton
+# how long torchrun waits for ranks that are told to end and save, before it kills them; 30 by itself
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=600
+{{network}}
+
+exec {{python}} -m torch.distributed.run --nnodes {{num_nodes}} --node-rank "$node" --nproc-per-node {{num_devices}} \
+    --master-addr {{master_address}} --master-port {{master_port}} \
+    -m mythos.cli.main train --config-dir {{submission}}

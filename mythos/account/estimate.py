@@ -1,0 +1,182 @@
+"""Bytes on the fullest rank of a run, tensors and what is around them, and the recomputation that makes them fit."""
+
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from mythos.account.activations import activation_bytes
+from mythos.account.kept import Runtime
+from mythos.account.memory import rank_bytes
+from mythos.config.base import ConfigError
+from mythos.config.depth import FixedDepth, default_grad_loops
+from mythos.config.halting import PonderHalting
+from mythos.config.model import MoEConfig
+from mythos.config.parallel import DeepSpeedParallel
+from mythos.config.run import RunConfig
+
+MARGIN: Final = 0.10
+"""Share of the estimated tensors that is kept free: how far off the estimate may be (docs/planning.md)."""
+SLACK: Final = 0.05
+"""Of all tensors: what the allocator holds and cannot use, an assumption."""
+CONTEXT_BYTES: Final = 700 * 2**20
+"""CUDA context, loaded kernels and workspaces of one process, an assumption."""
+NCCL_BYTES: Final = 2**30
+"""Buffers of NCCL's communicators, with several ranks, an assumption."""
+EXPERT_SKEW: Final = 1.25
+"""Rows that the fullest rank's experts are taken to receive over the mean, with ep_size > 1, an assumption."""
+_FUSED_WIDTH = 64
+"""Widths that the experts' kernels take are multiples of this (``mythos.moe.kernels.WIDTH``)."""
+_BLOCK = 128
+"""Lengths whose document masks are kept as blocks are multiples of this (``mythos.layers.mask.BLOCK``)."""
+
+Policy = tuple[Literal["none", "block", "loop"], bool]
+POLICIES: Final[tuple[Policy, ...]] = (("none", False), ("block", False), ("loop", False), ("loop", True))
+"""``remat`` and ``offload_states``, the cheapest first: nothing again; each block; each pass and its injection; the
+same, with states that travel to the host and back."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Memory:
+    """Bytes on the fullest rank's device, at the two moments that can be the fullest."""
+
+    weights: int
+    gradients: int
+    master_weights: int
+    """The optimiser's own fp32 copies."""
+    moments: int
+    gathered: int
+    """Whole weights of layers in use, ZeRO 3."""
+    buckets: int
+    """For gradients on their way, during the backward."""
+    activations: int
+    """Peak of forward and backward of one micro-batch, with the largest k of the run."""
+    optimizer_step: int
+    """For a moment during the update, when activations and buckets are gone."""
+    context: int
+    """CUDA context, NCCL, and what the allocator cannot use."""
+    host: int
+    """In host memory, for each rank: an offloaded optimiser, offloaded states."""
+
+    @property
+    def standing(self) -> int:
+        """Tensors between steps."""
+        return self.weights + self.gradients + self.master_weights + self.moments
+
+    @property
+    def allocated(self) -> int:
+        """Tensors at the fullest moment; what ``torch.cuda.max_memory_allocated`` is held against."""
+        return self.standing + max(self.gathered + self.buckets + self.activations, self.optimizer_step)
+
+    @property
+    def total(self) -> int:
+        """What the device must have: tensors, the margin of the estimate, and what is not tensors."""
+        return int(self.allocated * (1 + MARGIN)) + self.context
+
+
+def memory(run: RunConfig, has_fused_experts: bool) -> Memory:
+    """Bytes on the fullest rank of a CUDA device.
+
+    Args:
+        has_fused_experts: whether the device runs the kernels of ``mythos/moe/kernels``.
+    """
+    state = rank_bytes(run.model, run.optim, run.parallel, run.cluster.world_size)
+    data, num_grad_loops = run.data, most_grad_loops(run)
+    kept = activation_bytes(
+        run.model,
+        run.parallel,
+        data.micro_batch_size,
+        data.seq_len,
+        mask_documents=data.mask_documents and not _masks_by_blocks(run),
+        runtime=runtime(run, has_fused_experts),
+        num_exits=run.halting.num_exits if isinstance(run.halting, PonderHalting) else 1,
+    )
+    activations = int(kept.peak(num_grad_loops))
+    tensors = state.standing + state.gathered + state.buckets + activations
+    return Memory(
+        weights=state.weights,
+        gradients=state.gradients,
+        master_weights=state.master_weights,
+        moments=state.moments,
+        gathered=state.gathered,
+        buckets=state.buckets,
+        activations=activations,
+        optimizer_step=state.optimizer_step,
+        context=CONTEXT_BYTES + int(SLACK * tensors) + (NCCL_BYTES if run.cluster.world_size > 1 else 0),
+        host=state.host + num_grad_loops * kept.host_per_pass,
+    )
+
+
+def runtime(run: RunConfig, has_fused_experts: bool) -> Runtime:
+    """What runs the model's operations on a CUDA device."""
+    parallel, core = run.parallel, run.model.core_ffn
+    zero = parallel if isinstance(parallel, DeepSpeedParallel) else None
+    is_bf16 = parallel.precision != "fp32"
+    is_fused = (
+        is_bf16
+        and has_fused_experts
+        and isinstance(core, MoEConfig)
+        and core.dispatch == "grouped"
+        and run.model.dim % _FUSED_WIDTH == 0
+        and core.hidden_dim % _FUSED_WIDTH == 0
+    )
+    return Runtime(
+        width=2 if is_bf16 else 4,
+        state_width=2 if parallel.state_precision == "bf16" else 4,
+        casts_weights=parallel.precision == "bf16",
+        is_cuda=True,
+        compiled=parallel.compile,
+        fused_experts=is_fused,
+        shares_expert_copies=is_fused and (zero is None or zero.zero_stage < 3),
+        ep_size=zero.ep_size if zero else 1,
+        expert_skew=EXPERT_SKEW,
+    )
+
+
+def most_grad_loops(run: RunConfig) -> int:
+    """The largest k that any step can have, growth included."""
+    depth = run.depth
+    stages = () if isinstance(depth, FixedDepth) else depth.growth
+    later = [stage.num_grad_loops or depth.num_grad_loops or default_grad_loops(stage.mean) for stage in stages]
+    return min(depth.max_loops, max([depth.grad_loops, *later]))
+
+
+def with_policy(run: RunConfig, policy: Policy) -> RunConfig:
+    """The same run with another ``remat`` and ``offload_states``."""
+    remat, offload_states = policy
+    return replace(run, parallel=replace(run.parallel, remat=remat, offload_states=offload_states))
+
+
+def cheapest_remat(run: RunConfig, memory_bytes: int, has_fused_experts: bool) -> tuple[RunConfig, Memory]:
+    """The run with the first of ``POLICIES`` that fits, and what it needs; if none does, with the one that needs
+    least. A run that does not say ``remat=auto`` comes back as it is."""
+    if run.parallel.remat != "auto":
+        return run, memory(run, has_fused_experts)
+    tried = [with_policy(run, policy) for policy in POLICIES]
+    needs = [(candidate, memory(candidate, has_fused_experts)) for candidate in tried]
+    fitting = [pair for pair in needs if pair[1].total <= memory_bytes]
+    return fitting[0] if fitting else min(needs, key=lambda pair: pair[1].total)
+
+
+def choose_remat(run: RunConfig, device_name: str, memory_bytes: int, has_fused_experts: bool) -> tuple[RunConfig, str]:
+    """Settle ``remat=auto``; returns the run and a sentence that says what was chosen and why.
+
+    Raises:
+        ConfigError: nothing fits, with the estimate and what to change.
+    """
+    chosen, needed = cheapest_remat(run, memory_bytes, has_fused_experts)
+    policy = chosen.parallel.remat + (" with offload_states" if chosen.parallel.offload_states else "")
+    has = f"{memory_bytes / 2**30:.1f} GiB of {device_name}"
+    if needed.total > memory_bytes:
+        raise ConfigError(
+            f"parallel.remat: even {policy} is estimated to need {needed.total / 2**30:.1f} GiB, more than the {has}; "
+            "lower data.micro_batch_size or the passes with gradients (depth.num_grad_loops), or spread the run "
+            "further (mythos plan --search lists layouts that fit)."
+        )
+    sentence = f"parallel.remat=auto: {policy}, estimated to need {needed.total / 2**30:.1f} of {has}"
+    if policy != "none":
+        most = memory(with_policy(run, POLICIES[0]), has_fused_experts)
+        sentence += f"; none would need {most.total / 2**30:.1f} GiB"
+    return chosen, sentence
+
+
+def _masks_by_blocks(run: RunConfig) -> bool:
+    return run.parallel.precision != "fp32" and run.data.seq_len % _BLOCK == 0

@@ -1,0 +1,322 @@
+"""Whole training steps: their time, rate, parts, memory and compilations, for several variants in turn."""
+
+import shlex
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from mythos.account.flops import training_flops
+from mythos.account.peak import peak_flops
+from mythos.bench.parts import PARTS, part_flops, time_parts
+from mythos.bench.step import Step, fixed
+from mythos.bench.timing import Profile, Spread, by_kernel, rounds, spread
+from mythos.config.base import ConfigError
+from mythos.config.depth import FixedDepth, PoissonDepth
+from mythos.config.load import load
+from mythos.config.run import RunConfig
+from mythos.loop.policy import draw_many
+from mythos.parallel.device import choose_accelerator
+
+MODELS = {"dense-d1024": "190m", "moe-d2048": "2b-a570m", "moe-d1024": "560m-a210m"}
+"""Files of ``conf/model`` behind the names."""
+COMMON = (
+    *("depth=fixed", "depth.num_loops=8", "depth.num_grad_loops=4"),
+    *("data.seq_len=2048", "data.batch_size=32", "data.micro_batch_size=8"),
+    *("parallel.precision=bf16", "parallel.compile=true", "model.head.chunk_tokens=65536"),
+)
+"""Overrides that stand before the user's, for the named models."""
+
+
+class Plan(NamedTuple):
+    """How to measure."""
+
+    num_rounds: int
+    num_steps: int
+    """Steps of each variant in a round on a GPU, queued without a wait between them."""
+    num_warmup: int
+    mean_document: int
+    """Mean length of the documents in tokens; 0 for none."""
+    with_kernels: bool = False
+
+
+class Arm(NamedTuple):
+    """One variant's figures."""
+
+    name: str
+    time: Spread
+    """Of one optimiser step."""
+    tokens_per_second: float
+    tflops: float
+    """10^12 useful floating-point operations a second, as ``account.flops`` counts them."""
+    mfu: float | None
+    """Of the device's peak; None for a device without a known one."""
+    ratio: Spread
+    """The first arm's time over this one's, round by round; above 1 is faster than the first."""
+    part_ms: dict[str, float]
+    part_tflops: dict[str, float]
+    resident_bytes: int
+    """Weights, the optimiser's state and the batches."""
+    peak_bytes: int | None
+    """Most allocated in a step, the other arms left out; None without CUDA."""
+    warmup_seconds: float
+    """What the warm-up took beyond as many steps at the median: compilation, first allocations, choice of kernels."""
+    num_graphs: int
+    """Graphs compiled in the warm-up."""
+    num_recompiled: int
+    """Graphs compiled in all arms' timed rounds."""
+    profile: Profile | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures by name, for JSON."""
+        record = self._asdict() | {"time": self.time._asdict()}
+        record["ratio"] = dict(zip(("median", "low", "high"), self.ratio, strict=True))
+        if self.profile is not None:
+            kernels = [kernel._asdict() for kernel in self.profile.kernels]
+            record["profile"] = {"span_ms": self.profile.span_ms, "kernels": kernels}
+        return record
+
+
+class Line(NamedTuple):
+    """Step time against T with all passes graded: what was measured, and a straight line through it."""
+
+    time: dict[int, Spread]
+    pass_ms: float
+    """The line's slope."""
+    outer_ms: float
+    """The line at T = 0."""
+    largest_deviation: float
+    """Largest distance of a median from the line, relative to the line."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures by name, for JSON."""
+        return self._asdict() | {"time": {str(loops): each._asdict() for loops, each in self.time.items()}}
+
+
+class Draws(NamedTuple):
+    """Steps whose depth is drawn as in training."""
+
+    num_steps: int
+    mean_loops: float
+    deepest: int
+    tokens_per_second: float
+    tflops: float
+    num_recompiled: int
+
+
+def overrides_of(words: list[str]) -> list[str]:
+    """A leading name of ``MODELS`` replaced by what it stands for.
+
+    Raises:
+        ConfigError: the name is unknown.
+    """
+    if not words or "=" in words[0]:
+        return words
+    if words[0] not in MODELS:
+        raise ConfigError(f"{words[0]!r} is no benchmark; choose {', '.join(MODELS)}, or write model=NAME.")
+    return [f"model={MODELS[words[0]]}", *COMMON, *words[1:]]
+
+
+class Variant(NamedTuple):
+    """What one arm runs."""
+
+    config: RunConfig
+    is_balanced: bool = False
+
+
+def arms_of(
+    words: list[str], compared: list[str], with_naive: bool, with_balanced: bool, config_dir: Path | None
+) -> dict[str, Variant]:
+    """The arms by name, the one first that the others are held against.
+
+    Args:
+        words: a name of ``MODELS`` or nothing, then overrides.
+        compared: ``NAME=OVERRIDES``, overrides separated by blanks; each follows ``words``.
+
+    Raises:
+        ConfigError: a configuration is wrong, or an option says nothing about it.
+    """
+    overrides = overrides_of(words)
+    if compared:
+        if with_naive or with_balanced:
+            raise ConfigError("--compare names all variants; leave out --naive and --balanced.")
+        arms = {}
+        for text in compared:
+            name, separator, more = text.partition("=")
+            if not separator or name in arms:
+                raise ConfigError(f"--compare: {text!r} is not understood; write a new NAME='key=value key=value'.")
+            arms[name] = Variant(load([*overrides, *shlex.split(more)], config_dir))
+        return arms
+    config = load(overrides, config_dir)
+    arms = {"training": Variant(config)}
+    if with_balanced:
+        if not config.model.is_moe:
+            raise ConfigError("--balanced: model.core_ffn.kind is dense, which routes nothing; leave it out.")
+        arms["balanced"] = Variant(config, is_balanced=True)
+    if with_naive:
+        arms["naive"] = Variant(naive(config))
+    return arms
+
+
+def check_plan(plan: Plan, loops: list[int]) -> None:
+    """Refuse what cannot be measured.
+
+    Raises:
+        ConfigError: one sentence that says why.
+    """
+    numbers = {"--rounds": plan.num_rounds, "--steps": plan.num_steps, "--warmup": plan.num_warmup}
+    for name, number in numbers.items():
+        if number < 1:
+            raise ConfigError(f"{name} is {number}; give 1 or more.")
+    if plan.mean_document < 0:
+        raise ConfigError(f"--documents is {plan.mean_document}; give a mean length, or 0 for none.")
+    if plan.with_kernels and not torch.cuda.is_available():
+        raise ConfigError("--kernels lists CUDA kernels, but torch sees no CUDA device.")
+    if loops and (len(set(loops)) < 2 or min(loops) < 1):
+        raise ConfigError(f"--loops is {' '.join(map(str, loops))}; a line needs two different numbers of passes.")
+
+
+def naive(config: RunConfig) -> RunConfig:
+    """The same model as loops and plain operations: expert after expert, no compilation, all logits at once."""
+    model, num_tokens = config.model, config.data.micro_batch_size * config.data.seq_len
+    model = replace(model, head=replace(model.head, chunk_tokens=num_tokens))
+    if model.core_ffn.kind == "moe":
+        model = replace(model, core_ffn=replace(model.core_ffn, dispatch="naive"))
+    return replace(config, model=model, parallel=replace(config.parallel, compile=False))
+
+
+def build(variant: Variant, plan: Plan) -> Step:
+    """A step of the variant at a fixed depth, on its device."""
+    config = fixed(variant.config)
+    return Step(config, device_of(config), plan.mean_document, variant.is_balanced)
+
+
+def device_of(config: RunConfig) -> torch.device:
+    """Where the configuration runs."""
+    return torch.device("cuda" if choose_accelerator(config.parallel.device) == "gpu" else "cpu")
+
+
+def measure(steps: dict[str, Step], plan: Plan) -> list[Arm]:
+    """Time the steps in turn, round by round; the first is what ratios are to."""
+    devices = {step.device for step in steps.values()}
+    if len(devices) > 1:
+        raise ConfigError("the variants run on different devices; give all of them the same parallel.device.")
+    (device,) = devices
+    # All arms compile one function, the block's forward, and torch gives up after so many versions of it.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 8 * len(steps))
+    started = {name: _warm_up(step, plan.num_warmup) for name, step in steps.items()}
+    before = num_graphs()
+    times = rounds({name: step.take for name, step in steps.items()}, device, plan.num_rounds, plan.num_steps)
+    num_recompiled = num_graphs() - before
+    first = times[next(iter(times))]
+    arms = []
+    for name, step in steps.items():
+        median = spread(times[name])
+        flops = _flops(step)
+        seconds, num_compiled = started[name]
+        peak = peak_flops(torch.cuda.get_device_name(device), precision(step)) if device.type == "cuda" else None
+        rate = sum(flops.values()) / median.median_ms * 1e3
+        peak_bytes = step.peak_bytes()
+        profile = by_kernel(step.take, num_calls=1) if plan.with_kernels else None
+        part_ms = time_parts(step, num_steps=2)
+        arms.append(
+            Arm(
+                name=name,
+                time=median,
+                tokens_per_second=step.num_tokens / median.median_ms * 1e3,
+                tflops=rate / 1e12,
+                mfu=None if peak is None else rate / peak,
+                ratio=spread([mine / its for mine, its in zip(first, times[name], strict=True)]),
+                part_ms=part_ms,
+                part_tflops={part: flops[part] / part_ms[part] / 1e9 if part_ms[part] else 0.0 for part in PARTS},
+                resident_bytes=step.resident_bytes(),
+                peak_bytes=peak_bytes,
+                warmup_seconds=max(0.0, seconds - plan.num_warmup * median.median_ms / 1e3),
+                num_graphs=num_compiled,
+                num_recompiled=num_recompiled,
+                profile=profile,
+            )
+        )
+    return arms
+
+
+def against_depth(step: Step, loops: list[int], plan: Plan) -> Line:
+    """Step time at each T, all passes graded, in turn."""
+
+    def at(num_loops: int) -> None:
+        step.set_depth(num_loops, num_loops)
+        step()
+
+    calls = {str(num_loops): lambda num_loops=num_loops: at(num_loops) for num_loops in loops}
+    for call in calls.values():
+        for _ in range(plan.num_warmup):
+            call()
+    times = rounds(calls, step.device, plan.num_rounds, plan.num_steps)
+    spreads = {num_loops: spread(times[str(num_loops)]) for num_loops in loops}
+    return fit(spreads)
+
+
+def fit(times: dict[int, Spread]) -> Line:
+    """Least squares through the medians."""
+    medians = np.array([each.median_ms for each in times.values()])
+    slope, constant = np.polyfit(list(times), medians, 1)
+    line = constant + slope * np.array(list(times))
+    return Line(times, float(slope), float(constant), float(np.abs(medians / line - 1).max()))
+
+
+def with_drawn_depths(step: Step, config: RunConfig, num_steps: int) -> Draws:
+    """Take steps whose T the configuration's policy draws, or Poisson with the same mean where T is fixed."""
+    depth = config.depth
+    if isinstance(depth, FixedDepth):
+        depth = PoissonDepth(mean=depth.mean, num_grad_loops=depth.grad_loops, max_loops=max(32, 2 * depth.num_loops))
+    step.module.config = replace(step.config, depth=depth)
+    loops = draw_many(depth, config.run.seed, 0, num_steps)
+    before = num_graphs()
+    _wait(step.device)
+    start = time.perf_counter()
+    for index in range(num_steps):
+        step.trainer.global_step = index
+        step()
+    _wait(step.device)
+    seconds = time.perf_counter() - start
+    mean_grad_loops = float(np.minimum(loops, depth.grad_loops).mean())
+    per_token = training_flops(config.model, config.data.seq_len, float(loops.mean()), mean_grad_loops).total
+    rate = num_steps * step.num_tokens / seconds
+    recompiled = num_graphs() - before
+    return Draws(num_steps, float(loops.mean()), int(loops.max()), rate, rate * per_token / 1e12, recompiled)
+
+
+def num_graphs() -> int:
+    """Graphs that this process has compiled so far."""
+    counters: dict[str, Counter[str]] = torch._dynamo.utils.counters
+    return counters["stats"]["unique_graphs"]
+
+
+def precision(step: Step) -> str:
+    """``fp32`` or ``bf16``."""
+    return str(step.config.parallel.precision)
+
+
+def _warm_up(step: Step, num_steps: int) -> tuple[float, int]:
+    """Seconds that the first steps took, and graphs that they compiled."""
+    before = num_graphs()
+    start = time.perf_counter()
+    for _ in range(num_steps):
+        step()
+    _wait(step.device)
+    return time.perf_counter() - start, num_graphs() - before
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _flops(step: Step) -> dict[str, float]:
+    depth = step.config.depth
+    assert isinstance(depth, FixedDepth)
+    return part_flops(step.config, depth.num_loops, depth.grad_loops)

@@ -1,0 +1,185 @@
+"""The step that training takes, without Lightning's loop around it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mythos.config.base import ConfigError
+from mythos.config.depth import FixedDepth
+from mythos.config.parallel import SingleParallel
+from mythos.config.run import RunConfig
+from mythos.model.mythos import Mythos
+from mythos.moe.layer import MoE
+from mythos.moe.router import Router, Routing
+from mythos.optim.build import build_optimizer
+from mythos.parallel.compile import compile_parts
+from mythos.train.build import build_model
+from mythos.train.module import MythosModule
+from mythos.types import Batch, RouterStats
+
+
+@dataclass
+class TrainerState:
+    """What ``MythosModule.training_step`` asks of its trainer."""
+
+    accumulate_grad_batches: int
+    global_step: int = 0
+
+
+class Step:
+    """Takes optimiser steps on random tokens, the same ones each time.
+
+    It is ``MythosModule.training_step`` on each micro-batch with the hooks around it, its backward,
+    ``configure_gradient_clipping`` and the configured optimiser. The loader, the router's balancing, the guard and
+    telemetry are callbacks of training and take no part.
+
+    Args:
+        mean_document: mean length of the documents in tokens; 0 lets every token attend to all before it.
+        is_balanced: give every expert the same number of tokens, whatever the router says.
+    """
+
+    def __init__(self, config: RunConfig, device: torch.device, mean_document: int, is_balanced: bool = False) -> None:
+        self.config, self.device = config, device
+        model = build_model(config)
+        if is_balanced:
+            balance(model)
+        if config.parallel.compile:
+            compile_parts(model)
+        self.module = MythosModule(config, model).to(device)  # it asks itself, not the model, where to autocast
+        self.trainer = TrainerState(config.num_micro_batches)
+        self.module.trainer = self.trainer  # type: ignore[assignment]
+        parameters = [(name, each) for name, each in model.named_parameters() if each.requires_grad]
+        self.optimizer = build_optimizer(config.optim, parameters)
+        self.batches = random_batches(config, mean_document, device)
+
+    def __call__(self, mark: Callable[[str], None] = lambda part: None) -> Tensor:
+        """One step.
+
+        Args:
+            mark: called with the name of a part when its work has been queued; ``parts`` listens.
+
+        Returns:
+            The loss of the last micro-batch, which is not waited for.
+        """
+        for index, batch in enumerate(self.batches):
+            self.module.on_train_batch_start(batch, index)
+            loss = self.module.training_step(batch, index)["loss"] / len(self.batches)
+            mark("head and loss")
+            loss.backward()
+            mark("prelude and coda")
+        self.module.on_before_optimizer_step(self.optimizer)
+        self.module.configure_gradient_clipping(self.optimizer, self.config.optim.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        mark("optimiser")
+        return loss.detach()
+
+    def take(self) -> None:
+        """One step, for a clock."""
+        self()
+
+    @property
+    def model(self) -> Mythos:
+        """The model that is trained."""
+        return self.module.model
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of one step."""
+        return self.config.data.batch_size * self.config.data.seq_len
+
+    def set_depth(self, num_loops: int, num_grad_loops: int) -> None:
+        """Run other passes from now on."""
+        depth = FixedDepth(num_loops=num_loops, num_grad_loops=num_grad_loops)
+        self.module.config = replace(self.config, depth=depth)
+
+    def resident_bytes(self) -> int:
+        """Bytes of parameters, buffers, the optimiser's state and the batches: what stays between steps."""
+        state = [each for values in self.optimizer.state.values() for each in values.values()]
+        batches = [part for batch in self.batches for part in batch]
+        tensors = [*self.model.parameters(), *self.model.buffers(), *state, *batches]
+        return sum(each.nbytes for each in tensors if isinstance(each, Tensor))
+
+    def peak_bytes(self) -> int | None:
+        """Most allocated in a step by this model alone; None without CUDA, whose allocator keeps the peak."""
+        if self.device.type != "cuda":
+            return None
+        others = torch.cuda.memory_allocated(self.device) - self.resident_bytes()
+        torch.cuda.reset_peak_memory_stats(self.device)
+        self()
+        torch.cuda.synchronize(self.device)
+        return torch.cuda.max_memory_allocated(self.device) - others
+
+
+def fixed(config: RunConfig) -> RunConfig:
+    """The configuration at the policy's nominal mean depth, T rounded.
+
+    Raises:
+        ConfigError: it asks for more than one process.
+    """
+    if not isinstance(config.parallel, SingleParallel) or config.cluster.world_size > 1:
+        raise ConfigError(
+            f"parallel.kind is {config.parallel.kind} on {config.cluster.world_size} ranks, but bench times one "
+            "process; set parallel=single and one device."
+        )
+    if isinstance(config.depth, FixedDepth):
+        return config
+    num_loops = max(1, round(config.depth.mean))
+    depth = FixedDepth(num_loops=num_loops, num_grad_loops=min(num_loops, config.depth.grad_loops))
+    return replace(config, depth=depth)
+
+
+def random_batches(config: RunConfig, mean_document: int, device: torch.device) -> list[Batch]:
+    """The micro-batches of one step, of random tokens in documents of geometric length."""
+    data, generator = config.data, torch.Generator().manual_seed(0)
+    shape = (data.micro_batch_size, data.seq_len)
+    has_documents = data.mask_documents and mean_document > 0
+    batches = []
+    for index in range(config.num_micro_batches):
+        tokens = torch.randint(config.model.vocab_size, (shape[0], shape[1] + 1), generator=generator).to(device)
+        document_ids_BS = random_documents(shape, mean_document if has_documents else 0, device, index)
+        place_S = torch.arange(shape[1], device=device)
+        opens_BS = functional.pad(document_ids_BS.diff(dim=1), (1, 0)) > 0
+        batches.append(
+            Batch(
+                tokens_BS=tokens[:, :-1].contiguous(),
+                targets_BS=tokens[:, 1:].contiguous(),
+                positions_BS=place_S - torch.where(opens_BS, place_S, 0).cummax(1).values,
+                document_ids_BS=document_ids_BS if has_documents else None,
+                sample_ids_B=torch.arange(shape[0], device=device) + index * shape[0],
+                num_targets=torch.tensor(float(data.batch_size * data.seq_len), device=device),
+                num_sequences=torch.tensor(float(data.batch_size), device=device),
+            )
+        )
+    return batches
+
+
+def random_documents(shape: tuple[int, int], mean_length: int, device: torch.device, seed: int = 0) -> Tensor:
+    """Document of each token ``[B, S]``, from 0 on; lengths are geometric with the given mean, 0 makes one of all."""
+    generator = torch.Generator().manual_seed(seed)
+    opens_BS = torch.rand(shape, generator=generator) < (1 / mean_length if mean_length else 0.0)
+    opens_BS[:, 0] = False
+    return opens_BS.cumsum(1).to(device)
+
+
+def balance(model: Mythos) -> None:
+    """Give every mixture of experts a router that takes experts in turn."""
+    for layer in model.modules():
+        if isinstance(layer, MoE):
+            gate = layer.router.gate
+            layer.router = InTurn(layer.router.config, gate.in_features)
+            layer.router.gate = gate
+
+
+class InTurn(Router):
+    """Token n visits experts nK, nK + 1, ..., nK + K - 1 modulo E. A class, since compiled code is told apart by it."""
+
+    def forward(self, x_BSD: Tensor, bias_E: Tensor, choice_NK: Tensor | None = None) -> tuple[Routing, RouterStats]:
+        if choice_NK is None:  # else a recomputed pass repeats its choice
+            num_experts, num_active = self.config.num_experts, self.config.num_active
+            visit_M = torch.arange(x_BSD.shape[0] * x_BSD.shape[1] * num_active, device=x_BSD.device)
+            choice_NK = (visit_M % num_experts).view(-1, num_active).to(torch.int16)
+        return super().forward(x_BSD, bias_E, choice_NK)

@@ -1,0 +1,134 @@
+"""Reads a sweep's directory back: its jobs and how far each has come.
+
+``sweep.json`` is the frozen plan: ``schema``, ``name``, ``jobs`` (each with ``name``, ``overrides`` and ``config``),
+and for a search its ``search`` and the ``config`` that trials start from. Each job's folder is a run directory that
+also holds ``job.json``, a ``JobRecord``, and ``job.lock``, which whoever starts the job's processes holds meanwhile.
+"""
+
+import dataclasses
+import fcntl
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from mythos.config import records
+from mythos.config.base import ConfigError
+from mythos.config.exit_status import DIVERGED
+from mythos.files import write_text
+
+PLAN_FILE: Final = "sweep.json"
+JOB_FILE: Final = "job.json"
+LOCK_FILE: Final = "job.lock"
+SCHEMA: Final = 1
+_FAILURES = {2: "refused", DIVERGED: "diverged"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobRecord:
+    """What is written down about a job each time it starts or ends."""
+
+    name: str
+    overrides: tuple[str, ...] = ()
+    """Those that tell the job from others."""
+    num_starts: int = 0
+    seconds: float = 0.0
+    """Wall time of all starts that have ended."""
+    status: int | None = None
+    """Exit status of the last start; None before the first end and while it runs."""
+    stopped: Literal["by the sweep", "early"] | None = None
+    """Who ended it, if not the job itself: the sweep, which was stopped, or the early stopping of a search."""
+    slurm_job: str | None = None
+    """SLURM's number of the last submission."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """A job and its state."""
+
+    directory: Path
+    record: JobRecord
+    is_held: bool
+    """Whether a process has the job in hand now."""
+
+    @property
+    def state(self) -> str:
+        """One of: not started, queued, running, interrupted, finished, stopped, stopped early, refused,
+        diverged, failed (status)."""
+        record = self.record
+        if self.is_held:
+            return "running"
+        if record.stopped == "early":
+            return "stopped early"
+        match record.status:
+            case None if record.slurm_job is not None:
+                return "queued"
+            case None:
+                return "interrupted" if record.num_starts else "not started"
+            case 0:
+                return "finished"
+            case status:
+                return "stopped" if record.stopped else _FAILURES.get(status, f"failed ({status})")
+
+
+def is_sweep(directory: Path) -> bool:
+    """Whether ``mythos sweep`` made this directory."""
+    return (directory / PLAN_FILE).is_file()
+
+
+def read_plan(directory: Path) -> dict[str, Any]:
+    """The frozen plan.
+
+    Raises:
+        ConfigError: the directory is no sweep, or of another version.
+    """
+    try:
+        plan = json.loads((directory / PLAN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ConfigError(f"{directory}: no sweep, for it has no sound {PLAN_FILE}; name a sweep's folder.") from None
+    if plan.get("schema") != SCHEMA:
+        raise ConfigError(
+            f"{directory}: the schema of {PLAN_FILE} is {plan.get('schema')} but this version reads {SCHEMA}; use the "
+            "version of mythos that started the sweep."
+        )
+    return plan
+
+
+def read_jobs(directory: Path) -> list[Job]:
+    """All jobs of the plan in its order, then the trials that a search has started."""
+    planned = {job["name"]: tuple(job["overrides"]) for job in read_plan(directory)["jobs"]}
+    found = sorted(path.parent.name for path in directory.glob(f"*/{JOB_FILE}"))
+    names = [*planned, *(name for name in found if name not in planned)]
+    return [read_job(directory / name, planned.get(name, ())) for name in names]
+
+
+def read_job(directory: Path, overrides: tuple[str, ...] = ()) -> Job:
+    """One job; ``overrides`` are those of a job that has not been started."""
+    try:
+        raw = json.loads((directory / JOB_FILE).read_text(encoding="utf-8"))
+        record = JobRecord(**(raw | {"overrides": tuple(raw["overrides"])}))
+    except OSError:
+        record = JobRecord(name=directory.name, overrides=overrides)
+    return Job(directory=directory, record=record, is_held=_is_held(directory / LOCK_FILE))
+
+
+def has_records(job: Job) -> bool:
+    """Whether the job's run has recorded a step, so that it can be shown."""
+    path = job.directory / records.FILE_NAME
+    return path.is_file() and path.read_bytes().count(b"\n") > 1
+
+
+def write_record(directory: Path, record: JobRecord) -> None:
+    """Replace ``job.json``."""
+    write_text(directory / JOB_FILE, json.dumps(dataclasses.asdict(record), indent=1))
+
+
+def _is_held(lock: Path) -> bool:
+    try:
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True

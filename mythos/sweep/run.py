@@ -1,0 +1,104 @@
+"""A sweep from its command line to its table."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mythos.config.base import ConfigError
+from mythos.config.sweep import LocalLauncher
+from mythos.report.jobs import PLAN_FILE
+from mythos.sweep.drive import Listed, Queue, drive
+from mythos.sweep.local import LocalQueue
+from mythos.sweep.plan import Plan, freeze, make
+from mythos.sweep.table import as_text, read_rows, write_table
+
+_GOOD = ("finished", "stopped early")
+
+
+def run(arguments: list[str], config_dir: Path | None = None) -> int:
+    """Run a sweep, or what is left of it, and print its table.
+
+    Returns:
+        0 where each job finished or was stopped early by a search, else 1; 130 after Ctrl-C.
+
+    Raises:
+        ConfigError: before any job has started.
+    """
+    plan = make(arguments, config_dir)
+    with _alone(plan):
+        freeze(plan)
+        queue = _queue(plan)
+        try:
+            _drive(plan, queue)
+        except KeyboardInterrupt:
+            show(plan.directory)
+            return 130
+    return 0 if all(state in _GOOD for state in show(plan.directory)) else 1
+
+
+def show(directory: Path) -> list[str]:
+    """Print the table, write it as JSON and CSV, and return each job's state.
+
+    Raises:
+        ConfigError: the directory is no sweep.
+    """
+    rows = read_rows(directory)
+    write_table(directory, rows)
+    print(as_text(rows))
+    print(f"sweep directory: {directory}")
+    return [row.state for row in rows]
+
+
+def _queue(plan: Plan) -> Queue:
+    launcher = plan.sweep.launcher
+    if isinstance(launcher, LocalLauncher):
+        return LocalQueue(launcher, plan.sweep.max_restarts)
+    _check_library("submitit")
+    from mythos.sweep.slurm import SlurmQueue
+
+    return SlurmQueue(launcher, plan.sweep.max_restarts, plan.directory)
+
+
+def _drive(plan: Plan, queue: Queue) -> None:
+    if plan.sweep.search is None:
+        queue.check(list(plan.jobs))
+        drive(Listed(plan, queue.running), queue)
+        return
+    _check_library("optuna")
+    from mythos.sweep.search import Search
+
+    search = Search(plan)
+    search.take_over(queue)
+    drive(search, queue)
+
+
+def _check_library(name: str) -> None:
+    from importlib.util import find_spec
+
+    if find_spec(name) is None:
+        raise ConfigError(f"sweep: {name} is not installed; run pip install 'mythos[sweep]'.")
+
+
+@contextmanager
+def _alone(plan: Plan) -> Iterator[None]:
+    """Hold the sweep's directory: two processes that drive it would start each job twice.
+
+    Raises:
+        ConfigError: another process drives this sweep.
+    """
+    try:
+        plan.directory.mkdir(parents=True, exist_ok=True)
+        file = (plan.directory / f"{PLAN_FILE}.lock").open("ab")
+    except OSError as error:
+        raise ConfigError(
+            f"run.dir: {plan.directory} cannot be written ({error.strerror}); choose another run.dir."
+        ) from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"sweep.name: another process drives {plan.directory}; end it or choose another name."
+            ) from None
+        yield

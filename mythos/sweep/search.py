@@ -1,0 +1,156 @@
+"""Trials of a search: suggested by optuna, judged by the validation losses that their runs write down."""
+
+import json
+import zlib
+from pathlib import Path
+
+import optuna
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import Trial, TrialState
+
+from mythos.config import records
+from mythos.config.base import ConfigError
+from mythos.config.exit_status import DIVERGED
+from mythos.config.expand import JobSpec, quoted
+from mythos.config.sweep import ChoiceRange, HalvingStop, IntegerRange, MedianStop, RealRange, SearchConfig
+from mythos.report.jobs import JobRecord, read_job
+from mythos.sweep.drive import Queue, say, was_lost
+from mythos.sweep.plan import Plan, PlannedJob
+
+JOURNAL = "search.journal"
+"""optuna's record of all trials, in the sweep's directory."""
+
+
+class Search:
+    """Asks optuna for trials and tells it how they went; a trial that the sweep left behind goes on."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Open the journal in the sweep's directory, or begin it."""
+        assert plan.sweep.search is not None
+        self._plan, self._config = plan, plan.sweep.search
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        backend = JournalFileBackend(str(plan.directory / JOURNAL))
+        self._study = optuna.create_study(
+            study_name="sweep",
+            storage=optuna.storages.JournalStorage(backend),
+            pruner=_pruner(self._config),
+            load_if_exists=True,
+        )
+        self._trials: dict[str, Trial] = {}
+        self._reported: dict[str, int] = {}
+        """Last step whose loss optuna knows, by trial."""
+        self._jobs: dict[str, PlannedJob] = {}
+        self._again: list[PlannedJob] = []
+        self._num_restarts: dict[str, int] = {}
+
+    def take_over(self, queue: Queue) -> None:
+        """Sort the trials that an earlier process has begun: those that still run, have ended, or must go on."""
+        begun = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        jobs = [job for trial in begun if (job := self._job_of(Trial(self._study, trial._trial_id))) is not None]
+        queue.check(jobs)
+        for job in jobs:
+            record = read_job(job.directory).record
+            if job.name in queue.running:
+                continue
+            if record.stopped == "early" or not was_lost(record):
+                self.ended(record)
+            else:
+                self._again.append(job)
+
+    def next(self) -> PlannedJob | None:
+        """A trial that must go on, or a new one while there are fewer than ``num_trials``."""
+        if self._again:
+            return self._again.pop(0)
+        while (number := len(self._study.get_trials(deepcopy=False))) < self._config.num_trials:
+            self._study.sampler = _sampler(self._config, number)
+            if (job := self._job_of(self._study.ask())) is not None:
+                return job
+        return None
+
+    def watch(self, queue: Queue) -> None:
+        """Report new validation losses of running trials, and stop those that the pruner gives up."""
+        for name in queue.running & self._trials.keys():
+            trial = self._trials[name]
+            for step, loss in self._losses(name):
+                if step > self._reported.get(name, 0):
+                    self._reported[name] = step
+                    trial.report(loss, step)
+                    if step < self._jobs[name].config.run.num_steps and trial.should_prune():
+                        queue.stop(name, "early")
+                        break
+
+    def ended(self, record: JobRecord) -> bool:
+        """Tell optuna how a trial ended; one that diverged counts as given up, so that the search learns from it."""
+        trial, losses = self._trials[record.name], self._losses(record.name)
+        if record.status == 0 and losses:
+            self._study.tell(trial, losses[-1][1])
+        elif record.stopped == "early" or record.status == DIVERGED:
+            self._study.tell(trial, state=TrialState.PRUNED)
+        elif was_lost(record) and self._num_restarts.setdefault(record.name, self._plan.sweep.max_restarts):
+            self._num_restarts[record.name] -= 1
+            self._again.append(self._jobs[record.name])
+            return True
+        else:
+            self._study.tell(trial, state=TrialState.FAIL)
+        return False
+
+    def _job_of(self, trial: Trial) -> PlannedJob | None:
+        """The trial's job; None where values that are valid alone do not go together, which fails the trial."""
+        own = tuple(quoted(key, value) for key, value in _suggest(self._config, trial).items())
+        try:
+            job = self._plan.job(JobSpec(f"trial-{trial.number:04d}", own, self._plan.shared + own))
+        except ConfigError as error:
+            say(f"{error}")
+            self._study.tell(trial, state=TrialState.FAIL)
+            return None
+        self._trials[job.name], self._jobs[job.name] = trial, job
+        return job
+
+    def _losses(self, name: str) -> list[tuple[int, float]]:
+        return validation_losses(self._plan.directory / name / records.FILE_NAME, self._config.objective_depth)
+
+
+def validation_losses(path: Path, depth: int) -> list[tuple[int, float]]:
+    """Step and validation loss at a depth, from ``metrics.jsonl`` as far as it is written; empty without a file."""
+    name, found = records.validation_loss(depth), dict[int, float]()
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    for line in lines:
+        if f'"{name}"' in line and line.endswith("\n"):
+            record = json.loads(line)
+            value = record[name]
+            found[record["step"]] = float("nan") if value is None else value
+    return sorted(found.items())
+
+
+def _suggest(config: SearchConfig, trial: Trial) -> dict[str, object]:
+    """A value for each path; those that the trial has already stay as they are."""
+    found: dict[str, object] = {}
+    for path, values in config.ranges.items():
+        match values:
+            case RealRange(low=low, high=high, log=log):
+                found[path] = trial.suggest_float(path, low, high, log=log)
+            case IntegerRange(low=low, high=high, step=step, log=log):
+                found[path] = trial.suggest_int(path, low, high, step=step, log=log)
+            case ChoiceRange(choices=choices):
+                found[path] = trial.suggest_categorical(path, choices)
+    return found
+
+
+def _sampler(config: SearchConfig, number: int) -> optuna.samplers.BaseSampler:
+    """Seeded by the trial's number, so that a search that was interrupted suggests what it would have."""
+    seed = zlib.crc32(f"{config.seed}/{number}".encode())
+    match config.kind:
+        case "random":
+            return optuna.samplers.RandomSampler(seed=seed)
+        case "tpe":
+            return optuna.samplers.TPESampler(seed=seed)
+
+
+def _pruner(config: SearchConfig) -> optuna.pruners.BasePruner:
+    match config.stop:
+        case MedianStop(num_startup_trials=num_startup_trials, num_warmup_steps=num_warmup_steps):
+            return optuna.pruners.MedianPruner(num_startup_trials, num_warmup_steps)
+        case HalvingStop(min_steps=min_steps, factor=factor):
+            return optuna.pruners.SuccessiveHalvingPruner(min_resource=min_steps, reduction_factor=factor)
+        case _:
+            return optuna.pruners.NopPruner()

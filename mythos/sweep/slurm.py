@@ -1,0 +1,142 @@
+"""Jobs of a SLURM cluster, through submitit. They outlive the sweep's process, which finds them again."""
+
+import dataclasses
+import getpass
+import math
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import submitit
+
+from mythos.config.base import ConfigError
+from mythos.config.sweep import SlurmLauncher
+from mythos.report.jobs import JobRecord, read_job, write_record
+from mythos.sweep.plan import PlannedJob
+from mythos.sweep.process import JobProcess, Launch
+
+_STOP_FILE = "stop"
+"""In a job's folder: tells the job, on whichever node, to save and end; holds the reason."""
+_POLL_SECONDS = 3.0
+"""Between questions to SLURM's controller."""
+_MAX_TIMEOUTS = 1000
+"""How often a job that reaches its time limit is queued again."""
+
+
+class Supervised:
+    """What runs inside a SLURM job: the job's processes, watched. submitit pickles it."""
+
+    def __init__(self, launch: Launch) -> None:
+        self.launch = launch
+        self._process: JobProcess | None = None
+
+    def __call__(self) -> int | None:
+        """Run the job to its end; returns its exit status."""
+        stop = self.launch.directory / _STOP_FILE
+        self._process = JobProcess(self.launch)
+        while not self._process.poll():
+            if stop.exists():
+                self._process.stop("early")
+            time.sleep(0.5)
+        return self._process.record.status
+
+    def checkpoint(self) -> Any:
+        """Called when SLURM is about to end the job: have the run saved and the job queued again."""
+        if self._process is not None:
+            self._process.stop("by the sweep")
+            while not self._process.poll():
+                time.sleep(0.1)
+        return submitit.helpers.DelayedSubmission(Supervised(self.launch))
+
+
+class SlurmQueue:
+    """Submits jobs and learns from their folders and from squeue how they are."""
+
+    def __init__(self, config: SlurmLauncher, max_restarts: int, directory: Path) -> None:
+        """Raises ConfigError where there is no SLURM."""
+        self._config = config
+        self._max_restarts = max_restarts
+        self._running: dict[str, Path] = {}
+        self._asked = -math.inf
+        try:
+            self._executor = submitit.SlurmExecutor(directory / "slurm", max_num_timeout=_MAX_TIMEOUTS)
+        except RuntimeError:
+            raise ConfigError("sweep.launcher.kind is slurm but there is no srun here; use a login node.") from None
+
+    def check(self, jobs: list[PlannedJob]) -> None:
+        """Take over the jobs that an earlier process of this sweep has submitted and that are still there."""
+        queued = _queued()
+        for job in jobs:
+            if read_job(job.directory).record.slurm_job in queued:
+                self._running[job.name] = job.directory
+
+    @property
+    def running(self) -> set[str]:
+        """Names of the jobs that are queued or running."""
+        return set(self._running)
+
+    def has_room(self, job: PlannedJob) -> bool:
+        """Whether one more may be submitted."""
+        return len(self._running) < self._config.num_parallel
+
+    def start(self, job: PlannedJob) -> None:
+        """Submit a job."""
+        (job.directory / _STOP_FILE).unlink(missing_ok=True)
+        record = read_job(job.directory, job.overrides).record
+        self._executor.update_parameters(**self._parameters(job))
+        launch = Launch(job.directory, job.overrides, job.arguments, self._max_restarts)
+        try:
+            submitted = self._executor.submit(Supervised(launch))
+        except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
+            raise ConfigError(f"sweep.launcher: SLURM refused a job ({' '.join(str(error).split())}).") from None
+        queued = dataclasses.replace(record, status=None, stopped=None, slurm_job=submitted.job_id)
+        write_record(job.directory, queued)
+        self._running[job.name] = job.directory
+
+    def ended(self) -> list[JobRecord]:
+        """The jobs that have left SLURM's queue since the last call."""
+        if not self._running or time.monotonic() - self._asked < _POLL_SECONDS:
+            return []
+        self._asked = time.monotonic()
+        queued = _queued()
+        gone = [name for name, path in self._running.items() if read_job(path).record.slurm_job not in queued]
+        return [read_job(self._running.pop(name)).record for name in gone]
+
+    def stop(self, name: str, reason: Literal["by the sweep", "early"]) -> None:
+        """Tell a job to save and end."""
+        (self._running[name] / _STOP_FILE).write_text(reason)
+
+    def close(self) -> str:
+        """Leave the jobs to SLURM. Returns what to tell the user."""
+        return f"{len(self._running)} of its jobs stay in SLURM's queue; the same command finds them again."
+
+    def _parameters(self, job: PlannedJob) -> dict[str, Any]:
+        config = self._config
+        chosen = {
+            "job_name": job.name,
+            "time": config.time_minutes,
+            "nodes": 1,
+            "ntasks_per_node": 1,
+            "partition": config.partition,
+            "cpus_per_task": config.num_cpus,
+            "mem": None if config.memory_gb is None else f"{config.memory_gb}GB",
+            "gpus_per_node": job.config.cluster.num_devices if config.has_gpus else None,
+            "additional_parameters": config.parameters or None,
+            "stderr_to_stdout": True,
+        }
+        return {name: value for name, value in chosen.items() if value is not None}
+
+
+def _queued() -> set[str]:
+    """Numbers of the user's jobs that SLURM has yet to finish; asks again while its controller does not answer."""
+    command = ["squeue", "--noheader", "--user", getpass.getuser(), "--format", "%A %T"]
+    while True:
+        listed = subprocess.run(command, capture_output=True, text=True, check=False)
+        if listed.returncode == 0:
+            lines = [line.split() for line in listed.stdout.splitlines()]
+            return {number for number, state in lines if state not in _ENDED}
+        time.sleep(_POLL_SECONDS)
+
+
+_ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE"}

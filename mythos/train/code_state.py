@@ -1,0 +1,57 @@
+"""Which code this is: its commit, and how it differs from it. No torch."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Final
+
+FROZEN: Final = "code.json"
+"""Beside a frozen copy of the package: ``commit``, ``changed_files`` and ``difference`` of what was copied."""
+_CODE: Final = ("*.py", "*.pyi", "*.yaml", "*.toml", "*.txt", "*.sh", "*.md", "*Makefile", "*Dockerfile")
+"""Files whose changes are kept; a changed ``.env`` or key file is not."""
+_SECRET: Final = re.compile(
+    r"(api.?key|access.?key|secret|passw(or)?d|auth.?token|credential|bearer)['\"]?\s*[:=]|://[^/\s:@]+:[^/\s@]+@"
+    r"|\b(sk-|hf_|gh[opsu]_|github_pat_|glpat-|xox[abp]-|AKIA|AIza|wandb_v1_)\w{8,}|PRIVATE KEY|\b[0-9a-f]{40}\b",
+    re.IGNORECASE,
+)
+_MAX_CHARACTERS: Final = 1_000_000
+
+
+def code_state(root: Path) -> tuple[str | None, list[str], str]:
+    """Commit, changed or untracked files, and difference of tracked files; ``(None, [], "")`` outside git.
+
+    ``root`` must itself be tracked: an environment may lie inside the checkout of something else. A copy that a
+    submission froze says what it was copied from.
+    """
+    if (root / FROZEN).is_file():
+        frozen = json.loads((root / FROZEN).read_text(encoding="utf-8"))
+        return frozen["commit"], frozen["changed_files"], frozen["difference"]
+    if not _git(root, "ls-files", "mythos/__init__.py"):
+        return None, [], ""
+    commit = _git(root, "rev-parse", "HEAD").strip()
+    if not commit:
+        return None, [], ""
+    status = _git(root, "status", "--porcelain").splitlines()
+    difference = _git(root, "diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv", "--", *_CODE)
+    return commit, status, withheld(difference)
+
+
+def withheld(difference: str) -> str:
+    """The difference without lines that look like a credential, and not longer than a million characters."""
+    kept = [
+        f"{line[:1]}[withheld: looks like a credential]" if line[:1] in "+- " and _SECRET.search(line) else line
+        for line in difference.splitlines()
+    ]
+    text = "".join(f"{line}\n" for line in kept)
+    return text if len(text) <= _MAX_CHARACTERS else text[:_MAX_CHARACTERS] + "\n[cut]\n"
+
+
+def _git(root: Path, *arguments: str) -> str:
+    """What git prints; nothing where there is no git, no checkout, or no answer."""
+    command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else ""

@@ -1,0 +1,205 @@
+"""Estimates of whole runs against peaks that were measured on GPUs, and against sums by hand."""
+
+from dataclasses import replace
+
+import pytest
+
+from mythos.account import estimate
+from mythos.account.activations import activation_bytes
+from mythos.account.estimate import CONTEXT_BYTES, MARGIN, SLACK, memory, most_grad_loops, runtime
+from mythos.account.flops import training_flops
+from mythos.account.parameters import count_parameters
+from mythos.account.peak import named_device
+from mythos.account.plan import plan
+from mythos.account.speed import DENSE_EFFICIENCY, default_efficiency
+from mythos.config.load import load
+from mythos.config.run import RunConfig
+
+GIB, MIB = 2**30, 2**20
+WITHIN = 0.10
+H200 = named_device("H200")
+SHAPE = ["optim=adamw", "data.seq_len=2048", "data.micro_batch_size=8", "data.batch_size=8", "parallel.precision=bf16"]
+
+STEPS = [
+    ("560m-a210m", "loop", True, False, {4: 11_197, 8: 11_457, 12: 11_717, 16: 11_977}),
+    ("560m-a210m", "loop", False, False, {4: 13_511, 8: 13_771, 16: 14_291}),
+    ("560m-a210m", "loop", False, True, {4: 13_382, 8: 13_386, 16: 13_394}),
+    ("560m-a210m", "block", True, False, {4: 9_705, 8: 11_373, 12: 13_041, 16: 14_710}),
+    ("560m-a210m", "none", True, False, {1: 14_229, 2: 20_422, 3: 26_619, 4: 32_815}),
+    ("370m", "loop", True, False, {4: 11_543, 8: 11_864, 12: 12_184, 16: 12_504}),
+]
+"""docs/memory.md: model, remat, compiled, offloaded, and MiB at the peak of a forward and backward by T, on one H200.
+The experts ran in PyTorch's own operations."""
+
+RUNS = [
+    ([], 42.0),
+    (["parallel=zero1", "cluster.num_devices=2"], 44.7),
+    (["parallel=zero1", "cluster.num_devices=2", "parallel.ep_size=2"], 57.0),
+]
+"""docs/distributed.md: layout, and GiB at the peak of each H200 in training; experts likewise, and dense masks."""
+RUN = [
+    *("model=560m-a210m", "optim=adamw", "data.seq_len=2048", "data.micro_batch_size=8", "data.batch_size=32"),
+    *("depth=fixed", "depth.num_loops=8", "depth.num_grad_loops=4"),
+]
+
+
+@pytest.mark.parametrize(("model", "remat", "compiled", "offloaded", "peaks"), STEPS)
+def test_the_peak_of_a_step_is_within_a_tenth_of_the_measured_one(model, remat, compiled, offloaded, peaks) -> None:
+    how = [f"parallel.remat={remat}", f"parallel.compile={compiled}", f"parallel.offload_states={offloaded}"]
+    run = load([f"model={model}", *SHAPE, *(word.lower() for word in how)])
+    kept = activation_bytes(
+        run.model, run.parallel, 8, 2048, mask_documents=False, runtime=runtime(run, has_fused_experts=False)
+    )
+    for num_loops, peak in peaks.items():
+        assert kept.peak(num_loops) / MIB == pytest.approx(peak, rel=WITHIN)
+
+
+@pytest.mark.parametrize(("layout", "peak"), RUNS)
+def test_the_peak_of_training_is_within_a_tenth_of_the_measured_one(
+    layout: list[str], peak: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimate, "_masks_by_blocks", lambda run: False)
+    run = load([*RUN, *layout, "parallel.precision=bf16", "parallel.compile=true"])
+    assert memory(run, has_fused_experts=False).allocated / GIB == pytest.approx(peak, rel=WITHIN)
+
+
+def engine(*overrides: str) -> RunConfig:
+    """The small mixture of experts on four ranks."""
+    ranks = ["model=debug", "optim=adamw", "cluster.num_devices=4", "data.batch_size=16", "data.micro_batch_size=2"]
+    return load([*ranks, "parallel=zero1", *overrides])
+
+
+NUM_EXPERTS = 2 * 4 * 3 * 32 * 32
+"""Elements of the routed experts of ``debug``: two layers, four experts, three matrices."""
+
+
+def test_each_stage_shares_what_it_should() -> None:
+    total = count_parameters(engine().model).total
+    slice_ = -(-(total - NUM_EXPERTS) // 4) + NUM_EXPERTS // 4
+    found = {stage: memory(engine(f"parallel.zero_stage={stage}"), True) for stage in (0, 1, 2, 3)}
+    parts = {stage: (part.weights, part.gradients, part.master_weights, part.moments) for stage, part in found.items()}
+    assert parts == {
+        0: (4 * total, 4 * total, 0, 8 * total),
+        1: (4 * total, 4 * total, 4 * slice_, 8 * slice_),
+        2: (4 * total, 4 * slice_, 4 * slice_, 8 * slice_),
+        3: (4 * slice_, 4 * slice_, 4 * slice_, 8 * slice_),
+    }
+    assert found[3].gathered == 4 * total
+    assert found[1].buckets == 2 * 4 * 500_000_000
+    assert memory(engine("parallel.extra={reduce_bucket_size: 1000}"), True).buckets == 8000
+
+
+def test_experts_are_shared_by_their_group_and_sliced_over_its_copies() -> None:
+    total = count_parameters(engine().model).total
+    dense = total - NUM_EXPERTS
+    found = memory(engine("parallel.ep_size=2"), True)
+    assert found.weights == 4 * (dense + NUM_EXPERTS // 2)
+    assert found.moments == 8 * (-(-dense // 4) + NUM_EXPERTS // 2 // 2)
+
+
+def test_weights_in_bf16_are_half_as_many_bytes_and_offloading_moves_the_optimizer() -> None:
+    whole = memory(engine("parallel.zero_stage=2"), True)
+    halves = memory(engine("parallel.zero_stage=2", "parallel.precision=bf16_weights"), True)
+    assert (halves.weights, halves.moments) == (whole.weights // 2, whole.moments)
+    moved = memory(engine("parallel.zero_stage=2", "parallel.offload_optimizer=true"), True)
+    assert moved.master_weights == moved.moments == 0
+    assert moved.host == whole.master_weights + whole.moments + whole.gradients
+
+
+def test_a_state_in_bf16_halves_what_a_recomputed_pass_keeps() -> None:
+    words = [*RUN, "parallel.precision=bf16", "parallel.remat=loop"]
+    runs = [load([*words, f"parallel.state_precision={precision}"]) for precision in ("fp32", "bf16")]
+    whole, half = (
+        activation_bytes(run.model, run.parallel, 8, 2048, mask_documents=False, runtime=runtime(run, True)).per_pass
+        for run in runs
+    )
+    assert whole - half == 2 * 1024 * 8 * 2048
+
+
+def test_what_a_device_needs_is_tensors_a_margin_and_the_context() -> None:
+    found = memory(load(["model=debug", "optim=adamw"]), True)
+    backward = found.standing + found.activations
+    assert found.allocated == backward
+    assert found.total == int(backward * (1 + MARGIN)) + CONTEXT_BYTES + int(SLACK * backward)
+
+
+def test_muon_needs_more_during_its_step_and_less_between() -> None:
+    adamw, muon = (memory(load(["model=560m-a210m", f"optim={kind}"]), True) for kind in ("adamw", "muon_adamw"))
+    assert muon.moments < adamw.moments
+    assert (adamw.optimizer_step, muon.optimizer_step) == (0, 0.75 * GIB)
+    short = replace(muon, activations=0)
+    assert short.allocated == muon.standing + muon.optimizer_step
+
+
+def test_fused_experts_keep_two_products_a_row_and_one_copy_a_step() -> None:
+    run = load([*RUN, "parallel.precision=bf16", "parallel.compile=true"])
+    core, num_tokens = run.model.core_ffn, 8 * 2048
+    plain, fused = (
+        activation_bytes(run.model, run.parallel, 8, 2048, mask_documents=False, runtime=runtime(run, has))
+        for has in (False, True)
+    )
+    copies = 6 * core.num_experts * core.hidden_dim * run.model.dim
+    rows_plain = core.num_active * (4 * run.model.dim + 6 * core.hidden_dim + 32)
+    rows_fused = core.num_active * (4 * core.hidden_dim + 16)
+    assert plain.per_pass - fused.per_pass == 4 * (copies + num_tokens * (rows_plain - rows_fused))
+    assert fused.prelude - plain.prelude == 4 * copies
+
+
+def test_the_deepest_backward_of_the_run_counts() -> None:
+    assert most_grad_loops(load(["depth.mean=6"])) == 3
+    assert most_grad_loops(load(["depth.mean=6", "depth.growth=[{step: 10, mean: 11}]"])) == 6
+    assert most_grad_loops(load(["depth=fixed", "depth.num_loops=5"])) == 5
+
+
+def test_speed_is_tokens_over_the_sum_of_the_parts() -> None:
+    run = load([*RUN, "parallel.precision=bf16"])
+    found = plan(run, "H200", efficiency=0.5)
+    num_tokens = 32 * 2048
+    flops = training_flops(run.model, 2048, 8, 4).total * num_tokens
+    assert found.seconds.forward_backward == pytest.approx(flops / (0.5 * 989e12))
+    assert found.seconds.optimizer == pytest.approx(28 * count_parameters(run.model).total / 4.8e12)
+    assert found.traffic == ()
+    assert found.mfu == pytest.approx(flops / found.seconds.total / 989e12)
+    assert found.days(1e12) == pytest.approx(1e12 / (num_tokens / found.seconds.total) / 86_400)
+
+
+def test_a_mixture_slows_its_own_share_of_the_flops() -> None:
+    assert default_efficiency(load(["model=370m", "depth=fixed", "depth.num_loops=8"]), H200) == DENSE_EFFICIENCY
+    run = load([*RUN, "parallel.precision=bf16"])
+    total = training_flops(run.model, 2048, 8, 4).total
+    mixture = 4 * 2 * (9 * 3 * 1024 * 512 + 64 * 1024) * (8 + 2 * 4)
+    for device, rate in ((H200, 0.7), (named_device("A100"), 0.36)):
+        seconds = (total - mixture) / DENSE_EFFICIENCY + mixture / (DENSE_EFFICIENCY * rate)
+        assert default_efficiency(run, device) == pytest.approx(total / seconds)
+
+
+def test_gradients_hide_behind_the_backward_of_the_prelude_alone() -> None:
+    two = ["parallel=zero1", "cluster.num_devices=2", "cluster.num_nodes=2", "parallel.precision=bf16"]
+    found = {
+        overlaps: plan(load([*RUN, *two, f"parallel.overlap_communication={overlaps}"]), H200, 0.5)
+        for overlaps in ("true", "false")
+    }
+    shown, hidden = (found[overlaps].seconds.exposed_communication for overlaps in ("false", "true"))
+    assert shown == pytest.approx(sum(part.seconds for part in found["true"].traffic))
+    block = 2 * (4 * 1024**2 + 3 * 1024 * 2752) + 2 * 2048 * 1024
+    assert shown - hidden == pytest.approx(8 * 2048 * 2 * 4 * block / (0.5 * 989e12))
+
+
+def test_recomputation_costs_a_forward_of_the_passes_with_gradients_and_is_not_useful() -> None:
+    none, loop = (plan(load([*RUN, f"parallel.remat={remat}"]), H200, 0.5) for remat in ("none", "loop"))
+    assert loop.seconds.forward_backward > none.seconds.forward_backward
+    assert loop.mfu / none.mfu == pytest.approx(none.seconds.total / loop.seconds.total)
+
+
+def test_the_orthogonalisation_of_muon_is_within_a_third_of_the_measured_time() -> None:
+    """docs/optimizer.md: 84 matrices of width 1024 and 12 stacks of 64 experts take 35 ms on an H200."""
+    run = load(["model=560m-a210m", "model.num_core_layers=4", "optim=muon_adamw"])
+    seconds = plan(run, H200).seconds.optimizer
+    assert 0.035 * 2 / 3 < seconds < 0.035 * 4 / 3
+
+
+def test_memory_gb_stands_for_the_devices_own() -> None:
+    run = load([*RUN, "parallel.memory_gb=20"])
+    assert plan(run, H200).memory_bytes == 20_000_000_000
+    assert not plan(run, H200).fits
+    assert plan(load(RUN), H200).memory_bytes == 139 * GIB

@@ -1,0 +1,102 @@
+"""Sweeps of real runs: on a SLURM of two nodes with the sweep's process killed, and a search that stops early."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from integration.slurm import reason_to_skip, slurm
+
+SMALL = """model=debug-dense data.seq_len=32 data.batch_size=4 data.micro_batch_size=4 depth.mean=2
+run.validation.every=10 run.validation.num_batches=2 run.validation.depths=[1,2] run.checkpoint.every=10
+tracking.log_every=5 tracking.trace_every=1000 parallel.device=cpu schedule.num_warmup_steps=1 optim=adamw""".split()
+
+
+def start(*arguments: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "mythos.cli.main", "sweep", *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen) -> str:
+    out, err = process.communicate(timeout=400)
+    assert process.returncode == 0, err
+    return out
+
+
+def table(sweep: Path) -> list[dict]:
+    return json.loads((sweep / "table.json").read_text())
+
+
+def num_begun(sweep: Path) -> int:
+    return len(list(sweep.glob("*/metrics.jsonl")))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(reason_to_skip() is not None, reason=str(reason_to_skip()))
+def test_six_jobs_of_slurm_outlive_a_killed_sweep(packed: Path, tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    tmp_path.chmod(0o755)
+    launcher = "{kind: slurm, has_gpus: false, num_cpus: 4, num_parallel: 4}"
+    options = [*SMALL, f"data.dir={packed}", f"run.dir={tmp_path}", "run.name=mine", "run.num_steps=100"]
+    options += [f"sweep.launcher={launcher}", "optim.lr=1e-3,3e-3,1e-2", "run.seed=0,1"]
+    with slurm():
+        first = start(*options)
+        deadline = time.monotonic() + 120
+        while num_begun(tmp_path / "mine") < 1 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        first.send_signal(signal.SIGKILL)
+        first.communicate(timeout=30)
+        out = finish(start(*options))
+    print(out)
+    rows = table(tmp_path / "mine")
+    assert [(row["state"], row["num_starts"], row["step"]) for row in rows] == [("finished", 1, 100)] * 6
+    assert len(list((tmp_path / "mine" / "slurm").glob("*_submission.sh"))) == 6, "no job was submitted twice"
+    assert min(row["last"]["2"] for row in rows) < 3.5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_local_sweep_goes_on_after_ctrl_c_and_after_a_kill(packed: Path, tmp_path: Path) -> None:
+    options = [*SMALL, f"data.dir={packed}", f"run.dir={tmp_path}", "run.name=mine", "run.num_steps=400"]
+    options += ["run.seed=0,1,2", "sweep.launcher.num_parallel=2"]
+    for number, ending in enumerate((signal.SIGINT, signal.SIGKILL)):
+        process = start(*options)
+        deadline = time.monotonic() + 120
+        while num_begun(tmp_path / "mine") < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(2 + 6 * number)
+        process.send_signal(ending)
+        process.communicate(timeout=60)
+        if ending == signal.SIGINT:
+            assert process.returncode == 130
+            assert {row["state"] for row in table(tmp_path / "mine")} <= {"stopped", "not started", "finished"}
+    print(finish(start(*options)))
+    rows = table(tmp_path / "mine")
+    assert [(row["state"], row["step"]) for row in rows] == [("finished", 400)] * 3
+    assert max(row["num_starts"] for row in rows) >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_search_stops_what_does_not_learn(packed: Path, tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    ranges = "{optim.lr: {kind: real, low: 1e-6, high: 1e-1, log: true}}"
+    stop = "{kind: median, num_startup_trials: 2, num_warmup_steps: 20}"
+    search = f"kind: random, num_trials: 6, seed: 1, objective_depth: 2, ranges: {ranges}, stop: {stop}"
+    options = [*SMALL, f"data.dir={packed}", f"run.dir={tmp_path}", "sweep.name=mine", "run.num_steps=400"]
+    out = finish(start(*options, f"sweep.search={{{search}}}"))
+    print(out)
+    rows = table(tmp_path / "mine")
+    states = [row["state"] for row in rows]
+    assert len(rows) == 6
+    assert set(states) == {"finished", "stopped early"}
+    early = [row for row in rows if row["state"] == "stopped early"]
+    finished = [row["last"]["2"] for row in rows if row["state"] == "finished"]
+    assert all(row["step"] < 400 and row["last"]["2"] > min(finished) for row in early)
+    assert all(list((tmp_path / "mine" / row["job"] / "checkpoints").glob("step-*")) for row in early), "saved first"

@@ -1,0 +1,37 @@
+"""A tiny run for sweeps, and jobs whose child is a script, for what no training can be made to do on demand."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mythos.sweep import process
+from mythos.sweep.process import Launch
+
+SMALL = """model=debug-dense data.seq_len=32 data.batch_size=4 data.micro_batch_size=4 depth.mean=2 run.num_steps=4
+run.validation.every=2 run.validation.num_batches=2 run.validation.depths=[1,2] run.checkpoint.every=4
+tracking.log_every=1 tracking.trace_every=100 parallel.device=cpu schedule.num_warmup_steps=1""".split()
+
+
+@pytest.fixture
+def small(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Overrides of a run of some seconds, in a sweep called ``mine`` under ``tmp_path``."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr("mythos.sweep.drive._POLL_SECONDS", 0.05)
+    return [*SMALL, f"data.dir={packed}", f"run.dir={tmp_path}", "run.name=mine"]
+
+
+@pytest.fixture
+def scripted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Launch]:
+    """A function that makes a job of Python code, which runs in the place of ``mythos``."""
+
+    def make(code: str, name: str = "job", max_restarts: int = 3) -> Launch:
+        directory = tmp_path / name
+        directory.mkdir(exist_ok=True)
+        (directory / "child.py").write_text(code)
+        return Launch(directory, ("a=1",), (str(directory / "child.py"),), max_restarts)
+
+    monkeypatch.setattr(process, "_COMMAND", (sys.executable,))
+    return make
