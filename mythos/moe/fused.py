@@ -36,7 +36,7 @@ class Order(NamedTuple):
     """Visits sorted by expert; ``kernels.reference`` says what visits and rows are."""
 
     place_NK: Tensor
-    """int32: the row of a visit."""
+    """int32: the row of a visit; -1 where its expert is elsewhere."""
     token_M: Tensor
     """int32: the token of a row."""
     visit_M: Tensor
@@ -64,6 +64,23 @@ def sort_visits(expert_NK: Tensor, counts_E: Tensor) -> Order:
     place_NK = torch.empty_like(row_M).scatter_(0, visit_M, row_M).view(expert_NK.shape)
     visit_M = visit_M.int()
     return Order(place_NK, visit_M // expert_NK.shape[1], visit_M, counts_E.cumsum(0).to(torch.int32))
+
+
+def sort_local_visits(expert_NK: Tensor, end_E: Tensor, num_rows: int) -> Order:
+    """``sort_visits`` where only some experts are here.
+
+    Args:
+        expert_NK: indices among the experts that are here; any other value stands for an expert elsewhere.
+        end_E: int32, where the rows of each expert that is here end; the last end is ``num_rows``.
+    """
+    num_experts = end_E.shape[0]
+    expert_V = expert_NK.flatten().to(torch.int16)
+    elsewhere_V = (expert_V < 0) | (expert_V >= num_experts)
+    visit_M = expert_V.masked_fill(elsewhere_V, num_experts).argsort(stable=True)[:num_rows]
+    row_M = torch.arange(num_rows, dtype=torch.int32, device=visit_M.device)
+    place_NK = torch.full_like(expert_V, -1, dtype=torch.int32).scatter_(0, visit_M, row_M).view(expert_NK.shape)
+    visit_M = visit_M.int()
+    return Order(place_NK, visit_M // expert_NK.shape[1], visit_M, end_E)
 
 
 def copy_weights(weights: Weights, dtype: torch.dtype) -> Copies:
@@ -109,7 +126,7 @@ def _experts(
     keep: bool,
 ) -> tuple[Tensor, Tensor]:
     """Outputs of the tokens, or of the rows where ``place_NK`` is None; and both products of SwiGLU if ``keep``."""
-    kernels = _kernels(x_ND)
+    kernels = _kernels(x_ND, copy13_2EFD)
     hidden_MF, gate_value_MG = kernels.gate_value(x_ND, token_M, visit_M, weight_V, end_E, copy13_2EFD, keep)
     row_MD = kernels.down(hidden_MF, end_E, copy2_EDF)
     return row_MD if place_NK is None else kernels.combine(row_MD, place_NK), gate_value_MG
@@ -130,7 +147,7 @@ def _experts_backward(
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of the input, the routing weights, w2, and w1 and w3 one after the other."""
-    kernels = _kernels(grad_ND)
+    kernels = _kernels(grad_ND, copy13_2EFD)
     grad_hidden_MF = kernels.down_backward(grad_ND, token_M, end_E, copy2_EDF)
     grads = kernels.swiglu_backward(gate_value_MG, visit_M, weight_V, grad_hidden_MF)
     del grad_hidden_MF
@@ -142,9 +159,10 @@ def _experts_backward(
     return grad_x_ND, grad_weight_V, grad_w2_EDF, grad_w13_2EFD
 
 
-def _kernels(x: Tensor) -> ModuleType:
-    """Triton's kernels on a CUDA device, their twins elsewhere."""
-    if not x.is_cuda:
+def _kernels(x: Tensor, copy13_2EFD: Tensor) -> ModuleType:
+    """Triton's kernels where they can run, their twins elsewhere."""
+    _, _, hidden_dim, dim = copy13_2EFD.shape
+    if not is_available(x, copy13_2EFD.dtype, dim, hidden_dim):
         return reference
     from mythos.moe.kernels import hopper
 

@@ -12,11 +12,13 @@ import torch
 import torch.distributed as dist
 from deepspeed.module_inject.auto_ep_layer import AutoEPMoELayer
 from torch import Tensor, nn
-from torch.autograd import Function
 
 from mythos.config.model import MoEConfig
+from mythos.layers.precision import compute_dtype
+from mythos.moe import fused
 from mythos.moe.experts import Experts
-from mythos.moe.router import Router
+from mythos.moe.router import Router, Routing
+from mythos.parallel.exchange import Collect, Spread, exchange_rows
 from mythos.parallel.mesh import expert_ranks
 from mythos.types import RouterStats
 
@@ -58,9 +60,13 @@ def adopt_converted_layers(module: nn.Module, config: MoEConfig) -> None:
 
 
 class ExpertParallelMoE(AutoEPMoELayer):
-    """``MoE`` whose experts lie on ``ep_size`` ranks: each row travels to its expert's rank and back.
+    """``MoE`` whose experts lie on ``ep_size`` ranks.
 
-    The rows that a rank receives depend on the routing, so their number is read by the host once in each call.
+    With up to as many ranks as a token has choices, nearly every token has an expert on every rank: then tokens travel
+    once to all ranks, and each rank sends back the weighted sum over its experts. That moves (ep_size - 1) D numbers
+    a token each way, where its visits would move K (ep_size - 1) / ep_size D. With more ranks the visits travel.
+
+    How many rows a rank computes depends on the routing, and is read by the host once in each call.
     """
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -68,31 +74,63 @@ class ExpertParallelMoE(AutoEPMoELayer):
         self, x_BSD: Tensor, bias_E: Tensor, choice_NK: Tensor | None = None
     ) -> tuple[Tensor, RouterStats, Tensor]:
         """As ``MoE.forward``."""
+        x_BSD = x_BSD.to(compute_dtype(x_BSD))
+        run = self._by_tokens if self.ep_size <= self.router.config.num_active else self._by_visits
+        y_ND, routing, stats = run(x_BSD, bias_E, choice_NK)
+        return y_ND.view_as(x_BSD), stats, routing.expert_NK.to(torch.int16)
+
+    def _by_tokens(
+        self, x_BSD: Tensor, bias_E: Tensor, choice_NK: Tensor | None
+    ) -> tuple[Tensor, Routing, RouterStats]:
+        """The tokens travel while the router runs; the shared experts run while the host waits for the routing."""
+        tokens = Spread(x_BSD.flatten(0, 1), self.ep_group)
         routing, stats = self.router(x_BSD, bias_E, choice_NK)
-        num_tokens, num_active = routing.expert_NK.shape
-        order_M = routing.expert_NK.flatten().argsort(stable=True)
-        row_MD = x_BSD.flatten(0, 1)[order_M // num_active]
+        weights = Spread(routing.weight_NK, self.ep_group)
+        choices = Spread(routing.expert_NK.to(torch.int32), self.ep_group)
 
-        counts_RE, received_RE = self._exchange_counts(stats.counts_E)
-        sent, received = torch.stack((counts_RE.sum(1), received_RE.sum(1))).tolist()
-        arrived_MD = _AllToAll.apply(row_MD, sent, received, self.ep_group)
-        done_MD = self._run_local_experts(arrived_MD, received_RE)
-        row_MD = _AllToAll.apply(done_MD, received, sent, self.ep_group)
+        first = dist.get_rank(self.ep_group) * self.experts.w1.shape[0]
+        expert_RNK = choices.result() - first
+        end_E = self._ends(expert_RNK)
+        num_rows = _OnHost(end_E[-1:])
+        shared_BSD = None if self.shared_experts is None else self.shared_experts(x_BSD)
+        order = fused.sort_local_visits(expert_RNK, end_E, *num_rows.read())
 
-        visit_MD = torch.empty_like(row_MD).index_copy(0, order_M, row_MD)
-        visit_NKD = visit_MD.view(num_tokens, num_active, -1)
-        y_ND = torch.einsum("nkd,nk->nd", visit_NKD, routing.weight_NK.to(visit_NKD.dtype))
-        y_BSD = y_ND.view_as(x_BSD)
-        if self.shared_experts is not None:
-            y_BSD = y_BSD + self.shared_experts(x_BSD)
-        return y_BSD, stats, routing.expert_NK.to(torch.int16)
+        copies = self.experts.copies(x_BSD.dtype)
+        y_RND = fused.from_tokens(tokens.result(), weights.result(), order, self.experts.weights, copies)
+        y_ND = Collect(y_RND, self.ep_group).result()
+        return (y_ND if shared_BSD is None else y_ND + shared_BSD.flatten(0, 1)), routing, stats
 
-    def _exchange_counts(self, counts_E: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows that this rank sends to, and receives from, each rank's experts: ``[ep_size, local experts]``."""
-        counts_RE = counts_E.view(self.ep_size, -1)
+    def _ends(self, expert_RNK: Tensor) -> Tensor:
+        """Where the rows of each expert of this rank end; visits to other ranks' experts have none."""
+        num_experts = self.experts.w1.shape[0]
+        expert_V = expert_RNK.flatten().long()
+        expert_V = torch.where((expert_V < 0) | (expert_V >= num_experts), num_experts, expert_V)
+        counts_E = torch.zeros(num_experts + 1, dtype=torch.int64, device=expert_V.device)
+        counts_E.scatter_add_(0, expert_V, torch.ones_like(expert_V))
+        return counts_E[:-1].cumsum(0).to(torch.int32)
+
+    def _by_visits(
+        self, x_BSD: Tensor, bias_E: Tensor, choice_NK: Tensor | None
+    ) -> tuple[Tensor, Routing, RouterStats]:
+        """Each visit is a row that travels to its expert's rank and back."""
+        routing, stats = self.router(x_BSD, bias_E, choice_NK)
+        counts_RE = stats.counts_E.view(self.ep_size, -1)
         received_RE = torch.empty_like(counts_RE)
         dist.all_to_all_single(received_RE, counts_RE, group=self.ep_group)
-        return counts_RE, received_RE
+        num_rows = _OnHost(torch.cat((counts_RE.sum(1), received_RE.sum(1))))
+        shared_BSD = None if self.shared_experts is None else self.shared_experts(x_BSD)
+        order = fused.sort_visits(routing.expert_NK, stats.counts_E)
+        row_MD = x_BSD.flatten(0, 1)[order.token_M.long()]
+        sizes = num_rows.read()
+        sent, received = sizes[: self.ep_size], sizes[self.ep_size :]
+
+        arrived_MD = exchange_rows(row_MD, sent, received, self.ep_group)
+        done_MD = self._run_local_experts(arrived_MD, received_RE)
+        row_MD = exchange_rows(done_MD, received, sent, self.ep_group)
+
+        weighted_MD = row_MD * routing.weight_NK.flatten()[order.visit_M.long(), None].to(row_MD.dtype)
+        y_ND = weighted_MD[order.place_NK.long()].sum(1)
+        return (y_ND if shared_BSD is None else y_ND + shared_BSD.flatten(0, 1)), routing, stats
 
     def _run_local_experts(self, arrived_MD: Tensor, received_RE: Tensor) -> Tensor:
         """Rows come sorted by source rank, then expert; the experts want them sorted by expert."""
@@ -102,23 +140,22 @@ class ExpertParallelMoE(AutoEPMoELayer):
         order_M = expert_M.argsort(stable=True)
         end_E = received_RE.sum(0).cumsum(0).to(torch.int32)
         done_MD = self.experts(arrived_MD[order_M], end_E)
-        return torch.empty_like(done_MD).index_copy(0, order_M, done_MD)
+        return done_MD[order_M.argsort()]
 
 
-class _AllToAll(Function):
-    """Rows to their ranks; the gradient goes the way back."""
+class _OnHost:
+    """A few numbers on their way to the host, which goes on queueing work until it reads them."""
 
-    @staticmethod
-    def forward(ctx: Any, row_MD: Tensor, sent: list[int], received: list[int], group: dist.ProcessGroup) -> Tensor:
-        ctx.sent, ctx.received, ctx.group = sent, received, group
-        return _exchange(row_MD, sent, received, group)
+    def __init__(self, numbers: Tensor) -> None:
+        self.numbers, self.arrived = numbers, None
+        if numbers.is_cuda:
+            self.numbers = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
+            self.numbers.copy_(numbers, non_blocking=True)
+            self.arrived = torch.cuda.Event()
+            self.arrived.record()
 
-    @staticmethod
-    def backward(ctx: Any, grad_MD: Tensor) -> tuple[Tensor, None, None, None]:
-        return _exchange(grad_MD, ctx.received, ctx.sent, ctx.group), None, None, None
-
-
-def _exchange(row_MD: Tensor, sent: list[int], received: list[int], group: dist.ProcessGroup) -> Tensor:
-    arrived_MD = row_MD.new_empty(sum(received), row_MD.shape[1])
-    dist.all_to_all_single(arrived_MD, row_MD.contiguous(), received, sent, group=group)
-    return arrived_MD
+    def read(self) -> list[int]:
+        """Wait for them alone, not for what was queued since."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return self.numbers.tolist()

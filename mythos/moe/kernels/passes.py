@@ -9,7 +9,7 @@ from mythos.moe.kernels.reference import SwigluGradients
 
 
 def combine(row_MD: Tensor, place_NK: Tensor) -> Tensor:
-    """Sum the K rows of each token in fp32."""
+    """Sum the K rows of each token in fp32; a place below 0 adds nothing."""
     (num_tokens, num_active), dim = place_NK.shape, row_MD.shape[1]
     y_ND = row_MD.new_empty(num_tokens, dim)
     block = min(triton.next_power_of_2(dim), 2048)
@@ -27,7 +27,7 @@ def swiglu_backward(
     grads = SwigluGradients(
         torch.empty_like(gate_value_MG),
         torch.empty_like(grad_hidden_MF),
-        None if weight_V is None else torch.empty_like(weight_V),
+        None if weight_V is None else torch.zeros_like(weight_V),  # visits to experts elsewhere have no row
     )
     block = min(triton.next_power_of_2(hidden_dim), 1024)
     rows = 2048 // block
@@ -57,7 +57,7 @@ def _combine_kernel(
     total = tl.zeros([BLOCK], dtype=tl.float32)
     for choice in tl.static_range(NUM_ACTIVE):
         place = tl.load(place_pointer + token * NUM_ACTIVE + choice).to(tl.int64)
-        total += tl.load(row_pointer + place * DIM + column, mask=inside, other=0.0).to(tl.float32)
+        total += tl.load(row_pointer + place * DIM + column, mask=inside & (place >= 0), other=0.0).to(tl.float32)
     tl.store(y_pointer + token * DIM + column, total.to(y_pointer.dtype.element_ty), mask=inside)
 
 

@@ -5,6 +5,7 @@ device, whatever the routing. Where the sum of a tile is short, programs stay an
 the last. Widths are multiples of ``kernels.WIDTH``: the last step of a sum is never partial.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -173,9 +174,13 @@ def _grid(num_rows: int, num_experts: int, width: int, tile: _Tile) -> tuple[int
     num_tiles = (num_rows // tile.m + num_experts) * triton.cdiv(width, tile.n)
     if tile.per_processor == 0:
         return (num_tiles,)
-    on_gpu = torch.cuda.is_available()  # Triton's interpreter takes any number
-    processors = torch.cuda.get_device_properties().multi_processor_count if on_gpu else 4
-    return (min(num_tiles, tile.per_processor * processors),)
+    return (min(num_tiles, tile.per_processor * _num_processors()),)
+
+
+@cache
+def _num_processors() -> int:
+    """Of the current device; Triton's interpreter takes any number."""
+    return torch.cuda.get_device_properties().multi_processor_count if torch.cuda.is_available() else 4
 
 
 @triton.jit

@@ -53,7 +53,7 @@ def swiglu_backward(
     grad_weight_V = None
     if weight_V is not None and visit_M is not None:
         grad_weight_M = (grad_hidden_MF.float() * activation_MF * value_MF).sum(-1)
-        grad_weight_V = torch.empty_like(weight_V).index_copy_(0, visit_M.long(), grad_weight_M)
+        grad_weight_V = torch.zeros_like(weight_V).index_copy_(0, visit_M.long(), grad_weight_M)
     return SwigluGradients(
         torch.cat((grad_gate_MF, grad_MF * activation_MF), dim=-1).to(gate_value_MG.dtype),
         (weight_M1 * activation_MF * value_MF).to(gate_value_MG.dtype),
@@ -92,8 +92,10 @@ def weight_gradient_w13(
 
 
 def combine(row_MD: Tensor, place_NK: Tensor) -> Tensor:
-    """Sum the K rows of each token in fp32: y_n = sum_k row_{place_nk}."""
-    return row_MD[place_NK.long()].float().sum(1).to(row_MD.dtype)
+    """Sum the K rows of each token in fp32: y_n = sum_k row_{place_nk}; a place below 0 adds nothing."""
+    padded_MD = torch.cat((row_MD, row_MD.new_zeros(1, row_MD.shape[1])))
+    place_NK = torch.where(place_NK < 0, row_MD.shape[0], place_NK).long()
+    return padded_MD[place_NK].float().sum(1).to(row_MD.dtype)
 
 
 def _gathered(x_ND: Tensor, token_M: Tensor | None) -> Tensor:

@@ -22,20 +22,23 @@ def route(
     """
     num_tokens, dim = x_ND.shape
     num_experts = gate_ED.shape[0]
+    gate_ED = gate_ED.contiguous()
     logits_NE = torch.empty(num_tokens, num_experts, dtype=torch.float32, device=x_ND.device)
     expert_NK = torch.empty(num_tokens, num_active if chooses else 0, dtype=torch.int32, device=x_ND.device)
     if num_tokens == 0:
         return logits_NE, expert_NK
+    parts_PED = _parts(gate_ED) if x_ND.dtype == torch.bfloat16 else gate_ED[None]
     is_wide = num_experts > 128
     tile = 32 if is_wide else 64
     _route_kernel[(triton.cdiv(num_tokens, tile),)](
         x_ND,
-        gate_ED,
+        parts_PED,
         bias,
         logits_NE,
         expert_NK,
         num_tokens,
         DIM=dim,
+        NUM_PARTS=parts_PED.shape[0],
         NUM_EXPERTS=num_experts,
         EXPERTS_BLOCK=max(16, triton.next_power_of_2(num_experts)),
         NUM_ACTIVE=num_active,
@@ -50,6 +53,15 @@ def route(
     return logits_NE, expert_NK
 
 
+def _parts(gate_ED: Tensor) -> Tensor:
+    """Three bf16 matrices whose sum is the fp32 one to the last bit: products of bf16 run at twice TF32's rate."""
+    parts, rest_ED = [], gate_ED.float()
+    for _ in range(3):
+        parts.append(rest_ED.bfloat16())
+        rest_ED = rest_ED - parts[-1].float()
+    return torch.stack(parts)
+
+
 @triton.jit
 def _route_kernel(
     x_pointer,
@@ -59,6 +71,7 @@ def _route_kernel(
     expert_pointer,
     num_tokens,
     DIM: tl.constexpr,
+    NUM_PARTS: tl.constexpr,
     NUM_EXPERTS: tl.constexpr,
     EXPERTS_BLOCK: tl.constexpr,
     NUM_ACTIVE: tl.constexpr,
@@ -77,9 +90,10 @@ def _route_kernel(
     gate_place = gate_pointer + expert * DIM + depth[:, None]
     logits = tl.zeros([BT, EXPERTS_BLOCK], tl.float32)
     for start in range(0, DIM, BK):
-        x = tl.load(x_place + start, mask=there, other=0.0).to(tl.float32)
-        gate = tl.load(gate_place + start, mask=real, other=0.0).to(tl.float32)
-        logits = tl.dot(x, gate, logits, input_precision="tf32x3")  # as exact as fp32, on the matrix units
+        x = tl.load(x_place + start, mask=there, other=0.0)
+        for part in tl.static_range(NUM_PARTS):
+            gate = tl.load(gate_place + part * NUM_EXPERTS * DIM + start, mask=real, other=0.0)
+            logits = tl.dot(x, gate, logits, input_precision="tf32x3")  # as exact as fp32, on the matrix units
     place = token * NUM_EXPERTS + expert
     tl.store(logits_pointer + place, logits, mask=there & real)
     if CHOOSES:
