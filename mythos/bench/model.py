@@ -1,6 +1,7 @@
 """Whole training steps: their time, rate, parts, memory and compilations, for several variants in turn."""
 
 import shlex
+import sys
 import time
 from collections import Counter
 from dataclasses import replace
@@ -12,7 +13,7 @@ import torch
 
 from mythos.account.flops import training_flops
 from mythos.account.peak import peak_flops
-from mythos.bench.parts import PARTS, part_flops, time_parts
+from mythos.bench.parts import part_flops, time_parts
 from mythos.bench.step import Step, fixed
 from mythos.bench.timing import Profile, Spread, by_kernel, rounds, spread
 from mythos.config.base import ConfigError
@@ -42,6 +43,8 @@ class Plan(NamedTuple):
     mean_document: int
     """Mean length of the documents in tokens; 0 for none."""
     with_kernels: bool = False
+    with_parts: bool = True
+    """Time the parts as well, which compiles again and takes three more steps of each variant."""
 
 
 class Arm(NamedTuple):
@@ -208,7 +211,10 @@ def measure(steps: dict[str, Step], plan: Plan) -> list[Arm]:
     (device,) = devices
     # All arms compile one function, the block's forward, and torch gives up after so many versions of it.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 8 * len(steps))
-    started = {name: _warm_up(step, plan.num_warmup) for name, step in steps.items()}
+    started = {}
+    for name, step in steps.items():
+        started[name] = _warm_up(step, plan.num_warmup)
+        print(f"{name}: warm after {started[name][0]:.0f} s", file=sys.stderr, flush=True)
     before = num_graphs()
     times = rounds({name: step.take for name, step in steps.items()}, device, plan.num_rounds, plan.num_steps)
     num_recompiled = num_graphs() - before
@@ -222,7 +228,7 @@ def measure(steps: dict[str, Step], plan: Plan) -> list[Arm]:
         rate = sum(flops.values()) / median.median_ms * 1e3
         peak_bytes = step.peak_bytes()
         profile = by_kernel(step.take, num_calls=1) if plan.with_kernels else None
-        part_ms = time_parts(step, num_steps=2)
+        part_ms = time_parts(step, num_steps=2) if plan.with_parts else {}
         arms.append(
             Arm(
                 name=name,
@@ -232,7 +238,9 @@ def measure(steps: dict[str, Step], plan: Plan) -> list[Arm]:
                 mfu=None if peak is None else rate / peak,
                 ratio=spread([mine / its for mine, its in zip(first, times[name], strict=True)]),
                 part_ms=part_ms,
-                part_tflops={part: flops[part] / part_ms[part] / 1e9 if part_ms[part] else 0.0 for part in PARTS},
+                part_tflops={
+                    part: flops[part] / each_ms / 1e9 if each_ms else 0.0 for part, each_ms in part_ms.items()
+                },
                 resident_bytes=step.resident_bytes(),
                 peak_bytes=peak_bytes,
                 warmup_seconds=max(0.0, seconds - plan.num_warmup * median.median_ms / 1e3),

@@ -1,7 +1,6 @@
 """What ``mythos bench model`` prints."""
 
 from mythos.bench.model import Arm, Draws, Line
-from mythos.bench.parts import PARTS
 
 _GIB = 2**30
 
@@ -25,19 +24,24 @@ def arms_table(arms: list[Arm], num_kernels: int) -> str:
             f"\n{arm.name}: {arm.num_graphs} graphs compiled, {arm.warmup_seconds:.1f} s of warm-up beyond its steps, "
             f"{arm.num_recompiled} compiled after it"
         )
-        total_ms = sum(arm.part_ms.values())
-        for part in PARTS:
-            rate = f"{arm.part_tflops[part]:9.3g} TFLOP/s" if arm.part_tflops[part] else ""
-            lines.append(
-                f"  {part:22} {arm.part_ms[part]:10.2f} ms {arm.part_ms[part] / total_ms:6.1%} {rate}".rstrip()
-            )
-        lines.append(f"  {'sum of parts':22} {total_ms:10.2f} ms")
+        lines += _parts(arm)
         if arm.profile is not None:
             busy_ms = sum(kernel.milliseconds for kernel in arm.profile.kernels)
             lines.append(f"  {busy_ms:.2f} ms in kernels, {arm.profile.span_ms:.2f} ms from first to last")
             for kernel in arm.profile.kernels[:num_kernels]:
                 lines.append(f"  {kernel.milliseconds:9.3f} ms {kernel.launches:7.1f}x  {kernel.name[:100]}")
     return "\n".join(lines)
+
+
+def _parts(arm: Arm) -> list[str]:
+    """One line a part, and their sum; nothing where they were not timed."""
+    if not arm.part_ms:
+        return []
+    lines, total_ms = [], sum(arm.part_ms.values())
+    for part, milliseconds in arm.part_ms.items():
+        rate = f"{arm.part_tflops[part]:9.3g} TFLOP/s" if arm.part_tflops[part] else ""
+        lines.append(f"  {part:22} {milliseconds:10.2f} ms {milliseconds / total_ms:6.1%} {rate}".rstrip())
+    return [*lines, f"  {'sum of parts':22} {total_ms:10.2f} ms"]
 
 
 def line_table(line: Line) -> str:

@@ -107,11 +107,13 @@ def marking(model: Mythos, mark: Callable[[str], None]) -> Iterator[None]:
         mark("prelude and coda")
         _when_complete(arguments[0], lambda: mark("head and loss"))
 
+    # A compiled module traces its hooks too; a mark must be taken when it is passed and not be part of a graph.
+    outside = torch.compiler.disable
     handles = [
-        core.register_forward_pre_hook(before_core),
-        core.register_forward_hook(after_core),
-        core.injection.register_forward_pre_hook(before_pass),
-        head.register_forward_pre_hook(before_head),
+        core.register_forward_pre_hook(outside(before_core)),
+        core.register_forward_hook(outside(after_core)),
+        core.injection.register_forward_pre_hook(outside(before_pass)),
+        head.register_forward_pre_hook(outside(before_head)),
     ]
     try:
         yield

@@ -52,6 +52,7 @@ def _add_model(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     model.add_argument("--steps", type=int, default=2, help="steps of a variant in a round on a GPU")
     model.add_argument("--warmup", type=int, default=3, help="steps of each variant before")
     model.add_argument("--kernels", type=int, default=0, metavar="N", help="also list the N longest kernels of a step")
+    model.add_argument("--no-parts", action="store_true", help="leave out the times of the step's parts")
     model.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
     model.add_argument("--config-dir", type=Path, help="folder to compose from instead of the packaged conf/")
     model.set_defaults(run=run_model)
@@ -64,7 +65,14 @@ def run_model(arguments: argparse.Namespace) -> int:
     from mythos.bench.timing import device_name
 
     arms = arms_of(arguments.words, arguments.compare, arguments.naive, arguments.balanced, arguments.config_dir)
-    plan = Plan(arguments.rounds, arguments.steps, arguments.warmup, arguments.documents, arguments.kernels > 0)
+    plan = Plan(
+        arguments.rounds,
+        arguments.steps,
+        arguments.warmup,
+        arguments.documents,
+        arguments.kernels > 0,
+        not arguments.no_parts,
+    )
     check_plan(plan, arguments.loops)
     steps = {name: build(arm, plan) for name, arm in arms.items()}
     first = next(iter(steps.values()))
