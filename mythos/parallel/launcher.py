@@ -92,7 +92,8 @@ def rank_environments(cluster: ClusterConfig, started_at: float) -> list[dict[st
             f"cluster.num_nodes is {cluster.num_nodes} but {', '.join(missing)} are not set: start the command on each "
             f"node with NODE_RANK=0, 1, ..., MASTER_ADDR=FIRST_NODE and MASTER_PORT=PORT, or torchrun --nnodes "
             f"{cluster.num_nodes} --node-rank 0, 1, ... --nproc-per-node {cluster.num_devices} "
-            "--master-addr FIRST_NODE --master-port PORT -m mythos.cli.main train ..."
+            "--master-addr FIRST_NODE --master-port PORT -m mythos.cli.main train ...; python launch/submit.py does it "
+            "for a list of hosts, SLURM or Kubernetes."
         )
     if cluster.num_devices > 1:
         shared.setdefault("OMP_NUM_THREADS", "1")
@@ -120,7 +121,8 @@ def _wait(ranks: list[subprocess.Popen], told: list[int]) -> int:
                 rank.send_signal(number)
             num_passed_on += 1
         failures = _failures(ranks, failures)
-        if (failures or signal.SIGINT in told) and deadline == float("inf"):
+        has_failed = any(status != PREEMPTED for status in failures.values())  # who was told to end saves in peace
+        if (has_failed or signal.SIGINT in told) and deadline == float("inf"):
             deadline = time.monotonic() + _GRACE_SECONDS
         if time.monotonic() > deadline:
             _show_stacks(running)
