@@ -9,6 +9,7 @@ from mythos.layers.ffn import SwiGLU
 from mythos.layers.mask import Mask
 from mythos.layers.mla import LatentAttention
 from mythos.layers.norm import RMSNorm
+from mythos.layers.precision import compute_dtype
 from mythos.layers.rope import Rotation
 from mythos.moe.layer import MoE
 from mythos.types import RouterStats
@@ -53,7 +54,8 @@ class Block(nn.Module):
         attended = self.attention(self.attention_norm(x_BSD), rotation, mask, cache)
         x_BSD = x_BSD + self.residual_scale * self.attention_post_norm(attended)
         if self.is_moe:
-            change, stats, choice_NK = self.ffn(self.ffn_norm(x_BSD), bias_E, choice_NK)
+            normed_BSD = self.ffn_norm(x_BSD)  # cast here, where compilation makes it part of the norm
+            change, stats, choice_NK = self.ffn(normed_BSD.to(compute_dtype(normed_BSD)), bias_E, choice_NK)
         else:
             change, stats = self.ffn(self.ffn_norm(x_BSD)), None
         return x_BSD + self.residual_scale * self.ffn_post_norm(change), stats, choice_NK

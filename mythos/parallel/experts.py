@@ -14,7 +14,6 @@ from deepspeed.module_inject.auto_ep_layer import AutoEPMoELayer
 from torch import Tensor, nn
 
 from mythos.config.model import MoEConfig
-from mythos.layers.precision import compute_dtype
 from mythos.moe import fused
 from mythos.moe.experts import Experts
 from mythos.moe.router import Router, Routing
@@ -74,7 +73,6 @@ class ExpertParallelMoE(AutoEPMoELayer):
         self, x_BSD: Tensor, bias_E: Tensor, choice_NK: Tensor | None = None
     ) -> tuple[Tensor, RouterStats, Tensor]:
         """As ``MoE.forward``."""
-        x_BSD = x_BSD.to(compute_dtype(x_BSD))
         run = self._by_tokens if self.ep_size <= self.router.config.num_active else self._by_visits
         y_ND, routing, stats = run(x_BSD, bias_E, choice_NK)
         return y_ND.view_as(x_BSD), stats, routing.expert_NK.to(torch.int16)
@@ -85,29 +83,25 @@ class ExpertParallelMoE(AutoEPMoELayer):
         """The tokens travel while the router runs; the shared experts run while the host waits for the routing."""
         tokens = Spread(x_BSD.flatten(0, 1), self.ep_group)
         routing, stats = self.router(x_BSD, bias_E, choice_NK)
+        end_E, first = self._local_ends(stats.counts_E)
         weights = Spread(routing.weight_NK, self.ep_group)
         choices = Spread(routing.expert_NK.to(torch.int32), self.ep_group)
-
-        first = dist.get_rank(self.ep_group) * self.experts.w1.shape[0]
-        expert_RNK = choices.result() - first
-        end_E = self._ends(expert_RNK)
         num_rows = _OnHost(end_E[-1:])
         shared_BSD = None if self.shared_experts is None else self.shared_experts(x_BSD)
-        order = fused.sort_local_visits(expert_RNK, end_E, *num_rows.read())
+        order = fused.sort_local_visits(choices.result() - first, end_E, *num_rows.read())
 
         copies = self.experts.copies(x_BSD.dtype)
         y_RND = fused.from_tokens(tokens.result(), weights.result(), order, self.experts.weights, copies)
         y_ND = Collect(y_RND, self.ep_group).result()
         return (y_ND if shared_BSD is None else y_ND + shared_BSD.flatten(0, 1)), routing, stats
 
-    def _ends(self, expert_RNK: Tensor) -> Tensor:
-        """Where the rows of each expert of this rank end; visits to other ranks' experts have none."""
+    def _local_ends(self, counts_E: Tensor) -> tuple[Tensor, int]:
+        """Where the rows of each expert of this rank end, and the first of its experts."""
+        counts_RE = counts_E.new_empty(self.ep_size, counts_E.shape[0])
+        dist.all_gather_into_tensor(counts_RE.view(-1), counts_E, group=self.ep_group)
         num_experts = self.experts.w1.shape[0]
-        expert_V = expert_RNK.flatten().long()
-        expert_V = torch.where((expert_V < 0) | (expert_V >= num_experts), num_experts, expert_V)
-        counts_E = torch.zeros(num_experts + 1, dtype=torch.int64, device=expert_V.device)
-        counts_E.scatter_add_(0, expert_V, torch.ones_like(expert_V))
-        return counts_E[:-1].cumsum(0).to(torch.int32)
+        first = dist.get_rank(self.ep_group) * num_experts
+        return counts_RE[:, first : first + num_experts].sum(0).cumsum(0).to(torch.int32), first
 
     def _by_visits(
         self, x_BSD: Tensor, bias_E: Tensor, choice_NK: Tensor | None
