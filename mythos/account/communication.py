@@ -1,7 +1,7 @@
 """Bytes that a rank sends in one optimiser step, by kind, and how long its links take for them.
 
 Collectives of n ranks on S bytes are counted as rings: a reduce-scatter or an all-gather sends S (n - 1) / n from each
-rank, an all-reduce twice that (Patarasu and Yuan 2009). An exchange of experts sends each row once.
+rank, an all-reduce twice that (Patarasu and Yuan 2009). Experts exchange tokens or rows, each sent once.
 """
 
 from collections.abc import Iterator
@@ -146,13 +146,15 @@ def _experts(
     num_loops: float,
     num_grad_loops: float,
 ) -> list[Traffic]:
-    """Each row goes to its expert in fp32 and comes back in the products' width, in every pass; gradients go back."""
+    """Tokens to all ranks and sums back on few ranks, else rows to their experts and back; gradients likewise."""
     ep_size, data = parallel.ep_size, run.data
-    num_rows = (
-        core.num_active * data.micro_batch_size * data.seq_len * run.num_micro_batches * run.model.num_core_layers
-    )
+    num_tokens = data.micro_batch_size * data.seq_len * run.num_micro_batches * run.model.num_core_layers
     width = _FP32_BYTES if parallel.precision == "fp32" else 2
-    one_pass = num_rows * run.model.dim * (_FP32_BYTES + width) * (ep_size - 1) / ep_size
+    if ep_size <= core.num_active:
+        num_sent: float = num_tokens * (ep_size - 1)
+    else:
+        num_sent = core.num_active * num_tokens * (ep_size - 1) / ep_size
+    one_pass = 2 * num_sent * run.model.dim * width
     num_forwards = num_loops + (0.0 if parallel.remat == "none" else num_grad_loops)
     kinds: list[tuple[Kind, float]] = [("rows forward", num_forwards), ("rows backward", num_grad_loops)]
     return [

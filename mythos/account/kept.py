@@ -117,9 +117,8 @@ class Kept:
         inputs = self.width * dim  # one cast for router and experts
         router = FP32_BYTES * (2 * ffn.num_experts + 3)
         if runtime.ep_size > 1:
-            inputs *= 2 if ffn.num_shared else 0
-            router += self.stream
-        elif runtime.is_cast and not runtime.is_cuda:
+            return inputs + router + self.spread(ffn) + self.swiglu(ffn.num_shared * ffn.hidden_dim, runtime.compiled)
+        if runtime.is_cast and not runtime.is_cuda:
             router += FP32_BYTES * dim  # the fused router takes the cast; elsewhere it is made fp32 again
         shared = self.swiglu(ffn.num_shared * ffn.hidden_dim, compiled)
         return inputs + router + int(ffn.num_active * self.visit(ffn.hidden_dim)) + shared
@@ -127,15 +126,25 @@ class Kept:
     def visit(self, hidden_dim: int) -> float:
         """One token's visit to one expert: its places in both orders, rows in and out, hidden rows."""
         runtime, row = self.runtime, self.width * self.model.dim
-        products = 2 * self.width * hidden_dim
-        hidden = products if runtime.fused_experts else self.swiglu(hidden_dim, runtime.compiles_mixture)
-        if runtime.ep_size > 1:
-            # Twice a row on either side: index_copy also saves what it copies.
-            own, received = 2 * row + 3 * _INT64_BYTES + 2 * FP32_BYTES, 2 * row + hidden + 2 * _INT64_BYTES
-            return own + runtime.expert_skew * received
         if runtime.fused_experts:
-            return hidden + 3 * _INT32_BYTES + FP32_BYTES
-        return 2 * row + hidden + 3 * _INT64_BYTES + 2 * FP32_BYTES
+            return 2 * self.width * hidden_dim + 3 * _INT32_BYTES + FP32_BYTES
+        return 2 * row + self.swiglu(hidden_dim, runtime.compiles_mixture) + 3 * _INT64_BYTES + 2 * FP32_BYTES
+
+    def spread(self, ffn: MoEConfig) -> int:
+        """A token's visits where experts lie on several ranks (``mythos/parallel/experts.py``).
+
+        On few ranks each holds the tokens of all, with their weights and places, and keeps two products a row that it
+        computes; on more, rows that come in stay as well, and the weighted rows that have come back.
+        """
+        runtime, row = self.runtime, self.width * self.model.dim
+        products = 2 * self.width * ffn.hidden_dim
+        if runtime.ep_size <= ffn.num_active:
+            gathered = runtime.ep_size * (row + ffn.num_active * (FP32_BYTES + _INT32_BYTES))
+            return int(gathered + ffn.num_active * runtime.expert_skew * (products + 2 * _INT32_BYTES))
+        if not runtime.fused_experts:
+            products = row + self.swiglu(ffn.hidden_dim, compiled=False)
+        own, received = row + FP32_BYTES + 3 * _INT32_BYTES + _INT64_BYTES, row + products + 2 * _INT64_BYTES
+        return int(ffn.num_active * (own + runtime.expert_skew * received))
 
     def backward(self, ffn: FeedForwardConfig) -> int:
         """What the backward of one layer's feed-forward part holds at most besides what was kept.
@@ -148,7 +157,8 @@ class Kept:
             case DenseConfig():
                 return streams + row + hidden
             case MoEConfig(num_active=num_active) if self.runtime.ep_size > 1:
-                return streams + int(num_active * self.runtime.expert_skew * (row + self.stream + hidden))
+                tokens = 2 * self.runtime.ep_size * row if self.runtime.ep_size <= num_active else num_active * row
+                return streams + tokens + int(num_active * self.runtime.expert_skew * (row + hidden))
             case MoEConfig(num_active=num_active):
                 return streams + num_active * (hidden + row * (1 if self.runtime.fused_experts else 2))
 
@@ -168,6 +178,8 @@ class Kept:
         match model.injection.kind:
             case "diagonal":
                 cast = self.width * model.dim if self.runtime.is_cast else 0
+                if self.runtime.compiled:
+                    return normed + self.stream + 2 * self.width * model.dim
                 return normed + 2 * self.stream + cast
             case "linear":
                 return normed + 2 * self.width * model.dim
@@ -186,9 +198,14 @@ class Kept:
         return self.norm(self.model.dim) if self.model.prelude_norm else 0
 
     def logits(self, num_tokens: int) -> int:
-        """Logits of so many tokens, their gradient with its two parts and its cast, and a cast copy of the head."""
+        """Logits of so many tokens, their gradient with its two parts and its cast, and a cast copy of the head.
+
+        Compiled, the fp32 logits and one part of the gradient are never written.
+        """
         vocab_size, dim = self.model.vocab_size, self.model.dim
         each = 4 * FP32_BYTES + (self.width if self.runtime.is_cast else 0)
+        if self.runtime.compiled:
+            each = FP32_BYTES + 2 * self.width
         return num_tokens * vocab_size * each + self._copied(vocab_size * dim)
 
     @property

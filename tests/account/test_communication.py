@@ -51,9 +51,9 @@ def test_stage_3_gathers_before_each_use_what_may_not_stay() -> None:
     assert traffic(*leaves, "parallel.remat=loop")["weights in use", "experts"] == 2 * (3 + 2 + 2) * whole
 
 
-def test_rows_travel_in_every_pass_and_are_sent_again_by_recomputation() -> None:
-    rows = 2 * 2 * (2 * 2 * 256)  # layers, visits, tokens of both micro-batches
-    there_and_back = rows * 32 * (4 + 4) * 1 / 2
+def test_tokens_or_rows_travel_in_every_pass_and_are_sent_again_by_recomputation() -> None:
+    tokens = 2 * (2 * 2 * 256)  # layers, tokens of both micro-batches
+    there_and_back = tokens * 32 * (4 + 4)  # to one other rank, of two
     found = traffic("parallel.ep_size=2")
     assert found["rows forward", "experts"] == 3 * there_and_back
     assert found["rows backward", "experts"] == 2 * there_and_back
@@ -61,7 +61,9 @@ def test_rows_travel_in_every_pass_and_are_sent_again_by_recomputation() -> None
     again = traffic("parallel.ep_size=2", "parallel.remat=loop")
     assert again["rows forward", "experts"] == (3 + 2) * there_and_back
     halves = traffic("parallel.ep_size=2", "parallel.precision=bf16")
-    assert halves["rows forward", "experts"] == 3 * there_and_back * 6 / 8
+    assert halves["rows forward", "experts"] == 3 * there_and_back / 2
+    rows = traffic("parallel.ep_size=4")  # more ranks than choices: three quarters of two rows a token
+    assert rows["rows forward", "experts"] == 3 * 2 * 3 / 4 * there_and_back
 
 
 def test_experts_on_all_ranks_have_no_copies_to_reduce() -> None:
