@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_pipelines.tasks.command import add_tasks_parser
+from mythos.files import restrict_umask
 
 if TYPE_CHECKING:
     from data_pipelines.packing.held_out import HeldOut
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code, 2 for a mistake that the user can mend."""
     options = _parser().parse_args(arguments)
+    restrict_umask()
     try:
         return options.run(options)
     except ValueError as error:

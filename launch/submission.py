@@ -120,7 +120,7 @@ def freeze(config: RunConfig, submission: Submission, files: dict[str, str], *, 
 def _copy_code(target: Path) -> None:
     package = Path(mythos.__file__).parent
     commit, changed_files, difference = code_state(package.parent)
-    shutil.copytree(package, target / "mythos", ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+    shutil.copytree(package, target / "mythos", ignore=shutil.ignore_patterns("__pycache__", "*.pyc", ".*"))
     facts = {"commit": commit, "changed_files": changed_files, "difference": difference}
     (target / FROZEN).write_text(json.dumps(facts, indent=1), encoding="utf-8")
 

@@ -18,6 +18,7 @@ from mythos.config.base import ConfigError
 from mythos.config.cluster import KubernetesCluster
 from mythos.config.load import load
 from mythos.config.run import RunConfig
+from mythos.files import restrict_umask
 from mythos.train.run_directory import refuse
 
 _KINDS: dict[str, ModuleType] = {"torchrun": torchrun, "slurm": slurm, "kubernetes": kubernetes}
@@ -30,6 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--config-dir", type=Path, help="folder to compose from instead of conf/")
     parser.add_argument("--dry-run", action="store_true", help="print the files that would be submitted; write nothing")
     parsed = parser.parse_args(arguments)
+    restrict_umask()
     try:
         submit(load(parsed.overrides, parsed.config_dir), parsed.overrides, dry_run=parsed.dry_run)
     except ConfigError as error:

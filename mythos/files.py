@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 
 @contextmanager
@@ -71,3 +71,26 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def is_below(name: str) -> bool:
+    """Whether a relative path that somebody else wrote down stays below the directory that it starts from."""
+    parts = PurePosixPath(name).parts
+    return bool(parts) and not {"/", "//", ".."} & set(parts) and not {"\0", "\\"} & set(name)
+
+
+def resolves_below(directory: Path, name: str) -> bool:
+    """``is_below``, with links followed; ``directory`` itself may be one."""
+    if not is_below(name):
+        return False
+    path = directory / name
+    steps = [path, *path.parents][: len(PurePosixPath(name).parts)]
+    if not any(step.is_symlink() for step in steps):  # resolving asks for each part of the whole path
+        return True
+    return path.resolve().is_relative_to(directory.resolve())
+
+
+def restrict_umask() -> None:
+    """What this process creates from here on is writable to its user only; a stricter umask stays."""
+    before = os.umask(0o077)
+    os.umask(before | 0o022)

@@ -16,7 +16,7 @@ ROWS = [
     "moe loop",
     "model losses",
     "parallel",
-    "eval",
+    "eval doctor",
     "callbacks",
     "train",
     "bench sweep",

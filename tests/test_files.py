@@ -1,8 +1,19 @@
+import os
 from pathlib import Path
 
 import pytest
 
-from mythos.files import install, remove, replacing, set_aside, sha256, write_text
+from mythos.files import (
+    install,
+    is_below,
+    remove,
+    replacing,
+    resolves_below,
+    restrict_umask,
+    set_aside,
+    sha256,
+    write_text,
+)
 
 
 def test_an_error_leaves_the_old_content_and_no_scraps(tmp_path: Path) -> None:
@@ -56,3 +67,39 @@ def test_a_deletion_that_was_cut_short_is_done_again(tmp_path: Path) -> None:
         assert set_aside(tmp_path / "folder") == tmp_path / ".folder.old"
         assert [one.name for one in tmp_path.iterdir()] == [".folder.old"]
     assert set_aside(tmp_path / "absent") == tmp_path / ".absent.old"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "/etc/passwd", "//etc", "../a", "a/../../b", "a/..", "a\0b", "a\\b"])
+def test_a_name_that_leaves_its_directory_is_seen(tmp_path: Path, name: str) -> None:
+    assert not is_below(name)
+    assert not resolves_below(tmp_path, name)
+
+
+def test_links_are_followed_before_a_name_is_trusted(tmp_path: Path) -> None:
+    outside, inside = tmp_path / "outside", tmp_path / "inside"
+    for folder in (outside, inside / "real"):
+        folder.mkdir(parents=True)
+        (folder / "file").touch()
+    (inside / "away").symlink_to(outside)
+    (inside / "file").symlink_to(outside / "file")
+    (inside / "near").symlink_to(inside / "real")
+    (tmp_path / "door").symlink_to(inside)
+    for name, is_inside in {
+        "real/file": True,
+        "near/file": True,
+        "absent": True,
+        "file": False,
+        "away/file": False,
+    }.items():
+        assert resolves_below(inside, name) is is_inside
+        assert resolves_below(tmp_path / "door", name) is is_inside
+
+
+@pytest.mark.parametrize(("before", "after"), [(0o000, 0o022), (0o002, 0o022), (0o022, 0o022), (0o077, 0o077)])
+def test_the_umask_only_becomes_stricter(before: int, after: int) -> None:
+    own = os.umask(before)
+    try:
+        restrict_umask()
+        assert os.umask(own) == after
+    finally:
+        os.umask(own)

@@ -32,8 +32,9 @@ export WORLD_SIZE=$SLURM_NTASKS LOCAL_WORLD_SIZE={{num_devices}}
 export TORCHELASTIC_RUN_ID=$SLURM_JOB_ID
 # each rank would otherwise start a thread for each CPU of the node
 export OMP_NUM_THREADS={{num_threads}}
-# Triton's compiled kernels go to the node's own disk: all ranks of all nodes would write them to one shared home
-export TRITON_CACHE_DIR=/tmp/mythos-$UID/triton
+# compiled kernels go to the node's own disk: all ranks of all nodes would write them to one shared home
+export MYTHOS_CACHE=/tmp/mythos-$UID
+export TRITON_CACHE_DIR=$MYTHOS_CACHE/triton TORCHINDUCTOR_CACHE_DIR=$MYTHOS_CACHE/inductor
 {{network}}
 
 # "newest checkpoint, restarts when it was first seen": tells restarts that got further from those that did not
@@ -58,9 +59,15 @@ echo "job $SLURM_JOB_ID, restart $restart, on $SLURM_JOB_NODELIST"
 
 # --kill-on-bad-exit=0 --wait=0: a rank that ends first must not take those along that are still saving; ranks that
 # lose one notice it within cluster.timeout_seconds
+# what lies in the cache is run as code, and anybody may make folders in /tmp
 # shellcheck disable=SC2016  # each task has its own numbers
 srun --kill-on-bad-exit=0 --wait=0 --label bash -c \
-    'RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID GROUP_RANK=$SLURM_NODEID exec "$@"' rank \
+    'mkdir -m 700 "$MYTHOS_CACHE" 2>/dev/null
+    if [[ ! -d $MYTHOS_CACHE || ! -O $MYTHOS_CACHE || -L $MYTHOS_CACHE ]]; then
+        echo "$MYTHOS_CACHE is not a folder of this user; remove it" >&2
+        exit 2
+    fi
+    RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID GROUP_RANK=$SLURM_NODEID exec "$@"' rank \
     {{python}} -m mythos.cli.main train --config-dir "$submission" &
 step=$!
 # srun hands signals on to its tasks: they finish the step, save, and end with 77

@@ -10,8 +10,14 @@ export PYTHONPATH={{submission}}/code${PYTHONPATH:+:$PYTHONPATH} PYTHONSAFEPATH=
 export PYTHONUNBUFFERED=1
 # each rank would otherwise start a thread for each CPU of the node
 export OMP_NUM_THREADS={{num_threads}}
-# Triton's compiled kernels go to the node's own disk: all ranks of all nodes would write them to one shared home
-export TRITON_CACHE_DIR=/tmp/mythos-$UID/triton
+# compiled kernels go to the node's own disk: all ranks of all nodes would write them to one shared home
+cache=/tmp/mythos-$UID
+export TRITON_CACHE_DIR=$cache/triton TORCHINDUCTOR_CACHE_DIR=$cache/inductor
+mkdir -m 700 "$cache" 2>/dev/null
+if [[ ! -d $cache || ! -O $cache || -L $cache ]]; then
+    echo "$cache is not this user's own, and what lies there is run as code; remove it" >&2
+    exit 2
+fi
 # how long torchrun waits for ranks that are told to end and save, before it kills them; 30 by itself
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=600
 {{network}}

@@ -51,6 +51,21 @@ def remedy(run: RunConfig, found: list[Layout]) -> list[str]:
     return min((layout.changes(run) for layout in found), key=len, default=[])
 
 
+def advice(run: RunConfig, estimate: Plan, found: list[Layout]) -> str:
+    """What would make a run fit that does not: overrides, or what to give up."""
+    if found:
+        return f"would fit with: {' '.join(remedy(run, found))}"
+    standing, has = estimate.memory.standing / 2**30, estimate.memory_bytes / 2**30
+    text = (
+        f"no layout on these devices fits; weights, gradients and optimiser alone take {standing:.1f} of {has:.1f} GiB"
+    )
+    if run.optim.kind == "muon_adamw":
+        text += "; optim=adamw lets ZeRO share them among ranks"
+    elif not isinstance(run.parallel, DeepSpeedParallel):
+        text += "; parallel=zero3 with more cluster.num_devices shares them among ranks"
+    return f"{text}; otherwise more devices, shorter sequences or fewer passes with gradients are needed"
+
+
 def layouts(run: RunConfig, offload_optimizer: bool | None = None) -> Iterator[RunConfig]:
     """Every layout that the configuration's own checks let through."""
     portion = run.data.batch_size // run.cluster.world_size

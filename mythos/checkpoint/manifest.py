@@ -4,13 +4,13 @@ import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Final
 
 from pydantic import TypeAdapter
 
 from mythos.config.base import ConfigError
-from mythos.files import sha256, write_text
+from mythos.files import is_below, resolves_below, sha256, write_text
 
 FILE_NAME: Final = "manifest.json"
 VERSION: Final = 2
@@ -52,12 +52,16 @@ def read_manifest(directory: Path) -> Manifest:
     """Read a manifest without looking at the other files.
 
     Raises:
-        ConfigError: the directory holds no checkpoint, or one of another format.
+        ConfigError: the directory holds no checkpoint, one of another format, or one that names files outside of it.
     """
     path = directory / FILE_NAME
     if not path.is_file():
         raise ConfigError(f"{directory}: no checkpoint here ({FILE_NAME} is missing).")
-    return parse_manifest(path.read_bytes(), str(path))
+    manifest = parse_manifest(path.read_bytes(), str(path))
+    for name in manifest.files:
+        if not resolves_below(directory, name):
+            raise ConfigError(f"{path}: names the file {name}, a link that leads out of the checkpoint.")
+    return manifest
 
 
 def parse_manifest(text: bytes, place: str) -> Manifest:
@@ -78,8 +82,8 @@ def parse_manifest(text: bytes, place: str) -> Manifest:
     except ValueError:
         raise ConfigError(f"{place}: damaged; it is not a manifest any more.") from None
     for name in manifest.files:
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise ConfigError(f"{place}: names the file {name}, which is not inside of the checkpoint.")
+        if not is_below(name):
+            raise ConfigError(f"{place}: names the file {name!r}, which is not inside of the checkpoint.")
     return manifest
 
 

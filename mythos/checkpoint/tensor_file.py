@@ -100,10 +100,12 @@ def read_header(path: Path) -> Header:
             raw = json.loads(file.read(num_bytes))
         metadata = raw.pop("__metadata__", {})
         first = 8 + num_bytes
-        entries = {
-            key: Entry(_DTYPES[item["dtype"]], tuple(item["shape"]), first + item["data_offsets"][0])
-            for key, item in raw.items()
-        }
+        entries = {}
+        for key, item in raw.items():
+            dtype, shape, (start, stop) = _DTYPES[item["dtype"]], tuple(item["shape"]), item["data_offsets"]
+            if start < 0 or min(shape, default=0) < 0 or stop - start != math.prod(shape) * dtype.itemsize:
+                raise ValueError
+            entries[key] = Entry(dtype, shape, first + start)
         if first + max((item["data_offsets"][1] for item in raw.values()), default=0) != path.stat().st_size:
             raise ValueError
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -5,11 +5,12 @@ import os
 import sys
 
 import mythos
-from mythos.cli import bench, consolidate, doctor, evaluate, plan, report, sample, sweep, trace, train
+from mythos.cli import bench, consolidate, costs, doctor, evaluate, plan, report, sample, sweep, trace, train
 from mythos.config.base import ConfigError
+from mythos.files import restrict_umask
 from mythos.parallel.launcher import ToldByFirstRank, is_first_rank, is_launched
 
-_COMMANDS = (train, sweep, evaluate, sample, trace, report, consolidate, doctor, plan, bench)
+_COMMANDS = (train, sweep, evaluate, sample, trace, report, consolidate, doctor, costs, plan, bench)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,6 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     for command in _COMMANDS:
         command.add_parser(subparsers)
     parsed = parser.parse_args(arguments)
+    restrict_umask()
     try:
         return parsed.run(parsed)
     except ToldByFirstRank:

@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from mythos.account.peak import named_device
     from mythos.account.plan import plan
-    from mythos.account.search import search
+    from mythos.account.search import advice, search
     from mythos.config.load import load
 
     _check(arguments)
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     found = search(config, device, arguments.efficiency) if needs_search else []
     print(report(config, estimate, arguments.tokens))
     if not estimate.fits:
-        print(f"\n{_advice(config, estimate, found)}")
+        print(f"\n{advice(config, estimate, found)}")
     if arguments.search and found:
         print(f"\n{len(found)} layouts fit\n{search_table(found[: arguments.top], arguments.tokens)}")
     if arguments.json is not None:
@@ -126,22 +126,6 @@ def _headline(config: RunConfig, estimate: Plan) -> str:
         f"{estimate.num_parameters / 1e9:,.3g}B parameters on {devices}: {_layout(config)}, remat {_remat(estimate)}\n"
         f"{verdict}: {needed:.1f} of {has:.1f} GiB on the fullest rank"
     )
-
-
-def _advice(config: RunConfig, estimate: Plan, found: list[Layout]) -> str:
-    from mythos.account.search import remedy
-
-    if found:
-        return f"would fit with: {' '.join(remedy(config, found))}"
-    standing, has = estimate.memory.standing / _GIB, estimate.memory_bytes / _GIB
-    text = (
-        f"no layout on these devices fits; weights, gradients and optimiser alone take {standing:.1f} of {has:.1f} GiB"
-    )
-    if config.optim.kind == "muon_adamw":
-        text += "; optim=adamw lets ZeRO share them among ranks"
-    elif not isinstance(config.parallel, DeepSpeedParallel):
-        text += "; parallel=zero3 with more cluster.num_devices shares them among ranks"
-    return f"{text}; otherwise more devices, shorter sequences or fewer passes with gradients are needed"
 
 
 def _layout(config: RunConfig) -> str:

@@ -14,6 +14,7 @@ from yaml import YAMLError
 from mythos.config.base import ConfigError, decode, suggestion
 from mythos.config.model import ModelConfig
 from mythos.config.run import RunConfig
+from mythos.config.secrets import check_secrets
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -66,6 +67,7 @@ def compose_raw(name: str, overrides: list[str], config_dir: Path) -> dict:
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise ConfigError(_sentence(error, name, config_dir)) from None
     assert isinstance(raw, dict)
+    check_secrets(raw)
     return raw
 
 

@@ -1,6 +1,5 @@
 """What is written down while a run trains; ``metrics.jsonl`` always is."""
 
-import re
 from importlib.util import find_spec
 from typing import Annotated, Final, Literal
 
@@ -72,14 +71,8 @@ class MlflowTracking(Tracking):
     kind: Literal["mlflow"] = "mlflow"
     experiment: str = "mythos"
     uri: str | None = None
-    """Where the records go; null leaves it to ``MLFLOW_TRACKING_URI``."""
-
-    def __post_init__(self) -> None:
-        if re.search(r"://[^/]*:[^/]*@", self.uri or ""):
-            raise ValueError(
-                "uri holds a password, which would be written into config.json; take it out and set "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
-            )
+    """Where the records go; null leaves it to ``MLFLOW_TRACKING_URI``. A user and a password are not written here but
+    in ``MLFLOW_TRACKING_USERNAME`` and ``MLFLOW_TRACKING_PASSWORD``."""
 
 
 @config

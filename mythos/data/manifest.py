@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Final, Literal
 
 from mythos.config.base import ConfigError, Count, PositiveInt, config, decode, encode
-from mythos.files import sha256, write_text
+from mythos.files import resolves_below, sha256, write_text
 
 VERSION: Final = 2
 FILE_NAME: Final = "manifest.json"
 TOKENIZER_FILE: Final = "tokenizer.json"
 SEPARATOR: Final = "<|endoftext|>"
 """The special token that opens every document."""
+_VOCABULARY_PADDING: Final = 128
 TokenType = Literal["uint16", "uint32"]
 
 
@@ -72,6 +73,13 @@ class Split:
     examples_sha256: str | None = None
 
     @property
+    def files(self) -> list[str]:
+        """Every file that the manifest names."""
+        shards = [(shard.tokens_file, shard.documents_file, shard.ignored_file) for shard in self.shards]
+        named = [*(name for names in shards for name in names), self.examples_file]
+        return [name for name in named if name is not None]
+
+    @property
     def num_tokens(self) -> int:
         """Tokens in all shards, separators included."""
         return sum(shard.num_tokens for shard in self.shards)
@@ -110,7 +118,8 @@ def read_manifest(directory: Path) -> Manifest:
     """Read ``manifest.json``.
 
     Raises:
-        ConfigError: the directory is missing, was never packed, is damaged, or was packed by a newer version.
+        ConfigError: the directory is missing, was never packed, is damaged, was packed by a newer version, or its
+            manifest names files outside of it.
     """
     path = directory / FILE_NAME
     if not directory.is_dir():
@@ -130,9 +139,13 @@ def read_manifest(directory: Path) -> Manifest:
             "update Mythos, or pack the text again."
         )
     try:
-        return decode(Manifest, raw)
+        manifest = decode(Manifest, raw)
     except ConfigError as error:
         raise _damaged(path, str(error).splitlines()[0].rstrip(".")) from None
+    for name in (name for split in manifest.splits.values() for name in split.files):
+        if not resolves_below(directory, name):
+            raise ConfigError(f"{path}: names the file {name!r}, which does not lie in {directory}; copy it there.")
+    return manifest
 
 
 def read_common_manifest(directories: Sequence[str]) -> Manifest:
@@ -149,6 +162,20 @@ def read_common_manifest(directories: Sequence[str]) -> Manifest:
                 f"{directories[0]} by {first.tokenizer_sha256[:12]}; pack it again with that tokenizer.json in it."
             )
     return first
+
+
+def check_vocabulary(directories: Sequence[str], vocab_size: int) -> None:
+    """Hold a model's vocabulary against that of the datasets' tokenizer; rounding up a little is fine.
+
+    Raises:
+        ConfigError: they differ, or what ``read_common_manifest`` raises.
+    """
+    found = read_common_manifest(directories).vocab_size
+    if not found <= vocab_size < found + _VOCABULARY_PADDING:
+        raise ConfigError(
+            f"model.vocab_size is {vocab_size} but the tokenizer of {directories[0]} has {found} tokens; "
+            f"set model.vocab_size={found}, or round it up by less than {_VOCABULARY_PADDING}."
+        )
 
 
 def data_fingerprint(directories: Sequence[str]) -> str:

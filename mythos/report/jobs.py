@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 from mythos.config import records
 from mythos.config.base import ConfigError
 from mythos.config.exit_status import DIVERGED
-from mythos.files import write_text
+from mythos.files import resolves_below, write_text
 
 PLAN_FILE: Final = "sweep.json"
 JOB_FILE: Final = "job.json"
@@ -95,8 +95,17 @@ def read_plan(directory: Path) -> dict[str, Any]:
 
 
 def read_jobs(directory: Path) -> list[Job]:
-    """All jobs of the plan in its order, then the trials that a search has started."""
+    """All jobs of the plan in its order, then the trials that a search has started.
+
+    Raises:
+        ConfigError: the directory is no sweep, of another version, or its plan names jobs outside of it.
+    """
     planned = {job["name"]: tuple(job["overrides"]) for job in read_plan(directory)["jobs"]}
+    for name in planned:
+        if not resolves_below(directory, name):
+            raise ConfigError(
+                f"{directory / PLAN_FILE}: names the job {name!r}, which does not lie in the sweep's folder."
+            )
     found = sorted(path.parent.name for path in directory.glob(f"*/{JOB_FILE}"))
     names = [*planned, *(name for name in found if name not in planned)]
     return [read_job(directory / name, planned.get(name, ())) for name in names]

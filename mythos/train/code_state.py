@@ -1,20 +1,16 @@
 """Which code this is: its commit, and how it differs from it. No torch."""
 
 import json
-import re
 import subprocess
 from pathlib import Path
 from typing import Final
+
+from mythos.config.secrets import CREDENTIAL
 
 FROZEN: Final = "code.json"
 """Beside a frozen copy of the package: ``commit``, ``changed_files`` and ``difference`` of what was copied."""
 _CODE: Final = ("*.py", "*.pyi", "*.yaml", "*.toml", "*.txt", "*.sh", "*.md", "*Makefile", "*Dockerfile")
 """Files whose changes are kept; a changed ``.env`` or key file is not."""
-_SECRET: Final = re.compile(
-    r"(api.?key|access.?key|secret|passw(or)?d|auth.?token|credential|bearer)['\"]?\s*[:=]|://[^/\s:@]+:[^/\s@]+@"
-    r"|\b(sk-|hf_|gh[opsu]_|github_pat_|glpat-|xox[abp]-|AKIA|AIza|wandb_v1_)\w{8,}|PRIVATE KEY|\b[0-9a-f]{40}\b",
-    re.IGNORECASE,
-)
 _MAX_CHARACTERS: Final = 1_000_000
 
 
@@ -40,7 +36,7 @@ def code_state(root: Path) -> tuple[str | None, list[str], str]:
 def withheld(difference: str) -> str:
     """The difference without lines that look like a credential, and not longer than a million characters."""
     kept = [
-        f"{line[:1]}[withheld: looks like a credential]" if line[:1] in "+- " and _SECRET.search(line) else line
+        f"{line[:1]}[withheld: looks like a credential]" if line[:1] in "+- " and CREDENTIAL.search(line) else line
         for line in difference.splitlines()
     ]
     text = "".join(f"{line}\n" for line in kept)

@@ -17,12 +17,11 @@ from mythos.config.base import ConfigError, difference, encode, fingerprint
 from mythos.config.run import RunConfig
 from mythos.config.tracking import check_library
 from mythos.data import poison
-from mythos.data.manifest import data_fingerprint, read_common_manifest
+from mythos.data.manifest import check_vocabulary, data_fingerprint
 from mythos.files import write_text
 
 _FIXED = ("model.", "run.seed", "data.seq_len", "optim.kind")
 """What a checkpoint cannot survive a change of."""
-_VOCABULARY_PADDING = 128
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,12 +114,7 @@ def _check_free(config: RunConfig, path: Path) -> None:
 
 def _check_data(config: RunConfig) -> str:
     """Hold the model's vocabulary against the tokenizer's; returns the data's fingerprint."""
-    vocabulary, model = read_common_manifest(config.data.directories).vocab_size, config.model.vocab_size
-    if not vocabulary <= model < vocabulary + _VOCABULARY_PADDING:
-        raise ConfigError(
-            f"model.vocab_size is {model} but the tokenizer of {config.data.directories[0]} has {vocabulary} tokens; "
-            f"set model.vocab_size={vocabulary}, or round it up by less than {_VOCABULARY_PADDING}."
-        )
+    check_vocabulary(config.data.directories, config.model.vocab_size)
     return data_fingerprint(config.data.directories)
 
 
@@ -194,7 +188,7 @@ def _holds_run(path: Path) -> bool:
 
 
 def _create(path: Path) -> None:
-    """Make the run's directory, private to the user's group, and see that it can be written."""
+    """Make the run's directory and see that it can be written."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -194,3 +194,25 @@ def test_swapped_elements_change_a_checksum(dtype: torch.dtype) -> None:
     value_N[0] = 1
     sums = {checksum(torch.roll(value_N, shift), 0) for shift in range(0, 2**14, 64)}
     assert len(sums) == 2**8
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"dtype": "F32", "shape": [4], "data_offsets": [-16, 0]},
+        {"dtype": "F32", "shape": [5], "data_offsets": [0, 16]},
+        {"dtype": "F32", "shape": [-4], "data_offsets": [16, 0]},
+        {"dtype": "F32", "shape": [-2, -2], "data_offsets": [0, 16]},
+        {"dtype": "object", "shape": [4], "data_offsets": [0, 16]},
+    ],
+)
+def test_a_header_that_does_not_agree_with_itself_is_refused(tmp_path: Path, item: dict) -> None:
+    path = tmp_path / "shard-00000-of-00001.safetensors"
+    sound = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}
+    for tensors in ({"a|weight|0": sound}, {"a|weight|0": sound, "b|weight|0": item}):
+        text = json.dumps({"__metadata__": {"shapes": '{"a": [4], "b": [4]}'}, **tensors}).encode()
+        path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(16))
+        if len(tensors) == 1:
+            assert FragmentReader(tmp_path).names == ["a"]
+    with pytest.raises(ConfigError, match="not a whole safetensors file"):
+        FragmentReader(tmp_path)

@@ -184,7 +184,7 @@ def test_a_damaged_checkpoint_is_replaced_by_its_copy(tmp_path: Path, mirror: Mi
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.parametrize("damage", ["altered", "missing", "manifest", "unfinished", "outside"])
+@pytest.mark.parametrize("damage", ["altered", "missing", "manifest", "unfinished", "outside", "absolute"])
 def test_a_bad_copy_is_passed_over(tmp_path: Path, bucket: fsspec.AbstractFileSystem, damage: str) -> None:
     mirror = Mirror("s3://bucket/run")
     for step in (1, 2):
@@ -203,9 +203,14 @@ def test_a_bad_copy_is_passed_over(tmp_path: Path, bucket: fsspec.AbstractFileSy
         case "outside":
             content = bucket.cat_file(f"{remote}/{FILE_NAME}")
             bucket.pipe_file(f"{remote}/{FILE_NAME}", content.replace(b'"state.json"', b'"../state.json"'))
+        case "absolute":
+            content = bucket.cat_file(f"{remote}/{FILE_NAME}")
+            target = f'"{tmp_path}/planted"'.encode()
+            bucket.pipe_file(f"{remote}/{FILE_NAME}", content.replace(b'"state.json"', target))
     warnings: list[str] = []
     path, found = newest(tmp_path / "there", mirror, warnings.append)
     assert (path.name, found.step) == ("step-00000001", 1)
+    assert not (tmp_path / "planted").exists()
     assert [one.name for one in (tmp_path / "there").iterdir()] == ["step-00000001"]
     if damage == "unfinished":
         assert warnings == []

@@ -247,6 +247,17 @@ def test_a_manifest_names_no_files_outside(tmp_path: Path, name: str) -> None:
         read_manifest(path.parent)
 
 
+def test_a_link_out_of_a_checkpoint_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "here", 1)
+    (tmp_path / "elsewhere").write_bytes((path / "state.json").read_bytes())
+    (path / "state.json").unlink()
+    (path / "state.json").symlink_to(tmp_path / "elsewhere")
+    for read in (read_manifest, verify):
+        with pytest.raises(ConfigError, match=r"names the file state\.json, a link that leads out of the checkpoint"):
+            read(path)
+    assert newest(tmp_path / "here", lambda text: None) is None
+
+
 def test_a_manifest_survives_its_file(tmp_path: Path) -> None:
     path = write(tmp_path, 1, validation_loss=2.5)
     again = read_manifest(path)

@@ -1,122 +1,53 @@
-"""``mythos doctor``: its numbers, its refusals, and that it stays light."""
+"""``mythos doctor`` as a user meets it."""
 
-import argparse
-import subprocess
-import sys
-import time
-from importlib.metadata import version
+import json
 from pathlib import Path
 
 import pytest
 
-from mythos.account.flops import forward_flops, training_flops
-from mythos.account.parameters import count_parameters
-from mythos.cli import doctor
-from mythos.config.base import ConfigError
-from mythos.config.load import default_config_dir, load
+from mythos.cli.main import main
+
+OF_A_RUN = {"disk space", "data", "tracker", "memory plan"}
 
 
-def run_doctor(*words: str) -> int:
-    parser = argparse.ArgumentParser()
-    doctor.add_parser(parser.add_subparsers())
-    args = parser.parse_args(["doctor", *words])
-    return args.run(args)
-
-
-def row(output: str, name: str) -> list[str]:
-    """The cells after the name of the first row that has it."""
-    line = next(line for line in output.splitlines() if line.startswith(name + " "))
-    return line[len(name) :].split()
-
-
-def test_report_of_a_run(capsys):
-    assert run_doctor("model=quickstart", "depth.mean=6") == 0
-    output = capsys.readouterr().out
-    config = load(["model=quickstart", "depth.mean=6"])
-    forward = forward_flops(config.model, config.data.seq_len, 12)
-    training = training_flops(config.model, config.data.seq_len, 6, 3)
-    assert output.startswith("python ")
-    assert f"torch {version('torch')}" in output
-    assert row(output, "embedding") == ["393,216", "13.4%", "393,216"]
-    assert row(output, "forward T=12")[-1] == doctor.short(forward.total)
-    assert row(output, "training T=6 k=3")[-1] == doctor.short(training.total)
-    assert row(output, "weights") == ["11.8MB"]
-    state_and_choices = 16 * 256 * (4 * 192 + 2 * 2 * 2)
-    assert row(output, "remat loop")[1] == f"{doctor.short(state_and_choices)}B"
-
-
-def test_columns_are_aligned(capsys):
-    run_doctor("model=debug")
-    tables = capsys.readouterr().out.strip().split("\n\n")[1:]
-    assert len(tables) == 4
-    assert all(len({len(line) for line in table.splitlines()}) == 1 for table in tables)
-
-
-def test_sizes_holds_every_model_smallest_first(capsys):
-    assert run_doctor("--sizes") == 0
+def test_without_overrides_it_looks_at_the_machine_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status = main(["doctor", "--json", "found.json"])
+    found = json.loads(Path("found.json").read_text())
     lines = capsys.readouterr().out.splitlines()
-    assert sorted(line.split()[0] for line in lines[1:]) == sorted(
-        path.stem for path in (default_config_dir() / "model").glob("*.yaml")
-    )
-    assert lines[-1].split()[:3] == ["1t", "981B", "34.8B"]
+    assert status == (1 if found["status"] == "fails" else 0)
+    assert [line.split()[0] for line in lines] == [one["status"] for one in found["findings"]]
+    checks = {one["check"] for one in found["findings"]}
+    assert not checks & OF_A_RUN
+    assert checks >= {"python", "torch", "lightning", "deepspeed", "CUDA", "devices", "open files", "disk"}
+    assert checks >= {"shared memory", "host memory", "extensions", "Triton's cache", "compiled blocks"}
 
 
-def test_documentation_shows_the_table_that_sizes_prints():
-    page = Path(__file__).parents[2] / "docs" / "model-sizes.md"
-    assert doctor.sizes_report(default_config_dir()) in page.read_text()
-
-
-def test_sizes_refuses_overrides():
-    with pytest.raises(ConfigError, match=r"^--sizes: model=debug was given beside it"):
-        run_doctor("model=debug", "--sizes")
-
-
-def test_sizes_refuses_a_folder_without_models(tmp_path):
-    with pytest.raises(ConfigError, match=r"holds no model/\*\.yaml"):
-        run_doctor("--sizes", "--config-dir", str(tmp_path))
-
-
-def test_sizes_names_the_file_of_a_broken_model(tmp_path):
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "bad.yaml").write_text("vocab_sise: 3\n")
-    with pytest.raises(ConfigError, match=r"bad\.yaml: .*vocab_sise: no such key; did you mean 'vocab_size'"):
-        run_doctor("--sizes", "--config-dir", str(tmp_path))
-
-
-def test_a_thousand_billion_parameters_take_no_memory_and_no_torch():
-    code = (
-        "import argparse, sys\n"
-        "from mythos.cli import doctor\n"
-        "args = argparse.Namespace(overrides=['model=1t'], config_dir=None, sizes=False)\n"
-        "assert doctor.run(args) == 0\n"
-        "assert 'torch' not in sys.modules\n"
-        "status = dict(line.split(':', 1) for line in open('/proc/self/status'))\n"
-        "assert int(status['VmHWM'].split()[0]) < 300_000, 'over 300 MB'\n"
-    )
-    start = time.perf_counter()
-    command = [sys.executable, "-c", code]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    seconds = time.perf_counter() - start
-    assert finished.returncode == 0, finished.stderr
-    assert row(finished.stdout, "total")[0] == f"{count_parameters(load(['model=1t']).model).total:,}"
-    assert seconds < 5  # 0.4 on an idle core
+def test_with_overrides_it_looks_at_the_run_too(
+    packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = ["model=debug", "parallel.device=cpu", f"run.dir={tmp_path}", "run.name=a"]
+    main(["doctor", *overrides, f"data.dir={packed}"])
+    sound = capsys.readouterr().out.splitlines()
+    assert {line[9:27].strip() for line in sound} >= OF_A_RUN
+    assert main(["doctor", *overrides, f"data.dir={tmp_path / 'nowhere'}"]) == 1
+    failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("fails")]
+    assert any(line[9:27].strip() == "data" and "make it with mythos-data pack" in line for line in failed)
+    assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.parametrize(
-    ("number", "expected"),
+    ("words", "sentence"),
     [
-        (0, "0.00"),
-        (7, "7.00"),
-        (999, "999"),
-        (999.6, "1.00k"),
-        (405_900_000, "406M"),
-        (2.9e9, "2.90G"),
-        (3e16, "30.0P"),
+        (["model.dimm=3"], "model.dimm: no such key"),
+        (["--device", "abacus"], "'abacus' is not in the table"),
+        (["optim=adamw", "data.micro_batch_size=8", "cluster.num_devices=2"], "set parallel=zero1 or parallel=ddp"),
     ],
 )
-def test_short_numbers_keep_three_digits(number, expected):
-    assert doctor.short(number) == expected
-
-
-def test_model_sizes_are_written_with_b_for_billion():
-    assert doctor.short_count(2_931_000_000) == "2.93B"
+def test_a_users_mistake_is_one_line(words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", *words]) == 2
+    said = capsys.readouterr()
+    assert sentence in said.err
+    assert (said.out, said.err.count("\n")) == ("", 1)

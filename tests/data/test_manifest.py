@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from mythos.config.base import ConfigError
+from mythos.data.examples import read_examples
 from mythos.data.manifest import Manifest, Shard, Split, read_manifest, write_manifest
+from mythos.data.shards import open_split
+from mythos.data.verification import verify
 
 SHARD = Shard(
     tokens_file="train-00000.tokens",
@@ -76,3 +79,27 @@ def test_a_newer_version_names_both(tmp_path: Path) -> None:
 def test_reading_a_manifest_needs_neither_torch_nor_numpy() -> None:
     program = "import sys, mythos.data.manifest; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../other", "a/../../b", "link"])
+@pytest.mark.parametrize("field", ["tokens_file", "documents_file", "ignored_file", "examples_file"])
+def test_a_manifest_names_no_files_outside(tmp_path: Path, field: str, name: str) -> None:
+    directory = tmp_path / "packed"
+    directory.mkdir()
+    (directory / "link").symlink_to("/etc/passwd")
+    write_manifest(directory, MANIFEST)
+    path = directory / "manifest.json"
+    raw = json.loads(path.read_text())
+    split = raw["splits"]["train"]
+    (split if field == "examples_file" else split["shards"][1])[field] = name
+    path.write_text(json.dumps(raw))
+    for read in (read_manifest, verify, lambda directory: open_split(directory, "train"), read_examples):
+        with pytest.raises(ConfigError, match=rf"names the file '{name}', which does not lie in"):
+            read(directory)
+
+
+def test_a_dataset_may_be_reached_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "packed").mkdir()
+    write_manifest(tmp_path / "packed", MANIFEST)
+    (tmp_path / "link").symlink_to(tmp_path / "packed")
+    assert read_manifest(tmp_path / "link") == MANIFEST

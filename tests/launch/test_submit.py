@@ -174,3 +174,17 @@ def test_hosts_are_started_by_ssh_all_or_none(commands, packed: Path, capsys) ->
     assert main([*HAND, f"data.dir={packed}", "cluster.hosts=[a,b]"]) == 0
     assert "stop:      ssh b kill 42\n" in capsys.readouterr().out
     assert commands.calls[-1].startswith("ssh -o BatchMode=yes b nohup setsid bash ")
+
+
+def test_no_secret_is_submitted(slurm, packed: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = {"WANDB_API_KEY": "0123456789hunter-wandb", "AWS_SECRET_ACCESS_KEY": "0123456789hunter-aws"}
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    signed = "run.checkpoint.copy_to='s3://me:hunter@bucket'"
+    assert "holds an address with a password" in refusal(capsys, *TWO_NODES, f"data.dir={packed}", signed)
+    assert not (Path.cwd() / "runs").exists()
+    assert main([*TWO_NODES, f"data.dir={packed}", "tracking=wandb"]) == 0
+    written = [path for path in (Path.cwd() / "runs").rglob("*") if path.is_file()]
+    assert "train.yaml" in {path.name for path in written}
+    assert not [path for path in written if any(value.encode() in path.read_bytes() for value in secrets.values())]
+    assert not [path for path in (Path.cwd() / "runs").rglob("*") if path.stat().st_mode & 0o022]

@@ -240,3 +240,40 @@ def test_the_image_runs_as_a_user_without_secrets() -> None:
     assert not [
         line for line in instructions if line.startswith(("ENV", "ARG")) and re.search("TOKEN|KEY|SECRET", line)
     ]
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_cache_that_somebody_else_may_fill_is_refused(tmp_path: Path, is_link: bool) -> None:
+    """In its place stands a file, or a link, which may lead elsewhere a moment later."""
+    cache = tmp_path / "cache"
+    if is_link:
+        (tmp_path / "own").mkdir()
+        cache.symlink_to(tmp_path / "own")
+    else:
+        cache.touch()
+    text = rendered(torchrun, tmp_path, *TORCHRUN).replace("cache=/tmp/mythos-$UID", f"cache={cache}")
+    done = subprocess.run(["bash", "-c", text, "job", "0"], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (
+        2,
+        f"{cache} is not this user's own, and what lies there is run as code; remove it",
+    )
+
+
+def test_every_task_of_a_batch_job_looks_at_its_nodes_cache(tmp_path: Path, batch: str) -> None:
+    (task,) = re.findall(r"bash -c \\\n\s+'(.*?)' rank ", batch, re.DOTALL)
+    numbers = {"SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NODEID": "1"}
+
+    def run(cache: Path) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | numbers | {"MYTHOS_CACHE": str(cache)}
+        command = ["bash", "-c", task, "rank", "printenv", "RANK", "LOCAL_RANK", "GROUP_RANK"]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+
+    assert run(tmp_path / "new").stdout.split() == ["3", "1", "1"]
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "link").symlink_to(tmp_path / "new")
+    done = run(tmp_path / "link")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        2,
+        "",
+        f"{tmp_path / 'link'} is not a folder of this user; remove it\n",
+    )

@@ -9,6 +9,8 @@ from helpers import recorded
 
 from mythos.cli.main import main
 from mythos.config import records
+from mythos.config.base import ConfigError
+from mythos.report.jobs import SCHEMA, read_jobs
 from mythos.sweep.drive import drive
 from mythos.sweep.local import LocalQueue
 from mythos.sweep.plan import make
@@ -116,3 +118,10 @@ def _table(sweep: Path) -> list[dict]:
 def test_a_folder_that_is_no_sweep_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sweep", "--table", str(tmp_path)]) == 2
     assert "has no sound sweep.json" in capsys.readouterr().err
+
+
+def test_a_plan_that_names_jobs_elsewhere_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = {"schema": SCHEMA, "jobs": [{"name": "../other", "overrides": []}]}
+    (tmp_path / "sweep.json").write_text(json.dumps(plan))
+    with pytest.raises(ConfigError, match=r"names the job '\.\./other', which does not lie in the sweep's folder"):
+        read_jobs(tmp_path)

@@ -1,0 +1,61 @@
+"""Credentials that would be written down with a configuration: into config.json, checkpoints, trackers, submissions."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from mythos.config.base import ConfigError, flatten
+
+CREDENTIAL: Final = re.compile(
+    r"(api.?key|access.?key|secret|passw(or)?d|auth.?token|credential|bearer)['\"]?\s*[:=]|://[^/\s:@]+:[^/\s@]+@"
+    r"|\b(sk-|hf_|gh[opsu]_|github_pat_|glpat-|xox[abp]-|AKIA|AIza|wandb_v1_)\w{8,}|PRIVATE KEY|\b[0-9a-f]{40}\b",
+    re.IGNORECASE,
+)
+"""What a line of code looks like that holds one; wide, for a line that is withheld by mistake costs little."""
+_IN_VALUE: Final = {
+    "an address with a password or token": re.compile(r"://[^/?#\s]*:[^/?#\s]*@|\bhttps?://[^/?#\s]*@"),
+    "an address that is signed": re.compile(
+        r"[?&](x-amz-(signature|credential|security-token)|sig|signature|(access_?|auth_?)?token|api_?key|password)=",
+        re.I,
+    ),
+    "a token": re.compile(r"\b(hf_|gh[opsu]_|github_pat_|glpat-|xox[abp]-|wandb_v1_|AKIA|AIza)[A-Za-z0-9]{16,}"),
+}
+"""Narrow, for these are refused; the tokens are those of Hugging Face, GitHub, GitLab, Slack, W&B, AWS and Google."""
+_SECRET_VARIABLE: Final = re.compile(r"(KEY|KEY_ID|TOKEN|SECRET|PASSWORD|PASSWD)$")
+_MIN_CHARACTERS: Final = 16
+"""Shorter values of variables may be words of ordinary text."""
+
+
+def check_secrets(raw: dict[Any, Any], environment: Mapping[str, str] = os.environ) -> None:
+    """Refuse a composed configuration that holds a credential.
+
+    Raises:
+        ConfigError: with the dotted path and never the value.
+    """
+    for path, text in _texts(flatten(raw)):
+        held = next((name for name, pattern in _IN_VALUE.items() if pattern.search(text)), None)
+        held = held or next(
+            (f"the value of {name}" for name in _secrets(environment) if environment[name] in text), None
+        )
+        if held is not None:
+            raise ConfigError(
+                f"{path}: holds {held}, which would be written into config.json and sent to trackers; leave it out and "
+                "let the library read it from its environment variable or its own file."
+            )
+
+
+def _secrets(environment: Mapping[str, str]) -> list[str]:
+    return [
+        name for name, value in environment.items() if _SECRET_VARIABLE.search(name) and len(value) >= _MIN_CHARACTERS
+    ]
+
+
+def _texts(flat: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Every text of flattened values, those in lists too."""
+    for path, value in flat.items():
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, str):
+                yield path, one
+            elif isinstance(one, dict):
+                yield from _texts(flatten(one, path))

@@ -1,0 +1,1 @@
+"""Whether a machine, and a run on it, can work."""

@@ -1,0 +1,96 @@
+"""Versions of what a run depends on, against the ranges that the package declares."""
+
+import platform
+import re
+from importlib.metadata import PackageNotFoundError, metadata, version
+from typing import Final
+
+import torch
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from mythos.config.parallel import DeepSpeedParallel
+from mythos.config.run import RunConfig
+from mythos.doctor.finding import Finding
+from mythos.doctor.gpus import Gpu
+
+_LEAST_DRIVER: Final = {12: 525, 13: 580}
+"""By the major version of CUDA; within one, older drivers run newer toolkits
+(docs.nvidia.com/deploy/cuda-compatibility, minor version compatibility)."""
+
+
+def versions(config: RunConfig | None, gpus: list[Gpu]) -> list[Finding]:
+    """Python, every package of ``pyproject.toml`` that all runs need, DeepSpeed, Triton, and NVIDIA's libraries."""
+    try:
+        declared = metadata("mythos")
+    except PackageNotFoundError:
+        advice = "install it with pip install -e . so that its ranges of versions are known"
+        return [Finding(check="mythos", status="warning", found="not installed as a package", advice=advice)]
+    python = _judge("python", platform.python_version(), SpecifierSet(declared["Requires-Python"] or ""))
+    requirements = [Requirement(text) for text in declared.get_all("Requires-Dist") or []]
+    needs_deepspeed = config is not None and isinstance(config.parallel, DeepSpeedParallel)
+    packages = [_package(one) for one in requirements if one.marker is None]
+    packages += [_package(one, is_needed=needs_deepspeed) for one in requirements if one.name == "deepspeed"]
+    return [python, *packages, *_libraries(gpus)]
+
+
+def driver_of(version_of_driver: str, cuda: str | None) -> Finding:
+    """Hold NVIDIA's driver against the CUDA that torch was built with."""
+    least = _LEAST_DRIVER.get(int(cuda.partition(".")[0])) if cuda else None
+    expected = f"{least} or later for CUDA {cuda}" if least else ""
+    number = re.match(r"\d+", version_of_driver)
+    if least and (number is None or int(number[0]) < least):
+        advice = "update the driver, or install a torch that was built with an older CUDA"
+        return Finding(check="driver", status="fails", found=version_of_driver, expected=expected, advice=advice)
+    return Finding(check="driver", status="ok", found=version_of_driver, expected=expected)
+
+
+def _package(requirement: Requirement, is_needed: bool = True) -> Finding:
+    name = requirement.name
+    try:
+        found = version(name)
+    except PackageNotFoundError:
+        extras = "[deepspeed]" if name == "deepspeed" else ""
+        return Finding(
+            check=name,
+            status="fails" if is_needed else "ok",
+            found="not installed" if is_needed else "not installed, needed by parallel=ddp and zero1 to zero3 only",
+            expected=str(requirement.specifier) if is_needed else "",
+            advice=f"pip install 'mythos{extras}'" if is_needed else "",
+        )
+    return _judge(name, found, requirement.specifier)
+
+
+def _judge(name: str, found: str, range_: SpecifierSet) -> Finding:
+    expected = str(range_)
+    if range_.contains(found, prereleases=True):
+        return Finding(check=name, status="ok", found=found, expected=expected)
+    what = f"Python {expected}" if name == "python" else f"pip install '{name}{expected}'"
+    return Finding(check=name, status="fails", found=found, expected=expected, advice=f"use {what}")
+
+
+def _libraries(gpus: list[Gpu]) -> list[Finding]:
+    """What comes with torch; their versions are torch's choice, so that only the driver has a range."""
+    if torch.version.cuda is None:
+        if not gpus:
+            return [Finding(check="CUDA", status="ok", found="none: torch is built for CPUs, and no GPU is here")]
+        advice = "install a build of torch with CUDA"
+        return [
+            Finding(
+                check="CUDA", status="fails", found=f"torch is built for CPUs beside {len(gpus)} GPUs", advice=advice
+            )
+        ]
+    cudnn = torch.backends.cudnn.version()
+    nccl = torch.cuda.nccl.version() if torch.distributed.is_nccl_available() else None
+    found = {
+        "CUDA": torch.version.cuda,
+        "cuDNN": "none" if cudnn is None else str(cudnn),
+        "NCCL": "none" if nccl is None else ".".join(map(str, nccl)),
+    }
+    findings = [Finding(check=name, status="ok", found=text) for name, text in found.items()]
+    try:
+        findings.append(Finding(check="triton", status="ok", found=version("triton")))
+    except PackageNotFoundError:
+        advice = "compiled blocks and fused experts need it: pip install triton"
+        findings.append(Finding(check="triton", status="warning", found="not installed", advice=advice))
+    return [*findings, *(driver_of(gpu.driver, torch.version.cuda) for gpu in gpus[:1])]
