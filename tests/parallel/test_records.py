@@ -18,7 +18,7 @@ LAYOUTS = {
 }
 HALTING = {"ponder": ["halting=ponder"], "act": ["halting=act"]}
 """Learned exits, which read every pass; on ZeRO 2."""
-OF_THE_MACHINE = ("speed/", "memory/", "time")
+OF_THE_MACHINE = ("speed/", "memory/", "time", "alarm/straggler", "alarm_figure/straggler", "alarm_limit/straggler")
 
 
 def records_of(run: Path) -> dict[tuple[int, str], float]:
