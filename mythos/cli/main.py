@@ -6,8 +6,6 @@ import sys
 
 import mythos
 from mythos.cli import bench, consolidate, doctor, evaluate, plan, report, sample, sweep, trace, train
-from mythos.config.base import ConfigError
-from mythos.parallel.launcher import ToldByFirstRank, is_first_rank, is_launched
 
 _COMMANDS = (train, sweep, evaluate, sample, trace, report, consolidate, doctor, plan, bench)
 
@@ -21,7 +19,13 @@ def main(arguments: list[str] | None = None) -> int:
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in _COMMANDS:
         command.add_parser(subparsers)
-    parsed = parser.parse_args(arguments)
+    return _run(parser.parse_args(arguments))
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    from mythos.config.base import ConfigError  # pydantic, which --help does without
+    from mythos.parallel.launcher import ToldByFirstRank, is_first_rank
+
     try:
         return parsed.run(parsed)
     except ToldByFirstRank:
@@ -38,6 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 if __name__ == "__main__":
     status = main()
+    from mythos.parallel.launcher import is_launched
+
     if is_launched():  # gloo's threads can abort an interpreter that is shut down in an orderly way
         sys.stdout.flush()
         sys.stderr.flush()

@@ -12,6 +12,7 @@ import pytest
 from mythos.account.flops import forward_flops, training_flops
 from mythos.account.parameters import count_parameters
 from mythos.cli import doctor
+from mythos.cli.doctor_tables import short, short_count, sizes_report
 from mythos.config.base import ConfigError
 from mythos.config.load import default_config_dir, load
 
@@ -38,11 +39,11 @@ def test_report_of_a_run(capsys):
     assert output.startswith("python ")
     assert f"torch {version('torch')}" in output
     assert row(output, "embedding") == ["393,216", "13.4%", "393,216"]
-    assert row(output, "forward T=12")[-1] == doctor.short(forward.total)
-    assert row(output, "training T=6 k=3")[-1] == doctor.short(training.total)
+    assert row(output, "forward T=12")[-1] == short(forward.total)
+    assert row(output, "training T=6 k=3")[-1] == short(training.total)
     assert row(output, "weights") == ["11.8MB"]
     state_and_choices = 16 * 256 * (4 * 192 + 2 * 2 * 2)
-    assert row(output, "remat loop")[1] == f"{doctor.short(state_and_choices)}B"
+    assert row(output, "remat loop")[1] == f"{short(state_and_choices)}B"
 
 
 def test_columns_are_aligned(capsys):
@@ -63,7 +64,7 @@ def test_sizes_holds_every_model_smallest_first(capsys):
 
 def test_documentation_shows_the_table_that_sizes_prints():
     page = Path(__file__).parents[2] / "docs" / "model-sizes.md"
-    assert doctor.sizes_report(default_config_dir()) in page.read_text()
+    assert sizes_report(default_config_dir()) in page.read_text()
 
 
 def test_sizes_refuses_overrides():
@@ -115,8 +116,8 @@ def test_a_thousand_billion_parameters_take_no_memory_and_no_torch():
     ],
 )
 def test_short_numbers_keep_three_digits(number, expected):
-    assert doctor.short(number) == expected
+    assert short(number) == expected
 
 
 def test_model_sizes_are_written_with_b_for_billion():
-    assert doctor.short_count(2_931_000_000) == "2.93B"
+    assert short_count(2_931_000_000) == "2.93B"
