@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from mythos.account.flops import forward_flops, training_flops
 from mythos.account.memory import state_bytes
 from mythos.account.parameters import count_parameters
-from mythos.cli.costs import short, short_count
+from mythos.cli.costs_tables import short, short_count
 from mythos.config.base import ConfigError, decode
 from mythos.config.load import default_config_dir, load
 from mythos.config.model import ModelConfig

@@ -8,9 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
-
 from mythos.checkpoint import store
 from mythos.checkpoint.manifest import FILE_NAME, Manifest, compare, digests, parse_manifest, read_manifest
 from mythos.checkpoint.retention import kept
@@ -50,6 +47,9 @@ class Mirror:
     """
 
     def __init__(self, url: str) -> None:
+        import fsspec  # here, since most runs have no mirror
+        from fsspec.implementations.local import LocalFileSystem
+
         self.url = url
         try:  # neither listings nor instances are remembered: others write there, and the environment may change
             self._files, root = fsspec.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
@@ -58,6 +58,7 @@ class Mirror:
                 f"{url}: {error}; for s3:// install mythos[s3], or set run.checkpoint.copy_to to another place."
             ) from None
         self._root = root.rstrip("/")
+        self._has_folders = isinstance(self._files, LocalFileSystem)
 
     def copy(self, checkpoint: Path) -> None:
         """Copy a finished checkpoint, its manifest last; an earlier copy of the step is deleted first.
@@ -143,7 +144,7 @@ class Mirror:
         return "/".join([self._root, *parts])
 
     def _send(self, source: Path, target: str) -> None:
-        if isinstance(self._files, LocalFileSystem):  # object stores have no folders, and might make a bucket
+        if self._has_folders:  # object stores have none, and might make a bucket
             self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
         num_bytes = source.stat().st_size
         self._files.put_file(str(source), target, chunksize=max(_PART_BYTES, num_bytes // _MAX_PARTS + 1))

@@ -6,9 +6,7 @@ import sys
 
 import mythos
 from mythos.cli import bench, consolidate, costs, doctor, evaluate, plan, report, sample, sweep, trace, train
-from mythos.config.base import ConfigError
 from mythos.files import restrict_umask
-from mythos.parallel.launcher import ToldByFirstRank, is_first_rank, is_launched
 
 _COMMANDS = (train, sweep, evaluate, sample, trace, report, consolidate, doctor, costs, plan, bench)
 
@@ -24,6 +22,13 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_parser(subparsers)
     parsed = parser.parse_args(arguments)
     restrict_umask()
+    return _run(parsed)
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    from mythos.config.base import ConfigError  # pydantic, which --help does without
+    from mythos.parallel.launcher import ToldByFirstRank, is_first_rank
+
     try:
         return parsed.run(parsed)
     except ToldByFirstRank:
@@ -40,6 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 if __name__ == "__main__":
     status = main()
+    from mythos.parallel.launcher import is_launched
+
     if is_launched():  # gloo's threads can abort an interpreter that is shut down in an orderly way
         sys.stdout.flush()
         sys.stderr.flush()

@@ -5,9 +5,11 @@ import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from mythos.config.base import ConfigError
@@ -20,7 +22,7 @@ from mythos.types import IGNORED, Batch
 
 
 class MicroBatches(IterableDataset[Batch]):
-    """``make(index)`` for each index of a range; worker w of W makes every W-th."""
+    """``make(index)`` for each index of a range; worker w of W makes every W-th, and sends parcels."""
 
     def __init__(self, make: Callable[[int], Batch], indices: range) -> None:
         self._make = make
@@ -28,8 +30,38 @@ class MicroBatches(IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
-        share = self._indices[worker.id :: worker.num_workers] if worker else self._indices
-        return map(self._make, share)
+        if worker is None:
+            return map(self._make, self._indices)
+        made = map(self._make, self._indices[worker.id :: worker.num_workers])
+        return map(_Parcel, made)  # type: ignore[arg-type]  # what arrives is a Batch
+
+
+class _Parcel:
+    """A micro-batch that leaves its process as one tensor: each tensor would cost a file descriptor of its own."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+
+    def __reduce__(self) -> tuple[Callable[..., Batch], tuple[Any, ...]]:
+        batch = self._batch
+        parts = [batch.tokens_BS, batch.targets_BS, batch.positions_BS]
+        if batch.document_ids_BS is not None:
+            parts.append(batch.document_ids_BS)
+        scalars = batch.num_targets.item(), batch.num_sequences.item()
+        return _unpack, (torch.stack(parts), batch.sample_ids_B.tolist(), *scalars)
+
+
+def _unpack(parts_PBS: Tensor, sample_ids: list[int], num_targets: float, num_sequences: float) -> Batch:
+    tokens_BS, targets_BS, positions_BS, *document_ids = parts_PBS.unbind()
+    return Batch(
+        tokens_BS=tokens_BS,
+        targets_BS=targets_BS,
+        positions_BS=positions_BS,
+        document_ids_BS=document_ids[0] if document_ids else None,
+        sample_ids_B=torch.tensor(sample_ids, dtype=torch.int64),
+        num_targets=torch.tensor(num_targets, dtype=torch.float32),
+        num_sequences=torch.tensor(num_sequences, dtype=torch.float32),
+    )
 
 
 def training_loader(

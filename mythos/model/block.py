@@ -1,5 +1,6 @@
 """One transformer layer."""
 
+import torch
 from torch import Tensor, nn
 
 from mythos.config.model import FeedForwardConfig, GQAConfig, MLAConfig, ModelConfig
@@ -52,13 +53,13 @@ class Block(nn.Module):
             choice_NK: experts to take instead of choosing anew.
         """
         attended = self.attention(self.attention_norm(x_BSD), rotation, mask, cache)
-        x_BSD = x_BSD + self.residual_scale * self.attention_post_norm(attended)
+        x_BSD = torch.add(x_BSD, self.attention_post_norm(attended), alpha=self.residual_scale)
         if self.is_moe:
             normed_BSD = self.ffn_norm(x_BSD)  # cast here, where compilation makes it part of the norm
             change, stats, choice_NK = self.ffn(normed_BSD.to(compute_dtype(normed_BSD)), bias_E, choice_NK)
         else:
             change, stats = self.ffn(self.ffn_norm(x_BSD)), None
-        return x_BSD + self.residual_scale * self.ffn_post_norm(change), stats, choice_NK
+        return torch.add(x_BSD, self.ffn_post_norm(change), alpha=self.residual_scale), stats, choice_NK
 
 
 def _attention(config: ModelConfig) -> nn.Module:

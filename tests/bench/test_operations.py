@@ -17,8 +17,8 @@ from tests.helpers import run_config
 
 NUM_TOKENS, DIM = 128, 32
 PASSES = {
-    "debug-dense": {"graded": (470, 910), "not graded": (175, 340)},
-    "debug": {"graded": (675, 1210), "not graded": (275, 430)},
+    "debug-dense": {"graded": (462, 894), "not graded": (171, 332)},
+    "debug": {"graded": (667, 1194), "not graded": (271, 422)},
 }
 """Bounds on one pass over two core layers, bf16 autocast: operations, and bytes written per value of the state."""
 OUTSIDE = {"debug-dense": (605, 1850), "debug": (610, 1820)}

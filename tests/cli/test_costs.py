@@ -10,7 +10,7 @@ import pytest
 
 from mythos.account.flops import forward_flops, training_flops
 from mythos.account.parameters import count_parameters
-from mythos.cli import costs
+from mythos.cli import costs, costs_tables
 from mythos.config.base import ConfigError
 from mythos.config.load import default_config_dir, load
 
@@ -35,11 +35,11 @@ def test_report_of_a_run(capsys):
     forward = forward_flops(config.model, config.data.seq_len, 12)
     training = training_flops(config.model, config.data.seq_len, 6, 3)
     assert row(output, "embedding") == ["393,216", "13.4%", "393,216"]
-    assert row(output, "forward T=12")[-1] == costs.short(forward.total)
-    assert row(output, "training T=6 k=3")[-1] == costs.short(training.total)
+    assert row(output, "forward T=12")[-1] == costs_tables.short(forward.total)
+    assert row(output, "training T=6 k=3")[-1] == costs_tables.short(training.total)
     assert row(output, "weights") == ["11.8MB"]
     state_and_choices = 16 * 256 * (4 * 192 + 2 * 2 * 2)
-    assert row(output, "remat loop")[1] == f"{costs.short(state_and_choices)}B"
+    assert row(output, "remat loop")[1] == f"{costs_tables.short(state_and_choices)}B"
 
 
 def test_columns_are_aligned(capsys):
@@ -60,7 +60,7 @@ def test_sizes_holds_every_model_smallest_first(capsys):
 
 def test_documentation_shows_the_table_that_sizes_prints():
     page = Path(__file__).parents[2] / "docs" / "model-sizes.md"
-    assert costs.sizes_report(default_config_dir()) in page.read_text()
+    assert costs_tables.sizes_report(default_config_dir()) in page.read_text()
 
 
 def test_sizes_refuses_overrides():
@@ -112,8 +112,8 @@ def test_a_thousand_billion_parameters_take_no_memory_and_no_torch():
     ],
 )
 def test_short_numbers_keep_three_digits(number, expected):
-    assert costs.short(number) == expected
+    assert costs_tables.short(number) == expected
 
 
 def test_model_sizes_are_written_with_b_for_billion():
-    assert costs.short_count(2_931_000_000) == "2.93B"
+    assert costs_tables.short_count(2_931_000_000) == "2.93B"

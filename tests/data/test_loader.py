@@ -54,15 +54,26 @@ def test_without_masking_positions_run_through(make_dataset: MakeDataset) -> Non
     assert batch.positions_BS.tolist() == [list(range(8))] * 2
 
 
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_workers_change_nothing(make_dataset: MakeDataset, num_workers: int) -> None:
+@pytest.mark.parametrize(("num_workers", "mask_documents"), [(1, True), (2, True), (1, False)])
+def test_workers_change_nothing(make_dataset: MakeDataset, num_workers: int, mask_documents: bool) -> None:
     directory = make_dataset(LENGTHS)
-    alone = islice(training_loader(config_for(directory), seed=3, next_sample=6), 25)
-    shared = islice(training_loader(config_for(directory, num_workers=num_workers), seed=3, next_sample=6), 25)
-    for expected, found in zip(alone, shared, strict=True):
+    common = {"mask_documents": mask_documents}
+    alone = islice(training_loader(config_for(directory, **common), seed=3, next_sample=6), 25)
+    config = config_for(directory, **common, num_workers=num_workers)
+    for expected, found in zip(alone, islice(training_loader(config, seed=3, next_sample=6), 25), strict=True):
         assert type(found) is Batch
         for left, right in zip(expected, found, strict=True):
-            assert torch.equal(left, right)
+            if left is None:
+                assert right is None
+            else:
+                assert (left.dtype, left.is_contiguous()) == (right.dtype, right.is_contiguous())
+                assert torch.equal(left, right)
+
+
+def test_a_worker_sends_one_storage_a_batch(make_dataset: MakeDataset) -> None:
+    batch = next(iter(training_loader(config_for(make_dataset(LENGTHS), num_workers=1), seed=0)))
+    sent = {part.untyped_storage().data_ptr() for part in batch if part is not None and part.is_shared()}
+    assert len(sent) == 1
 
 
 @pytest.mark.parametrize("micro_batch_size", [1, 2])

@@ -1,0 +1,135 @@
+"""What ``mythos plan`` prints: memory, traffic and speed of an estimate, and what would make it fit."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from mythos.account.estimate import MARGIN, Memory
+from mythos.account.plan import Plan
+from mythos.account.search import Layout
+from mythos.config.parallel import DeepSpeedParallel
+from mythos.config.run import RunConfig
+
+_GIB = 2**30
+
+
+def report(config: RunConfig, estimate: Plan, num_tokens: float | None) -> str:
+    """Tables of memory, traffic and time."""
+    parts = [_headline(config, estimate), _memory_table(estimate.memory)]
+    if estimate.traffic:
+        parts.append(_traffic_table(estimate))
+    parts.append(_speed_table(estimate, num_tokens))
+    return "\n\n".join(parts)
+
+
+def search_table(found: Sequence[Layout], num_tokens: float | None) -> str:
+    """One line for each layout."""
+    header = ("layout", "micro-batch", "remat", "GiB", "step, s", "tokens/s", "MFU")
+    rows = [header + (("days",) if num_tokens else ())]
+    for layout in found:
+        estimate = layout.plan
+        row = (
+            _layout(layout.run),
+            str(layout.run.data.micro_batch_size),
+            _remat(estimate),
+            f"{estimate.memory.total / _GIB:.1f}",
+            f"{estimate.seconds.total:.3g}",
+            f"{estimate.tokens_per_second:,.0f}",
+            f"{estimate.mfu:.3f}",
+        )
+        rows.append(row + ((f"{estimate.days(num_tokens):.3g}",) if num_tokens else ()))
+    return _table(rows)
+
+
+def as_dict(estimate: Plan, num_tokens: float | None) -> dict[str, Any]:
+    """All numbers of an estimate, in bytes and seconds."""
+    content = asdict(estimate)
+    content["memory"] |= {"allocated": estimate.memory.allocated, "total": estimate.memory.total}
+    content["seconds"]["total"] = estimate.seconds.total
+    content |= {"fits": estimate.fits, "tokens_per_second": estimate.tokens_per_second}
+    if num_tokens:
+        content["days"] = estimate.days(num_tokens)
+    return content
+
+
+def _headline(config: RunConfig, estimate: Plan) -> str:
+    needed, has = estimate.memory.total / _GIB, estimate.memory_bytes / _GIB
+    devices = f"{config.cluster.num_nodes} x {config.cluster.num_devices} {estimate.device.name}"
+    verdict = "fits" if estimate.fits else "does not fit"
+    return (
+        f"{estimate.num_parameters / 1e9:,.3g}B parameters on {devices}: {_layout(config)}, remat {_remat(estimate)}\n"
+        f"{verdict}: {needed:.1f} of {has:.1f} GiB on the fullest rank"
+    )
+
+
+def _layout(config: RunConfig) -> str:
+    parallel = config.parallel
+    if not isinstance(parallel, DeepSpeedParallel):
+        return "single"
+    text = f"ZeRO {parallel.zero_stage}, ep {parallel.ep_size}"
+    return f"{text}, offloaded optimizer" if parallel.offload_optimizer else text
+
+
+def _remat(estimate: Plan) -> str:
+    return estimate.parallel.remat + (" offloaded" if estimate.parallel.offload_states else "")
+
+
+def _memory_table(memory: Memory) -> str:
+    margin = memory.total - memory.context - memory.allocated
+    parts = {
+        "weights": memory.weights,
+        "gradients": memory.gradients,
+        "fp32 copies of the optimizer": memory.master_weights,
+        "moments": memory.moments,
+        "gathered weights": memory.gathered,
+        "communication buckets": memory.buckets,
+        "activations": memory.activations,
+        "tensors at the peak": memory.allocated,
+        f"margin of the estimate, {MARGIN:.0%}": margin,
+        "CUDA, NCCL, allocator": memory.context,
+        "needed": memory.total,
+        "(during the optimizer's step)": memory.standing + memory.optimizer_step,
+        "(in host memory)": memory.host,
+    }
+    rows = [(name, f"{number / _GIB:,.2f}") for name, number in parts.items() if number]
+    return _table([("memory of the fullest rank", "GiB"), *rows])
+
+
+def _traffic_table(estimate: Plan) -> str:
+    rows = [
+        (
+            f"{part.kind}, {part.of}",
+            part.collective,
+            f"{part.num_ranks:,}",
+            f"{part.bytes / 1e9:,.2f}",
+            f"{part.seconds:.3f}",
+        )
+        for part in estimate.traffic
+    ]
+    return _table([("sent by each rank in a step", "as", "ranks", "GB", "s"), *rows])
+
+
+def _speed_table(estimate: Plan, num_tokens: float | None) -> str:
+    seconds = estimate.seconds
+    rows = [
+        (f"forward and backward, at {estimate.efficiency:.2f} of peak, s", f"{seconds.forward_backward:.3f}"),
+        ("optimizer, s", f"{seconds.optimizer:.3f}"),
+        ("communication that nothing hides, s", f"{seconds.exposed_communication:.3f}"),
+        ("step, s", f"{seconds.total:.3f}"),
+        ("tokens/s", f"{estimate.tokens_per_second:,.0f}"),
+        ("MFU", f"{estimate.mfu:.3f}"),
+    ]
+    if num_tokens:
+        rows.append((f"days for {num_tokens:.3g} tokens", f"{estimate.days(num_tokens):,.3g}"))
+    depth = f"T={estimate.num_loops:g} k={estimate.num_grad_loops:g}"
+    return _table([(f"a step of {estimate.tokens_per_step:,} tokens, {depth}", ""), *rows])
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Columns two spaces apart, the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *rest in rows:
+        cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
+    return "\n".join(lines)
