@@ -122,6 +122,8 @@ def build_trainer(
 ) -> pl.Trainer:
     """Lightning's trainer with the house's callbacks, in the order in which they act at a step's end."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # Jobs of several ranks are started by launch/, which tells Lightning the ranks.
+    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
     num_steps, is_sharded = config.run.num_steps, isinstance(config.parallel, DeepSpeedParallel)
     guard = Guard(config.run.guard, record, directory.checkpoints, preemption)
     callbacks: list[pl.Callback] = [
