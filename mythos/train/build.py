@@ -69,7 +69,10 @@ def train(
     validation = Validation(config.run.validation, data, record, config.run.num_steps)
     preemption = Preemption(config.run, request or StopRequest())
     signs = SignsOfLife(watchdog or Watchdog(directory.path, None))
-    trainer = build_trainer(config, directory, data, record, validation, preemption, signs)
+    with warnings.catch_warnings():
+        # Jobs of several ranks are started by launch/, which tells Lightning the ranks.
+        warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
+        trainer = build_trainer(config, directory, data, record, validation, preemption, signs)
     try:
         with warnings.catch_warnings():
             # The data module restores its own position, and validation is a callback of ours.
@@ -122,8 +125,6 @@ def build_trainer(
 ) -> pl.Trainer:
     """Lightning's trainer with the house's callbacks, in the order in which they act at a step's end."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    # Jobs of several ranks are started by launch/, which tells Lightning the ranks.
-    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
     num_steps, is_sharded = config.run.num_steps, isinstance(config.parallel, DeepSpeedParallel)
     guard = Guard(config.run.guard, record, directory.checkpoints, preemption)
     callbacks: list[pl.Callback] = [
