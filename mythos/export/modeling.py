@@ -57,7 +57,8 @@ class MythosForCausalLM(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: MythosConfig) -> None:
         super().__init__(config)
-        self.model = Mythos(model_config(config.architecture), halting_config(config.halting))
+        architecture = {**config.architecture, "vocab_size": config.vocab_size}  # it may have been resized since
+        self.model = Mythos(model_config(architecture), halting_config(config.halting))
         self.post_init()
 
     def forward(
@@ -108,6 +109,14 @@ class MythosForCausalLM(PreTrainedModel, GenerationMixin):
     def get_input_embeddings(self) -> nn.Module:
         """The token embedding, which is also the output projection unless the head has its own."""
         return self.model.embedding
+
+    def set_input_embeddings(self, value: Any) -> None:
+        """Take a resized embedding."""
+        self.model.embedding = value
+
+    def set_output_embeddings(self, new_embeddings: Any) -> None:
+        """Take a resized projection."""
+        self.model.head.projection = new_embeddings
 
     def get_output_embeddings(self) -> nn.Module | None:
         """The head's own projection, if it has one."""

@@ -166,3 +166,17 @@ def test_a_text_longer_than_the_context_is_refused(save_run, load, tmp_path) -> 
     export(tmp_path / "run", tmp_path / "out", None)
     with pytest.raises(ValueError, match=r"input_ids: 257 tokens .* but the model takes 256"):
         load(tmp_path / "out")(torch.zeros(1, 257, dtype=torch.long))
+
+
+def test_a_vocabulary_may_grow_but_weights_are_never_invented(save_run, load, tmp_path) -> None:
+    save_run(tmp_path / "run")
+    export(tmp_path / "run", tmp_path / "out", None)
+    loaded, tokens = load(tmp_path / "out"), torch.tensor([[1, 2, 3]])
+    before = loaded(tokens).logits
+    loaded.resize_token_embeddings(520)
+    loaded.save_pretrained(tmp_path / "larger")
+    after = load(tmp_path / "larger")(tokens).logits
+    assert after.shape == (1, 3, 520)
+    assert torch.equal(after[..., :512], before)
+    with pytest.raises(ValueError, match="weights are missing"):
+        type(loaded)(loaded.config)
