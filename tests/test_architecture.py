@@ -16,7 +16,7 @@ ROWS = [
     "moe loop",
     "model losses",
     "parallel",
-    "eval doctor",
+    "doctor eval export",
     "callbacks",
     "train",
     "bench sweep",

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-COMMANDS = "train sweep evaluate sample trace report consolidate doctor costs plan bench".split()
+COMMANDS = "train sweep evaluate sample trace report consolidate export doctor costs plan bench".split()
 
 
 def loaded_after(code: str) -> set[str]:

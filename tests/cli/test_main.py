@@ -71,6 +71,19 @@ def test_sample_writes_a_continuation_for_each_depth(run: Path, capsys) -> None:
     assert capsys.readouterr().out == first
 
 
+def test_sample_continues_several_prompts_and_shows_the_passes_of_each_token(run: Path, capsys) -> None:
+    command = ["sample", str(run), "--prompt", "the king", "of war and peace", "--num-loops", "6", "--num-tokens", "5"]
+    rule = ["--exit-rule", "relative_change", "--exit-threshold", "1e9", "--cache-policy", "mean", "--top-p", "0.9"]
+    assert main([*command, *rule]) == 0
+    out = capsys.readouterr().out
+    assert out.count("passes, 2.00 on average: ") == 2
+    assert out.count(":2 ") + out.count(":2\n") == 10
+    assert main([*command, "--exit-rule", "quantile"]) == 2
+    assert "--exit-rule: quantile reads a halting gate" in capsys.readouterr().err
+    assert main([*command[:-4], "--num-loops", "65"]) == 2
+    assert "--num-loops: 65 was given; it must be at least 1, and at most 64" in capsys.readouterr().err
+
+
 def test_resume_auto_goes_on_and_says_from_where(run: Path, packed: Path) -> None:
     options = [f"data.dir={packed}", f"run.dir={run.parent}", "run.name=short", "resume=auto"]
     done = mythos("train", *SMALL, *options, "run.num_steps=8")
@@ -90,7 +103,11 @@ def test_resume_auto_goes_on_and_says_from_where(run: Path, packed: Path) -> Non
         (["train", "data.dir=nowhere"], "nowhere"),
         (["evaluate", "nowhere"], "nowhere: no checkpoint that verifies"),
         (["evaluate", "nowhere", "--depths", "0"], "--depths: 0 was given"),
-        (["sample", "nowhere", "--loops", "0"], "--loops: 0 was given"),
+        (["sample", "nowhere", "--loops", "0"], "--num-loops: 0 was given"),
+        (["sample", "nowhere", "--top-p", "1.5"], "--top-p: 1.5 was given"),
+        (["sample", "nowhere", "--exit-rule", "entropy"], "--exit-rule: 'entropy' was given; it is one of quantile,"),
+        (["sample", "nowhere", "--exit-threshold", "0.1"], "--exit-threshold: 0.1 was given without exit_rule"),
+        (["sample", "nowhere", "--cache-policy", "first"], "--cache-policy: 'first' was given"),
         (["sample", "nowhere", "--temperature", "-1"], "--temperature -1.0"),
         (["report", "nowhere"], "nowhere"),
     ],

@@ -1,0 +1,63 @@
+"""Bytes that decoding remembers: keys and values of every layer and pass, and the states of the tokens in flight."""
+
+from dataclasses import dataclass
+
+from mythos.config.decoding import num_cache_slots
+from mythos.config.model import GQAConfig, MLAConfig, ModelConfig
+
+_FP32_BYTES = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodeBytes:
+    """Bytes of one batch that decodes."""
+
+    once: int
+    """Caches of prelude and coda."""
+    core: int
+    """Caches of the core, one for each slot and layer."""
+    states: int
+    """The state h and the injected e of the tokens in flight, fp32."""
+
+    @property
+    def cache(self) -> int:
+        """Caches of all layers."""
+        return self.once + self.core
+
+
+def decode_bytes(
+    model: ModelConfig,
+    num_loops: int,
+    num_tokens: int,
+    cache_policy: str = "all",
+    *,
+    num_sequences: int = 1,
+    num_in_flight: int = 1,
+    width: int = _FP32_BYTES,
+) -> DecodeBytes:
+    """Memory of decoding, weights and activations within a block left out.
+
+    A plain transformer of the same effective depth caches what policy ``all`` does; one of the same parameters what a
+    single pass does.
+
+    Args:
+        num_tokens: room of the cache, for each sequence.
+        cache_policy: how passes share it; see ``config.decoding.num_cache_slots``.
+        num_in_flight: tokens of each sequence that are decoded at one time: 1, or all of a prompt.
+        width: bytes of a cached number: 4, or 2 in bf16.
+    """
+    layer = num_cached_numbers(model) * num_tokens * num_sequences * width
+    return DecodeBytes(
+        once=(model.num_prelude_layers + model.num_coda_layers) * layer,
+        core=num_cache_slots(cache_policy, num_loops) * model.num_core_layers * layer,
+        states=2 * model.dim * num_in_flight * num_sequences * _FP32_BYTES,
+    )
+
+
+def num_cached_numbers(model: ModelConfig) -> int:
+    """Numbers that one attention layer remembers of one token: keys and values, or a latent and one rotated key."""
+    match model.attention:
+        case GQAConfig(num_kv_heads=num_kv_heads):
+            return 2 * num_kv_heads * model.head_dim
+        case MLAConfig(kv_rank=kv_rank, rope_head_dim=rope_head_dim):
+            return kv_rank + rope_head_dim
