@@ -1,12 +1,12 @@
 """The tokenizer of a packed dataset, and the way back from tokens to text."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from mythos.config.base import ConfigError
-from mythos.data.manifest import TOKENIZER_FILE, read_manifest
+from mythos.data.manifest import TOKENIZER_FILE, data_fingerprint, read_common_manifest, read_manifest
 from mythos.data.shards import open_split
 from mythos.files import sha256 as file_sha256
 
@@ -26,6 +26,25 @@ def load_tokenizer(directory: Path) -> Tokenizer:
             f"or pack again with mythos-data pack --overwrite --to {directory}."
         )
     return read_tokenizer(path)
+
+
+def tokenizer_of_run(directories: Sequence[str], fingerprint: str) -> tuple[Tokenizer, int]:
+    """The tokenizer of the data that a run was trained on, and the id of the separator that opens documents.
+
+    Args:
+        directories: of the run's packed datasets.
+        fingerprint: of these datasets, as the run's checkpoint states it.
+
+    Raises:
+        ConfigError: the datasets are missing or damaged, or others than those of the run.
+    """
+    manifest = read_common_manifest(directories)
+    if (found := data_fingerprint(directories)) != fingerprint:
+        raise ConfigError(
+            f"{', '.join(directories)}: packed anew since the run was trained (fingerprint {found}, trained on "
+            f"{fingerprint}), so its tokenizer may be another one; restore the data set of the run."
+        )
+    return load_tokenizer(Path(directories[0])), manifest.separator_id
 
 
 def read_tokenizer(path: Path) -> Tokenizer:

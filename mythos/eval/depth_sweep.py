@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mythos.eval.exit_rule import THRESHOLDS, ExitRule
+from mythos.config.decoding import ExitRule
+from mythos.eval.exit_rule import leave, rules_for
 from mythos.eval.read_out import ReadOut, read_unrolled
 from mythos.loop.trace import relative_change, second_difference
 from mythos.model.mythos import Mythos, Unrolled
@@ -94,7 +95,7 @@ def sweep(model: Mythos, batches: Iterable[Batch], num_loops: int, noise: float 
         noise: standard deviation of what is added, relative to the root mean square of the embeddings read.
     """
     device = model.embedding.weight.device
-    sums = _Sums(num_loops, _rules(model))
+    sums = _Sums(num_loops, rules_for(model.halting.config.kind))
     for index, host_batch in enumerate(batches):
         batch = to_device(host_batch, device)
         unrolled = model.unroll(batch, num_loops)
@@ -124,8 +125,8 @@ class _Sums:
         of_outputs = [part.double().sum(1).cpu().numpy() for part in (read.nll_TN, is_right_TN)]
         self.by_pass_FT += np.stack([*of_outputs, *figures_FT])
         for place, rule in enumerate(self.rules):
-            leave_N = rule.leave(read)
-            left, shift_N = read.at(leave_N), (rule.leave(disturbed) - leave_N).abs()
+            leave_N = leave(rule, read)
+            left, shift_N = read.at(leave_N), (leave(rule, disturbed) - leave_N).abs()
             parts = (left.nll_N, left.is_right_N, shift_N > 0, shift_N)
             self.by_rule_RF[place] += [float(part.double().sum()) for part in parts]
             self.leaves_RT[place] += torch.bincount(leave_N, minlength=read.num_loops).cpu().numpy()
@@ -164,12 +165,6 @@ class _Disturbed:
         generator = torch.Generator().manual_seed(self.seed)
         noise_BSD = torch.randn(x_BSD.shape, generator=generator).to(x_BSD)
         return x_BSD + self.noise * x_BSD.float().square().mean().sqrt() * noise_BSD
-
-
-def _rules(model: Mythos) -> list[ExitRule]:
-    """Every rule that the model allows, at all its thresholds."""
-    kinds = [kind for kind in THRESHOLDS if kind != "quantile" or model.halting.gate is not None]
-    return [ExitRule(kind=kind, threshold=threshold) for kind in kinds for threshold in THRESHOLDS[kind]]
 
 
 def _figures(unrolled: Unrolled, keep_BS: Tensor) -> np.ndarray:

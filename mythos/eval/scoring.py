@@ -10,11 +10,12 @@ from torch import Tensor
 
 from mythos.checkpoint.manifest import Manifest
 from mythos.config.base import ConfigError
+from mythos.config.decoding import ExitRule
 from mythos.config.run import RunConfig
 from mythos.data.manifest import read_manifest
 from mythos.data.tokenizer import load_tokenizer
-from mythos.eval.exit_rule import ExitRule
-from mythos.eval.read_out import Left, read_last, read_out
+from mythos.eval.exit_rule import check_rule
+from mythos.eval.read_out import Left, read_last
 from mythos.eval.restore import check_data, restore
 from mythos.model.mythos import Mythos
 from mythos.types import IGNORED, Batch
@@ -101,15 +102,7 @@ class Scorer:
 
         Prompts of equal length share a batch. The stop string is not part of the result. A prompt that leaves no room
         loses its beginning.
-
-        Raises:
-            ConfigError: there is an exit rule, which decoding here does not follow.
         """
-        if self.rule is not None:
-            raise ConfigError(
-                f"exit_rule: {self.rule.kind} was given, but tasks that generate text run at a fixed depth; "
-                "leave it out for them, or choose tasks that score given answers."
-            )
         room = max(1, self.max_length - max_new_tokens)
         shortened = [prompt[-room:] for prompt in prompts]
         by_length: dict[int, list[int]] = {}
@@ -133,7 +126,8 @@ class Scorer:
         written: list[list[int]] = [[] for _ in prompts]
         done: dict[int, str] = {}
         for _ in range(num_new):
-            fresh_BS = self.model.decode(fresh_BS, cache)[:, -1].argmax(-1, keepdim=True)
+            found = self.model.decode_until(fresh_BS, cache, self.rule, num_logits=1)
+            fresh_BS = found.logits_BSV[:, -1].argmax(-1, keepdim=True)
             for row, token in enumerate(fresh_BS[:, 0].tolist()):
                 if row not in done:
                     if token != self.separator_id:
@@ -166,13 +160,18 @@ class Scorer:
     def _batch(self, pairs: list[tuple[list[int], list[int]]]) -> Batch:
         return _right_padded([self._shortened(*pair) for pair in pairs], self.model.embedding.weight.device)
 
+    @torch.no_grad()
     def _read(self, pairs: list[tuple[list[int], list[int]]]) -> Left:
         """Read the tokens of the continuations, row after row."""
         batch = self._batch(pairs)
         if self.rule is None:
             return read_last(self.model, batch, self.num_loops)
-        read = read_out(self.model, batch, self.num_loops)
-        return read.at(self.rule.leave(read))
+        cache = self.model.new_cache(self.num_loops, batch.tokens_BS.shape[1])
+        found = self.model.decode_until(batch.tokens_BS, cache, self.rule)
+        keep_BS = batch.targets_BS != IGNORED
+        log_prob_NV, target_N = found.logits_BSV[keep_BS].log_softmax(-1), batch.targets_BS[keep_BS]
+        nll_N = -log_prob_NV.gather(-1, target_N[:, None]).squeeze(-1)
+        return Left(nll_N, log_prob_NV.argmax(-1) == target_N, found.num_passes_BS[keep_BS])
 
 
 def scorer_of(
@@ -190,6 +189,7 @@ def scorer_of(
         check_loops(num_loops)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config, model, manifest = restore(run, device)
+    check_rule(rule, config.halting.kind)
     check_data(config, manifest)
     directory = Path(config.data.directories[0])
     tokenizer, separator_id = load_tokenizer(directory), read_manifest(directory).separator_id

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from mythos.config.model import GQAConfig
-from mythos.layers.cache import LayerCache
+from mythos.layers.cache import Past
 from mythos.layers.heads import norm_and_rotate
 from mythos.layers.mask import Mask, attend
 from mythos.layers.norm import RMSNorm
@@ -24,7 +24,7 @@ class GroupedQueryAttention(nn.Module):
         self.q_norm = RMSNorm(head_dim, eps) if config.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(head_dim, eps) if config.qk_norm else nn.Identity()
 
-    def forward(self, x_BSD: Tensor, rotation: Rotation, mask: Mask | None, cache: LayerCache | None = None) -> Tensor:
+    def forward(self, x_BSD: Tensor, rotation: Rotation, mask: Mask | None, cache: Past | None = None) -> Tensor:
         """Attend; with a cache, ``x_BSD`` holds only the newest tokens."""
         query_BSHP = self.q_proj(x_BSD).unflatten(-1, (self.num_heads, -1))
         key_BSGP = self.k_proj(x_BSD).unflatten(-1, (self.num_kv_heads, -1))

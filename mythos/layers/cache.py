@@ -1,45 +1,217 @@
 """What attention remembers while decoding."""
 
+from typing import NamedTuple, Protocol
+
+import torch
 from torch import Tensor
+
+from mythos.config.decoding import num_cache_slots
+from mythos.layers.mask import newest_mask
+
+
+class Past(Protocol):
+    """What an attention layer asks of its memory."""
+
+    def extend(self, *new_parts: Tensor) -> tuple[Tensor, ...]:
+        """Remember tensors ``[B, S, ...]`` of the newest tokens; returns those of all tokens, oldest first."""
 
 
 class LayerCache:
-    """The past of one attention layer at one loop: tensors ``[B, S, ...]`` that grow along S up to a capacity.
+    """The past of one attention layer: tensors ``[B, S, ...]`` that grow along S.
 
-    What they hold is the layer's own business: keys and values for GQA, latents and rotated keys for MLA.
+    What they hold is the layer's own business: keys and values for GQA, latents and rotated keys for MLA. The newest
+    tokens may be written several times, once a pass; ``settle`` makes them the past.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int | None = None) -> None:
         self.capacity = capacity
         self.length = 0
         self.parts: tuple[Tensor, ...] = ()
 
     def extend(self, *new_parts: Tensor) -> tuple[Tensor, ...]:
-        """Append along S and return everything remembered so far, oldest first."""
+        """Write after the settled tokens and return everything, oldest first."""
         end = self.length + new_parts[0].shape[1]
-        assert end <= self.capacity, f"cache of {self.capacity} tokens cannot hold {end}"
-        if not self.parts:
-            self.parts = tuple(new.new_empty(new.shape[0], self.capacity, *new.shape[2:]) for new in new_parts)
+        assert self.capacity is None or end <= self.capacity, f"cache of {self.capacity} tokens cannot hold {end}"
+        if not self.parts or end > self.parts[0].shape[1]:
+            self._grow(end, new_parts)
         for part, new in zip(self.parts, new_parts, strict=True):
             part[:, self.length : end] = new
-        self.length = end
         return tuple(part[:, :end] for part in self.parts)
+
+    def newest(self, num_tokens: int) -> tuple[Tensor, ...]:
+        """What was last written and is not settled yet."""
+        return tuple(part[:, self.length : self.length + num_tokens] for part in self.parts)
+
+    def settle(self, num_tokens: int) -> None:
+        """Let the newest tokens be the past of the next ones."""
+        self.length += num_tokens
+
+    def reorder(self, rows_B: Tensor) -> None:
+        """Take these rows of the batch, in this order."""
+        self.parts = tuple(part.index_select(0, rows_B) for part in self.parts)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that the tensors take."""
+        return sum(part.nbytes for part in self.parts)
+
+    def _grow(self, end: int, like: tuple[Tensor, ...]) -> None:
+        """Room for the capacity, or for twice what is needed where there is none."""
+        room = 2 * end if self.capacity is None else self.capacity
+        before = self.parts
+        self.parts = tuple(new.new_empty(new.shape[0], room, *new.shape[2:]) for new in like)
+        for part, old in zip(self.parts, before, strict=False):
+            part[:, : self.length] = old[:, : self.length]
+
+
+class PassCache:
+    """One core layer's memory during one pass. Tokens that have left the loop repeat what the pass before wrote."""
+
+    def __init__(
+        self, slot: LayerCache, before: LayerCache | None, left_BS: Tensor | None, sums: list[Tensor] | None
+    ) -> None:
+        self.slot = slot
+        self.before = before
+        self.left_BS = left_BS
+        self.sums = sums
+
+    def extend(self, *new_parts: Tensor) -> tuple[Tensor, ...]:
+        """Write the newest tokens into the slot and return all that it holds."""
+        if self.left_BS is not None and self.before is not None:
+            kept = self.before.newest(new_parts[0].shape[1])
+            new_parts = tuple(
+                torch.where(self.left_BS.view(*self.left_BS.shape, *[1] * (new.dim() - 2)), old, new)
+                for old, new in zip(kept, new_parts, strict=True)
+            )
+        if self.sums is not None:
+            before = self.sums or [torch.zeros_like(new, dtype=torch.float32) for new in new_parts]
+            self.sums[:] = [total + new for total, new in zip(before, new_parts, strict=True)]
+        return self.slot.extend(*new_parts)
+
+    def repeat(self, num_tokens: int) -> None:
+        """Write for all tokens what the pass before wrote."""
+        assert self.before is not None
+        if self.sums is not None or self.slot is not self.before:
+            self.extend(*self.before.newest(num_tokens))
+
+
+class Window(NamedTuple):
+    """Where the newest tokens stand and what they may attend to."""
+
+    positions_BS: Tensor
+    mask: Tensor | None
+    """``[B, 1, S, C]`` over all C tokens; None for plain causal attention."""
 
 
 class DecodeCache:
-    """One ``LayerCache`` for each layer of prelude and coda and for each (loop, layer) of the core."""
+    """The past of a whole model: of each layer of prelude and coda, and for the core's layers slots shared by passes.
 
-    def __init__(self, num_prelude: int, num_core: int, num_coda: int, num_loops: int, capacity: int) -> None:
+    A policy says how passes share (``config.decoding.num_cache_slots``). Whatever it is, the newest tokens see each
+    other as they are in the present pass; the policy is about tokens before them. A token that leaves the loop early
+    goes into the cache as if its remaining passes had given the keys and values of its last one.
+    """
+
+    def __init__(
+        self, num_prelude: int, num_core: int, num_coda: int, num_loops: int, capacity: int | None, policy: str = "all"
+    ) -> None:
+        num_slots = num_cache_slots(policy, num_loops)
+        self.num_loops = num_loops
+        self.policy = policy
+        self.length = 0
         self.prelude = [LayerCache(capacity) for _ in range(num_prelude)]
-        self.core = [[LayerCache(capacity) for _ in range(num_core)] for _ in range(num_loops)]
+        self.slots = [[LayerCache(capacity) for _ in range(num_core)] for _ in range(num_slots)]
         self.coda = [LayerCache(capacity) for _ in range(num_coda)]
+        self.sums: list[list[Tensor]] | None = [[] for _ in range(num_core)] if policy == "mean" else None
+        """Of each core layer, over the passes of the newest tokens."""
+        self.is_real_BC: Tensor | None = None
+        """Which tokens are no padding; None while there was none."""
+
+    def place(self, tokens_BS: Tensor, is_real_BS: Tensor | None = None) -> Window:
+        """Positions and mask of the newest tokens; padding is seen by nobody and counts no position.
+
+        Args:
+            is_real_BS: False at padding; None where there is none.
+        """
+        num_rows, num_new = tokens_BS.shape
+        if is_real_BS is None and self.is_real_BC is None:
+            positions_S = torch.arange(self.length, self.length + num_new, device=tokens_BS.device)
+            return Window(positions_S.expand_as(tokens_BS), None)
+        before = self.is_real_BC
+        if before is None:
+            before = torch.ones(num_rows, self.length, dtype=torch.bool, device=tokens_BS.device)
+        new = torch.ones_like(tokens_BS, dtype=torch.bool) if is_real_BS is None else is_real_BS.bool()
+        self.is_real_BC = torch.cat((before, new), dim=1)
+        return masked_window(self.is_real_BC, num_new)
+
+    def at(self, loop: int, left_BS: Tensor | None) -> list[PassCache]:
+        """The memories of the core's layers in a pass.
+
+        Args:
+            left_BS: tokens that have left the loop before.
+        """
+        slots = self.slots[loop % len(self.slots)]
+        before = self.slots[(loop - 1) % len(self.slots)] if loop else [None] * len(slots)
+        sums = [None] * len(slots) if self.sums is None else self.sums
+        return [PassCache(slots[layer], before[layer], left_BS, sums[layer]) for layer in range(len(slots))]
+
+    def settle(self, num_new: int, num_passes: int) -> None:
+        """Close the newest tokens, which ran ``num_passes`` passes: write what the other passes are taken to give."""
+        for loop in range(num_passes, self.num_loops):
+            for pass_cache in self.at(loop, None):
+                pass_cache.repeat(num_new)
+        if self.sums is not None:
+            for layer_cache, sums in zip(self.slots[0], self.sums, strict=True):
+                layer_cache.extend(*(total / self.num_loops for total in sums))
+                sums.clear()
+        for layer_cache in self._layers():
+            layer_cache.settle(num_new)
+        self.length += num_new
+
+    def reorder(self, rows_B: Tensor) -> None:
+        """Take these rows of the batch, in this order, as beam search does."""
+        for layer_cache in self._layers():
+            layer_cache.reorder(rows_B)
+        if self.is_real_BC is not None:
+            self.is_real_BC = self.is_real_BC.index_select(0, rows_B)
 
     @property
-    def num_loops(self) -> int:
-        """Loops that every token of this cache runs."""
-        return len(self.core)
+    def num_bytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(layer_cache.num_bytes for layer_cache in self._layers())
 
-    @property
-    def length(self) -> int:
-        """Tokens seen so far."""
-        return self.core[0][0].length
+    def _layers(self) -> list[LayerCache]:
+        return [*self.prelude, *(layer_cache for slot in self.slots for layer_cache in slot), *self.coda]
+
+
+class NoCache:
+    """In the place of a ``DecodeCache`` where all tokens come at once and nothing follows them."""
+
+    prelude = None
+    coda = None
+
+    def __init__(self, num_loops: int) -> None:
+        self.num_loops = num_loops
+
+    def place(self, tokens_BS: Tensor, is_real_BS: Tensor | None = None) -> Window:
+        """Positions and mask; see ``DecodeCache.place``."""
+        if is_real_BS is None:
+            positions_S = torch.arange(tokens_BS.shape[1], device=tokens_BS.device)
+            return Window(positions_S.expand_as(tokens_BS), None)
+        return masked_window(is_real_BS.bool(), tokens_BS.shape[1])
+
+    def at(self, loop: int, left_BS: Tensor | None) -> None:
+        """No memories."""
+        assert left_BS is None, "tokens that leave the loop need a cache"
+
+    def settle(self, num_new: int, num_passes: int) -> None:
+        """Nothing to close."""
+
+
+def masked_window(is_real_BC: Tensor, num_new: int) -> Window:
+    """The newest of C tokens among which there is padding. Padding sees itself, so that no row of scores is empty."""
+    num_all = is_real_BC.shape[1]
+    positions_BC = (is_real_BC.long().cumsum(1) - 1).clamp(min=0)
+    causal_SC = newest_mask(num_new, num_all, is_real_BC.device)
+    itself_SC = causal_SC & ~causal_SC.tril(num_all - num_new - 1)
+    mask_BSC = (causal_SC & is_real_BC[:, None]) | itself_SC
+    return Window(positions_BC[:, num_all - num_new :], mask_BSC[:, None])

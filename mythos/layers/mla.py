@@ -3,7 +3,7 @@
 from torch import Tensor, cat, einsum, nn
 
 from mythos.config.model import MLAConfig
-from mythos.layers.cache import LayerCache
+from mythos.layers.cache import Past
 from mythos.layers.mask import Mask, attend, newest_mask
 from mythos.layers.norm import RMSNorm
 from mythos.layers.rope import Rotation, rotate
@@ -38,7 +38,7 @@ class LatentAttention(nn.Module):
         self.o_proj = nn.Linear(config.num_heads * config.value_head_dim, dim, bias=False)
         self.scale = (config.nope_head_dim + config.rope_head_dim) ** -0.5
 
-    def forward(self, x_BSD: Tensor, rotation: Rotation, mask: Mask | None, cache: LayerCache | None = None) -> Tensor:
+    def forward(self, x_BSD: Tensor, rotation: Rotation, mask: Mask | None, cache: Past | None = None) -> Tensor:
         """Attend; with a cache, ``x_BSD`` holds only the newest tokens."""
         query_BSD = self.q_proj(x_BSD) if hasattr(self, "q_proj") else self.q_up(self._query_latent(x_BSD))
         query_BSHP = query_BSD.unflatten(-1, (self.num_heads, -1))
@@ -49,7 +49,7 @@ class LatentAttention(nn.Module):
         if cache is None:
             mixed_BSHP = self._expanded(nope_BSHP, rope_BSHP, latent_BSR, key_rope_BSP, mask)
         else:
-            mixed_BSHP = self._absorbed(nope_BSHP, rope_BSHP, *cache.extend(latent_BSR, key_rope_BSP))
+            mixed_BSHP = self._absorbed(nope_BSHP, rope_BSHP, mask, *cache.extend(latent_BSR, key_rope_BSP))
         return self.o_proj(mixed_BSHP.flatten(2))
 
     def _query_latent(self, x_BSD: Tensor) -> Tensor:
@@ -71,14 +71,18 @@ class LatentAttention(nn.Module):
         key_BHSP = _join(key_BSHP, key_rope_BSHP).transpose(1, 2)
         return attend(query_BHSP, key_BHSP, value_BSHP.transpose(1, 2), mask, self.scale).transpose(1, 2)
 
-    def _absorbed(self, nope_BSHP: Tensor, rope_BSHP: Tensor, latent_BCR: Tensor, key_rope_BCP: Tensor) -> Tensor:
+    def _absorbed(
+        self, nope_BSHP: Tensor, rope_BSHP: Tensor, mask: Mask | None, latent_BCR: Tensor, key_rope_BCP: Tensor
+    ) -> Tensor:
         """Attention over the latents themselves; C runs over everything cached."""
         up_HPR = self.kv_up.weight.unflatten(0, (self.num_heads, -1))
         key_up_HPR, value_up_HPR = up_HPR.split((self.nope_head_dim, self.value_head_dim), dim=1)
         query_BSHR = einsum("bshp,hpr->bshr", nope_BSHP, key_up_HPR)
         score_BHSC = einsum("bshr,bcr->bhsc", query_BSHR, latent_BCR)
         score_BHSC = (score_BHSC + einsum("bshp,bcp->bhsc", rope_BSHP, key_rope_BCP)) * self.scale
-        mask = newest_mask(score_BHSC.shape[2], score_BHSC.shape[3], score_BHSC.device)
+        if mask is None:
+            mask = newest_mask(score_BHSC.shape[2], score_BHSC.shape[3], score_BHSC.device)
+        assert isinstance(mask, Tensor), "decoding has no masks by blocks"
         weight_BHSC = score_BHSC.masked_fill(~mask, float("-inf")).float().softmax(-1).to(score_BHSC.dtype)
         mixed_BSHR = einsum("bhsc,bcr->bshr", weight_BHSC, latent_BCR)
         return einsum("bshr,hpr->bshp", mixed_BSHR, value_up_HPR)

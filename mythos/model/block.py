@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from mythos.config.model import FeedForwardConfig, GQAConfig, MLAConfig, ModelConfig
 from mythos.layers.attention import GroupedQueryAttention
-from mythos.layers.cache import LayerCache
+from mythos.layers.cache import Past
 from mythos.layers.ffn import SwiGLU
 from mythos.layers.mask import Mask
 from mythos.layers.mla import LatentAttention
@@ -41,7 +41,7 @@ class Block(nn.Module):
         rotation: Rotation,
         mask: Mask | None,
         bias_E: Tensor | None = None,
-        cache: LayerCache | None = None,
+        cache: Past | None = None,
         choice_NK: Tensor | None = None,
     ) -> tuple[Tensor, RouterStats | None, Tensor | None]:
         """One layer; the last two results are those of a mixture of experts.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mythos.config.model import ModelConfig
 from mythos.config.parallel import ParallelBase, SingleParallel
-from mythos.layers.cache import LayerCache
+from mythos.layers.cache import Past
 from mythos.layers.mask import Mask, mask_of_rows
 from mythos.layers.norm import RMSNorm
 from mythos.layers.rope import Rotation
@@ -76,7 +76,6 @@ class Core(nn.Module):
         exits: Sequence[int],
         trace: bool = False,
         consistency: bool = False,
-        caches: list[list[LayerCache]] | None = None,
         rows: Rows | None = None,
         damping: float = 1.0,
     ) -> CoreOutput:
@@ -103,7 +102,6 @@ class Core(nn.Module):
                 rotation=Rotation(*(part[:num_rows] for part in rotation)),
                 mask=mask if mask is None or rows is None else mask_of_rows(mask, num_rows),
                 loop=loop if rows is None else rows.own_loop(loop),
-                caches=None if caches is None else caches[loop],
                 token_stride=0 if recorder is None else recorder.stride,
             )
             with torch.set_grad_enabled(has_grad):
@@ -170,7 +168,7 @@ class Core(nn.Module):
         rotation: Rotation,
         mask: Mask | None,
         loop: int | Tensor,
-        caches: list[LayerCache] | None = None,
+        caches: Sequence[Past] | None = None,
         token_stride: int = 0,
     ) -> tuple[Tensor, PassStats, Choices]:
         """One pass: the next state, what was seen of each block, and the experts chosen (or repeated).
@@ -228,7 +226,7 @@ def _run_block(
     rotation: Rotation,
     mask: Mask | None,
     bias_E: Tensor,
-    cache: LayerCache | None,
+    cache: Past | None,
 ) -> tuple[Tensor, RouterStats | None, Tensor | None]:
     return block(x_BSD, rotation, mask, bias_E, cache, choice_NK)
 

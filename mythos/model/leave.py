@@ -55,6 +55,32 @@ class Halting(nn.Module):
             case _:
                 raise AssertionError(f"no halting for {self.config}")
 
+    def remembered(self, states: list[Tensor], new_BSD: Tensor) -> list[Tensor]:
+        """The states that ``read`` will need: all of them where it takes their mean, else the newest."""
+        return [*states, new_BSD] if isinstance(self.config, ActHalting) else [new_BSD]
+
+    def exit_mass(self, logits: list[Tensor]) -> Tensor:
+        """Probability of having left after the passes so far, ``[B, S]``, from the gate's logits of each."""
+        logit_TBS = torch.stack([*logits, torch.zeros_like(logits[0])])  # what the last pass takes is left out
+        match self.config:
+            case ActHalting(threshold=threshold):
+                return adaptive_computation_time(logit_TBS, threshold)[0][:-1].sum(0)
+            case PonderHalting():
+                return stick_breaking(logit_TBS)[:-1].sum(0)
+            case _:
+                raise AssertionError(f"no exit distribution for {self.config}")
+
+    def read(self, states: list[Tensor], logits: list[Tensor], last_BS: Tensor) -> Tensor:
+        """What coda and head read of tokens that leave after pass ``last_BS`` and keep their state from there on."""
+        match self.config:
+            case ActHalting(threshold=threshold):
+                loop_T = torch.arange(len(states), device=last_BS.device)
+                is_last_TBS = loop_T[:, None, None] == last_BS
+                logit_TBS = torch.stack(logits).masked_fill(is_last_TBS, float("inf"))  # the remainder goes there
+                return _mean(states, adaptive_computation_time(logit_TBS, threshold)[0])
+            case _:
+                return states[-1]
+
 
 def _only_last(num_exits: int, state_BSD: Tensor) -> Tensor:
     """All probability on the last exit."""

@@ -1,18 +1,21 @@
 """The looped transformer: embedding, prelude, core passed T times, coda, head."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mythos.config.decoding import ExitRule
 from mythos.config.halting import FixedHalting, HaltingConfig
 from mythos.config.model import MLAConfig, ModelConfig
-from mythos.layers.cache import DecodeCache, LayerCache
+from mythos.layers.cache import DecodeCache, NoCache, Past
 from mythos.layers.mask import Mask, document_mask
 from mythos.layers.norm import RMSNorm
 from mythos.layers.precision import compute_dtype
 from mythos.layers.rope import Rotation, rotation_at
+from mythos.loop.exit_rules import Seen, stops
 from mythos.loop.rows import rows_of
 from mythos.loop.state import noise
 from mythos.model.block import Block
@@ -31,6 +34,15 @@ class Unrolled(NamedTuple):
     """What coda and head read after each pass."""
     rotation: Rotation
     mask: Mask | None
+
+
+class Decoded(NamedTuple):
+    """What decoding makes of the newest tokens."""
+
+    logits_BSV: Tensor
+    """Of the next tokens, fp32."""
+    num_passes_BS: Tensor
+    """Passes that each token ran; full depth at padding."""
 
 
 class Mythos(nn.Module):
@@ -129,7 +141,7 @@ class Mythos(nn.Module):
         tokens_BS: Tensor,
         rotation: Rotation,
         mask: Mask | None,
-        caches: list[LayerCache] | None = None,
+        caches: Sequence[Past] | None = None,
     ) -> Tensor:
         """e, the normed output of the prelude."""
         x_BSD = self.embedding(tokens_BS)
@@ -137,19 +149,60 @@ class Mythos(nn.Module):
         return self.prelude_norm(_run(self.prelude, x_BSD, rotation, mask, caches))
 
     @torch.no_grad()
-    def decode(self, tokens_BS: Tensor, cache: DecodeCache) -> Tensor:
-        """Logits ``[B, S, V]`` of the next tokens, fp32; ``tokens_BS`` follow what the cache has seen."""
-        length = tokens_BS.shape[1]
-        positions_S = torch.arange(cache.length, cache.length + length, device=tokens_BS.device)
-        rotation = self._rotation(positions_S.expand_as(tokens_BS))
-        e_BSD = self.encode(tokens_BS, rotation, None, cache.prelude)
+    def decode(self, tokens_BS: Tensor, cache: DecodeCache, is_real_BS: Tensor | None = None) -> Tensor:
+        """Logits ``[B, S, V]`` of the next tokens, fp32, at full depth; see ``decode_until``."""
+        return self.decode_until(tokens_BS, cache, None, is_real_BS).logits_BSV
+
+    def decode_until(
+        self,
+        tokens_BS: Tensor,
+        cache: DecodeCache | NoCache,
+        rule: ExitRule | None,
+        is_real_BS: Tensor | None = None,
+        num_logits: int | None = None,
+    ) -> Decoded:
+        """Logits of the next tokens, each token leaving the loop when a rule lets it.
+
+        A token that has left keeps its state; the loop ends when all have left. Gradients flow through all passes.
+
+        Args:
+            tokens_BS: what follows the tokens that the cache has seen.
+            rule: None runs all passes.
+            is_real_BS: False at padding; None where there is none.
+            num_logits: of how many of the newest tokens logits are wanted; None for all.
+        """
+        positions_BS, mask = cache.place(tokens_BS, is_real_BS)
+        rotation = self._rotation(positions_BS)
+        e_BSD = self.encode(tokens_BS, rotation, mask, cache.prelude)
         h_BSD = self._initial_state(e_BSD, None, None)
-        last = (cache.num_loops - 1,)
-        wanted = self.halting.wanted(cache.num_loops, last)
-        core = self.core(h_BSD, e_BSD, rotation, None, cache.num_loops, 0, wanted, caches=cache.core)
-        (state_BSD,) = self.halting(core.exit_states, last).states
-        x_BSD = _run(self.coda, state_BSD, rotation, None, cache.coda)
-        return self.head.logits(x_BSD, self.embedding.weight)
+        has_stops = None if rule is None else stops(rule)
+        left_BS = torch.zeros_like(tokens_BS, dtype=torch.bool) if is_real_BS is None else ~is_real_BS.bool()
+        last_BS = torch.full_like(tokens_BS, cache.num_loops - 1)
+        states: list[Tensor] = []
+        gate_logits: list[Tensor] = []
+
+        def logits(num_newest: int | None = None) -> Tensor:
+            x_BSD = self.halting.read(states, gate_logits, last_BS.clamp(max=len(states) - 1))
+            x_BSD = _run(self.coda, x_BSD, rotation, mask, cache.coda)
+            return self.head.logits(x_BSD if num_newest is None else x_BSD[:, -num_newest:], self.embedding.weight)
+
+        for loop in range(cache.num_loops):
+            caches = cache.at(loop, None if has_stops is None else left_BS)
+            new_BSD, _, _ = self.core.step(h_BSD, e_BSD=e_BSD, rotation=rotation, mask=mask, loop=loop, caches=caches)
+            h_BSD = new_BSD if has_stops is None else torch.where(left_BS[..., None], h_BSD, new_BSD)
+            states = self.halting.remembered(states, h_BSD)
+            if self.halting.gate is not None:
+                gate_logits.append(self.halting.gate(h_BSD))
+            if has_stops is not None and loop < cache.num_loops - 1:
+                seen = Seen(h_BSD, lambda: self.halting.exit_mass(gate_logits), logits)
+                leaves_BS = has_stops(seen) & ~left_BS
+                last_BS = last_BS.masked_fill(leaves_BS, loop)
+                left_BS = left_BS | leaves_BS
+                if bool(left_BS.all()):
+                    break
+        found = Decoded(logits(num_logits), last_BS + 1)
+        cache.settle(tokens_BS.shape[1], loop + 1)
+        return found
 
     @torch.no_grad()
     def unroll(self, batch: Batch, num_loops: int) -> Unrolled:
@@ -173,10 +226,10 @@ class Mythos(nn.Module):
         choices = [self.head.logits(x_BSD, self.embedding.weight).argmax(-1) for x_BSD in read]
         return torch.stack(choices), unrolled.leaving.halting_TBS
 
-    def new_cache(self, num_loops: int, capacity: int) -> DecodeCache:
-        """An empty cache for decoding up to ``capacity`` tokens at ``num_loops`` passes each."""
+    def new_cache(self, num_loops: int, capacity: int | None, policy: str = "all") -> DecodeCache:
+        """An empty cache for decoding up to ``capacity`` tokens at ``num_loops`` passes each; None lets it grow."""
         counts = (len(self.prelude), len(self.core.blocks), len(self.coda))
-        return DecodeCache(*counts, num_loops=num_loops, capacity=capacity)
+        return DecodeCache(*counts, num_loops=num_loops, capacity=capacity, policy=policy)
 
     def _begin(self, batch: Batch) -> tuple[Rotation, Mask | None, Tensor]:
         """What every pass needs of a batch: angles, mask, and e."""
@@ -216,7 +269,7 @@ def _run(
     x_BSD: Tensor,
     rotation: Rotation,
     mask: Mask | None,
-    caches: list[LayerCache] | None = None,
+    caches: Sequence[Past] | None = None,
 ) -> Tensor:
     """Dense blocks one after the other."""
     for layer, block in enumerate(blocks):

@@ -5,9 +5,10 @@ import pytest
 import torch
 from helpers import fill, model_config, random_batch
 
+from mythos.config.decoding import ExitRule
 from mythos.config.halting import PonderHalting
 from mythos.eval.depth_sweep import Sweep, summarize, sweep
-from mythos.eval.exit_rule import ExitRule
+from mythos.eval.exit_rule import leave
 from mythos.eval.read_out import read_out
 from mythos.model.mythos import Mythos
 
@@ -58,8 +59,8 @@ def test_rules_sum_up_what_tokens_do(model: Mythos) -> None:
     assert {point.rule for point in found.rules} >= {"quantile", "relative_change", "stable_choice"}
     reads = [read_out(model, batch, LOOPS) for batch in batches(model)]
     for point in found.rules:
-        rule = ExitRule(kind=point.rule, threshold=point.threshold)
-        left = [read.at(rule.leave(read)) for read in reads]
+        rule = ExitRule(point.rule, point.threshold)
+        left = [read.at(leave(rule, read)) for read in reads]
         assert point.loss == pytest.approx(torch.cat([one.nll_N for one in left]).double().mean().item())
         assert point.mean_passes == pytest.approx(torch.cat([one.num_passes_N for one in left]).double().mean().item())
         assert point.accuracy == pytest.approx(torch.cat([one.is_right_N for one in left]).double().mean().item())

@@ -49,8 +49,8 @@ def test_runs_are_compared_at_equal_parameters_flops_and_seconds(short_run: Path
         (["--tasks", "core_piqa", "--data-dir", "nowhere"], "--data-dir: nowhere is no folder"),
         (["--tasks", "piqa_local", "--data-dir", "SETS", "--num-loops", "0"], "num_loops: 0 was given"),
         (["--tasks", "piqa_local", "--data-dir", "SETS", "--limit", "0"], "--limit: 0 was given"),
-        (["--tasks", "piqa_local", "--exit-rule", "never"], "exit_rule: 'never' was given; the rules are quantile"),
-        (["--tasks", "piqa_local", "--exit-threshold", "2"], "exit_threshold: 2 was given without an exit_rule"),
+        (["--tasks", "piqa_local", "--exit-rule", "never"], "exit_rule: 'never' was given; it is one of quantile"),
+        (["--tasks", "piqa_local", "--exit-threshold", "2"], "exit_threshold: 2.0 was given without exit_rule"),
     ],
 )
 def test_a_mistake_is_one_sentence(options: list[str], sentence: str, short_run: Path, sets: Path, capsys) -> None:

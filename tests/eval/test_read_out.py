@@ -6,8 +6,9 @@ from helpers import fill, model_config, random_batch
 from torch import Tensor
 
 from mythos.config.base import ConfigError
+from mythos.config.decoding import ExitRule
 from mythos.config.halting import ActHalting, HaltingConfig, PonderHalting
-from mythos.eval.exit_rule import THRESHOLDS, ExitRule, chosen_rule
+from mythos.eval.exit_rule import THRESHOLDS, check_rule, chosen_rule, leave, rules_for
 from mythos.eval.read_out import read_last, read_out
 from mythos.loop import exits
 from mythos.model.mythos import Mythos
@@ -71,7 +72,7 @@ def test_rules_decide_as_the_functions_of_the_loop_do() -> None:
                 "second_difference": lambda x: exits.by_second_difference(state_TND, x),
                 "stable_choice": lambda x: exits.by_stable_choice(log_prob_TNV.argmax(-1), int(x)),
             }[kind](threshold)
-            leave_N = ExitRule(kind=kind, threshold=threshold).leave(read)
+            leave_N = leave(ExitRule(kind, threshold), read)
             assert leave_N.tolist() == expected_N.tolist()
             moved |= {(kind, exit_) for exit_ in leave_N.tolist()}
             left = read.at(leave_N)
@@ -84,11 +85,11 @@ def test_rules_decide_as_the_functions_of_the_loop_do() -> None:
 @pytest.mark.parametrize(
     ("kind", "threshold", "sentence"),
     [
-        ("relative_chang", None, "did you mean 'relative_change'?"),
-        ("quantile", 1.5, "exit_threshold: 1.5 was given; that of quantile lies above 0 and at most 1"),
-        ("relative_change", 0.0, "exit_threshold: 0 was given"),
+        ("relative_chang", None, "'relative_chang' was given; it is one of quantile, output_divergence"),
+        ("quantile", 1.5, "exit_threshold: 1.5 was given; a quantile is at most 1"),
+        ("relative_change", 0.0, "exit_threshold: 0.0 was given"),
         ("stable_choice", 2.5, "stable_choice counts whole passes"),
-        (None, 0.5, "0.5 was given without an exit_rule"),
+        (None, 0.5, "0.5 was given without exit_rule"),
     ],
 )
 def test_a_rule_that_cannot_be_is_one_sentence(kind: str | None, threshold: float | None, sentence: str) -> None:
@@ -99,9 +100,10 @@ def test_a_rule_that_cannot_be_is_one_sentence(kind: str | None, threshold: floa
 
 
 def test_a_quantile_needs_a_learned_halting() -> None:
-    model = build(None)
-    read = read_out(model, random_batch(model.config), 2)
-    with pytest.raises(ConfigError, match="the run's halting is fixed"):
-        ExitRule(kind="quantile", threshold=0.5).leave(read)
+    with pytest.raises(ConfigError, match="this model was trained with halting fixed"):
+        check_rule(ExitRule("quantile", 0.5), "fixed")
+    check_rule(ExitRule("quantile", 0.5), "ponder")
+    assert "quantile" not in {rule.kind for rule in rules_for("fixed")}
+    assert len(rules_for("act")) == sum(map(len, THRESHOLDS.values()))
     assert chosen_rule(None, None) is None
-    assert chosen_rule("output_divergence", None) == ExitRule(kind="output_divergence", threshold=5e-4)
+    assert chosen_rule("output_divergence", None) == ExitRule("output_divergence", 5e-4)

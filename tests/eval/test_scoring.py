@@ -7,11 +7,11 @@ from helpers import run_config
 
 from mythos.checkpoint.manifest import Manifest
 from mythos.config.base import ConfigError
+from mythos.config.decoding import ExitRule
 from mythos.data.manifest import data_fingerprint
-from mythos.eval.exit_rule import ExitRule
-from mythos.eval.read_out import read_out
 from mythos.eval.restore import check_data
 from mythos.eval.scoring import Scorer, mean_passes, scorer_of
+from mythos.model.generate import generate
 
 TEXTS = ["the king", "his queen of war and peace", "night", "old england my lord said he while"]
 
@@ -60,19 +60,36 @@ def test_depth_is_the_one_asked_for(scorer: Scorer) -> None:
     assert deep.score(pairs)[0].log_prob != pytest.approx(scorer.score(pairs)[0].log_prob, rel=1e-3)
 
 
-def test_under_a_rule_each_token_is_read_where_it_leaves(scorer: Scorer) -> None:
-    rule = ExitRule(kind="relative_change", threshold=0.4)
+def test_under_a_rule_each_token_is_read_where_decoding_leaves(scorer: Scorer) -> None:
+    rule = ExitRule("relative_change", 0.4)
     adaptive = with_options(scorer, num_loops=6, rule=rule)
     pairs = pairs_of(scorer)
     found = adaptive.score(pairs)
     for (context, answer), score in zip(pairs, found, strict=True):
-        (batch,) = [adaptive._batch([(context, answer)])]
-        read = read_out(scorer.model, batch, 6)
-        leave = rule.leave(read).tolist()
-        total = sum(-float(read.nll_TN[exit_, place]) for place, exit_ in enumerate(leave))
+        cache = scorer.model.new_cache(6, len(context) + len(answer))
+        fresh, total, passes = context, 0.0, []
+        for token in answer:
+            with torch.no_grad():
+                decoded = scorer.model.decode_until(torch.tensor([fresh]), cache, rule)
+            total += float(decoded.logits_BSV[0, -1].double().log_softmax(-1)[token])
+            passes.append(int(decoded.num_passes_BS[0, -1]))
+            fresh = [token]
         assert score.log_prob == pytest.approx(total, rel=1e-5)
-        assert score.num_passes == pytest.approx(sum(leave) / len(leave) + 1)
+        assert score.num_passes == pytest.approx(sum(passes) / len(passes))
     assert 1 < mean_passes(found) < 6
+    never = with_options(scorer, num_loops=3, rule=ExitRule("relative_change", 1e-9)).score(pairs)
+    assert [one.log_prob for one in never] == pytest.approx([one.log_prob for one in scorer.score(pairs)], rel=1e-5)
+
+
+def test_text_under_a_rule_is_what_decoding_writes(scorer: Scorer) -> None:
+    rule = ExitRule("relative_change", 0.4)
+    prompt = [0, *scorer.encode("the king")]
+    made = generate(scorer.model, torch.tensor([prompt]), 8, 6, temperature=0, top_k=None, seed=0, rule=rule)
+    tokens = made.tokens_BS[0].tolist()
+    tokens = tokens[: tokens.index(0)] if 0 in tokens else tokens
+    (text,) = with_options(scorer, num_loops=6, rule=rule).write([prompt], 8, [])
+    assert text == scorer.tokenizer.decode(tokens, skip_special_tokens=False)
+    assert float(made.num_passes_BS.float().mean()) < 6
 
 
 def test_what_is_too_long_loses_its_beginning(scorer: Scorer) -> None:

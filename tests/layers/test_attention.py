@@ -52,6 +52,7 @@ def test_cached_attention_equals_full_attention(kind: str, cuts: tuple[int, ...]
     for length in cuts:
         end = start + length
         parts.append(layer(x[:, start:end], part(rotation, start, end), None, cache))
+        cache.settle(length)
         start = end
     assert relative_error(torch.cat(parts, 1), full) < 2e-6
 

@@ -1,0 +1,93 @@
+"""What may be chosen when a trained model decodes: when a token leaves the loop, and what the passes share."""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+ExitKind = Literal["quantile", "output_divergence", "relative_change", "second_difference", "stable_choice"]
+EXIT_KINDS: Final = get_args(ExitKind)
+DEFAULT_THRESHOLDS: Final[dict[str, float]] = {
+    "quantile": 0.9,
+    "output_divergence": 5e-4,
+    "relative_change": 0.03,
+    "second_difference": 0.03,
+    "stable_choice": 5,
+}
+"""Of Huginn's code (arXiv 2502.05171) for output_divergence, relative_change and stable_choice."""
+
+
+@dataclass(frozen=True)
+class ExitRule:
+    """When a token leaves the loop; ``mythos/loop/exits.py`` has the formulas."""
+
+    kind: str
+    threshold: float
+    """A share of the exit distribution (quantile), passes (stable_choice), nats or a relative change (the others)."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in EXIT_KINDS:
+            raise ValueError(f"exit_rule: {self.kind!r} was given; it is one of {', '.join(EXIT_KINDS)}.")
+        if not math.isfinite(self.threshold) or self.threshold <= 0:
+            raise ValueError(f"exit_threshold: {self.threshold} was given; it must be finite and above 0.")
+        if self.kind == "quantile" and self.threshold > 1:
+            raise ValueError(f"exit_threshold: {self.threshold} was given; a quantile is at most 1.")
+        if self.kind == "stable_choice" and self.threshold != int(self.threshold):
+            raise ValueError(f"exit_threshold: {self.threshold} was given; stable_choice counts whole passes.")
+
+
+def exit_rule(kind: str | None, threshold: float | None = None) -> ExitRule | None:
+    """A rule from its name and threshold, each possibly left out.
+
+    Raises:
+        ValueError: an unknown name, or a threshold that the rule cannot have.
+    """
+    if kind is None:
+        if threshold is not None:
+            raise ValueError(f"exit_threshold: {threshold} was given without exit_rule; name the rule too.")
+        return None
+    return ExitRule(kind, DEFAULT_THRESHOLDS.get(kind, 1.0) if threshold is None else threshold)
+
+
+def num_cache_slots(policy: str, num_loops: int) -> int:
+    """How many pasts each core layer keeps: pass t writes to and reads from slot t mod this number.
+
+    ``all`` has one for each pass; ``mod-m`` m of them, each holding its last pass (Huginn, arXiv 2502.05171); ``last``
+    one with the last pass and ``mean`` one with the mean over passes (Ouro, arXiv 2510.25741).
+
+    Raises:
+        ValueError: an unknown policy.
+    """
+    if policy == "all":
+        return num_loops
+    if policy in ("last", "mean"):
+        return 1
+    if found := re.fullmatch(r"mod-([1-9]\d*)", policy):
+        return min(int(found.group(1)), num_loops)
+    raise ValueError(f"cache_policy: {policy!r} was given; it is all, last, mean or mod-M, such as mod-4.")
+
+
+def check_num_loops(num_loops: int, max_loops: int) -> None:
+    """Refuse numbers of passes that a model's tables were not made for.
+
+    Raises:
+        ValueError: fewer than 1, or more than four times the rows of the per-loop tables.
+    """
+    if not 1 <= num_loops <= 4 * max_loops:
+        raise ValueError(
+            f"num_loops: {num_loops} was given; it must be at least 1, and at most {4 * max_loops} "
+            f"(four times the model's max_loops of {max_loops})."
+        )
+
+
+def check_rule_fits(rule: ExitRule | None, halting: str) -> None:
+    """Refuse a rule that reads an exit distribution where the model has none.
+
+    Raises:
+        ValueError: the rule is ``quantile`` and the model's halting is fixed.
+    """
+    if rule is not None and rule.kind == "quantile" and halting == "fixed":
+        raise ValueError(
+            "exit_rule: quantile reads a halting gate, and this model was trained with halting fixed; choose one of "
+            f"{', '.join(EXIT_KINDS[1:])}."
+        )
