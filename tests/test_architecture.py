@@ -16,7 +16,7 @@ ROWS = [
     "moe loop",
     "model losses",
     "parallel",
-    "eval",
+    "export eval",
     "callbacks",
     "train",
     "bench sweep",

@@ -5,11 +5,11 @@ import os
 import sys
 
 import mythos
-from mythos.cli import bench, consolidate, doctor, evaluate, plan, report, sample, sweep, trace, train
+from mythos.cli import bench, consolidate, doctor, evaluate, export, plan, report, sample, sweep, trace, train
 from mythos.config.base import ConfigError
 from mythos.parallel.launcher import ToldByFirstRank, is_first_rank, is_launched
 
-_COMMANDS = (train, sweep, evaluate, sample, trace, report, consolidate, doctor, plan, bench)
+_COMMANDS = (train, sweep, evaluate, sample, trace, report, consolidate, export, doctor, plan, bench)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,0 +1,109 @@
+"""The model card: what was trained, on what, how well it does at each depth, and how to use it."""
+
+import json
+from pathlib import Path
+from typing import Final
+
+from mythos.account.parameters import count_parameters
+from mythos.checkpoint.manifest import Manifest
+from mythos.config import records
+from mythos.config.base import encode
+from mythos.config.run import RunConfig
+
+_PREFIX: Final = "val/loss/T"
+
+_CARD: Final = """---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [mythos, recurrent-depth]
+---
+# {name}
+
+A recurrent-depth transformer, trained with Mythos and exported from step {step}. Its {num_prelude} prelude, {num_core}
+core and {num_coda} coda layers hold {num_parameters:,} parameters, {num_active:,} of them active; the core is passed
+`num_loops` times over one state, {num_loops} times unless a call says otherwise.
+
+## Use
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(".", trust_remote_code=True)
+model = AutoModelForCausalLM.from_pretrained(".", trust_remote_code=True)
+inputs = tokenizer(["A text to continue"], return_tensors="pt", padding=True, return_token_type_ids=False)
+model.generate(**inputs, max_new_tokens=20, num_loops={num_loops})
+model.generate(**inputs, max_new_tokens=20, exit_rule="relative_change", exit_threshold=0.03, cache_policy="last")
+```
+
+`trust_remote_code` runs `modeling_mythos.py` of this folder; it needs PyTorch 2.11 or later and transformers 5.17 or
+later, and nothing else of Mythos. A text of the tokenizer begins with the separator, as each document of the training
+data did.
+
+## Training
+
+| | |
+|---|---|
+| tokens | {tokens:,} in sequences of {seq_len} |
+| data | {data} |
+| data fingerprint | {data_fingerprint} |
+| depth | {depth} |
+| halting | {halting} |
+| code | {code_version} |
+| configuration | fingerprint {fingerprint}; `config.json` has the architecture |
+
+Held-out loss by depth, in nats per token{losses}
+
+## Limits and licence
+
+Nothing was done to align the model or to filter what it writes beyond what the data's own pipeline did. The code in
+this folder is part of Mythos (Apache-2.0). The terms of the weights follow from those of the training text, which the
+export cannot know: state them before you publish this folder.
+
+## Configuration of the run
+
+```json
+{config}
+```
+"""
+
+
+def model_card(run: Path, manifest: Manifest, config: RunConfig, num_loops: int) -> str:
+    """``README.md`` of an exported model."""
+    model = config.model
+    step, losses = held_out_losses(run / records.FILE_NAME, manifest.step)
+    rows = "".join(f"\n| {depth} | {loss:.4f} |" for depth, loss in losses.items())
+    return _CARD.format(
+        name=config.run.name,
+        step=manifest.step,
+        num_prelude=model.num_prelude_layers,
+        num_core=model.num_core_layers,
+        num_coda=model.num_coda_layers,
+        num_parameters=count_parameters(model).total,
+        num_active=count_parameters(model, active=True).total,
+        num_loops=num_loops,
+        tokens=manifest.tokens,
+        seq_len=config.data.seq_len,
+        data=", ".join(f"`{Path(directory).name}`" for directory in config.data.directories),
+        data_fingerprint=manifest.data_fingerprint,
+        depth=json.dumps(encode(config.depth)),
+        halting=json.dumps(encode(config.halting)),
+        code_version=manifest.code_version,
+        fingerprint=manifest.fingerprint,
+        losses=f", at step {step}:\n\n| passes | loss |\n|---|---|{rows}" if losses else ": none was recorded.",
+        config=json.dumps(manifest.config, indent=1),
+    )
+
+
+def held_out_losses(path: Path, step: int) -> tuple[int, dict[int, float]]:
+    """The last held-out losses that were recorded up to a step, by depth, and their step; empty if there are none."""
+    found: tuple[int, dict[int, float]] = (0, {})
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:  # cut off while it was written
+            continue
+        losses = {records.index_of(name): value for name, value in record.items() if name.startswith(_PREFIX)}
+        if losses and record["step"] <= step:
+            found = record["step"], {depth: loss for depth, loss in sorted(losses.items()) if depth is not None}
+    return found

@@ -1,0 +1,311 @@
+"""Definitions of this package, with all that they need of it, as the source of one self-contained file.
+
+Each definition comes once, after those that it uses, as it is written in the package. What an exported model never
+runs is left out: ``REPLACED`` turns questions about kernels into constants, which closes their branches, ``LEFT_OUT``
+names members by hand, and of other members only those stay whose names some kept code mentions.
+"""
+
+import ast
+import builtins
+import copy
+import inspect
+import symtable
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from mythos.export.fold import fold, without_annotations
+
+_PACKAGE = Path(__file__).parents[1]
+
+Key = tuple[str, str]
+"""Module and name of a definition."""
+
+REPLACED: Final[dict[str, dict[str, str]]] = {
+    "mythos.layers.heads": {"is_available(x_BSHP)": "False"},
+    "mythos.layers.mask": {"isinstance(mask, BlockMask)": "False"},
+    "mythos.moe.dispatch": {"experts.is_fused(x_ND, dtype)": "False"},
+    "mythos.moe.layer": {
+        "config.dispatch == 'grouped'": "config.dispatch == 'grouped' and hasattr(torch.nn.functional, 'grouped_mm')"
+    },
+    "mythos.moe.router": {"fused_router.is_available(x_ND, config.num_experts)": "False"},
+    "mythos.model.core": {
+        "self.remat.remat == 'block' and torch.is_grad_enabled()": "False",
+        "token_stride": "False",
+    },
+}
+"""Expressions, by module, as ``ast.unparse`` writes them, and what stands for them."""
+LEFT_OUT: Final[dict[Key, set[str]]] = {
+    ("mythos.model.core", "Core"): {"forward", "remat"},
+    ("mythos.model.head", "Head"): {"forward"},
+    ("mythos.model.leave", "Halting"): {"forward"},
+    ("mythos.model.mythos", "Mythos"): {"forward"},
+    ("mythos.moe.experts", "Experts"): {"forward", "shared_copies"},
+}
+"""Methods, and attributes that ``__init__`` or the class sets."""
+REDIRECTED: Final[dict[Key, Key]] = {("mythos.config.base", "config"): ("mythos.export.plain", "config")}
+BESIDE: Final[dict[Key, str]] = {("mythos.export.configuration", "MythosConfig"): ".configuration_mythos"}
+"""What the exported file imports from the file next to it."""
+
+
+class _Module(NamedTuple):
+    """A module's text and what its names stand for."""
+
+    lines: list[str]
+    definitions: dict[str, ast.stmt]
+    imported: dict[str, tuple[str, str | None]]
+    """Names bound by imports: module, and the name taken from it."""
+
+
+@cache
+def inlined(entry: Key, header: str) -> str:
+    """Source of one file that defines ``entry`` and imports nothing of this package."""
+    attributes = {"backward"}  # torch calls it
+    while True:  # kept members mention names, which keep other members
+        gatherer = _Gatherer(attributes)
+        gatherer.gather(entry)
+        found = {node.attr for node in gatherer.walk() if isinstance(node, ast.Attribute)}
+        if found <= attributes:
+            return gatherer.text(header)
+        attributes |= found
+
+
+class _Gatherer:
+    """Collects definitions depth first."""
+
+    def __init__(self, attributes: set[str]) -> None:
+        self.attributes = attributes
+        self.modules: dict[str, _Module] = {}
+        self.taken: dict[str, Key] = {}
+        """By the name in the exported file."""
+        self.nodes: dict[Key, ast.stmt] = {}
+        """In the order of the exported file."""
+        self.imports: dict[str, tuple[str, str | None]] = {}
+        """By the name that each binds: module from outside of the package, and the name taken from it."""
+
+    def gather(self, key: Key) -> None:
+        """Take a definition, after all that it needs."""
+        module_name, name = key
+        if self.taken.setdefault(name, key) != key:
+            raise AssertionError(f"{name} is defined in {self.taken[name][0]} and in {module_name}; rename one.")
+        if key in self.nodes:
+            return
+        module = self.module(module_name)
+        node = self._kept(key, module)
+        node = _Unqualified(self, module).visit(node)
+        self.nodes[key] = node  # before what it needs, so that recursion ends
+        for needed in sorted(_runtime_names(node)):
+            self._need(module_name, needed)
+        self.nodes[key] = self.nodes.pop(key)
+
+    def module(self, name: str) -> _Module:
+        """Read a module once."""
+        if name not in self.modules:
+            self.modules[name] = _read(name)
+        return self.modules[name]
+
+    def walk(self) -> Iterator[ast.AST]:
+        """Every node of every definition."""
+        for node in self.nodes.values():
+            yield from ast.walk(node)
+
+    def text(self, header: str) -> str:
+        """The file."""
+        parts = [self._source(key, node) for key, node in self.nodes.items()]
+        for key, node in self.nodes.items():  # nothing evaluates annotations, but readers do
+            for name in _annotated(node) & self.module(key[0]).imported.keys():
+                source, original = self.module(key[0]).imported[name]
+                if source.split(".")[0] in {*sys.stdlib_module_names, "torch", "transformers"}:
+                    self.imports[name] = source, original
+        named = {name for node in self.nodes.values() for name in _annotated(node)}
+        absent = sorted(named - self.taken.keys() - self.imports.keys() - set(dir(builtins)))
+        if absent:
+            self.imports["Any"] = "typing", "Any"
+            parts.insert(
+                0, "# What only annotations name is not here.\n" + "\n".join(f"{name} = Any" for name in absent)
+            )
+        head = [f'"""{header}"""', "", "from __future__ import annotations", "", *_import_lines(self.imports)]
+        return "\n".join([*head, "", "", "\n\n\n".join(parts)]) + "\n"
+
+    def _need(self, module_name: str, name: str) -> None:
+        """Take what a name of a module stands for."""
+        module = self.module(module_name)
+        if name in module.definitions:
+            self._take((module_name, name))
+        elif name in module.imported:
+            source, original = module.imported[name]
+            if source.split(".")[0] == "mythos":
+                assert original is not None, f"{module_name} uses the module {source} as a value"
+                self._take((source, original))
+            else:
+                self.imports[name] = source, original
+        elif name not in self.taken:
+            assert hasattr(builtins, name), f"{module_name}: {name} is not known"
+
+    def _take(self, key: Key) -> None:
+        key = REDIRECTED.get(key, key)
+        if key in BESIDE:
+            self.imports[key[1]] = BESIDE[key], key[1]
+        else:
+            self.gather(key)
+
+    def _kept(self, key: Key, module: _Module) -> ast.stmt:
+        """A definition without what is left out of it."""
+        node = fold(copy.deepcopy(module.definitions[key[1]]), REPLACED.get(key[0], {}))
+        if isinstance(node, ast.ClassDef) and not key[0].startswith("mythos.export."):
+            node.body = list(self._members(node.body, LEFT_OUT.get(key, set()))) or [ast.Pass()]
+        return node
+
+    def _members(self, body: list[ast.stmt], left_out: set[str]) -> Iterator[ast.stmt]:
+        """The members of a class that stay, each with the string that describes it."""
+        stays = True
+        for member in body:
+            if isinstance(member, ast.FunctionDef):
+                is_special = member.name.startswith("__") or member.name == "forward"
+                stays = member.name not in left_out and (is_special or member.name in self.attributes)
+                if member.name == "__init__":
+                    member.body = _without(member.body, left_out)
+            elif not isinstance(member, ast.Expr):
+                stays = not _sets(member, left_out)
+            if stays:
+                yield member
+
+    def _source(self, key: Key, node: ast.stmt) -> str:
+        """A definition as its module has it, where nothing was changed; members of a class one by one."""
+        module = self.module(key[0])
+        original = module.definitions[key[1]]
+        if not isinstance(node, ast.ClassDef):
+            return _verbatim_or_written(module, [original], node)
+        assert isinstance(original, ast.ClassDef)
+        head = copy.copy(node)
+        head.body = [ast.Pass()]
+        lines = [ast.unparse(head).removesuffix("\n    pass")]
+        for member in node.body:
+            if not module.lines[_first_line(member) - 2].strip():
+                lines.append("")
+            lines.append(_verbatim_or_written(module, original.body, member))
+        return "\n".join(lines)
+
+
+class _Unqualified(ast.NodeTransformer):
+    """``module.name`` becomes ``name`` for modules of this package, and what it names is taken."""
+
+    def __init__(self, gatherer: _Gatherer, module: _Module) -> None:
+        self.gatherer = gatherer
+        self.module = module
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+        self.generic_visit(node)
+        source = self._package_module(node.value)
+        if source is None:
+            return node
+        if not isinstance(node.ctx, ast.Load):
+            raise AssertionError(f"{source}.{node.attr} is set from outside")
+        self.gatherer.gather((source, node.attr))
+        return ast.copy_location(ast.Name(node.attr, ast.Load()), node)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom:
+        assert not (node.module or "").startswith("mythos"), f"an import of {node.module} stays in a function"
+        return node
+
+    def _package_module(self, value: ast.expr) -> str | None:
+        if not isinstance(value, ast.Name) or value.id not in self.module.imported:
+            return None
+        source, original = self.module.imported[value.id]
+        whole = source if original is None else f"{source}.{original}"
+        return whole if whole.startswith("mythos") and _path(whole).is_file() else None
+
+
+def _read(name: str) -> _Module:
+    text = _path(name).read_text(encoding="utf-8")
+    definitions: dict[str, ast.stmt] = {}
+    imported: dict[str, tuple[str, str | None]] = {}
+    for node in ast.parse(text).body:
+        match node:
+            case ast.Import(names=names):
+                imported |= {alias.asname or alias.name: (alias.name, None) for alias in names}
+            case ast.ImportFrom(module=source, names=names):
+                imported |= {alias.asname or alias.name: (source or "", alias.name) for alias in names}
+            case ast.FunctionDef() | ast.ClassDef():
+                definitions[node.name] = node
+            case ast.Assign(targets=[ast.Name(id=target)]) | ast.AnnAssign(target=ast.Name(id=target)):
+                definitions[target] = node
+    return _Module(text.splitlines(), definitions, imported)
+
+
+def _path(name: str) -> Path:
+    return _PACKAGE.joinpath(*name.split(".")[1:]).with_suffix(".py")
+
+
+def _runtime_names(node: ast.stmt) -> set[str]:
+    """Global names that a definition reads when it is made or run."""
+    names: set[str] = set()
+    text = ast.unparse(without_annotations(node))
+    tables = [symtable.symtable(text, "definition", "exec")]
+    while tables:
+        table = tables.pop()
+        is_module = table.get_type() == "module"
+        for symbol in table.get_symbols():
+            is_global = not symbol.is_assigned() if is_module else symbol.is_global()
+            if symbol.is_referenced() and is_global:
+                names.add(symbol.get_name())
+        tables += table.get_children()
+    return names
+
+
+def _annotated(root: ast.stmt) -> set[str]:
+    """Names in annotations."""
+    found = [getattr(node, field, None) for node in ast.walk(root) for field in ("annotation", "returns")]
+    return {
+        node.id for annotation in found if annotation for node in ast.walk(annotation) if isinstance(node, ast.Name)
+    }
+
+
+def _import_lines(imports: dict[str, tuple[str, str | None]]) -> list[str]:
+    """Imports as a person would write them: the standard library first, what lies beside last."""
+    whole = sorted({f"import {source}" for source, original in imports.values() if original is None})
+    taken: dict[str, list[str]] = {}
+    for name, (source, original) in sorted(imports.items()):
+        if original is not None:
+            taken.setdefault(source, []).append(original if name == original else f"{original} as {name}")
+    lines = whole + [f"from {source} import {', '.join(names)}" for source, names in sorted(taken.items())]
+    groups: tuple[list[str], ...] = ([], [], [])
+    for line in lines:
+        top = line.split()[1].split(".")[0]
+        groups[0 if top in sys.stdlib_module_names else 1 if top else 2].append(line)
+    return "\n\n".join("\n".join(group) for group in groups if group).split("\n")
+
+
+def _without(body: list[ast.stmt], names: set[str]) -> list[ast.stmt]:
+    """Statements but those that set one of the names, with the strings that describe them."""
+    kept, stays = [], True
+    for line in body:
+        if not (isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant)):
+            stays = not _sets(line, names)
+        kept += [line] if stays else []
+    return kept
+
+
+def _sets(node: ast.stmt, names: set[str]) -> bool:
+    """Whether a statement sets one of these, as a class's variable or as ``self.name``."""
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    found = {getattr(target, "attr", None) or getattr(target, "id", None) for target in targets}
+    return bool(found & names)
+
+
+def _first_line(node: ast.stmt) -> int:
+    return min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", []))])
+
+
+def _verbatim_or_written(module: _Module, originals: list[ast.stmt], node: ast.stmt) -> str:
+    """The lines of the original, if the node still is what they say, else the node written anew."""
+    for original in originals:
+        if original.lineno == node.lineno and ast.dump(original) == ast.dump(node):
+            return "\n".join(module.lines[_first_line(original) - 1 : original.end_lineno])
+    if isinstance(node, ast.FunctionDef) and (text := ast.get_docstring(node)):
+        lines = "\n".join(f"    {line}" if line else "" for line in inspect.cleandoc(text).splitlines())
+        node.body[0] = ast.Expr(ast.Constant(lines.strip() + ("\n    " if "\n" in lines else "")))
+    indent = " " * node.col_offset
+    return "\n".join(indent + line if line.strip() else "" for line in ast.unparse(node).splitlines())

@@ -1,0 +1,204 @@
+"""Mythos, a recurrent-depth transformer, for ``transformers``: prelude, a core that is passed T times, coda, head.
+
+``mythos export`` writes this file together with everything that it needs from the package.
+"""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from mythos.config.decoding import ExitRule, check_num_loops, check_rule_fits, exit_rule, num_cache_slots
+from mythos.export.configuration import MythosConfig
+from mythos.export.plain import halting_config, model_config
+from mythos.layers.cache import DecodeCache, NoCache
+from mythos.model.mythos import Mythos
+
+
+class MythosCache(DecodeCache):
+    """The cache under the names by which ``generate`` knows caches."""
+
+    is_compileable = False
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Tokens seen so far, padding included."""
+        return self.length
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Follow beam search."""
+        self.reorder(beam_idx)
+
+
+@dataclass
+class MythosOutput(CausalLMOutputWithPast):
+    """Loss, logits and cache, and how deep each token went."""
+
+    num_passes: Tensor | None = None
+    """``[batch, tokens]``: passes that each input token ran."""
+
+
+class MythosForCausalLM(PreTrainedModel, GenerationMixin):
+    """A trained Mythos model; weights come from ``from_pretrained``.
+
+    ``forward`` and ``generate`` take ``num_loops``, ``exit_rule``, ``exit_threshold`` and ``cache_policy``; what a call
+    leaves out is as ``config`` says.
+    """
+
+    config_class = MythosConfig
+    base_model_prefix = "model"
+    _no_split_modules = ["Block"]  # noqa: RUF012  (read by transformers)
+    _keep_in_fp32_modules_strict = ["router_bias", "log_rate", "dt_bias", "halting"]  # noqa: RUF012
+    _supports_sdpa = True
+
+    def __init__(self, config: MythosConfig) -> None:
+        super().__init__(config)
+        self.model = Mythos(model_config(config.architecture), halting_config(config.halting))
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        past_key_values: MythosCache | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        num_loops: int | None = None,
+        exit_rule: str | None = None,
+        exit_threshold: float | None = None,
+        cache_policy: str | None = None,
+        logits_to_keep: int = 0,
+        return_dict: bool | None = None,
+    ) -> MythosOutput | tuple[Any, ...]:
+        """Logits of the next tokens.
+
+        Args:
+            input_ids: ``[batch, tokens]``; with a cache, those that follow what it has seen.
+            attention_mask: ``[batch, tokens of cache and input]``, 0 at padding; pad on the left to generate.
+            past_key_values: from an earlier call.
+            labels: ``[batch, tokens]``, the input itself, -100 where a token is no target.
+            use_cache: return a cache. Off unless asked for (``generate`` asks).
+            num_loops: passes over the core, at most so many where a rule is given.
+            exit_rule: when a token leaves the loop.
+            exit_threshold: of the rule.
+            cache_policy: what passes remember of earlier tokens.
+            logits_to_keep: logits of so many of the last tokens; 0 for all.
+        """
+        rule = self._rule(exit_rule, exit_threshold)
+        keeps_cache = past_key_values is not None or bool(use_cache)
+        cache = self._cache(past_key_values, keeps_cache or rule is not None, num_loops, cache_policy)
+        self._check_length(input_ids.shape[1] + (0 if past_key_values is None else past_key_values.length))
+        with self._autocast():
+            found = self.model.decode_until(
+                input_ids, cache, rule, _padding(attention_mask, input_ids), logits_to_keep or None
+            )
+        kept_cache: Any = cache if keeps_cache else None
+        output = MythosOutput(
+            loss=None if labels is None else _loss(found.logits_BSV, labels),
+            logits=found.logits_BSV,
+            past_key_values=kept_cache,
+            num_passes=found.num_passes_BS,
+        )
+        return output.to_tuple() if return_dict is False else output
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The token embedding, which is also the output projection unless the head has its own."""
+        return self.model.embedding
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        """The head's own projection, if it has one."""
+        return self.model.head.projection
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Refuse to invent weights; only an embedding that was resized gets new rows."""
+        if isinstance(module, nn.Embedding):
+            module.weight.data.normal_(std=self.model.config.embedding_std)
+        elif any(not getattr(one, "_is_hf_initialized", False) for one in module.parameters(recurse=False)):
+            raise ValueError("weights are missing: mythos trains models, and this file only runs what it exported.")
+
+    def _prepare_cache_for_generation(
+        self,
+        generation_config: Any,
+        model_kwargs: dict[str, Any],
+        generation_mode: Any,
+        batch_size: int,
+        max_cache_length: int,
+    ) -> Any:
+        """Give ``generate`` a cache of the size that it needs."""
+        if str(getattr(generation_mode, "value", generation_mode)) == "assisted_generation":
+            raise ValueError("assistant_model: assisted generation takes tokens back, which this cache cannot do.")
+        if generation_config.cache_implementation is not None:
+            raise ValueError(
+                f"cache_implementation: {generation_config.cache_implementation!r} was given, but this model has a "
+                "cache of its own; choose what it keeps by cache_policy."
+            )
+        if model_kwargs.get("past_key_values") is None and generation_config.use_cache:
+            model_kwargs["past_key_values"] = self._new_cache(
+                self._depth(model_kwargs.get("num_loops")),
+                max_cache_length + 1,
+                self._policy(model_kwargs.get("cache_policy")),
+            )
+
+    def _cache(
+        self, past: MythosCache | None, is_needed: bool, num_loops: int | None, policy: str | None
+    ) -> MythosCache | NoCache:
+        """The given cache, a new one, or none."""
+        if past is None:
+            depth, policy = self._depth(num_loops), self._policy(policy)
+            return self._new_cache(depth, None, policy) if is_needed else NoCache(depth)
+        if not isinstance(past, MythosCache):
+            raise ValueError(f"past_key_values: a {type(past).__name__} was given; give what an earlier call returned.")
+        for name, given, cached in (("num_loops", num_loops, past.num_loops), ("cache_policy", policy, past.policy)):
+            if given is not None and given != cached:
+                raise ValueError(f"{name}: {given!r} was given, but the cache was made with {cached!r}; start anew.")
+        return past
+
+    def _new_cache(self, num_loops: int, capacity: int | None, policy: str) -> MythosCache:
+        model = self.model
+        counts = (len(model.prelude), len(model.core.blocks), len(model.coda))
+        return MythosCache(*counts, num_loops=num_loops, capacity=capacity, policy=policy)
+
+    def _rule(self, kind: str | None, threshold: float | None) -> ExitRule | None:
+        if kind is None and threshold is None:
+            threshold = self.config.exit_threshold
+        rule = exit_rule(kind or self.config.exit_rule, threshold)
+        check_rule_fits(rule, self.model.halting.config.kind)
+        return rule
+
+    def _depth(self, num_loops: int | None) -> int:
+        depth = self.config.num_loops if num_loops is None else num_loops
+        check_num_loops(depth, self.model.core.max_loops)
+        return depth
+
+    def _policy(self, policy: str | None) -> str:
+        policy = self.config.cache_policy if policy is None else policy
+        num_cache_slots(policy, 1)
+        return policy
+
+    def _check_length(self, num_tokens: int) -> None:
+        limit = self.model.config.max_seq_len
+        if num_tokens > limit:
+            raise ValueError(f"input_ids: {num_tokens} tokens with what the cache holds, but the model takes {limit}.")
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        """Weights in 16 bits are run as in training: products in 16 bits, the rest in fp32."""
+        weight = self.model.embedding.weight
+        is_half = weight.dtype in (torch.bfloat16, torch.float16)
+        return torch.autocast(weight.device.type, dtype=weight.dtype if is_half else None, enabled=is_half)
+
+
+def _padding(attention_mask: Tensor | None, input_ids: Tensor) -> Tensor | None:
+    """Which input tokens are no padding; None if none is padding."""
+    if attention_mask is None:
+        return None
+    is_real = attention_mask[:, -input_ids.shape[1] :].bool()
+    return None if bool(is_real.all()) else is_real
+
+
+def _loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of each next token; labels are shifted here."""
+    return functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)

@@ -1,0 +1,77 @@
+"""Random models as the checkpoints of runs, and what export makes of them."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import fill, model_config, run_config
+
+from mythos.checkpoint import store
+from mythos.checkpoint.fragments import Fragment
+from mythos.checkpoint.manifest import Manifest
+from mythos.config.base import encode, fingerprint
+from mythos.config.halting import FixedHalting, HaltingConfig
+from mythos.data.manifest import data_fingerprint
+from mythos.export.folder import export
+from mythos.model.mythos import Mythos
+
+
+@pytest.fixture(scope="session")
+def save_run(packed: Path):
+    """Writes the checkpoint of a random model as a run of 4 steps would, and returns the model."""
+
+    def save(run: Path, name: str = "debug", halting: HaltingConfig | None = None, **changes: Any) -> Mythos:
+        halting = halting or FixedHalting()
+        config = run_config(f"data.dir={packed}", "depth=fixed", "depth.num_loops=3", f"run.name={run.name}")
+        config = replace(config, model=model_config(name, **changes), halting=halting)
+        model = Mythos(config.model, halting).eval()
+        fill(model)
+        with torch.no_grad():
+            model.core.router_bias.normal_(std=0.1)
+        tensors = model.state_dict()
+        manifest = Manifest(
+            step=4,
+            tokens=512,
+            next_sample=16,
+            config=encode(config),
+            fingerprint=fingerprint(config),
+            data_fingerprint=data_fingerprint(config.data.directories),
+            code_version="0.1.0+abc",
+            layout={"kind": "single", "world_size": 1, "ep_size": 1, "zero_stage": 0},
+        )
+        fragments = [Fragment(key, "weight", 0, value.flatten()) for key, value in tensors.items()]
+        shapes = {key: tuple(value.shape) for key, value in tensors.items()}
+        store.save(run / store.FOLDER, manifest, fragments, shapes, {})
+        return model
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def load(tmp_path_factory: pytest.TempPathFactory):
+    """Loads an exported folder as a user would."""
+    cache = str(tmp_path_factory.mktemp("modules"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_MODULES_CACHE", cache)
+        transformers = pytest.importorskip("transformers")
+        patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", cache)
+        transformers.logging.set_verbosity_error()
+
+        def from_folder(folder: Path, **options: Any) -> Any:
+            return transformers.AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, **options)
+
+        yield from_folder
+
+
+@pytest.fixture
+def exported(save_run, load, tmp_path: Path):
+    """Builds a random model and loads what its export writes."""
+
+    def build(name: str = "debug", halting: HaltingConfig | None = None, **changes: Any) -> tuple[Mythos, Any]:
+        model = save_run(tmp_path / "run", name, halting, **changes)
+        export(tmp_path / "run", tmp_path / "out", None)
+        return model, load(tmp_path / "out")
+
+    return build

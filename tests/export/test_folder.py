@@ -1,0 +1,168 @@
+"""The folder that export writes: what is in it, what it needs, and what is refused."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mythos.cli.main import main
+from mythos.data.tokenizer import load_tokenizer
+from mythos.export.card import held_out_losses
+from mythos.export.folder import export
+from mythos.model.generate import generate
+
+PROMPTS = ["the king speaks to his queen", "of war"]
+FILES = """README.md config.json configuration_mythos.py generation_config.json model.safetensors modeling_mythos.py
+special_tokens_map.json tokenizer.json tokenizer_config.json""".split()
+
+USER = """
+import sys
+sys.modules["mythos"] = None  # as if it were not installed
+import json, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+torch.set_num_threads(1)
+folder, *prompts = sys.argv[1:]
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+inputs = tokenizer(prompts, return_tensors="pt", padding=True, return_token_type_ids=False)
+text = model.generate(**inputs, max_new_tokens=6, eos_token_id=None)
+with torch.no_grad():
+    logits = model(inputs.input_ids[:1], num_loops=2).logits
+model.save_pretrained(folder + "-again")
+again = AutoModelForCausalLM.from_pretrained(folder + "-again", trust_remote_code=True)
+with torch.no_grad():
+    same = torch.equal(again(inputs.input_ids[:1], num_loops=2).logits, logits)
+print(json.dumps({"ids": inputs.input_ids.tolist(), "mask": inputs.attention_mask.tolist(), "text": text.tolist(),
+                  "logits": logits.tolist(), "same": same}))
+"""
+
+
+def test_a_process_without_mythos_gets_the_models_text(save_run, packed: Path, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    model = save_run(tmp_path / "run")
+    assert main(["export", str(tmp_path / "run"), "--to", str(tmp_path / "out")]) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(FILES)
+    variables = {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", USER, str(tmp_path / "out"), *PROMPTS],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | variables,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    tokenizer = load_tokenizer(packed)
+    rows = [[0, *tokenizer.encode(prompt).ids] for prompt in PROMPTS]
+    padding = len(rows[0]) - len(rows[1])
+    assert found["ids"] == [rows[0], [0] * padding + rows[1]]
+    assert found["mask"] == [[1] * len(rows[0]), [0] * padding + [1] * len(rows[1])]
+    for row, text in zip(rows, found["text"], strict=True):
+        assert text[len(rows[0]) :] == generate(model, torch.tensor([row]), 6, 3, 0, None, 0).tokens_BS[0].tolist()
+    expected = model.decode(torch.tensor(rows[:1]), model.new_cache(2, None))
+    torch.testing.assert_close(torch.tensor(found["logits"]), expected, rtol=1e-5, atol=1e-5)
+    assert found["same"]
+
+
+def test_the_card_says_what_was_trained(save_run, tmp_path: Path) -> None:
+    save_run(tmp_path / "run")
+    lines = [{"schema": 1}, {"step": 2, "val/loss/T01": 5.5, "val/loss/T08": 5.25}, {"step": 6, "val/loss/T01": 4.0}]
+    text = "\n".join(map(json.dumps, lines)) + '\n{"step": 3, "va'
+    (tmp_path / "run" / "metrics.jsonl").write_text(text)
+    assert held_out_losses(tmp_path / "run" / "metrics.jsonl", 4) == (2, {1: 5.5, 8: 5.25})
+    export(tmp_path / "run", tmp_path / "out", 4)
+    card = (tmp_path / "out" / "README.md").read_text()
+    for said in (
+        "at step 2:\n\n| passes | loss |\n|---|---|\n| 1 | 5.5000 |\n| 8 | 5.2500 |",
+        "0.1.0+abc",
+        "512 in seq",
+    ):
+        assert said in card
+    assert '"core_ffn"' in card
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--step", "3"], "--step: {run} holds no checkpoint of step 3; finished steps: 4."),
+        (["--step", "8"], "--step: the checkpoint of step 8 was never finished; finished steps: 4."),
+        (["--step", "9"], "no checkpoint here (manifest.json is missing)"),
+        (["--to", "{full}"], "--to {full}: something is there already; name a folder that is new or empty."),
+        (["--to", "{run}/checkpoints/out"], "lies among the run's checkpoints"),
+        (["--to", "/proc/out"], "--to /proc/out: it cannot be written"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused_in_one_line(
+    options: list[str], sentence: str, save_run, tmp_path: Path, capsys
+) -> None:
+    places = {"run": tmp_path / "run", "full": tmp_path / "full"}
+    save_run(places["run"])
+    (places["run"] / "checkpoints" / ".step-00000008.tmp").mkdir()
+    if "--step" in options:
+        (places["run"] / "checkpoints" / "step-00000009").mkdir()
+    places["full"].mkdir()
+    (places["full"] / "notes.txt").touch()
+    given = [option.format(**places) for option in options]
+    to = [] if "--to" in given else ["--to", str(tmp_path / "out")]
+    assert main(["export", str(places["run"]), *to, *given]) == 2
+    error = capsys.readouterr().err
+    assert sentence.format(**places) in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_directory_without_a_checkpoint_is_refused(tmp_path: Path, capsys) -> None:
+    assert main(["export", str(tmp_path), "--to", str(tmp_path / "out")]) == 2
+    assert "no checkpoint that verifies" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["export", "--to", "{out}"], ["sample"]])
+def test_another_tokenizer_than_the_runs_is_refused(
+    command: list[str], save_run, packed: Path, tmp_path: Path, capsys
+) -> None:
+    save_run(tmp_path / "run")
+    manifest = packed / "manifest.json"
+    before = manifest.read_text()
+    try:
+        manifest.write_text(before + "\n")
+        name, *options = (part.format(out=tmp_path / "out") for part in command)
+        assert main([name, str(tmp_path / "run"), *options]) == 2
+    finally:
+        manifest.write_text(before)
+    error = capsys.readouterr().err
+    assert "packed anew since the run was trained" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"num_loops": 0}, "num_loops: 0 was given; it must be at least 1, and at most 64"),
+        ({"num_loops": 65}, "num_loops: 65 was given"),
+        ({"exit_rule": "entropy"}, "exit_rule: 'entropy' was given; it is one of quantile"),
+        ({"exit_rule": "quantile"}, "exit_rule: quantile reads a halting gate"),
+        ({"exit_threshold": 0.1}, "exit_threshold: 0.1 was given without exit_rule"),
+        ({"cache_policy": "first"}, "cache_policy: 'first' was given"),
+        ({"cache_implementation": "static"}, "cache_implementation: 'static' was given"),
+        ({"prompt_lookup_num_tokens": 3}, "assisted generation takes tokens back"),
+    ],
+)
+def test_an_exported_model_refuses_in_one_sentence(options: dict, sentence: str, save_run, load, tmp_path) -> None:
+    save_run(tmp_path / "run")
+    export(tmp_path / "run", tmp_path / "out", None)
+    loaded, prompt = load(tmp_path / "out"), torch.tensor([[1, 2, 3]])
+    with pytest.raises(ValueError, match=sentence.replace("(", r"\(")):
+        loaded.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=2, **options)
+
+
+def test_a_text_longer_than_the_context_is_refused(save_run, load, tmp_path) -> None:
+    save_run(tmp_path / "run")
+    export(tmp_path / "run", tmp_path / "out", None)
+    with pytest.raises(ValueError, match=r"input_ids: 257 tokens .* but the model takes 256"):
+        load(tmp_path / "out")(torch.zeros(1, 257, dtype=torch.long))
