@@ -9,6 +9,7 @@ from mythos.checkpoint.fragments import FragmentReader
 from mythos.checkpoint.manifest import Manifest
 from mythos.config.base import ConfigError, decode
 from mythos.config.run import RunConfig
+from mythos.data.manifest import data_fingerprint, read_manifest
 from mythos.model.mythos import Mythos
 
 
@@ -19,6 +20,11 @@ def restore(run: Path, device: torch.device) -> tuple[RunConfig, Mythos, Manifes
         ConfigError: the directory holds no checkpoint that verifies.
     """
     found = store.newest(run / store.FOLDER)
+    if found is None and (run / "config.json").is_file():
+        raise ConfigError(
+            f"{run}: the run has no checkpoint that verifies yet; wait for its first one (run.checkpoint.every), or go "
+            "on with resume=auto if it has ended."
+        )
     if found is None:
         raise ConfigError(f"{run}: no checkpoint that verifies; train it first, or name a run's directory.")
     path, manifest = found
@@ -26,6 +32,22 @@ def restore(run: Path, device: torch.device) -> tuple[RunConfig, Mythos, Manifes
     model = Mythos(config.model, config.halting).to(device)
     load_weights(model, path)
     return config, model.eval(), manifest
+
+
+def check_data(config: RunConfig, manifest: Manifest) -> None:
+    """Refuse data that are not those of the checkpoint: their tokens may mean something else.
+
+    Raises:
+        ConfigError: the packed data have been moved or packed anew since.
+    """
+    for directory in config.data.directories:
+        read_manifest(Path(directory))
+    found = data_fingerprint(config.data.directories)
+    if found != manifest.data_fingerprint:
+        raise ConfigError(
+            f"{config.data.directories[0]}: the packed data have the fingerprint {found}, but the checkpoint was "
+            f"trained on {manifest.data_fingerprint}, so their tokenizer may be another one; restore the data."
+        )
 
 
 def load_weights(model: Mythos, checkpoint: Path) -> None:

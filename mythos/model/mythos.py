@@ -21,8 +21,19 @@ from mythos.loop.state import noise
 from mythos.model.block import Block
 from mythos.model.core import Core
 from mythos.model.head import Head
-from mythos.model.leave import Halting
+from mythos.model.leave import Halting, Leaving
 from mythos.types import Batch, ModelOutput, Regularizers
+
+
+class Unrolled(NamedTuple):
+    """The passes of one forward, laid open."""
+
+    states: list[Tensor]
+    """Before the first pass, then after each."""
+    leaving: Leaving
+    """What coda and head read after each pass."""
+    rotation: Rotation
+    mask: Mask | None
 
 
 class Decoded(NamedTuple):
@@ -194,16 +205,26 @@ class Mythos(nn.Module):
         return found
 
     @torch.no_grad()
+    def unroll(self, batch: Batch, num_loops: int) -> Unrolled:
+        """Run a batch from the evaluation's initial state and keep the state after every pass."""
+        rotation, mask, e_BSD = self._begin(batch)
+        initial_BSD = self._initial_state(e_BSD, None, None)
+        every_pass = tuple(range(num_loops))
+        core = self.core(initial_BSD, e_BSD, rotation, mask, num_loops, 0, every_pass)
+        return Unrolled([initial_BSD, *core.exit_states], self.halting(core.exit_states, every_pass), rotation, mask)
+
+    @torch.no_grad()
+    def before_head(self, unrolled: Unrolled, loop: int) -> Tensor:
+        """The coda's output, ``[B, S, D]``, when all tokens leave after pass ``loop`` (0-based)."""
+        return _run(self.coda, unrolled.leaving.states[loop], unrolled.rotation, unrolled.mask)
+
+    @torch.no_grad()
     def predict(self, batch: Batch, num_loops: int) -> tuple[Tensor, Tensor | None]:
         """The likeliest next token after each pass, ``[T, B, S]``, and the exit distribution of a learned halting."""
-        rotation, mask, e_BSD = self._begin(batch)
-        h_BSD = self._initial_state(e_BSD, None, None)
-        exits = tuple(range(num_loops))
-        core = self.core(h_BSD, e_BSD, rotation, mask, num_loops, 0, exits)
-        leaving = self.halting(core.exit_states, exits)
-        read = [_run(self.coda, h_BSD, rotation, mask) for h_BSD in leaving.states]
+        unrolled = self.unroll(batch, num_loops)
+        read = [self.before_head(unrolled, loop) for loop in range(num_loops)]
         choices = [self.head.logits(x_BSD, self.embedding.weight).argmax(-1) for x_BSD in read]
-        return torch.stack(choices), leaving.halting_TBS
+        return torch.stack(choices), unrolled.leaving.halting_TBS
 
     def new_cache(self, num_loops: int, capacity: int | None, policy: str = "all") -> DecodeCache:
         """An empty cache for decoding up to ``capacity`` tokens at ``num_loops`` passes each; None lets it grow."""

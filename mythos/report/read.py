@@ -5,7 +5,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from mythos.config import records
 from mythos.config.base import ConfigError, decode
 from mythos.config.run import RunConfig
+from mythos.report.evaluations import read_studies
 
 _ALWAYS: Final = {"step", "time", "tokens"}
 """What every record holds."""
@@ -39,6 +40,8 @@ class Run(NamedTuple):
     """Metric name to its values, with ``time`` (Unix seconds) and ``tokens`` among them."""
     arrays: dict[str, npt.NDArray[np.float64]] = {}  # noqa: RUF012  (never written to)
     """Arrays of the last trace, by name; empty where there is none."""
+    evaluations: dict[str, dict[str, Any]] = {}  # noqa: RUF012
+    """What ``mythos evaluate`` found, by study; see ``report.evaluations``."""
 
 
 def read_run(directory: Path) -> Run:
@@ -54,7 +57,8 @@ def read_run(directory: Path) -> Run:
                 "give the folder that mythos train wrote, for instance runs/quickstart."
             )
     series = read_series(directory / records.FILE_NAME)
-    return Run(_read_config(directory / "config.json"), series, read_arrays(directory / records.TRACE_FILE_NAME))
+    arrays = read_arrays(directory / records.TRACE_FILE_NAME)
+    return Run(_read_config(directory / "config.json"), series, arrays, read_studies(directory))
 
 
 def read_series(path: Path) -> dict[str, Series]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from mythos.report.figures import compare, experts, loss, state, sweep, training
+from mythos.report.figures import compare, evaluation, experts, loss, state, sweep, training
 from mythos.report.figures.compare import Runs
 from mythos.report.read import Run
 
@@ -47,6 +47,29 @@ ONE_RUN: tuple[Section[Run], ...] = (
             Plot("At the last look", loss.loss_over_depth),
             Plot("On a few training sequences", loss.slice_loss_by_depth),
             Plot("Depth drawn", loss.depth_drawn),
+        ),
+    ),
+    Section(
+        "Evaluated: depth",
+        "Held-out tokens, all passes from one forward. The curve is the fit L∞ + Z exp(−z T / mean) over the depths "
+        "that were asked for; the dotted line marks the mean depth of training. An exit rule is worth its passes where "
+        "its points lie below the line of equal depth for all tokens.",
+        (
+            Plot("Loss after T passes", evaluation.swept_loss),
+            Plot("Accuracy after T passes", evaluation.swept_accuracy),
+            Plot("Convergence of the state", evaluation.convergence),
+            Plot("Angle between the states before and after a pass", evaluation.angles),
+            Plot("Exit rules: loss", evaluation.exit_rules),
+            Plot("Exit rules: accuracy", evaluation.exit_accuracies),
+            Plot("Exits that move when the input is disturbed", evaluation.exit_sensitivity),
+        ),
+    ),
+    Section(
+        "Evaluated: tasks",
+        "Problems solved at the passes given; crosses are results under an exit rule.",
+        (
+            Plot("Solved, by difficulty and depth", evaluation.solved_by_difficulty),
+            Plot("Accuracy by task", evaluation.task_accuracies),
         ),
     ),
     Section(
@@ -139,6 +162,15 @@ SEVERAL_RUNS: tuple[Section[Runs], ...] = (
         "What a loop is worth",
         "The last validation loss by depth.",
         (Plot("Validation loss over depth", compare.losses_over_depth),),
+    ),
+    Section(
+        "What the loss cost",
+        "Validation at the depth nearest to each run's own mean, against what the run had spent by then: training "
+        "FLOPs at the depth that was run, and seconds of training without validation, checkpoints and pauses.",
+        (
+            Plot("Equal FLOPs", compare.losses_over_flops),
+            Plot("Equal time", compare.losses_over_seconds),
+        ),
     ),
     Section(
         "The recurrent state",

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -70,3 +71,8 @@ def test_evaluate_prints_accuracy_by_difficulty_and_depth(task: Path, tmp_path: 
     assert "share of 14 problems solved, by difficulty" in out
     assert "leaving at a quantile of the exit distribution" in out
     assert (tmp_path / "found.json").read_text().count('"rank_correlation"') == 11
+    assert main(["evaluate", str(tmp_path / "r"), "reasoning", "--depths", "1", "4"]) == 0
+    study = json.loads((tmp_path / "r" / "evaluation" / "reasoning.json").read_text())
+    printed = json.loads((tmp_path / "found.json").read_text())
+    assert study["accuracy"] == {str(task): printed[str(task)]["accuracy"]}
+    assert list(study["accuracy"][str(task)]) == ["1", "4"]

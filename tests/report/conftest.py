@@ -12,6 +12,7 @@ import pytest
 from mythos.config import records
 from mythos.config.base import encode
 from mythos.config.load import load
+from mythos.report.evaluations import write_study
 
 TOKENS_PER_STEP = 4096
 SECONDS_PER_STEP = 0.25
@@ -82,6 +83,7 @@ def _whole(rng: np.random.Generator, age: float) -> Iterator[tuple[str, float]]:
     yield records.JACOBIAN_RADIUS, 0.8 + 0.15 * age
     yield records.LOG_PARTITION, 7.6 + 2 * age
     yield records.EXPECTED_PASSES, 4 + 2 * age
+    yield records.MEAN_LOOPS, 5 + age
     yield records.LOAD_VIOLATION, 0.4 * math.exp(-5 * age) + 0.1
     yield records.idle_steps(0), float(rng.integers(0, 4))
     for name, value in (("mfu", 0.41), ("data_wait_share", 0.01)):
@@ -113,6 +115,30 @@ def _by_loop(rng: np.random.Generator, age: float, num_loops: int, num_layers: i
                 yield records.disjoint_experts(layer, loop), 0.2 * math.exp(-0.4 * loop)
 
 
+def fake_studies(num_loops: int) -> dict[str, dict[str, Any]]:
+    """What ``mythos evaluate`` leaves beside a run, by study."""
+    passes = np.arange(1, num_loops + 1)
+    falling = np.exp(-passes / 4)
+    rules = [
+        {"rule": rule, "threshold": 0.1 / number, "mean_passes": 1.5 + number, "changed_share": 0.02 * number}
+        | {"loss": 2.5 + 0.5 / number, "accuracy": 0.4 + 0.02 * number}
+        for rule in ("relative_change", "stable_choice")
+        for number in (1, 2, 3)
+    ]
+    sweep = {"depths": [depth for depth in (1, 2, 4, 6, 8, 12) if depth <= num_loops], "rules": rules}
+    sweep |= {"loss": (2.4 + falling).tolist(), "accuracy": (0.5 - falling / 4).tolist()}
+    for key in ("relative_change", "second_difference", "distance_to_last"):
+        sweep[key] = falling.tolist()
+    sweep["angle_degrees"] = (90 * falling).tolist()
+    accuracy = {str(depth): {str(hops): 1 / max(1, hops / depth) for hops in (1, 2, 4)} for depth in (1, 4)}
+    results = [
+        {"task": task, "num_loops": loops, "exit_rule": None, "mean_passes": loops, "metrics": {"acc": loops / 16}}
+        for task in ("piqa_local", "core_copa")
+        for loops in (8, 4)
+    ]
+    return {"depth-sweep": sweep, "reasoning": {"accuracy": {"data/p-hop": accuracy}}, "tasks": {"results": results}}
+
+
 def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
     """One JSON object a line."""
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -133,6 +159,7 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         num_layers: int = 2,
         num_experts: int = 8,
         name: str = "run",
+        is_evaluated: bool = False,
     ) -> Path:
         config = load(["run.name=quickstart-moe", "depth.mean=8", f"run.num_steps={num_steps}", *overrides])
         directory = tmp_path / name
@@ -145,6 +172,8 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
             lines[1:] = sorted([*lines[1:], *traces], key=lambda line: line["step"])
             write_lines(directory / records.TRACE_FILE_NAME, arrays)
         write_lines(directory / records.FILE_NAME, lines)
+        for study, found in fake_studies(num_loops).items() if is_evaluated else ():
+            write_study(directory, study, found)
         return directory
 
     return make

@@ -95,7 +95,7 @@ def test_a_section_without_series_is_left_out(make_run: MakeRun) -> None:
 
 
 def test_a_run_with_every_series_fills_every_plot(make_run: MakeRun) -> None:
-    page = Page(write_report([make_run(trace_every=50)]).read_text())
+    page = Page(write_report([make_run(trace_every=50, is_evaluated=True)]).read_text())
     every = [plot.draw.__name__ for section in ONE_RUN for plot in section.plots]
     assert len(set(every)) == len(every)
     assert list(json.loads(page.scripts["figures"])) == every

@@ -13,6 +13,7 @@ from mythos.report.figures.loss import last_losses
 from mythos.report.figures.state import last_of
 from mythos.report.read import Run, Series, by_index, mean_depth
 from mythos.report.reduce import smoothed
+from mythos.report.spent import spent
 
 Runs = dict[str, Run]
 """Runs by the names that the page shows."""
@@ -36,6 +37,16 @@ def losses_over_depth(runs: Runs) -> go.Figure | None:
     depths = sorted({int(depth) for curve in found.values() for depth in curve.steps})
     xaxis = {"title": "loops T", "type": "log", "tickvals": draw.spaced(depths, 1.3)}
     return _curves(runs, found, xaxis, {"title": LOSS})
+
+
+def losses_over_flops(runs: Runs) -> go.Figure | None:
+    """Validation loss of each run against the training FLOPs that it had spent, on a logarithmic axis."""
+    return _over_cost(runs, "flops", "training FLOPs")
+
+
+def losses_over_seconds(runs: Runs) -> go.Figure | None:
+    """Validation loss of each run against the seconds that it had trained, on a logarithmic axis."""
+    return _over_cost(runs, "seconds", "seconds of training")
 
 
 def gradient_norms(runs: Runs) -> go.Figure | None:
@@ -65,6 +76,14 @@ def relative_changes(runs: Runs) -> go.Figure | None:
 def token_correlations(runs: Runs) -> go.Figure | None:
     """Mean cosine between tokens against the loop, over the last quarter of each run."""
     return _over_loops(runs, records.token_correlation, {"title": "token correlation"})
+
+
+def _over_cost(runs: Runs, cost: str, title: str) -> go.Figure | None:
+    found = {}
+    for name, run in runs.items():
+        if (cost_of_run := spent(run)) is not None and np.isfinite(getattr(cost_of_run, cost)).any():
+            found[name] = Series(getattr(cost_of_run, cost), cost_of_run.loss)
+    return _curves(runs, found, {"title": title, "type": "log", "hoverformat": ".3g"}, {"title": LOSS})
 
 
 def _over_the_run(

@@ -1,0 +1,67 @@
+"""Exit rules over all thresholds at once: which pass each token would be read after, from what every pass shows."""
+
+from typing import Final
+
+from torch import Tensor
+
+from mythos.config.base import ConfigError
+from mythos.config.decoding import EXIT_KINDS, ExitRule, check_rule_fits, exit_rule
+from mythos.eval.read_out import ReadOut
+from mythos.loop.exits import by_quantile, by_stable_choice, first_pass
+
+THRESHOLDS: Final = {
+    "quantile": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99),
+    "output_divergence": (1e-5, 1e-4, 5e-4, 2e-3, 0.01, 0.03, 0.1, 0.3, 1.0),
+    "relative_change": (0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8),
+    "second_difference": (0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8),
+    "stable_choice": (2.0, 3.0, 4.0, 6.0, 8.0),
+}
+"""What a sweep of a rule tries."""
+
+
+def leave(rule: ExitRule, read: ReadOut) -> Tensor:
+    """The 0-based pass after which each token leaves, ``[N]``; the last one where the rule never fires."""
+    match rule.kind:
+        case "quantile":
+            assert read.halting_TN is not None, "fixed halting has no exit distribution"
+            return by_quantile(read.halting_TN, rule.threshold)
+        case "stable_choice":
+            return by_stable_choice(read.choice_TN, int(rule.threshold))
+        case "output_divergence":
+            return first_pass(read.output_divergence_TN < rule.threshold)
+        case "relative_change":
+            return first_pass(read.relative_change_TN < rule.threshold)
+        case "second_difference":
+            return first_pass(read.second_difference_TN < rule.threshold)
+        case _:
+            raise AssertionError(rule.kind)
+
+
+def rules_for(halting: str) -> list[ExitRule]:
+    """Every rule that a kind of halting allows, at all its thresholds."""
+    kinds = [kind for kind in EXIT_KINDS if kind != "quantile" or halting != "fixed"]
+    return [ExitRule(kind, threshold) for kind in kinds for threshold in THRESHOLDS[kind]]
+
+
+def chosen_rule(kind: str | None, threshold: float | None) -> ExitRule | None:
+    """The rule that a user names.
+
+    Raises:
+        ConfigError: see ``config.decoding.exit_rule``.
+    """
+    try:
+        return exit_rule(kind, threshold)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def check_rule(rule: ExitRule | None, halting: str) -> None:
+    """Refuse a rule that the model cannot follow.
+
+    Raises:
+        ConfigError: see ``config.decoding.check_rule_fits``.
+    """
+    try:
+        check_rule_fits(rule, halting)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None

@@ -1,0 +1,208 @@
+"""EleutherAI's lm-evaluation-harness: the model ``mythos``, and the task files beside this one."""
+
+import difflib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from mythos.config.base import ConfigError
+from mythos.eval.exit_rule import chosen_rule
+from mythos.eval.scoring import BATCH_TOKENS, Score, Scorer, mean_passes, scorer_of
+
+try:
+    from lm_eval import simple_evaluate
+    from lm_eval.api.instance import Instance
+    from lm_eval.api.model import TemplateLM
+    from lm_eval.api.registry import register_model
+    from lm_eval.models.utils import normalize_gen_kwargs
+    from lm_eval.tasks import TaskManager
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+except ModuleNotFoundError:
+    raise ConfigError("lm-eval, which runs these tasks, is not installed; pip install 'mythos[eval]'.") from None
+
+TASKS: Final = Path(__file__).parent / "tasks"
+"""Task files that read local data."""
+_LOCAL: Final = "_local"
+"""What the names of those tasks end in."""
+
+
+@register_model("mythos")
+class MythosLM(TemplateLM):
+    """A run's newest checkpoint for the harness: ``--model mythos --model_args run=DIR,num_loops=8``."""
+
+    def __init__(
+        self,
+        run: str,
+        num_loops: int | None = None,
+        exit_rule: str | None = None,
+        exit_threshold: float | None = None,
+        batch_tokens: int = BATCH_TOKENS,
+        **options: Any,
+    ) -> None:
+        """Restore the model.
+
+        Args:
+            num_loops: passes over the core; None for the mean depth of training.
+            exit_rule: see ``ExitRule``; None reads every token after the last pass.
+            batch_tokens: of one forward, padding included.
+            options: the harness's own (batch_size, device), which do not apply here.
+        """
+        super().__init__()
+        rule = chosen_rule(exit_rule, exit_threshold)
+        scorer, _, _ = scorer_of(Path(run), num_loops, rule, batch_tokens)
+        self._take(scorer)
+
+    @classmethod
+    def of(cls, scorer: Scorer) -> "MythosLM":
+        """The same around a model that has been restored."""
+        made = cls.__new__(cls)
+        TemplateLM.__init__(made)
+        made._take(scorer)
+        return made
+
+    def _take(self, scorer: Scorer) -> None:
+        self.scorer = scorer
+        self._device = scorer.model.embedding.weight.device
+        self.scores: list[Score] = []
+        """Of all that was asked so far."""
+
+    @property
+    def eot_token_id(self) -> int:
+        return self.scorer.separator_id
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens that the model reads."""
+        return self.scorer.max_length
+
+    @property
+    def tokenizer_name(self) -> str:
+        return "mythos"
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
+        """Tokens of a text that opens a document, the separator first; without it if ``add_special_tokens=False``."""
+        ids = self.scorer.encode(string)
+        return ids if add_special_tokens is False else [self.scorer.separator_id, *ids]
+
+    def _loglikelihood_tokens(
+        self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **kwargs: Any
+    ) -> list[tuple[float, bool]]:
+        scores = self._score([(context, continuation) for _, context, continuation in requests])
+        return [(one.log_prob, one.is_greedy) for one in scores]
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """Log-likelihood of whole texts, cut into windows that predict each token once."""
+        pairs: list[tuple[list[int], list[int]]] = []
+        owners: list[int] = []
+        for owner, request in enumerate(requests):
+            windows = get_rolling_token_windows(
+                token_list=self.scorer.encode(request.args[0]),
+                prefix_token=self.eot_token_id,
+                max_seq_len=self.max_length,
+                context_len=1,
+            )
+            for window in map(make_disjoint_window, windows):
+                pairs.append(window)
+                owners.append(owner)
+        totals = [0.0] * len(requests)
+        for owner, score in zip(owners, self._score(pairs), strict=True):
+            totals[owner] += score.log_prob
+        return totals
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Greedy text up to a stop string."""
+        by_options: dict[tuple[int, tuple[str, ...]], list[int]] = {}
+        for index, request in enumerate(requests):
+            options = normalize_gen_kwargs(request.args[1])
+            if options["do_sample"]:
+                raise ConfigError("do_sample: true was given; the harness's model mythos writes greedily.")
+            by_options.setdefault((options["max_gen_toks"], tuple(options["until"])), []).append(index)
+        texts: dict[int, str] = {}
+        for (max_new_tokens, until), indices in by_options.items():
+            prompts = [self.tok_encode(requests[index].args[0]) for index in indices]
+            texts |= dict(zip(indices, self.scorer.write(prompts, max_new_tokens, until), strict=True))
+        return [texts[index] for index in range(len(requests))]
+
+    def _score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[Score]:
+        scores = self.scorer.score(pairs)
+        self.scores += scores
+        return scores
+
+
+def task_manager(names: Sequence[str], data_dir: Path | None) -> TaskManager:
+    """The tasks beside this file and, only if a name asks for them, those of the harness, which read the network.
+
+    Raises:
+        ConfigError: no task has such a name, or the data of one cannot be read.
+    """
+    metadata = {"data_dir": None if data_dir is None else str(data_dir)}
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    manager = TaskManager(include_path=TASKS, include_defaults=False, metadata=metadata)
+    if any(name not in manager.all_tasks and not name.endswith(_LOCAL) for name in names):
+        manager = TaskManager(include_path=TASKS, metadata=metadata)
+    for name in names:
+        if name not in manager.all_tasks:
+            raise unknown_task(name, manager.all_tasks)
+        try:
+            manager.load([name])
+        except OSError as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(
+                f"--tasks: the data of {name} cannot be read ({reason}); tasks whose names end in _local need no "
+                "network, only --data-dir."
+            ) from None
+    return manager
+
+
+def unknown_task(name: str, known: Sequence[str]) -> ConfigError:
+    """An error with near names."""
+    near = difflib.get_close_matches(name, known, 4) or difflib.get_close_matches(f"{name}{_LOCAL}", known, 4)
+    hint = f"near it: {', '.join(near)}" if near else f"{len(known):,} are known, for instance piqa_local"
+    return ConfigError(f"--tasks: no task is called {name!r}; {hint}.")
+
+
+class TaskResult(NamedTuple):
+    """What a model made of one task, or of a group of them."""
+
+    metrics: dict[str, float]
+    """The harness's names to numbers."""
+    num_items: int | None
+    """None for a group."""
+    mean_passes: float
+    """Passes after which a scored token was read, a mean over the tasks evaluated together."""
+
+
+def evaluate(
+    scorer: Scorer,
+    names: Sequence[str],
+    manager: TaskManager,
+    limit: int | None = None,
+    num_fewshot: int | None = None,
+) -> dict[str, TaskResult]:
+    """Run tasks and groups, all their members included.
+
+    Args:
+        manager: of ``task_manager``.
+        limit: first items of each task; None for all.
+        num_fewshot: solved examples before each item; None for what a task says.
+    """
+    model = MythosLM.of(scorer)
+    found = simple_evaluate(
+        model=model,
+        tasks=list(names),
+        num_fewshot=num_fewshot,
+        limit=limit,
+        task_manager=manager,
+        log_samples=False,
+        bootstrap_iters=0,
+    )
+    assert found is not None
+    counts = {name: count["effective"] for name, count in found["n-samples"].items()}
+    passes = mean_passes(model.scores) if model.scores else float(scorer.num_loops)
+    results = {}
+    for name, metrics in {**found["results"], **found.get("groups", {})}.items():
+        numbers = {key.partition(",")[0]: float(value) for key, value in metrics.items() if isinstance(value, float)}
+        kept = {key: value for key, value in numbers.items() if not key.endswith("_stderr")}
+        results[name] = TaskResult(kept, counts.get(name), passes)
+    return results

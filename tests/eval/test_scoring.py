@@ -1,0 +1,138 @@
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import run_config
+
+from mythos.checkpoint.manifest import Manifest
+from mythos.config.base import ConfigError
+from mythos.config.decoding import ExitRule
+from mythos.data.manifest import data_fingerprint
+from mythos.eval.restore import check_data
+from mythos.eval.scoring import Scorer, mean_passes, scorer_of
+from mythos.model.generate import generate
+
+TEXTS = ["the king", "his queen of war and peace", "night", "old england my lord said he while"]
+
+
+def pairs_of(scorer: Scorer) -> list[tuple[list[int], list[int]]]:
+    dice = random.Random(1)
+    encoded = [scorer.encode(text) for text in TEXTS]
+    return [([0, *context], answer) for context in encoded for answer in dice.sample(encoded, 2)]
+
+
+def one_by_one(scorer: Scorer, context: list[int], answer: list[int]) -> tuple[float, bool]:
+    """By decoding token after token."""
+    model = scorer.model
+    cache = model.new_cache(scorer.num_loops, len(context) + len(answer))
+    fresh, total, is_greedy = context, 0.0, True
+    for token in answer:
+        log_prob_V = model.decode(torch.tensor([fresh]), cache)[0, -1].double().log_softmax(-1)
+        total += float(log_prob_V[token])
+        is_greedy &= int(log_prob_V.argmax()) == token
+        fresh = [token]
+    return total, is_greedy
+
+
+def with_options(scorer: Scorer, **options) -> Scorer:
+    return Scorer(scorer.model, scorer.tokenizer, scorer.separator_id, **{"num_loops": 3} | options)
+
+
+def test_scores_equal_decoding_token_by_token_whatever_the_batches(scorer: Scorer) -> None:
+    pairs = pairs_of(scorer)
+    (greedy,) = scorer.write([[0, *scorer.encode("the king")]], 5, [])
+    pairs.append(([0, *scorer.encode("the king")], scorer.encode(greedy)))
+    expected = [one_by_one(scorer, *pair) for pair in pairs]
+    for batch_tokens in (1, 40, 8192):
+        found = with_options(scorer, batch_tokens=batch_tokens).score(pairs)
+        assert [one.log_prob for one in found] == pytest.approx([total for total, _ in expected], rel=1e-5)
+        assert [one.is_greedy for one in found] == [is_greedy for _, is_greedy in expected]
+        assert [one.num_tokens for one in found] == [len(answer) for _, answer in pairs]
+    assert scorer.score(pairs) == scorer.score(pairs)
+    assert mean_passes(found) == 3
+
+
+def test_depth_is_the_one_asked_for(scorer: Scorer) -> None:
+    pairs = pairs_of(scorer)
+    deep = with_options(scorer, num_loops=6)
+    assert deep.score(pairs)[0].log_prob == pytest.approx(one_by_one(deep, *pairs[0])[0], rel=1e-5)
+    assert deep.score(pairs)[0].log_prob != pytest.approx(scorer.score(pairs)[0].log_prob, rel=1e-3)
+
+
+def test_under_a_rule_each_token_is_read_where_decoding_leaves(scorer: Scorer) -> None:
+    rule = ExitRule("relative_change", 0.4)
+    adaptive = with_options(scorer, num_loops=6, rule=rule)
+    pairs = pairs_of(scorer)
+    found = adaptive.score(pairs)
+    for (context, answer), score in zip(pairs, found, strict=True):
+        cache = scorer.model.new_cache(6, len(context) + len(answer))
+        fresh, total, passes = context, 0.0, []
+        for token in answer:
+            with torch.no_grad():
+                decoded = scorer.model.decode_until(torch.tensor([fresh]), cache, rule)
+            total += float(decoded.logits_BSV[0, -1].double().log_softmax(-1)[token])
+            passes.append(int(decoded.num_passes_BS[0, -1]))
+            fresh = [token]
+        assert score.log_prob == pytest.approx(total, rel=1e-5)
+        assert score.num_passes == pytest.approx(sum(passes) / len(passes))
+    assert 1 < mean_passes(found) < 6
+    never = with_options(scorer, num_loops=3, rule=ExitRule("relative_change", 1e-9)).score(pairs)
+    assert [one.log_prob for one in never] == pytest.approx([one.log_prob for one in scorer.score(pairs)], rel=1e-5)
+
+
+def test_text_under_a_rule_is_what_decoding_writes(scorer: Scorer) -> None:
+    rule = ExitRule("relative_change", 0.4)
+    prompt = [0, *scorer.encode("the king")]
+    made = generate(scorer.model, torch.tensor([prompt]), 8, 6, temperature=0, top_k=None, seed=0, rule=rule)
+    tokens = made.tokens_BS[0].tolist()
+    tokens = tokens[: tokens.index(0)] if 0 in tokens else tokens
+    (text,) = with_options(scorer, num_loops=6, rule=rule).write([prompt], 8, [])
+    assert text == scorer.tokenizer.decode(tokens, skip_special_tokens=False)
+    assert float(made.num_passes_BS.float().mean()) < 6
+
+
+def test_what_is_too_long_loses_its_beginning(scorer: Scorer) -> None:
+    limit = scorer.max_length
+    context, answer = [0, *([5, 6, 7] * 60)], [9, 11, 12]
+    (long,) = scorer.score([(context, answer)])
+    (cut,) = scorer.score([(context[-(limit + 1 - 3) :], answer)])
+    assert long == cut
+    assert long.log_prob == pytest.approx(one_by_one(scorer, context[-(limit + 1 - 3) :], answer)[0], rel=1e-5)
+    (only_end,) = scorer.score([([0], [8] * (limit + 20))])
+    assert only_end.num_tokens == limit
+
+
+def test_text_is_the_likeliest_one_up_to_a_stop_string(scorer: Scorer) -> None:
+    prompts = [[0, *scorer.encode(text)] for text in TEXTS]
+    whole = scorer.write(prompts, 12, [])
+    for prompt, text in zip(prompts, whole, strict=True):
+        tokens = list(prompt)
+        for _ in range(12):
+            cache = scorer.model.new_cache(3, len(tokens))
+            tokens.append(int(scorer.model.decode(torch.tensor([tokens]), cache)[0, -1].argmax()))
+            if tokens[-1] == 0:
+                tokens.pop()
+                break
+        assert text == scorer.tokenizer.decode(tokens[len(prompt) :], skip_special_tokens=False)
+    stop = whole[0][3:5]
+    assert stop
+    (stopped,) = scorer.write(prompts[:1], 12, [stop])
+    assert stopped == whole[0][: whole[0].index(stop)]
+    (longest,) = scorer.write([[5] * 500], 4, [])
+    assert longest == scorer.write([[5] * 92], 4, [])[0]
+
+
+@pytest.mark.parametrize("num_loops", [0, -3, 5000])
+def test_a_depth_that_cannot_be_is_refused_before_the_model_is_read(num_loops: int) -> None:
+    with pytest.raises(ConfigError, match=f"num_loops: {num_loops} was given; the core runs at least 1 and at most"):
+        scorer_of(Path("nowhere"), num_loops)
+
+
+def test_data_packed_anew_are_refused(packed: Path) -> None:
+    config = run_config(f"data.dir={packed}")
+    common = {"step": 1, "tokens": 1, "next_sample": 1, "config": {}, "fingerprint": "", "code_version": ""}
+    right = Manifest(**common, data_fingerprint=data_fingerprint([str(packed)]), layout={})
+    check_data(config, right)
+    with pytest.raises(ConfigError, match="trained on 0123456789abcdef, so their tokenizer may be another one"):
+        check_data(config, Manifest(**common, data_fingerprint="0123456789abcdef", layout={}))
