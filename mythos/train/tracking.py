@@ -14,6 +14,7 @@ from mythos.config.tracking import JsonlTracking, MlflowTracking, TensorBoardTra
 from mythos.train.provenance import write_provenance
 from mythos.train.trackers.base import Tracker
 from mythos.train.trackers.jsonl import JsonlTracker
+from mythos.train.trackers.tolerant import Tolerant
 
 
 def build_loggers(config: RunConfig, directory: Path, first_step: int) -> list[Logger]:
@@ -28,7 +29,7 @@ def build_loggers(config: RunConfig, directory: Path, first_step: int) -> list[L
     path = directory / records.FILE_NAME
     trackers: list[Logger] = [JsonlTracker(path, first_step)]
     chosen = _tracker(config, directory, first_step, facts)
-    return trackers if chosen is None else [*trackers, chosen]
+    return trackers if chosen is None else [*trackers, Tolerant(chosen)]
 
 
 def close(loggers: list[Logger], status: str = "failed") -> None:

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import math
 import os
+import signal
 import sqlite3
 import struct
 import subprocess
@@ -14,11 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from mythos.config import tracking
+from mythos.config import records, tracking
 from mythos.config.base import ConfigError
 from mythos.config.load import load
 from mythos.train.build import train
 from mythos.train.run_directory import prepare
+from mythos.train.trackers.base import Tracker
+from mythos.train.trackers.tolerant import Tolerant
 from mythos.train.tracking import build_loggers
 
 BLOCK = 32_768
@@ -306,3 +309,51 @@ def test_a_profile_beyond_the_last_step_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"start is 9 and .*num_steps is 3, .* run.num_steps=10 .*\.$"):
         load(["model=debug", "run.num_steps=10", "schedule.num_warmup_steps=1", "tracking.profile={start: 9}"])
     load(["model=debug", "run.num_steps=11", "schedule.num_warmup_steps=1", "tracking.profile={start: 9}"])
+
+
+def test_a_tracker_that_is_lost_costs_only_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    taken: list[int | None] = []
+
+    class Breaking(Tracker):
+        def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+            if step == 3:
+                raise ConnectionResetError("the service is gone\nsecond line")
+            taken.append(step)
+
+        def end(self, status: str) -> None:
+            raise AssertionError("a lost tracker is not spoken to")
+
+    tracker = Tolerant(Breaking())
+    for step in range(1, 6):
+        tracker.log_metrics({"train/loss": 1.0}, step)
+    tracker.alert("title", "text")
+    tracker.finalize("success")
+    assert taken == [1, 2]
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("mythos: Breaking was lost at step 3 (the service is gone); the run goes on without it")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_a_run_outlives_the_service_of_wandb(packed: Path, tmp_path: Path) -> None:
+    options = f"""model=debug optim=adamw data.dir={packed} data.seq_len=32 data.batch_size=4 data.micro_batch_size=4
+    depth.mean=2 optim.lr=1e-4 run.num_steps=600 run.validation.every=10000 run.validation.num_batches=1
+    run.checkpoint.every=10000
+    tracking=wandb tracking.mode=offline tracking.log_every=1 schedule.num_warmup_steps=5 run.dir={tmp_path}
+    run.name=lost parallel.device=cpu""".split()
+    process = subprocess.Popen([sys.executable, "-m", "mythos.cli.main", "train", *options], stderr=subprocess.PIPE)
+    metrics = tmp_path / "lost" / records.FILE_NAME
+    deadline = time.monotonic() + 100
+    while not metrics.exists() or '"step":20,' not in metrics.read_text():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    service = ["pgrep", "-f", f"wandb-core .*--pid {process.pid}$"]
+    found = subprocess.run(service, capture_output=True, text=True, check=True)
+    os.kill(int(found.stdout), signal.SIGKILL)
+    _, said = process.communicate(timeout=100)
+    assert process.returncode == 0, said.decode()
+    assert said.decode().count("mythos: WandbTracker was lost at step") == 1
+    steps = [json.loads(line).get("step") for line in metrics.read_text().splitlines()[1:]]
+    assert set(range(1, 601)) <= set(steps)
