@@ -72,3 +72,32 @@ def test_whoever_is_asked_all_ranks_save_the_same_step_and_go_on_bitwise(packed:
     ours, theirs = saved(tmp_path / "whole", NUM_STEPS), saved(run, NUM_STEPS)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_killed_launcher_takes_its_ranks_along_and_the_run_goes_on_bitwise(packed: Path, tmp_path: Path) -> None:
+    assert start(packed, tmp_path, "whole").wait(100) == 0
+    launcher = start(packed, tmp_path, "part", "run.checkpoint.every=20")
+    wait_for_step(tmp_path / "part", 30, launcher)
+    ranks = ranks_of(launcher).values()
+    launcher.kill()
+    launcher.wait(10)
+    deadline = time.monotonic() + 10
+    while any(is_running(process) for process in ranks):
+        assert time.monotonic() < deadline, "ranks outlive their launcher"
+        time.sleep(0.05)
+    assert start(packed, tmp_path, "part", "run.checkpoint.every=20").wait(100) == 0
+    assert "going on from" in (tmp_path / "part.log").read_text()
+    assert recorded(tmp_path / "whole", records.TRAIN_LOSS) == recorded(tmp_path / "part", records.TRAIN_LOSS)
+    ours, theirs = saved(tmp_path / "whole", NUM_STEPS), saved(tmp_path / "part", NUM_STEPS)
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def is_running(process: int) -> bool:
+    """Whether it is there and not only waiting to be reaped."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
