@@ -70,7 +70,7 @@ def of_runs(runs: Runs, is_sweep: bool, title: str | None = None, jobs: Sequence
     return Content(
         kind="Mythos sweep" if is_sweep else "Mythos runs",
         title=title or _names(runs),
-        subtitle=f"{len(differences(runs))} configuration values differ.",
+        subtitle=f"Configuration values that differ: {len(differences(runs))}.",
         facts="\n".join(_fact(label, value) for label, value in told),
         sections="\n".join(parts),
         figures=plots,
