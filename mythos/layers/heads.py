@@ -1,15 +1,13 @@
 """Query and key heads on their way from projection to attention: normalised, then rotated."""
 
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mythos.layers.kernels import HAS_TRITON
 from mythos.layers.norm import RMSNorm
 from mythos.layers.rope import Rotation, rotate
-
-_HAS_TRITON = find_spec("triton") is not None
 
 
 def norm_and_rotate(x_BSHP: Tensor, norm: nn.Module, rotation: Rotation) -> Tensor:
@@ -27,7 +25,7 @@ def norm_and_rotate(x_BSHP: Tensor, norm: nn.Module, rotation: Rotation) -> Tens
 def is_available(x_BSHP: Tensor) -> bool:
     """Whether the kernels take these heads: on a GPU, as wide as a power of two."""
     width = x_BSHP.shape[-1]
-    return x_BSHP.is_cuda and _HAS_TRITON and width >= 16 and width & (width - 1) == 0
+    return x_BSHP.is_cuda and HAS_TRITON and width >= 16 and width & (width - 1) == 0
 
 
 @torch.library.custom_op("mythos::norm_and_rotate", mutates_args=(), device_types="cuda")

@@ -5,16 +5,14 @@ from the tokens inside the products and never lie in memory on the way in. The r
 rows, F wide, before the last product; its gradient falls out of SwiGLU's backward (SonicMoE, arXiv 2512.14080).
 """
 
-from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from mythos.layers.kernels import HAS_TRITON
 from mythos.moe.kernels import WIDTH, reference
-
-_HAS_TRITON = find_spec("triton") is not None
 
 
 class Weights(NamedTuple):
@@ -49,7 +47,7 @@ def is_available(x: Tensor, dtype: torch.dtype, dim: int, hidden_dim: int) -> bo
     """Whether the kernels take these: bf16 on a Hopper GPU or later, both widths multiples of 64."""
     return (
         x.is_cuda
-        and _HAS_TRITON
+        and HAS_TRITON
         and dtype == torch.bfloat16
         and dim % WIDTH == 0
         and hidden_dim % WIDTH == 0

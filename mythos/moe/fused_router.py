@@ -1,18 +1,17 @@
 """The router's product and choice as one operation, on a GPU."""
 
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 
-_HAS_TRITON = find_spec("triton") is not None
-_STEP, _MAX_EXPERTS = 64, 512  # of kernels.routing, which needs Triton
+from mythos.layers.kernels import HAS_TRITON
+from mythos.moe.kernels import MAX_EXPERTS, WIDTH
 
 
 def is_available(x: Tensor, num_experts: int) -> bool:
     """Whether the kernel takes these tokens: on a GPU, 64 numbers wide or a multiple, for up to 512 experts."""
-    return x.is_cuda and _HAS_TRITON and x.shape[-1] % _STEP == 0 and num_experts <= _MAX_EXPERTS
+    return x.is_cuda and HAS_TRITON and x.shape[-1] % WIDTH == 0 and num_experts <= MAX_EXPERTS
 
 
 @torch.library.custom_op("mythos::route", mutates_args=(), device_types="cuda")

@@ -1,11 +1,11 @@
 """Heads normalised and rotated in one pass over memory, and its gradient, in Triton."""
 
-from functools import cache
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from mythos.layers.kernels import num_processors
 
 _ROWS = 16
 """Heads in a tile."""
@@ -31,7 +31,7 @@ def norm_and_rotate_backward(
     grad_x_BSHP = torch.empty_like(x_BSHP)
     num_heads, width = x_BSHP.shape[2:]
     num_rows = x_BSHP.numel() // width
-    num_programs = min(triton.cdiv(num_rows, _ROWS), _PER_PROCESSOR * _num_processors())
+    num_programs = min(triton.cdiv(num_rows, _ROWS), _PER_PROCESSOR * num_processors())
     partial_RP = torch.empty(num_programs, width, dtype=torch.float32, device=x_BSHP.device)
     _backward_kernel[(num_programs,)](
         grad_BSHP,
@@ -49,12 +49,6 @@ def norm_and_rotate_backward(
         num_warps=4,
     )
     return grad_x_BSHP, partial_RP.sum(0)
-
-
-@cache
-def _num_processors() -> int:
-    """Of the current device; Triton's interpreter takes any number."""
-    return torch.cuda.get_device_properties().multi_processor_count if torch.cuda.is_available() else 2
 
 
 @triton.jit

@@ -4,4 +4,6 @@ The Triton modules are imported only where Triton is installed and the tensors a
 """
 
 WIDTH = 64
-"""What both widths of an expert are multiples of, for ``products``."""
+"""What tokens' and experts' widths are multiples of, for ``products`` and ``routing``."""
+MAX_EXPERTS = 512
+"""Their scores of a tile of tokens stay in registers, for ``routing``."""

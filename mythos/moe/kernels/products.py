@@ -5,7 +5,6 @@ device, whatever the routing. Where the sum of a tile is short, programs stay an
 the last. Widths are multiples of ``kernels.WIDTH``: the last step of a sum is never partial.
 """
 
-from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -13,6 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
+
+from mythos.layers.kernels import num_processors
 
 
 class _Tile(NamedTuple):
@@ -174,13 +175,7 @@ def _grid(num_rows: int, num_experts: int, width: int, tile: _Tile) -> tuple[int
     num_tiles = (num_rows // tile.m + num_experts) * triton.cdiv(width, tile.n)
     if tile.per_processor == 0:
         return (num_tiles,)
-    return (min(num_tiles, tile.per_processor * _num_processors()),)
-
-
-@cache
-def _num_processors() -> int:
-    """Of the current device; Triton's interpreter takes any number."""
-    return torch.cuda.get_device_properties().multi_processor_count if torch.cuda.is_available() else 4
+    return (min(num_tiles, tile.per_processor * num_processors()),)
 
 
 @triton.jit

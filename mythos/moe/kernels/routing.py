@@ -5,10 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-STEP = 64
-"""The width of the tokens is a multiple of this."""
-MAX_EXPERTS = 512
-"""Their scores of a tile of tokens stay in registers."""
+from mythos.moe.kernels import WIDTH
 
 
 def route(
@@ -46,7 +43,7 @@ def route(
         SIGMOID=is_sigmoid,
         CHOOSES=chooses,
         BT=tile,
-        BK=STEP,
+        BK=WIDTH,
         num_warps=8 if is_wide else 4,
         num_stages=3,
     )
