@@ -89,7 +89,7 @@ def _harness(
 
 
 def depth_sweep(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Loss, accuracy, convergence and exits by depth on held-out windows."""
+    """Loss, accuracy, convergence, exits and what routing anew is worth, by depth, on held-out windows."""
     import torch
 
     from mythos.data.loader import batches
@@ -119,6 +119,7 @@ def depth_sweep(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     summary = summarize(found, depths, config.depth.mean)
     print(f"{_place(run, config, manifest)}: {found.num_tokens:,} held-out tokens, mean depth {config.depth.mean:g}")
     _print_sweep(found, depths, summary)
+    _print_frozen(found, depths)
     study = found._asdict() | {
         "step": manifest.step,
         "depths": depths,
@@ -154,6 +155,21 @@ def _print_sweep(found: "Sweep", depths: list[int], summary: "Summary") -> None:
     for point in found.rules:
         numbers = f"{point.mean_passes:>8.2f}{point.loss:>9.4f}{point.accuracy:>10.4f}{point.changed_share:>8.3f}"
         print(f"  {point.rule:<20}{point.threshold:>10g}{numbers}")
+
+
+def _print_frozen(found: "Sweep", depths: list[int]) -> None:
+    """What it costs to keep the experts of the first pass; nothing for a dense core."""
+    if found.frozen_loss is None or found.frozen_accuracy is None or found.shared_choices is None:
+        return
+    print("  routing frozen to the first pass")
+    print(f"  {'T':>4}{'loss':>9}{'- free':>9}{'accuracy':>10}{'- free':>9}{'shared':>8}")
+    for depth in depths:
+        place = depth - 1
+        loss, accuracy = found.frozen_loss[place], found.frozen_accuracy[place]
+        print(
+            f"  {depth:>4}{loss:>9.4f}{loss - found.loss[place]:>+9.4f}{accuracy:>10.4f}"
+            f"{accuracy - found.accuracy[place]:>+9.4f}{found.shared_choices[place]:>8.3f}"
+        )
 
 
 def reasoning(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How a model uses its depth: loss and accuracy after every pass, what the state does, and where exit rules stop."""
+"""How a model uses its depth: loss after every pass, convergence, exit rules, and what routing anew is worth."""
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -10,8 +10,9 @@ from torch import Tensor
 
 from mythos.config.decoding import ExitRule
 from mythos.eval.exit_rule import leave, rules_for
-from mythos.eval.read_out import ReadOut, read_unrolled
+from mythos.eval.read_out import ReadOut, read_out, read_unrolled
 from mythos.loop.trace import relative_change, second_difference
+from mythos.model.core import Choices
 from mythos.model.mythos import Mythos, Unrolled
 from mythos.report.saturation import Saturation, fit
 from mythos.types import IGNORED, Batch, to_device
@@ -57,6 +58,12 @@ class Sweep(NamedTuple):
     distance_to_last: list[float]
     """|h - h_T| / |h_T|, h_T the state after the last pass of all."""
     rules: list[RulePoint]
+    shared_choices: list[float] | None = None
+    """Share of the experts that a pass chooses and the first pass chose too; None for a dense core, as the next two."""
+    frozen_loss: list[float] | None = None
+    """As ``loss`` where every later pass takes the experts that the first one chose."""
+    frozen_accuracy: list[float] | None = None
+    """As ``accuracy``, likewise."""
 
 
 class Summary(NamedTuple):
@@ -91,39 +98,43 @@ def summarize(found: Sweep, depths: Sequence[int], mean_depth: float) -> Summary
 def sweep(model: Mythos, batches: Iterable[Batch], num_loops: int, noise: float = 0.01, seed: int = 0) -> Sweep:
     """Run held-out batches ``num_loops`` deep and read every pass, then again with noise added to the embeddings.
 
+    A core with experts runs once more with its routing frozen to the first pass. The states of one run are gone before
+    the next begins.
+
     Args:
         noise: standard deviation of what is added, relative to the root mean square of the embeddings read.
     """
     device = model.embedding.weight.device
-    sums = _Sums(num_loops, rules_for(model.halting.config.kind))
+    has_experts = model.config.core_ffn.kind == "moe"
+    sums = _Sums(num_loops, rules_for(model.halting.config.kind), has_experts)
     for index, host_batch in enumerate(batches):
         batch = to_device(host_batch, device)
-        unrolled = model.unroll(batch, num_loops)
-        read = read_unrolled(model, unrolled, batch.targets_BS)
+        read, figures_FT = _read_with_figures(model, batch, num_loops)
         with _Disturbed(model, noise, seed, index):
-            disturbed = read_unrolled(model, model.unroll(batch, num_loops), batch.targets_BS)
-        sums.add(read, disturbed, _figures(unrolled, batch.targets_BS != IGNORED))
+            disturbed = read_out(model, batch, num_loops)
+        frozen = read_out(model, batch, num_loops, freeze_routing=True) if has_experts else None
+        sums.add(read, figures_FT, disturbed, frozen)
     return sums.means(noise)
 
 
 class _Sums:
     """Totals over batches, in double precision."""
 
-    def __init__(self, num_loops: int, rules: Sequence[ExitRule]) -> None:
+    def __init__(self, num_loops: int, rules: Sequence[ExitRule], has_experts: bool) -> None:
         self.rules = rules
         self.num_tokens = 0
-        self.by_pass_FT = np.zeros((6, num_loops))
-        """Loss, right answers, relative change, angle, second difference, distance to the last state."""
+        self.by_pass_FT = np.zeros((9 if has_experts else 6, num_loops))
+        """Loss, right answers, relative change, angle, second difference, distance to the last state; with experts also
+        shared choices, and loss and right answers under frozen routing."""
         self.by_rule_RF = np.zeros((len(rules), 4))
         """Loss, right answers, tokens that leave elsewhere when disturbed, and by how many passes."""
         self.leaves_RT = np.zeros((len(rules), num_loops))
 
-    def add(self, read: ReadOut, disturbed: ReadOut, figures_FT: np.ndarray) -> None:
+    def add(self, read: ReadOut, figures_FT: np.ndarray, disturbed: ReadOut, frozen: ReadOut | None) -> None:
         """Take in one batch."""
         self.num_tokens += len(read.target_N)
-        is_right_TN = read.choice_TN == read.target_N
-        of_outputs = [part.double().sum(1).cpu().numpy() for part in (read.nll_TN, is_right_TN)]
-        self.by_pass_FT += np.stack([*of_outputs, *figures_FT])
+        of_frozen = [] if frozen is None else _loss_and_right(frozen)
+        self.by_pass_FT += np.stack([*_loss_and_right(read), *figures_FT, *of_frozen])
         for place, rule in enumerate(self.rules):
             leave_N = leave(rule, read)
             left, shift_N = read.at(leave_N), (leave(rule, disturbed) - leave_N).abs()
@@ -133,7 +144,7 @@ class _Sums:
 
     def means(self, noise: float) -> Sweep:
         """What was added, over the number of tokens."""
-        loss, accuracy, change, angle, bend, distance = (self.by_pass_FT / self.num_tokens).tolist()
+        loss, accuracy, change, angle, bend, distance, *of_experts = (self.by_pass_FT / self.num_tokens).tolist()
         passes_T = np.arange(1, self.leaves_RT.shape[1] + 1)
         points = []
         for rule, sums_F, leaves_T in zip(self.rules, self.by_rule_RF, self.leaves_RT, strict=True):
@@ -145,7 +156,7 @@ class _Sums:
                     rule.kind, rule.threshold, mean_passes, rule_loss, right_share, share_T.tolist(), changed, shift
                 )
             )
-        return Sweep(self.num_tokens, noise, loss, accuracy, change, angle, bend, distance, points)
+        return Sweep(self.num_tokens, noise, loss, accuracy, change, angle, bend, distance, points, *of_experts)
 
 
 class _Disturbed:
@@ -165,6 +176,28 @@ class _Disturbed:
         generator = torch.Generator().manual_seed(self.seed)
         noise_BSD = torch.randn(x_BSD.shape, generator=generator).to(x_BSD)
         return x_BSD + self.noise * x_BSD.float().square().mean().sqrt() * noise_BSD
+
+
+def _read_with_figures(model: Mythos, batch: Batch, num_loops: int) -> tuple[ReadOut, np.ndarray]:
+    """Every pass of free routing, and the sums ``[F, T]`` of ``_figures`` and, with experts, of ``_shared_choices``."""
+    unrolled = model.unroll(batch, num_loops)
+    keep_BS = batch.targets_BS != IGNORED
+    figures_FT = _figures(unrolled, keep_BS)
+    if model.config.core_ffn.kind == "moe":
+        figures_FT = np.vstack([figures_FT, _shared_choices(unrolled.choices, keep_BS)])
+    return read_unrolled(model, unrolled, batch.targets_BS), figures_FT
+
+
+def _loss_and_right(read: ReadOut) -> list[np.ndarray]:
+    """Sums over tokens, ``[T]`` each."""
+    return [part.double().sum(1).cpu().numpy() for part in (read.nll_TN, read.choice_TN == read.target_N)]
+
+
+def _shared_choices(choices: list[Choices], keep_BS: Tensor) -> list[float]:
+    """Sums over tokens, by pass: |E_t and E_1| / K of the sets of experts, a mean over blocks."""
+    passes = [torch.stack([c for c in chosen if c is not None])[:, keep_BS.flatten()] for chosen in choices]
+    is_shared = [(chosen_LNK[..., None] == passes[0][:, :, None]).any(-1) for chosen_LNK in passes]
+    return [float(shared_LNK.double().mean((0, 2)).sum()) for shared_LNK in is_shared]
 
 
 def _figures(unrolled: Unrolled, keep_BS: Tensor) -> np.ndarray:

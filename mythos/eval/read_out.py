@@ -53,13 +53,16 @@ class Left(NamedTuple):
 
 
 @torch.no_grad()
-def read_out(model: Mythos, batch: Batch, num_loops: int) -> ReadOut:
+def read_out(model: Mythos, batch: Batch, num_loops: int, freeze_routing: bool = False) -> ReadOut:
     """Run a batch and read every pass at every position that has a target.
 
     All passes run for all tokens. After pass t, attention in the coda sees the states of pass t, as in training and
     validation.
+
+    Args:
+        freeze_routing: see ``Mythos.unroll``.
     """
-    return read_unrolled(model, model.unroll(batch, num_loops), batch.targets_BS)
+    return read_unrolled(model, model.unroll(batch, num_loops, freeze_routing), batch.targets_BS)
 
 
 @torch.no_grad()

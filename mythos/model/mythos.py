@@ -19,7 +19,7 @@ from mythos.loop.exit_rules import Seen, stops
 from mythos.loop.rows import rows_of
 from mythos.loop.state import noise
 from mythos.model.block import Block
-from mythos.model.core import Core
+from mythos.model.core import Choices, Core
 from mythos.model.head import Head
 from mythos.model.leave import Halting, Leaving
 from mythos.types import Batch, ModelOutput, Regularizers
@@ -30,6 +30,8 @@ class Unrolled(NamedTuple):
 
     states: list[Tensor]
     """Before the first pass, then after each."""
+    choices: list[Choices]
+    """The experts of each pass."""
     leaving: Leaving
     """What coda and head read after each pass."""
     rotation: Rotation
@@ -205,13 +207,25 @@ class Mythos(nn.Module):
         return found
 
     @torch.no_grad()
-    def unroll(self, batch: Batch, num_loops: int) -> Unrolled:
-        """Run a batch from the evaluation's initial state and keep the state after every pass."""
+    def unroll(self, batch: Batch, num_loops: int, freeze_routing: bool = False) -> Unrolled:
+        """Run a batch from the evaluation's initial state and keep the state after every pass.
+
+        Args:
+            freeze_routing: every later pass takes the experts that the first one chose, weighted by the scores that
+                the router gives them in that pass.
+        """
         rotation, mask, e_BSD = self._begin(batch)
-        initial_BSD = self._initial_state(e_BSD, None, None)
-        every_pass = tuple(range(num_loops))
-        core = self.core(initial_BSD, e_BSD, rotation, mask, num_loops, 0, every_pass)
-        return Unrolled([initial_BSD, *core.exit_states], self.halting(core.exit_states, every_pass), rotation, mask)
+        states = [self._initial_state(e_BSD, None, None)]
+        choices: list[Choices] = []
+        for loop in range(num_loops):
+            frozen = choices[0] if freeze_routing and loop > 0 else None
+            new_BSD, _, chosen = self.core.step(
+                states[-1], frozen, e_BSD=e_BSD, rotation=rotation, mask=mask, loop=loop
+            )
+            states.append(new_BSD)
+            choices.append(chosen)
+        leaving = self.halting(states[1:], tuple(range(num_loops)))
+        return Unrolled(states, choices, leaving, rotation, mask)
 
     @torch.no_grad()
     def before_head(self, unrolled: Unrolled, loop: int) -> Tensor:

@@ -53,7 +53,8 @@ ONE_RUN: tuple[Section[Run], ...] = (
         "Evaluated: depth",
         "Held-out tokens, all passes from one forward. The curve is the fit L∞ + Z exp(−z T / mean) over the depths "
         "that were asked for; the dotted line marks the mean depth of training. An exit rule is worth its passes where "
-        "its points lie below the line of equal depth for all tokens.",
+        "its points lie below the line of equal depth for all tokens. Where there is a line for the experts of the "
+        "first pass, its distance to that of free routing is what choosing experts anew in every pass is worth.",
         (
             Plot("Loss after T passes", evaluation.swept_loss),
             Plot("Accuracy after T passes", evaluation.swept_accuracy),

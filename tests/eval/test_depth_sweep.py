@@ -1,9 +1,10 @@
 import math
+import weakref
 
 import numpy as np
 import pytest
 import torch
-from helpers import fill, model_config, random_batch
+from helpers import fill, model_config, random_batch, random_model
 
 from mythos.config.decoding import ExitRule
 from mythos.config.halting import PonderHalting
@@ -11,6 +12,7 @@ from mythos.eval.depth_sweep import Sweep, summarize, sweep
 from mythos.eval.exit_rule import leave
 from mythos.eval.read_out import read_out
 from mythos.model.mythos import Mythos
+from mythos.types import IGNORED
 
 LOOPS = 6
 
@@ -76,6 +78,55 @@ def test_exits_move_with_the_noise_and_only_with_it(model: Mythos) -> None:
     again = sweep(model, batches(model), LOOPS, noise=0.5)
     assert again == disturbed
     assert not model.embedding._forward_hooks
+
+
+def test_frozen_routing_repeats_the_experts_of_the_first_pass(model: Mythos) -> None:
+    held_out = batches(model)
+    held_out[0].targets_BS[1, 3:] = IGNORED
+    found = sweep(model, held_out, 3)
+    assert found.num_tokens == 39
+    losses, right, shared = [], [], []
+    for batch in held_out:
+        keep_BS = batch.targets_BS != IGNORED
+        frozen = model.unroll(batch, 3, freeze_routing=True)
+        for loop in range(3):
+            logits_NV = model.head.logits(model.before_head(frozen, loop), model.embedding.weight)[keep_BS].double()
+            target_N = batch.targets_BS[keep_BS]
+            losses.append(torch.nn.functional.cross_entropy(logits_NV, target_N, reduction="sum").item())
+            right.append(int((logits_NV.argmax(-1) == target_N).sum()))
+        choices = model.unroll(batch, 3).choices
+        places = keep_BS.flatten().nonzero().flatten().tolist()
+        sets = [[[set(row) for row in layer.tolist()] for layer in chosen] for chosen in choices]
+        for of_pass in sets:
+            pairs = [(new[n], old[n]) for new, old in zip(of_pass, sets[0], strict=True) for n in places]
+            shared.append(sum(len(new & old) / len(old) for new, old in pairs) / len(sets[0]))
+    assert found.frozen_loss == pytest.approx((np.array(losses).reshape(2, 3).sum(0) / 39).tolist(), rel=1e-5)
+    assert found.frozen_accuracy == pytest.approx((np.array(right).reshape(2, 3).sum(0) / 39).tolist())
+    assert found.shared_choices == pytest.approx((np.array(shared).reshape(2, 3).sum(0) / 39).tolist())
+    assert (found.frozen_loss[0], found.frozen_accuracy[0]) == (found.loss[0], found.accuracy[0])
+    assert found.shared_choices[0] == 1
+    assert 0 < found.shared_choices[2] < 1
+    assert abs(found.frozen_loss[2] - found.loss[2]) > 1e-3
+
+
+def test_a_dense_core_has_no_routing_to_freeze() -> None:
+    dense = random_model(model_config("debug-dense", vocab_size=64)).eval()
+    found = sweep(dense, batches(dense), 2)
+    assert (found.shared_choices, found.frozen_loss, found.frozen_accuracy) == (None, None, None)
+
+
+def test_the_states_of_one_run_are_gone_before_the_next_begins(model: Mythos, monkeypatch: pytest.MonkeyPatch) -> None:
+    unroll, states = model.unroll, []
+
+    def watched(*arguments, **options):
+        assert not any(state() is not None for state in states)
+        found = unroll(*arguments, **options)
+        states.extend(weakref.ref(h_BSD) for h_BSD in found.states)
+        return found
+
+    monkeypatch.setattr(model, "unroll", watched)
+    sweep(model, batches(model), 2)
+    assert len(states) == 2 * 3 * 3
 
 
 def test_the_summary_recovers_a_curve_that_saturates() -> None:

@@ -15,6 +15,14 @@ def test_depth_sweep_prints_tables_and_shows_in_the_report(short_run: Path, caps
     found = json.loads((short_run / "evaluation" / "depth-sweep.json").read_text())
     assert (found["depths"], len(found["loss"]), found["num_tokens"]) == ([1, 2, 5], 5, 96)
     assert {point["rule"] for point in found["rules"]} >= {"relative_change", "output_divergence"}
+    frozen = out.split("routing frozen to the first pass\n")[1].splitlines()[1:]
+    rows = [[float(word) for word in line.split()] for line in frozen[:3]]
+    assert [row[0] for row in rows] == found["depths"]
+    for depth, loss, cost, *_, shared in rows:
+        place = int(depth) - 1
+        assert loss == pytest.approx(found["frozen_loss"][place], abs=1e-4)
+        assert cost == pytest.approx(found["frozen_loss"][place] - found["loss"][place], abs=1e-4)
+        assert shared == pytest.approx(found["shared_choices"][place], abs=1e-3)
     assert main(["report", str(short_run)]) == 0
     assert "Evaluated: depth" in (short_run / "report" / "index.html").read_text()
 

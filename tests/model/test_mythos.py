@@ -114,6 +114,38 @@ def test_exits_of_one_forward_equal_forwards_of_their_own(name: str) -> None:
     assert torch.equal(together.exit_prob_XBS.sum(0), torch.ones_like(batch.targets_BS, dtype=torch.float32))
 
 
+def passes_by_hand(model: Mythos, batch: Batch, num_loops: int, is_frozen: bool) -> tuple[list[Tensor], list]:
+    """States and choices of every pass, the blocks called one by one."""
+    rotation, mask, e = context(model, batch)
+    states, choices = [torch.zeros_like(e)], []
+    for loop in range(num_loops):
+        x, chosen = model.core.injection(states[-1], e), []
+        for layer, block in enumerate(model.core.blocks):
+            given = choices[0][layer] if is_frozen and loop else None
+            x, _, choice = block(x, rotation, mask, model.core.router_bias[layer, loop], None, given)
+            chosen.append(choice)
+        states.append(x)
+        choices.append(chosen)
+    return states, choices
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["debug", "debug-mla"])
+def test_routing_frozen_to_the_first_pass_is_what_passing_its_choices_by_hand_gives(name: str) -> None:
+    model = random_model(model_config(name, initial_state="zero"))
+    model.core.router_bias.normal_(std=0.5, generator=torch.Generator().manual_seed(1))
+    batch = random_batch(model.config, num_documents=2)
+    free, frozen = (model.unroll(batch, 3, freeze_routing=is_frozen) for is_frozen in (False, True))
+    for found, is_frozen in ((free, False), (frozen, True)):
+        states, choices = passes_by_hand(model, batch, 3, is_frozen)
+        assert all(map(torch.equal, found.states, states))
+        assert all(torch.equal(torch.stack(a), torch.stack(b)) for a, b in zip(found.choices, choices, strict=True))
+    assert torch.equal(free.states[-1], model(batch, 3).state_BSD)
+    assert torch.equal(frozen.states[1], free.states[1])
+    assert all(torch.equal(torch.stack(chosen), torch.stack(free.choices[0])) for chosen in frozen.choices)
+    assert all(relative_error(frozen.states[loop], free.states[loop]) > 0.01 for loop in (2, 3))
+
+
 @pytest.mark.parametrize("depth", [1, 2, 5])
 @pytest.mark.parametrize("name", MODELS)
 def test_cached_decoding_equals_the_full_forward_at_every_depth(name: str, depth: int) -> None:

@@ -31,6 +31,14 @@ def test_choice_is_the_top_k_and_weights_sum_to_the_scale() -> None:
     torch.testing.assert_close(routing.weight_NK.sum(-1), torch.full((50,), 2.5), rtol=1e-6, atol=0)
 
 
+def test_a_choice_made_before_is_weighted_by_the_present_scores() -> None:
+    choice = torch.tensor([[0, 4, 2]]).expand(50, 3)
+    routing = route(logits(), torch.tensor([9.0, 0.0, 0.0, 0.0, 0.0, 0.0]), replace(CONFIG, score="sigmoid"), choice)
+    assert torch.equal(routing.expert_NK, choice)
+    score = 1 / (1 + (-logits()[:, [0, 4, 2]]).exp())
+    torch.testing.assert_close(routing.weight_NK, score / score.sum(-1, keepdim=True))
+
+
 def test_statistics_of_a_uniform_router() -> None:
     flat = torch.zeros(2, 5, 6)
     config = replace(CONFIG, score="softmax")

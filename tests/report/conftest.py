@@ -127,6 +127,7 @@ def fake_studies(num_loops: int) -> dict[str, dict[str, Any]]:
     ]
     sweep = {"depths": [depth for depth in (1, 2, 4, 6, 8, 12) if depth <= num_loops], "rules": rules}
     sweep |= {"loss": (2.4 + falling).tolist(), "accuracy": (0.5 - falling / 4).tolist()}
+    sweep["frozen_loss"] = (2.5 + falling).tolist()
     for key in ("relative_change", "second_difference", "distance_to_last"):
         sweep[key] = falling.tolist()
     sweep["angle_degrees"] = (90 * falling).tolist()

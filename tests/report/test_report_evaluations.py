@@ -45,7 +45,8 @@ def test_a_file_that_cannot_be_read_is_one_sentence(text: str, sentence: str, tm
 def test_figures_show_what_was_found(make_run: MakeRun) -> None:
     run = read_run(make_run(is_evaluated=True))
     sweep = run.evaluations["depth-sweep"]
-    loss, fitted = evaluation.swept_loss(run).data
+    loss, fitted, frozen = evaluation.swept_loss(run).data
+    assert frozen.y.tolist() == pytest.approx(sweep["frozen_loss"])
     assert loss.y.tolist() == pytest.approx(sweep["loss"])
     assert "2.400 + 1.000 exp" in fitted.name
     equal, *rules = evaluation.exit_rules(run).data
@@ -56,6 +57,12 @@ def test_figures_show_what_was_found(make_run: MakeRun) -> None:
     assert solved["y"] == ["T = 1", "T = 4"]
     tasks = {trace.name: (list(trace.x), list(trace.y)) for trace in evaluation.task_accuracies(run).data}
     assert tasks == {"piqa_local": ([4, 8], [0.25, 0.5]), "core_copa": ([4, 8], [0.25, 0.5])}
+
+
+def test_a_dense_core_has_no_line_of_frozen_routing(make_run: MakeRun) -> None:
+    run = read_run(make_run(is_evaluated=True))
+    run.evaluations["depth-sweep"]["frozen_loss"] = None
+    assert len(evaluation.swept_loss(run).data) == 2
 
 
 def test_a_run_that_was_not_evaluated_has_no_such_figures(make_run: MakeRun) -> None:

@@ -16,7 +16,7 @@ _DEPTH: dict[str, Any] = {"title": "passes T", "type": "log"}
 
 
 def swept_loss(run: Run) -> go.Figure | None:
-    """Held-out loss after every pass with its saturation fit, and the exit rules' losses at their mean passes."""
+    """Held-out loss after every pass with its saturation fit, and that of routing frozen to the first pass."""
     found = run.evaluations.get(DEPTH_SWEEP)
     if found is None:
         return None
@@ -30,6 +30,8 @@ def swept_loss(run: Run) -> go.Figure | None:
         quiet = {"hovertemplate": None, "hoverinfo": "skip"}
         curve = Series(between, fitted.at(between))
         traces.append(draw.line(curve, in_symbols(fitted), draw.color("muted"), width=1.5, **quiet))
+    if (frozen := found.get("frozen_loss")) is not None:
+        traces.append(draw.curve(_by_pass(frozen), "experts of the first pass", draw.category(1)))
     figure = draw.figure(traces, _DEPTH | {"tickvals": draw.spaced(depths.tolist(), 1.3)}, {"title": LOSS})
     return figure.add_vline(x=run.config.depth.mean, line={"width": 1, "dash": "dot"})
 
