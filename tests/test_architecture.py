@@ -32,6 +32,7 @@ ROOMS_OF = {
     "hydra": {"config"},
     "omegaconf": {"config"},
     "plotly": {"report"},
+    "matplotlib": {"report"},
     "wandb": {"train"},
     "mlflow": {"train"},
     "trackio": {"train"},

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-COMMANDS = "train sweep evaluate sample trace report consolidate export doctor costs plan bench".split()
+COMMANDS = "train sweep evaluate sample trace report figures consolidate export doctor costs plan bench".split()
 
 
 def loaded_after(code: str) -> set[str]:
@@ -27,7 +27,9 @@ def test_nothing_heavy_is_imported_before_it_is_needed(code: str) -> None:
     assert not loaded_after(code) & {"torch", "lightning", "wandb", "plotly", "tokenizers"}
 
 
-HEAVY = set("torch lightning deepspeed transformers scipy wandb plotly tokenizers fsspec numpy hydra pydantic".split())
+HEAVY = {"matplotlib"} | set(
+    "torch lightning deepspeed transformers scipy wandb plotly tokenizers fsspec numpy hydra pydantic".split()
+)
 """Modules that take 20 ms or more to import."""
 CONFIGURATION = {"hydra", "pydantic"}
 

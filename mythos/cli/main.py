@@ -5,10 +5,24 @@ import os
 import sys
 
 import mythos
-from mythos.cli import bench, consolidate, costs, doctor, evaluate, export, plan, report, sample, sweep, trace, train
+from mythos.cli import (
+    bench,
+    consolidate,
+    costs,
+    doctor,
+    evaluate,
+    export,
+    figures,
+    plan,
+    report,
+    sample,
+    sweep,
+    trace,
+    train,
+)
 from mythos.files import restrict_umask
 
-_COMMANDS = (train, sweep, evaluate, sample, trace, report, consolidate, export, doctor, costs, plan, bench)
+_COMMANDS = (train, sweep, evaluate, sample, trace, report, figures, consolidate, export, doctor, costs, plan, bench)
 
 
 def main(arguments: list[str] | None = None) -> int:

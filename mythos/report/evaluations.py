@@ -1,6 +1,7 @@
 """What ``mythos evaluate`` found, as JSON beside a run's records: ``evaluation/<study>.json``."""
 
 import json
+from collections import defaultdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,6 +59,14 @@ def read_studies(run: Path) -> dict[str, dict[str, Any]]:
                 raise ConfigError(f"{path}: schema {schema}, but this version reads {SCHEMA}; write it again.")
             studies[study] = found
     return studies
+
+
+def by_rule(points: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The exit rules of a depth sweep, each with its thresholds in the order of their mean passes."""
+    found: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for point in sorted(points, key=lambda point: point["mean_passes"]):
+        found[point["rule"]].append(point)
+    return {rule: found[rule] for rule in dict.fromkeys(point["rule"] for point in points)}
 
 
 def _setting(result: dict[str, Any]) -> tuple[Any, ...]:

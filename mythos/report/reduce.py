@@ -11,6 +11,8 @@ Floats = npt.NDArray[np.float64]
 
 _HALF_WIDTH = 0.02
 """Half width of the running mean of ``smoothed``, as a part of the series."""
+_LAST_SHARE = 0.25
+"""Part of the run's steps, at its end, over which a quantity of the loops is averaged."""
 
 
 def thin(values: Floats, limit: int) -> npt.NDArray[np.intp]:
@@ -63,3 +65,14 @@ def table(rows: list[Series], limit: int) -> tuple[Floats, Floats]:
         total = np.bincount(column, weights=row.values[finite], minlength=num_columns)
         line[count > 0] = (total / np.maximum(count, 1))[count > 0]
     return np.bincount(column_of, weights=steps) / np.bincount(column_of), matrix
+
+
+def at_the_end(loops: dict[int, Series]) -> Series:
+    """Each loop's mean over the last quarter of the run, the loops in place of steps.
+
+    A loop that no step ran in that quarter is left out: its last record would tell of another time than the others'.
+    """
+    start = (1 - _LAST_SHARE) * max((series.steps[-1] for series in loops.values()), default=0)
+    late = {loop: series.values[(series.steps > start) & np.isfinite(series.values)] for loop, series in loops.items()}
+    means = {loop: float(values.mean()) for loop, values in late.items() if len(values)}
+    return Series.of(list(means), list(means.values()))

@@ -84,6 +84,17 @@ def test_sample_continues_several_prompts_and_shows_the_passes_of_each_token(run
     assert "--num-loops: 65 was given; it must be at least 1, and at most 64" in capsys.readouterr().err
 
 
+def test_figures_are_written_and_a_line_says_which_are_not(run: Path, tmp_path: Path, capsys) -> None:
+    assert main(["figures", str(run), "--to", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        str(tmp_path / "loss.svg"),
+        "depth.svg is not written: no depth sweep (mythos evaluate RUN depth-sweep)",
+        str(tmp_path / "norms.svg"),
+        "exits.svg is not written: no depth sweep with exit rules (mythos evaluate RUN depth-sweep)",
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["loss.svg", "norms.svg"]
+
+
 def test_resume_auto_goes_on_and_says_from_where(run: Path, packed: Path) -> None:
     options = [f"data.dir={packed}", f"run.dir={run.parent}", "run.name=short", "resume=auto"]
     done = mythos("train", *SMALL, *options, "run.num_steps=8")
@@ -110,6 +121,7 @@ def test_resume_auto_goes_on_and_says_from_where(run: Path, packed: Path) -> Non
         (["sample", "nowhere", "--cache-policy", "first"], "--cache-policy: 'first' was given"),
         (["sample", "nowhere", "--temperature", "-1"], "--temperature -1.0"),
         (["report", "nowhere"], "nowhere"),
+        (["figures", "nowhere", "--to", "out"], "nowhere: no run, for it holds no config.json"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_code_two(arguments: list[str], sentence: str, capsys) -> None:

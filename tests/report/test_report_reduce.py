@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mythos.report.read import Series
-from mythos.report.reduce import smooth, table, thin
+from mythos.report.reduce import at_the_end, smooth, table, thin
 
 
 @pytest.mark.parametrize("length", [101, 1000, 12_345])
@@ -52,3 +52,13 @@ def test_a_long_table_averages_neighbouring_steps() -> None:
     columns, matrix = table([Series(steps, np.array([1.0, 3.0, 5.0, 9.0])), Series(steps[1:2], np.array([4.0]))], 2)
     assert columns.tolist() == [5.0, 25.0]
     np.testing.assert_array_equal(matrix, [[2.0, 7.0], [4.0, np.nan]])
+
+
+def test_the_end_of_a_run_is_the_last_quarter_of_its_steps() -> None:
+    steps = list(range(10, 101, 10))
+    loops = {0: Series.of(steps, [float(step) for step in steps])}
+    loops[1] = Series.of([10, 80, 90, 100], [1.0, 5.0, 7.0, np.nan])
+    loops[2] = Series.of([10, 70], [1.0, 1.0])  # no step of the last quarter was that deep
+    found = at_the_end(loops)
+    assert found.steps.tolist() == [0, 1]
+    assert found.values.tolist() == [(80 + 90 + 100) / 3, 6.0]

@@ -10,15 +10,12 @@ from mythos.report import draw
 from mythos.report.compare import ranked
 from mythos.report.draw import LOSS, MAX_NAMES, go
 from mythos.report.figures.loss import last_losses
-from mythos.report.figures.state import last_of
 from mythos.report.read import Run, Series, by_index, mean_depth
-from mythos.report.reduce import smoothed
+from mythos.report.reduce import at_the_end, smoothed
 from mythos.report.spent import spent
 
 Runs = dict[str, Run]
 """Runs by the names that the page shows."""
-_LAST_SHARE = 0.25
-"""Part of the run, at its end, over which a quantity of the loops is averaged."""
 
 
 def losses(runs: Runs) -> go.Figure | None:
@@ -106,7 +103,7 @@ def _over_loops(runs: Runs, name_of: Callable[[int], str], yaxis: dict[str, Any]
     found = {}
     for name, run in runs.items():
         if loops := by_index(run.series, name_of):
-            found[name] = last_of({loop: _end_of(series) for loop, series in loops.items()})
+            found[name] = at_the_end(loops)
     every_loop = sorted({int(loop) for series in found.values() for loop in series.steps})
     return _curves(runs, found, draw.loop_axis(every_loop), yaxis)
 
@@ -150,9 +147,3 @@ def _smooth(run: Run, name: str) -> Series | None:
 def _validation(run: Run) -> Series | None:
     depth = mean_depth(run)
     return None if depth is None else run.series[records.validation_loss(depth)]
-
-
-def _end_of(series: Series) -> Series:
-    """The mean over the last quarter of the records, as a series of one."""
-    end = series.values[-max(1, round(_LAST_SHARE * len(series.values))) :]
-    return Series(series.steps[-1:], np.array([end[np.isfinite(end)].mean() if np.isfinite(end).any() else np.nan]))

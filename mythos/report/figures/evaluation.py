@@ -7,7 +7,7 @@ import numpy as np
 
 from mythos.report import draw
 from mythos.report.draw import LOSS, go
-from mythos.report.evaluations import DEPTH_SWEEP, REASONING, TASKS
+from mythos.report.evaluations import DEPTH_SWEEP, REASONING, TASKS, by_rule
 from mythos.report.figures.loss import in_symbols
 from mythos.report.read import Run, Series
 from mythos.report.saturation import fit
@@ -158,12 +158,8 @@ def _rules(run: Run, figure: str, yaxis: dict[str, Any]) -> go.Figure | None:
 
 
 def _rule_lines(points: list[dict[str, Any]], figure: str) -> list[Any]:
-    by_rule: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-    for point in points:
-        by_rule[point["rule"]].append(point)
     traces = []
-    for index, (rule, of_rule) in enumerate(by_rule.items()):
-        of_rule.sort(key=lambda point: point["mean_passes"])
+    for index, (rule, of_rule) in enumerate(by_rule(points).items()):
         traces.append(
             go.Scatter(
                 x=[point["mean_passes"] for point in of_rule],

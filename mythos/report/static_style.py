@@ -1,0 +1,168 @@
+"""How static figures look: colours, type, axes and the legend; and a figure as the text of an SVG file."""
+
+import io
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Literal, NamedTuple
+
+from mythos.config.base import ConfigError
+from mythos.report.theme import LIGHT
+
+try:
+    import matplotlib
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+except ModuleNotFoundError:
+    raise ConfigError("matplotlib, which draws the figures, is not installed; pip install 'mythos[report]'.") from None
+
+COLORS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+"""Okabe and Ito's colours (Wong, Nature Methods 8, 441, 2011): any two differ to colour-blind readers as well."""
+_MARKERS: Final = "osD^vPX"
+_DASHES: Final = ("solid", (0, (4, 1.5)), (0, (1, 1.2)))
+MAX_RUNS: Final = len(COLORS) * len(_DASHES)
+_WIDTH: Final = 8.3
+"""In inches of 96 pixels: 800 pixels."""
+_ROW_LETTERS: Final = 120
+"""Letters that a row of the legend takes."""
+_HANDLE_LETTERS: Final = 8
+"""Letters' room that a handle of the legend takes."""
+_FACTORS: Final = (
+    (3, (1.0,)),
+    (2, (1.0, 2.0, 5.0)),
+    (2, (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0)),
+)
+"""Multiples of powers of ten for ticks, and how many ticks they must give to be taken."""
+_MAX_MARKERS: Final = 10
+"""Of a line with more points, some show a marker."""
+_STYLE: Final[Any] = {
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "mythos",  # equal figures get equal ids
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "Helvetica"],
+    "font.size": 9,
+    "text.parse_math": False,  # a dollar sign in a run's name is one
+    "text.color": LIGHT.text,
+    "axes.labelcolor": LIGHT.text,
+    "axes.edgecolor": LIGHT.muted,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": LIGHT.line,
+    "xtick.color": LIGHT.muted,
+    "ytick.color": LIGHT.muted,
+    "xtick.labelcolor": LIGHT.text,
+    "ytick.labelcolor": LIGHT.text,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4,
+    "legend.frameon": False,
+    "axes.axisbelow": True,
+}
+
+
+class Look(NamedTuple):
+    """What tells a line from others: a colour and a marker, then also dashes."""
+
+    color: str
+    marker: str
+    linestyle: Any
+
+    def of(self, num_points: int) -> dict[str, Any]:
+        """As options of matplotlib's ``plot``, for a line of so many points."""
+        return self._asdict() | {"markevery": max(1, math.ceil(num_points / _MAX_MARKERS))}
+
+
+def looks(names: Iterable[str]) -> dict[str, Look]:
+    """A look for each name, in their order; at most ``MAX_RUNS``."""
+    found = {}
+    for index, name in enumerate(names):
+        dashes, place = divmod(index, len(COLORS))
+        found[name] = Look(COLORS[place], _MARKERS[place], _DASHES[dashes])
+    return found
+
+
+def render(num_panels: int, draw: Callable[[list[Axes]], None], height: float = 3.2) -> str:
+    """A row of panels with one legend above, as SVG; the same panels always give the same text.
+
+    Args:
+        draw: fills the panels; a legend names each label once.
+        height: of the panels, in inches; the rows of the legend are added.
+    """
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # not what the user's matplotlibrc says
+        matplotlib.rcParams.update(_STYLE)
+        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        panels = list(figure.subplots(1, num_panels, squeeze=False)[0])
+        draw(panels)
+        num_rows = _add_legend(figure, panels)
+        figure.set_size_inches(_WIDTH, height + 0.2 * num_rows)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    return "".join(line.rstrip() + "\n" for line in text.getvalue().splitlines())
+
+
+def log_axis(axes: Axes, which: Literal["x", "y"], values: Iterable[float], label: Callable[[float], str]) -> None:
+    """Make an axis logarithmic, with the ticks of ``log_ticks``."""
+    axes.set(**{f"{which}scale": "log"})
+    set_ticks(getattr(axes, f"{which}axis"), log_ticks(values), label)
+
+
+def log_ticks(values: Iterable[float]) -> list[float]:
+    """Powers of ten between the positive values or, where these are few, multiples of them as well."""
+    positive = [float(value) for value in values if math.isfinite(value) and value > 0]
+    if not positive:
+        return []
+    low, high = min(positive), max(positive)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for num_needed, factors in _FACTORS:
+        ticks = [factor * 10.0**power for power in powers for factor in factors]
+        inside = [tick for tick in ticks if low * 0.97 <= tick <= high * 1.03]
+        if len(inside) >= num_needed:
+            return inside
+    return sorted({low, high})
+
+
+def depth_axis(axes: Axes, deepest: int) -> None:
+    """Passes on a logarithmic axis, a tick at each power of two."""
+    axes.set_xscale("log", base=2)
+    set_ticks(axes.xaxis, [2**power for power in range(deepest.bit_length())], "{:g}".format)
+    axes.set_xlabel("passes T")
+
+
+def set_ticks(axis: Any, places: list[float], label: Callable[[float], str]) -> None:
+    """Ticks at these places and nowhere else."""
+    axis.set_major_locator(FixedLocator(places))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda place, _: label(place)))
+
+
+def short(count: float) -> str:
+    """A count with a unit: 20k, 5M; 1T at most."""
+    for unit in ("", "k", "M", "B"):
+        if count < 999.5:
+            return f"{count:.3g}{unit}"
+        count /= 1000
+    return f"{count:.3g}T"
+
+
+def scientific(number: float) -> str:
+    """A number with its power of ten: 2·10¹⁵."""
+    power = math.floor(math.log10(number) + 1e-9)
+    raised = "10" + str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    factor = round(number / 10.0**power, 2)
+    return raised if factor == 1 else f"{factor:g}·{raised}"
+
+
+def _add_legend(figure: Figure, panels: list[Axes]) -> int:
+    """One legend of what all panels show; returns the number of its rows."""
+    handles: dict[str, Any] = {}
+    for panel in panels:
+        for line in panel.get_lines():
+            if not str(line.get_label()).startswith("_child"):  # matplotlib's name for a line without a label
+                handles.setdefault(str(line.get_label()), line)
+    widths = [len(label) + _HANDLE_LETTERS for label in handles]
+    num_columns = len(widths) if sum(widths) <= _ROW_LETTERS else max(1, _ROW_LETTERS // max(widths))
+    figure.legend(
+        handles.values(), handles, loc="outside upper left", ncols=num_columns, columnspacing=1.4, handlelength=2.2
+    )
+    return math.ceil(len(handles) / num_columns)
