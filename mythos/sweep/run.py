@@ -8,6 +8,7 @@ from pathlib import Path
 from mythos.config.base import ConfigError
 from mythos.config.sweep import LocalLauncher
 from mythos.report.jobs import PLAN_FILE
+from mythos.sweep.at_end import run_at_end
 from mythos.sweep.drive import Listed, Queue, drive
 from mythos.sweep.local import LocalQueue
 from mythos.sweep.plan import Plan, freeze, make
@@ -20,7 +21,8 @@ def run(arguments: list[str], config_dir: Path | None = None) -> int:
     """Run a sweep, or what is left of it, and print its table.
 
     Returns:
-        0 where each job finished or was stopped early by a search, else 1; 130 after Ctrl-C.
+        0 where each job finished or was stopped early by a search, and the commands at the end did not fail, else 1;
+        130 after Ctrl-C.
 
     Raises:
         ConfigError: before any job has started.
@@ -31,10 +33,11 @@ def run(arguments: list[str], config_dir: Path | None = None) -> int:
         queue = _queue(plan)
         try:
             _drive(plan, queue)
+            has_ended_well = run_at_end(plan.directory, plan.sweep.at_end)
         except KeyboardInterrupt:
             show(plan.directory)
             return 130
-    return 0 if all(state in _GOOD for state in show(plan.directory)) else 1
+    return 0 if all(state in _GOOD for state in show(plan.directory)) and has_ended_well else 1
 
 
 def show(directory: Path) -> list[str]:
