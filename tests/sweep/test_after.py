@@ -198,6 +198,20 @@ def test_commands_are_checked_before_a_job_starts(option: str, sentence: str) ->
     assert "\n" not in str(caught.value)
 
 
+def test_an_option_that_is_not_known_is_refused_before_a_job_starts(
+    small: list[str], child, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [*small, "run.seed=0,1", "sweep.after=['sample {run} --num-tokenz 4']"]
+    for start in (["sweep"], ["train", "-m"]):
+        assert main([*start, *command]) == 2
+        assert capsys.readouterr().err == (
+            "mythos: sweep.after: 'sample {run} --num-tokenz 4' would be refused (unrecognized arguments: "
+            "--num-tokenz 4); mend it.\n"
+        )
+    assert child.calls() == []
+    assert not (tmp_path / "mine").exists()
+
+
 def test_a_search_takes_commands_at_its_end_only() -> None:
     with pytest.raises(ConfigError, match=r"sweep.search is given but after holds 1 commands"):
         expand(["sweep=search", "sweep.after=['report {run}']"], default_config_dir())
