@@ -1,6 +1,8 @@
 """``mythos``: one subcommand a module, imported in full only when it runs."""
 
 import argparse
+import contextlib
+import io
 import os
 import sys
 
@@ -27,6 +29,23 @@ _COMMANDS = (train, sweep, evaluate, sample, trace, report, figures, consolidate
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse, run, and turn a user's mistake into one line and exit code 2."""
+    parsed = _parser().parse_args(arguments)
+    restrict_umask()
+    return _run(parsed)
+
+
+def mistake_in(words: list[str]) -> str | None:
+    """What the parser refuses in a command line, which is not run; None where it refuses nothing."""
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):
+            _parser().parse_args(words)
+    except SystemExit:
+        return told.getvalue().rpartition("error: ")[2].strip()
+    return None
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mythos", description="Pretrain recurrent-depth mixture-of-experts transformers."
     )
@@ -34,9 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in _COMMANDS:
         command.add_parser(subparsers)
-    parsed = parser.parse_args(arguments)
-    restrict_umask()
-    return _run(parsed)
+    return parser
 
 
 def _run(parsed: argparse.Namespace) -> int:

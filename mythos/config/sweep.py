@@ -1,10 +1,15 @@
 """What can be said about a sweep: its jobs, how they are found, and what starts them."""
 
-from typing import Annotated, Any, Literal
+import re
+import shlex
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
 from mythos.config.base import Count, PositiveInt, config
+
+_COMMANDS: Final = ("evaluate", "export", "report", "sample")
+"""Those of ``mythos`` that only read a run or write beside it."""
 
 
 @config
@@ -170,6 +175,12 @@ class SweepConfig:
     launcher: LauncherConfig = LocalLauncher()
     max_restarts: Count = 5
     """How often one command starts a job again that ends with a status that asks for it."""
+    after: tuple[str, ...] = ()
+    """Commands of ``mythos`` for each job whose training has finished, one after another where the job ran, until one
+    fails; ``{run}`` is the job's directory."""
+    at_end: tuple[str, ...] = ()
+    """Commands of ``mythos`` once all jobs have ended, until one fails; ``{runs}`` are the directories of the finished
+    jobs in the plan's order, ``{sweep}`` is the sweep's."""
 
     def __post_init__(self) -> None:
         if self.search is not None and (self.grid or self.jobs):
@@ -178,3 +189,30 @@ class SweepConfig:
                 f"search is given and so are {num_fixed} entries of grid and jobs; a sweep either searches or lists "
                 "its jobs, so remove one of the two."
             )
+        if self.search is not None and self.after:
+            raise ValueError(
+                f"search is given but after holds {len(self.after)} commands; a search only ranks its trials, so "
+                "remove after and run the commands on the trials that you keep."
+            )
+        for command in self.after:
+            _check_command("after", command, ("{run}",))
+        for command in self.at_end:
+            _check_command("at_end", command, ("{runs}", "{sweep}"))
+
+
+def _check_command(field: str, command: str, places: tuple[str, ...]) -> None:
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise ValueError(f"{field}: {command!r} is no command line ({error}); close what is open.") from None
+    if not words or words[0] not in _COMMANDS:
+        raise ValueError(f"{field}: {command!r} is not understood; begin with one of {', '.join(_COMMANDS)}.")
+    unknown = [place for place in re.findall(r"\{[^{}]*\}", command) if place not in places]
+    if unknown:
+        raise ValueError(
+            f"{field}: {command!r} holds {unknown[0]}, but known here is {' and '.join(places)}; use that."
+        )
+    if any("{runs}" in word and word != "{runs}" for word in words):
+        raise ValueError(
+            f"{field}: {command!r} has {{runs}} inside of a word; it is several words, so let it stand alone."
+        )

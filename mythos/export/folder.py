@@ -19,10 +19,11 @@ from mythos.data.manifest import SEPARATOR
 from mythos.data.tokenizer import tokenizer_of_run
 from mythos.export.card import model_card
 from mythos.export.inline import inlined
-from mythos.files import replacing
+from mythos.files import remove, replacing, set_aside
 
 _IN_FP32: Final = ("router_bias", "log_rate", "dt_bias", "halting.")
 """Parts of names that keep fp32 in a file of 16 bits; ``_keep_in_fp32_modules_strict`` of the exported class."""
+_CODE: Final = "modeling_mythos.py"
 _HEADER: Final = (
     "A Mythos model for transformers, in one file.\n\nWritten by mythos export from the package's own modules; kernels "
     "and training are left out.\n"
@@ -38,17 +39,20 @@ class Exported(NamedTuple):
     """Passes that the model runs unless told otherwise."""
 
 
-def export(run: Path, target: Path, step: int | None, dtype: torch.dtype = torch.float32) -> Exported:
+def export(
+    run: Path, target: Path, step: int | None, dtype: torch.dtype = torch.float32, replace: bool = False
+) -> Exported:
     """Write a run's model into a new folder; memory never holds more than one tensor and its conversion.
 
     Args:
         step: of the checkpoint; None takes the newest sound one.
         dtype: of the weights.
+        replace: an earlier export in ``target``, with all that lies beside it there.
 
     Raises:
         ConfigError: no such checkpoint, another tokenizer than the run's, or a folder that holds something.
     """
-    _check_target(run, target)
+    _check_target(run, target, replace)
     checkpoint, manifest = find(run, step)
     config = decode(RunConfig, manifest.config)
     tokenizer, separator_id = tokenizer_of_run(config.data.directories, manifest.data_fingerprint)
@@ -66,8 +70,11 @@ def export(run: Path, target: Path, step: int | None, dtype: torch.dtype = torch
             code = Path(__file__).with_name("configuration.py").read_text(encoding="utf-8")
             (folder / "configuration_mythos.py").write_text(code, encoding="utf-8")
             code = inlined(("mythos.export.modeling", "MythosForCausalLM"), _HEADER)
-            (folder / "modeling_mythos.py").write_text(code, encoding="utf-8")
+            (folder / _CODE).write_text(code, encoding="utf-8")
             (folder / "README.md").write_text(model_card(run, manifest, config, num_loops), encoding="utf-8")
+            earlier = set_aside(target) if replace else None
+        if earlier is not None:
+            remove(earlier)
     except OSError as error:
         raise ConfigError(
             f"--to {target}: it cannot be written ({error.strerror}); name a folder that can take it."
@@ -98,8 +105,9 @@ def find(run: Path, step: int | None) -> tuple[Path, Manifest]:
     return path, verify(path)
 
 
-def _check_target(run: Path, target: Path) -> None:
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+def _check_target(run: Path, target: Path, replace: bool) -> None:
+    is_export = (target / _CODE).is_file()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())) and not (replace and is_export):
         raise ConfigError(f"--to {target}: something is there already; name a folder that is new or empty.")
     if target.resolve().is_relative_to((run / store.FOLDER).resolve()):
         raise ConfigError(f"--to {target}: lies among the run's checkpoints, which are not to change; choose another.")

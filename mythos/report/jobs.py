@@ -8,7 +8,7 @@ also holds ``job.json``, a ``JobRecord``, and ``job.lock``, which whoever starts
 import dataclasses
 import fcntl
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -40,6 +40,29 @@ class JobRecord:
     """Who ended it, if not the job itself: the sweep, which was stopped, or the early stopping of a search."""
     slurm_job: str | None = None
     """SLURM's number of the last submission."""
+    after: dict[str, int | None] = field(default_factory=dict)
+    """Exit status of each command that follows the training, in order; None before it has ended."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the training and all commands have ended well."""
+        return self.status == 0 and all(status == 0 for status in self.after.values())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the training, or the next command, has yet to end."""
+        return self.status is None or (self.status == 0 and not self.is_complete and self.failed_command is None)
+
+    @property
+    def failed_command(self) -> str | None:
+        """The command that failed and how, if one did."""
+        return next((f"{command} failed ({status})" for command, status in self.after.items() if status), None)
+
+    def renewed(self, after: tuple[str, ...]) -> "JobRecord":
+        """Before another start, with these commands: what has ended well stays, all else is open."""
+        done: dict[str, int | None] = {command: 0 for command, status in self.after.items() if status == 0}
+        commands = done | {command: None for command in after if command not in done}
+        return dataclasses.replace(self, status=0 if self.status == 0 else None, stopped=None, after=commands)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,19 +77,21 @@ class Job:
     @property
     def state(self) -> str:
         """One of: not started, queued, running, interrupted, finished, stopped, stopped early, refused,
-        diverged, failed (status)."""
+        diverged, failed (status), and finished, but: command failed (status)."""
         record = self.record
         if self.is_held:
             return "running"
         if record.stopped == "early":
             return "stopped early"
+        if record.is_open and record.slurm_job is not None:
+            return "queued"
         match record.status:
-            case None if record.slurm_job is not None:
-                return "queued"
             case None:
                 return "interrupted" if record.num_starts else "not started"
+            case 0 if record.is_open:
+                return "stopped" if record.stopped else "interrupted"
             case 0:
-                return "finished"
+                return "finished" if record.is_complete else f"finished, but: {record.failed_command}"
             case status:
                 return "stopped" if record.stopped else _FAILURES.get(status, f"failed ({status})")
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
 from mythos.config.exit_status import DIVERGED, MEANING
-from mythos.report.jobs import JobRecord, read_job
+from mythos.report.jobs import JobRecord, read_job, write_record
 from mythos.sweep.plan import Plan, PlannedJob
 
 _POLL_SECONDS = 0.5
@@ -47,7 +47,10 @@ class Listed:
     """The jobs of a plan that are not yet at an end, in order."""
 
     def __init__(self, plan: Plan, running: set[str]) -> None:
-        self._left = [job for job in plan.jobs if job.name not in running and not _is_over(job)]
+        waiting = [job for job in plan.jobs if job.name not in running]
+        for job in waiting:
+            _take_commands(job)
+        self._left = [job for job in waiting if not _is_over(job)]
         self._by_name = {job.name: job for job in plan.jobs}
         self._num_restarts = dict.fromkeys(self._by_name, plan.sweep.max_restarts)
 
@@ -59,11 +62,13 @@ class Listed:
         """Every job runs to its end."""
 
     def ended(self, record: JobRecord) -> bool:
-        """Start a job again that was lost, for instance with its node."""
-        goes_on = was_lost(record) and self._num_restarts[record.name] > 0
+        """Start a job again that was lost, for instance with its node, or was submitted before a command was added."""
+        job = self._by_name[record.name]
+        is_short = record.status == 0 and not record.after.keys() >= set(job.after)
+        goes_on = (was_lost(record) or is_short) and self._num_restarts[record.name] > 0
         if goes_on:
             self._num_restarts[record.name] -= 1
-            self._left.append(self._by_name[record.name])
+            self._left.append(job)
         return goes_on
 
 
@@ -94,21 +99,31 @@ def drive(source: Source, queue: Queue) -> None:
 
 def was_lost(record: JobRecord) -> bool:
     """Whether a job went without a status: its machine failed, or it was preempted."""
-    return record.status is None or record.stopped == "by the sweep"
+    return record.is_open or (record.stopped == "by the sweep" and not record.is_complete)
+
+
+def _take_commands(job: PlannedJob) -> None:
+    """Have the record of a finished training name the commands that the plan has now, more or fewer than before."""
+    record = read_job(job.directory).record
+    if record.status == 0 and record != (renewed := record.renewed(job.after)):
+        write_record(job.directory, renewed)
 
 
 def _is_over(job: PlannedJob) -> bool:
-    """Finished, or diverged, which it would do again."""
-    return read_job(job.directory).record.status in (0, DIVERGED)
+    """Finished with all its commands, or diverged, which it would do again."""
+    record = read_job(job.directory).record
+    return record.is_complete or record.status == DIVERGED
 
 
 def _end_in_words(record: JobRecord) -> str:
-    if record.status == 0:
+    if record.is_complete:
         return "finished"
     if record.stopped == "early":
         return "stopped early"
-    if record.status is None:
+    if record.is_open:
         return "lost without a status"
+    if record.status == 0:
+        return f"finished, but: {record.failed_command}, see log.txt in its folder"
     meaning = f" ({MEANING[record.status]})" if record.status in MEANING else ""
     return f"ended with status {record.status}{meaning}, see log.txt in its folder"
 

@@ -53,7 +53,7 @@ class LocalQueue:
         """Start a job that there is room for."""
         taken = [self._free.pop(0) for _ in range(self._num_needed(job))]
         environment = {"CUDA_VISIBLE_DEVICES": ",".join(taken)} if taken else {}
-        launch = Launch(job.directory, job.overrides, job.arguments, self._max_restarts)
+        launch = Launch(job.directory, job.overrides, job.arguments, self._max_restarts, job.after)
         try:
             self._running[job.name] = JobProcess(launch, environment), taken
         except BlockingIOError as error:

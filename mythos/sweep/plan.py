@@ -28,6 +28,8 @@ class PlannedJob:
     """Those that tell it from other jobs."""
     arguments: tuple[str, ...]
     """Of ``mythos train``."""
+    after: tuple[str, ...]
+    """Commands that follow the training."""
     config: RunConfig
 
     @property
@@ -78,6 +80,7 @@ class Plan:
             directory=self.directory / spec.name,
             overrides=spec.own,
             arguments=("train", *place, "--", *overrides),
+            after=self.sweep.after,
             config=config,
         )
 

@@ -1,40 +1,48 @@
 """A sweep from its command line to its table."""
 
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from mythos.config.base import ConfigError
-from mythos.config.sweep import LocalLauncher
+from mythos.config.sweep import LocalLauncher, SweepConfig
 from mythos.report.jobs import PLAN_FILE
+from mythos.sweep.at_end import run_at_end
 from mythos.sweep.drive import Listed, Queue, drive
 from mythos.sweep.local import LocalQueue
 from mythos.sweep.plan import Plan, freeze, make
+from mythos.sweep.process import words_of
 from mythos.sweep.table import as_text, read_rows, write_table
 
 _GOOD = ("finished", "stopped early")
 
 
-def run(arguments: list[str], config_dir: Path | None = None) -> int:
+def run(arguments: list[str], config_dir: Path | None, mistake_in: Callable[[list[str]], str | None]) -> int:
     """Run a sweep, or what is left of it, and print its table.
 
+    Args:
+        mistake_in: says what ``mythos`` would refuse in a command line, without running it.
+
     Returns:
-        0 where each job finished or was stopped early by a search, else 1; 130 after Ctrl-C.
+        0 where each job finished or was stopped early by a search, and the commands at the end did not fail, else 1;
+        130 after Ctrl-C.
 
     Raises:
         ConfigError: before any job has started.
     """
     plan = make(arguments, config_dir)
+    _check_commands(plan.sweep, mistake_in)
     with _alone(plan):
         freeze(plan)
         queue = _queue(plan)
         try:
             _drive(plan, queue)
+            has_ended_well = run_at_end(plan.directory, plan.sweep.at_end)
         except KeyboardInterrupt:
             show(plan.directory)
             return 130
-    return 0 if all(state in _GOOD for state in show(plan.directory)) else 1
+    return 0 if all(state in _GOOD for state in show(plan.directory)) and has_ended_well else 1
 
 
 def show(directory: Path) -> list[str]:
@@ -48,6 +56,14 @@ def show(directory: Path) -> list[str]:
     print(as_text(rows))
     print(f"sweep directory: {directory}")
     return [row.state for row in rows]
+
+
+def _check_commands(sweep: SweepConfig, mistake_in: Callable[[list[str]], str | None]) -> None:
+    for key, commands in (("after", sweep.after), ("at_end", sweep.at_end)):
+        for command in commands:
+            mistake = mistake_in(words_of(command, ["RUN"], run="RUN", sweep="SWEEP"))
+            if mistake is not None:
+                raise ConfigError(f"sweep.{key}: {command!r} would be refused ({mistake}); mend it.")
 
 
 def _queue(plan: Plan) -> Queue:

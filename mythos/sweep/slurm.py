@@ -42,11 +42,13 @@ class Supervised:
         return self._process.record.status
 
     def checkpoint(self) -> Any:
-        """Called when SLURM is about to end the job: have the run saved and the job queued again."""
+        """Called when SLURM is about to end the job: have the run saved, and what is left queued again."""
         if self._process is not None:
             self._process.stop("by the sweep")
             while not self._process.poll():
                 time.sleep(0.1)
+            if self._process.record.is_complete:
+                return None
         return submitit.helpers.DelayedSubmission(Supervised(self.launch))
 
 
@@ -85,12 +87,12 @@ class SlurmQueue:
         (job.directory / _STOP_FILE).unlink(missing_ok=True)
         record = read_job(job.directory, job.overrides).record
         self._executor.update_parameters(**self._parameters(job))
-        launch = Launch(job.directory, job.overrides, job.arguments, self._max_restarts)
+        launch = Launch(job.directory, job.overrides, job.arguments, self._max_restarts, job.after)
         try:
             submitted = self._executor.submit(Supervised(launch))
         except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
             raise ConfigError(f"sweep.launcher: SLURM refused a job ({' '.join(str(error).split())}).") from None
-        queued = dataclasses.replace(record, status=None, stopped=None, slurm_job=submitted.job_id)
+        queued = dataclasses.replace(record.renewed(job.after), slurm_job=submitted.job_id)
         write_record(job.directory, queued)
         self._running[job.name] = job.directory
 

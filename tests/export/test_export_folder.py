@@ -117,6 +117,23 @@ def test_what_cannot_be_exported_is_refused_in_one_line(
     assert not (tmp_path / "out").exists()
 
 
+def test_only_an_earlier_export_is_replaced(save_run, tmp_path: Path, capsys) -> None:
+    save_run(tmp_path / "run")
+    target = tmp_path / "out"
+    command = ["export", str(tmp_path / "run"), "--to", str(target)]
+    assert main([*command, "--replace"]) == 0
+    whole = (target / "model.safetensors").read_bytes()
+    (target / "model.safetensors").write_bytes(b"torn")
+    assert main(command) == 2
+    assert main([*command, "--replace"]) == 0
+    assert (target / "model.safetensors").read_bytes() == whole
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
+    (target / "modeling_mythos.py").unlink()
+    assert main([*command, "--replace"]) == 2
+    assert "something is there already" in capsys.readouterr().err
+    assert (target / "model.safetensors").read_bytes() == whole
+
+
 def test_a_directory_without_a_checkpoint_is_refused(tmp_path: Path, capsys) -> None:
     assert main(["export", str(tmp_path), "--to", str(tmp_path / "out")]) == 2
     assert "no checkpoint that verifies" in capsys.readouterr().err

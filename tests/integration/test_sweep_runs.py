@@ -45,6 +45,7 @@ def test_six_jobs_of_slurm_outlive_a_killed_sweep(packed: Path, tmp_path: Path) 
     launcher = "{kind: slurm, has_gpus: false, num_cpus: 4, num_parallel: 4}"
     options = [*SMALL, f"data.dir={packed}", f"run.dir={tmp_path}", "run.name=mine", "run.num_steps=100"]
     options += [f"sweep.launcher={launcher}", "optim.lr=1e-3,3e-3,1e-2", "run.seed=0,1"]
+    options += ['sweep.after=["report {run}"]', 'sweep.at_end=["report {sweep} --to {sweep}/page"]']
     with slurm():
         first = start(*options)
         deadline = time.monotonic() + 120
@@ -57,6 +58,8 @@ def test_six_jobs_of_slurm_outlive_a_killed_sweep(packed: Path, tmp_path: Path) 
     rows = table(tmp_path / "mine")
     assert [(row["state"], row["num_starts"], row["step"]) for row in rows] == [("finished", 1, 100)] * 6
     assert len(list((tmp_path / "mine" / "slurm").glob("*_submission.sh"))) == 6, "no job was submitted twice"
+    assert len(list((tmp_path / "mine").glob("*/report/index.html"))) == 6
+    assert (tmp_path / "mine" / "page" / "index.html").is_file()
     assert min(row["last"]["2"] for row in rows) < 3.5
 
 
