@@ -42,6 +42,10 @@ class Order(NamedTuple):
     end_E: Tensor
     """int32: where each expert's rows end."""
 
+    def first_rows(self, num_rows: int) -> "Order":
+        """Without the rows behind these, which no visit's place may name."""
+        return self._replace(token_M=self.token_M[:num_rows], visit_M=self.visit_M[:num_rows])
+
 
 def is_available(x: Tensor, dtype: torch.dtype, dim: int, hidden_dim: int) -> bool:
     """Whether the kernels take these: bf16 on a Hopper GPU or later, both widths multiples of 64."""
@@ -64,21 +68,21 @@ def sort_visits(expert_NK: Tensor, counts_E: Tensor) -> Order:
     return Order(place_NK, visit_M // expert_NK.shape[1], visit_M, counts_E.cumsum(0).to(torch.int32))
 
 
-def sort_local_visits(expert_NK: Tensor, end_E: Tensor, num_rows: int) -> Order:
-    """``sort_visits`` where only some experts are here.
+def sort_local_visits(expert_NK: Tensor, end_E: Tensor) -> Order:
+    """``sort_visits`` where only some experts are here; rows of visits to experts elsewhere come last.
 
     Args:
         expert_NK: indices among the experts that are here; any other value stands for an expert elsewhere.
-        end_E: int32, where the rows of each expert that is here end; the last end is ``num_rows``.
+        end_E: int32, where the rows of each expert that is here end.
     """
     num_experts = end_E.shape[0]
     expert_V = expert_NK.flatten().to(torch.int16)
     elsewhere_V = (expert_V < 0) | (expert_V >= num_experts)
-    visit_M = expert_V.masked_fill(elsewhere_V, num_experts).argsort(stable=True)[:num_rows]
-    row_M = torch.arange(num_rows, dtype=torch.int32, device=visit_M.device)
-    place_NK = torch.full_like(expert_V, -1, dtype=torch.int32).scatter_(0, visit_M, row_M).view(expert_NK.shape)
+    visit_M = expert_V.masked_fill(elsewhere_V, num_experts).argsort(stable=True)
+    row_M = torch.arange(visit_M.shape[0], dtype=torch.int32, device=visit_M.device)
+    place_V = torch.empty_like(row_M).scatter_(0, visit_M, row_M).masked_fill_(elsewhere_V, -1)
     visit_M = visit_M.int()
-    return Order(place_NK, visit_M // expert_NK.shape[1], visit_M, end_E)
+    return Order(place_V.view(expert_NK.shape), visit_M // expert_NK.shape[1], visit_M, end_E)
 
 
 def copy_weights(weights: Weights, dtype: torch.dtype) -> Copies:

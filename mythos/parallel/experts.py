@@ -80,28 +80,31 @@ class ExpertParallelMoE(AutoEPMoELayer):
     def _by_tokens(
         self, x_BSD: Tensor, bias_E: Tensor, choice_NK: Tensor | None
     ) -> tuple[Tensor, Routing, RouterStats]:
-        """The tokens travel while the router runs; the shared experts run while the host waits for the routing."""
+        """The tokens travel while the router runs, the routing while the shared experts run.
+
+        All that does not depend on the number of rows is queued before the host waits for it.
+        """
         tokens = Spread(x_BSD.flatten(0, 1), self.ep_group)
         routing, stats = self.router(x_BSD, bias_E, choice_NK)
-        end_E, first = self._local_ends(stats.counts_E)
+        counts_RE = stats.counts_E.new_empty(self.ep_size, stats.counts_E.shape[0])
+        counting = dist.all_gather_into_tensor(counts_RE.view(-1), stats.counts_E, self.ep_group, async_op=True)
+        counts_on_host = _OnHost(counts_RE, counting)
         weights = Spread(routing.weight_NK, self.ep_group)
         choices = Spread(routing.expert_NK.to(torch.int32), self.ep_group)
-        num_rows = _OnHost(end_E[-1:])
         shared_BSD = None if self.shared_experts is None else self.shared_experts(x_BSD)
-        order = fused.sort_local_visits(choices.result() - first, end_E, *num_rows.read())
+
+        counting.wait()
+        num_experts = self.experts.w1.shape[0]
+        first = dist.get_rank(self.ep_group) * num_experts
+        end_E = counts_RE[:, first : first + num_experts].sum(0).cumsum(0).to(torch.int32)
+        order = fused.sort_local_visits(choices.result() - first, end_E)
+        num_rows = int(counts_on_host.read()[:, first : first + num_experts].sum())
 
         copies = self.experts.copies(x_BSD.dtype)
+        order = order.first_rows(num_rows)
         y_RND = fused.from_tokens(tokens.result(), weights.result(), order, self.experts.weights, copies)
         y_ND = Collect(y_RND, self.ep_group).result()
         return (y_ND if shared_BSD is None else y_ND + shared_BSD.flatten(0, 1)), routing, stats
-
-    def _local_ends(self, counts_E: Tensor) -> tuple[Tensor, int]:
-        """Where the rows of each expert of this rank end, and the first of its experts."""
-        counts_RE = counts_E.new_empty(self.ep_size, counts_E.shape[0])
-        dist.all_gather_into_tensor(counts_RE.view(-1), counts_E, group=self.ep_group)
-        num_experts = self.experts.w1.shape[0]
-        first = dist.get_rank(self.ep_group) * num_experts
-        return counts_RE[:, first : first + num_experts].sum(0).cumsum(0).to(torch.int32), first
 
     def _by_visits(
         self, x_BSD: Tensor, bias_E: Tensor, choice_NK: Tensor | None
@@ -115,7 +118,7 @@ class ExpertParallelMoE(AutoEPMoELayer):
         shared_BSD = None if self.shared_experts is None else self.shared_experts(x_BSD)
         order = fused.sort_visits(routing.expert_NK, stats.counts_E)
         row_MD = x_BSD.flatten(0, 1)[order.token_M.long()]
-        sizes = num_rows.read()
+        sizes = num_rows.read().tolist()
         sent, received = sizes[: self.ep_size], sizes[self.ep_size :]
 
         arrived_MD = exchange_rows(row_MD, sent, received, self.ep_group)
@@ -138,18 +141,25 @@ class ExpertParallelMoE(AutoEPMoELayer):
 
 
 class _OnHost:
-    """A few numbers on their way to the host, which goes on queueing work until it reads them."""
+    """A few numbers on their way to the host, on a stream beside the one that goes on computing."""
 
-    def __init__(self, numbers: Tensor) -> None:
-        self.numbers, self.arrived = numbers, None
+    def __init__(self, numbers: Tensor, arrival: dist.Work | None = None) -> None:
+        """Begin the copy once ``arrival`` has happened, or all that was queued before."""
+        self.numbers, self.source, self.stream = numbers, numbers, None
         if numbers.is_cuda:
             self.numbers = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
-            self.numbers.copy_(numbers, non_blocking=True)
-            self.arrived = torch.cuda.Event()
-            self.arrived.record()
+            self.stream = torch.cuda.Stream()
+            if arrival is None:
+                self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream):
+                if arrival is not None:
+                    arrival.wait()
+                self.numbers.copy_(self.source, non_blocking=True)
+        elif arrival is not None:
+            arrival.wait()
 
-    def read(self) -> list[int]:
+    def read(self) -> Tensor:
         """Wait for them alone, not for what was queued since."""
-        if self.arrived is not None:
-            self.arrived.synchronize()
-        return self.numbers.tolist()
+        if self.stream is not None:
+            self.stream.synchronize()
+        return self.numbers
