@@ -8,7 +8,7 @@ from pydantic import Field
 
 from mythos.config.base import Count, PositiveInt, config
 
-_COMMANDS: Final = ("evaluate", "export", "report", "sample")
+_COMMANDS: Final = ("evaluate", "export", "figures", "report", "sample")
 """Those of ``mythos`` that only read a run or write beside it."""
 
 

@@ -16,7 +16,15 @@ from mythos.sweep.plan import freeze, make
 
 CONF = default_config_dir()
 SWEEPS = sorted(path.stem for path in (CONF / "sweep").glob("*.yaml"))
-NUM_JOBS = {"lr-depth": 9, "experts-top-k": 9, "iso-parameter": 9, "iso-flop": 12, "search": 0}
+NUM_JOBS = {
+    "lr-depth": 9,
+    "experts-top-k": 9,
+    "iso-parameter": 9,
+    "iso-flop": 12,
+    "search": 0,
+    "looped-or-flat": 4,
+    "looped-experts": 4,
+}
 
 
 def configs(name: str) -> dict[str, RunConfig]:
@@ -60,6 +68,32 @@ def test_arms_of_the_parameter_ladder_have_equal_parameters() -> None:
 def test_arms_of_the_flop_ladder_spend_their_budget() -> None:
     for name, run in configs("iso-flop").items():
         assert run_flops(run) == pytest.approx(float(name.rpartition("-")[2]), rel=0.01)
+
+
+def test_twice_the_parameters_are_twice_as_many() -> None:
+    runs = configs("looped-or-flat")
+    counts = {arm: count_parameters(run.model).total for arm, run in runs.items()}
+    assert counts["looped"] == counts["looped-fixed"] == counts["flat"]
+    assert counts["flat-twice"] == pytest.approx(2 * counts["flat"], rel=0.005)
+    assert len({run.run.num_steps for run in runs.values()}) == 1
+
+
+def test_arms_on_documentation_are_the_same_but_for_their_data() -> None:
+    jobs = expand(["sweep=looped-or-flat", "experiment=looped-23m-documentation"], CONF).jobs
+    for mine, other in zip(
+        (load(list(job.overrides)) for job in jobs), configs("looped-or-flat").values(), strict=True
+    ):
+        assert (mine.model, mine.depth, mine.optim) == (other.model, other.depth, other.optim)
+        assert mine.data.dir == "data/documentation-8k"
+        assert mine.run == other.run
+
+
+def test_arms_with_experts_spend_equal_flops_on_equal_active_parameters() -> None:
+    runs = configs("looped-experts")
+    flops = [run_flops(run) for run in runs.values()]
+    active = [count_parameters(run.model, active=True).total for run in runs.values()]
+    assert max(flops) / min(flops) < 1.01
+    assert max(active) / min(active) < 1.01
 
 
 @pytest.fixture
