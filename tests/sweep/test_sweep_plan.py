@@ -24,6 +24,7 @@ NUM_JOBS = {
     "search": 0,
     "looped-or-flat": 4,
     "looped-experts": 4,
+    "looped-experts-small": 4,
 }
 
 
@@ -88,8 +89,9 @@ def test_arms_on_documentation_are_the_same_but_for_their_data() -> None:
         assert mine.run == other.run
 
 
-def test_arms_with_experts_spend_equal_flops_on_equal_active_parameters() -> None:
-    runs = configs("looped-experts")
+@pytest.mark.parametrize("name", ["looped-experts", "looped-experts-small"])
+def test_arms_with_experts_spend_equal_flops_on_equal_active_parameters(name: str) -> None:
+    runs = configs(name)
     flops = [run_flops(run) for run in runs.values()]
     active = [count_parameters(run.model, active=True).total for run in runs.values()]
     assert max(flops) / min(flops) < 1.01
