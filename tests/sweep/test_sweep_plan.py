@@ -25,6 +25,7 @@ NUM_JOBS = {
     "looped-or-flat": 4,
     "looped-experts": 4,
     "looped-experts-small": 4,
+    "random-depth-small": 2,
 }
 
 
