@@ -59,7 +59,7 @@ class Arm(NamedTuple):
     mfu: float | None
     """Of the device's peak; None for a device without a known one."""
     ratio: Spread
-    """The first arm's time over this one's, round by round; above 1 is faster than the first."""
+    """The first arm's time for a token over this one's, round by round; above 1 is faster than the first."""
     part_ms: dict[str, float]
     part_tflops: dict[str, float]
     resident_bytes: int
@@ -184,12 +184,16 @@ def check_plan(plan: Plan, loops: list[int]) -> None:
 
 
 def naive(config: RunConfig) -> RunConfig:
-    """The same model as loops and plain operations: expert after expert, no compilation, all logits at once."""
+    """The same model as loops and plain operations: expert after expert, no compilation, all logits at once.
+
+    Its step is one micro-batch, for it takes seconds.
+    """
     model, num_tokens = config.model, config.data.micro_batch_size * config.data.seq_len
+    data = replace(config.data, batch_size=config.data.micro_batch_size)
     model = replace(model, head=replace(model.head, chunk_tokens=num_tokens))
     if model.core_ffn.kind == "moe":
         model = replace(model, core_ffn=replace(model.core_ffn, dispatch="naive"))
-    return replace(config, model=model, parallel=replace(config.parallel, compile=False))
+    return replace(config, model=model, data=data, parallel=replace(config.parallel, compile=False))
 
 
 def build(variant: Variant, plan: Plan) -> Step:
@@ -218,9 +222,10 @@ def measure(steps: dict[str, Step], plan: Plan) -> list[Arm]:
     before = num_graphs()
     times = rounds({name: step.take for name, step in steps.items()}, device, plan.num_rounds, plan.num_steps)
     num_recompiled = num_graphs() - before
-    first = times[next(iter(times))]
+    first = next(iter(steps))
     arms = []
     for name, step in steps.items():
+        more_tokens = step.num_tokens / steps[first].num_tokens
         median = spread(times[name])
         flops = _flops(step)
         seconds, num_compiled = started[name]
@@ -236,7 +241,7 @@ def measure(steps: dict[str, Step], plan: Plan) -> list[Arm]:
                 tokens_per_second=step.num_tokens / median.median_ms * 1e3,
                 tflops=rate / 1e12,
                 mfu=None if peak is None else rate / peak,
-                ratio=spread([mine / its for mine, its in zip(first, times[name], strict=True)]),
+                ratio=spread([more_tokens * ms / its_ms for ms, its_ms in zip(times[first], times[name], strict=True)]),
                 part_ms=part_ms,
                 part_tflops={
                     part: flops[part] / each_ms / 1e9 if each_ms else 0.0 for part, each_ms in part_ms.items()

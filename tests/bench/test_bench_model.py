@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,8 @@ def test_balanced_routing_is_balanced_and_natural_is_not() -> None:
 def test_naive_computes_the_same_loss() -> None:
     config = small("model.head.chunk_tokens=16")
     slow = naive(config)
+    config = replace(config, data=replace(config.data, batch_size=2))
+    assert slow.data == config.data  # one micro-batch
     assert slow.model.core_ffn.dispatch == "naive"
     assert slow.model.head.chunk_tokens == 64
     assert not naive(small("parallel.compile=true", "parallel.precision=bf16")).parallel.compile
@@ -118,7 +121,9 @@ def test_parts_cover_the_step_and_count_all_flops() -> None:
     assert all(milliseconds > 0 for milliseconds in parts.values())
     assert not step.model.core._forward_hooks
     flops = part_flops(config, 3, 2)
-    assert sum(flops.values()) == pytest.approx(training_flops(config.model, 32, 3, 2).total * 4 * 32)
+    assert sum(flops.values()) == pytest.approx(
+        training_flops(config.model, 32, 3, 2).total * config.data.batch_size * 32
+    )
 
 
 @pytest.mark.parametrize("remat", ["none", "block", "loop"])
@@ -143,6 +148,12 @@ def test_figures_follow_from_the_times() -> None:
         assert (arm.mfu, arm.peak_bytes, arm.num_recompiled) == (None, None, 0)
         assert arm.resident_bytes > 2 * 4 * sum(p.numel() for p in build(Variant(config), PLAN).model.parameters())
     assert arms[0].ratio == Spread(1, 1, 1)
+
+
+def test_ratios_are_of_times_for_a_token() -> None:
+    variants = {"whole": Variant(small()), "half": Variant(small("data.batch_size=2"))}
+    whole, half = measure({name: build(each, PLAN) for name, each in variants.items()}, PLAN._replace(num_rounds=1))
+    assert half.ratio.median_ms == pytest.approx(half.tokens_per_second / whole.tokens_per_second)
 
 
 def test_the_line_is_fitted_to_the_medians() -> None:
