@@ -26,6 +26,7 @@ NUM_JOBS = {
     "looped-experts": 4,
     "looped-experts-small": 4,
     "random-depth-small": 2,
+    "p-hop": 3,
 }
 
 
