@@ -19,7 +19,14 @@ tracking.log_every=5 tracking.trace_every=1000 parallel.device=cpu schedule.num_
 def start(*arguments: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "mythos.cli.main", "sweep", *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
 
 
 def finish(process: subprocess.Popen) -> str:
