@@ -18,12 +18,14 @@ class RouterBalance(StepCallback):
 
     Args:
         rate: size of a move.
+        idle_follow: whether rows of loops that did not run follow the deepest one that did.
         guard: knows which steps are skipped.
         check_every: optimiser steps between checks that all ranks hold the same bias.
     """
 
-    def __init__(self, rate: float, guard: Guard, check_every: int = 1) -> None:
+    def __init__(self, rate: float, idle_follow: bool, guard: Guard, check_every: int = 1) -> None:
         self.rate = rate
+        self.idle_follow = idle_follow
         self.guard = guard
         self.check_every = check_every
         self.counts: list[Tensor] = []
@@ -41,7 +43,7 @@ class RouterBalance(StepCallback):
         # Folded before they are added: where sequences differ in depth, so does T between micro-batches.
         counts_LRE = torch.stack([fold_loops(counts_TLE, bias_LRE.shape[1]) for counts_TLE in counts]).sum(0)
         counts_LRE = trainer.strategy.reduce(counts_LRE, reduce_op="sum")
-        bias_LRE.copy_(moved_bias(bias_LRE, counts_LRE, self.rate))
+        bias_LRE.copy_(moved_bias(bias_LRE, counts_LRE, self.rate, self.idle_follow))
         if trainer.world_size > 1 and step % self.check_every == 0:
             _check_equal(trainer, bias_LRE, step)
 

@@ -9,6 +9,9 @@ from mythos.config.base import NonNegative, Positive, PositiveInt, config
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
+IdleRows = Literal["still", "follow"]
+
+
 @config
 class AdamWConfig:
     """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) for every parameter."""
@@ -24,6 +27,8 @@ class AdamWConfig:
     """Largest global gradient norm; null leaves gradients alone."""
     router_bias_rate: NonNegative = 1e-3
     """Step of the per-loop selection bias that balances experts; 0 switches balancing off."""
+    router_bias_idle_rows: IdleRows = "still"
+    """Rows of passes that a step does not run stand still, or follow the deepest pass that it does run."""
 
 
 @config
@@ -46,6 +51,8 @@ class MuonAdamWConfig:
     """Largest global gradient norm; null leaves gradients alone."""
     router_bias_rate: NonNegative = 1e-3
     """Step of the per-loop selection bias that balances experts; 0 switches balancing off."""
+    router_bias_idle_rows: IdleRows = "still"
+    """Rows of passes that a step does not run stand still, or follow the deepest pass that it does run."""
 
 
 OptimConfig = Annotated[AdamWConfig | MuonAdamWConfig, Field(discriminator="kind")]

@@ -12,14 +12,22 @@ def fold_loops(counts_TLE: Tensor, max_loops: int) -> Tensor:
     return rows_RLE.index_add(0, row_T, counts_TLE).transpose(0, 1)
 
 
-def moved_bias(bias_LRE: Tensor, counts_LRE: Tensor, rate: float) -> Tensor:
+def moved_bias(bias_LRE: Tensor, counts_LRE: Tensor, rate: float, idle_follow: bool = False) -> Tensor:
     """The bias after one optimiser step: up by ``rate`` where an expert had less than its share, down where more.
 
-    Rows of loops that no token ran keep their values; moved rows are re-centred to mean zero.
+    Moved rows are re-centred to mean zero.
+
+    Args:
+        counts_LRE: loads; the loops that ran are the first ones of each layer.
+        idle_follow: rows of loops that no token ran move as the deepest row that did; otherwise they keep their values.
     """
     load = counts_LRE.double()
     step = rate * (load.mean(-1, keepdim=True) - load).sign()
     step = step - step.mean(-1, keepdim=True)
+    if idle_follow:
+        deepest_L1 = (load.sum(-1) > 0).sum(-1, keepdim=True) - 1
+        row_R = torch.arange(load.shape[1], device=load.device)
+        step = step.take_along_dim(row_R.minimum(deepest_L1).clamp(min=0)[..., None], dim=1)
     return (bias_LRE + step).to(bias_LRE.dtype)
 
 

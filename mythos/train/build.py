@@ -137,7 +137,8 @@ def build_trainer(
     trains_model = not isinstance(config.halting, PonderHalting) or config.halting.train == "all"
     if config.model.is_moe and config.optim.router_bias_rate and trains_model:
         check_every = config.parallel.check_every if isinstance(config.parallel, DeepSpeedParallel) else 1
-        callbacks.append(RouterBalance(config.optim.router_bias_rate, guard, check_every))
+        idle_follow = config.optim.router_bias_idle_rows == "follow"
+        callbacks.append(RouterBalance(config.optim.router_bias_rate, idle_follow, guard, check_every))
     loader_clock = LoaderClock()
     window = ProfileWindow(config.tracking, directory.path, num_steps)
     throughput = Throughput(config, record, window, loader_clock)

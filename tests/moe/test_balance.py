@@ -26,6 +26,16 @@ def test_loops_that_were_not_run_keep_their_rows() -> None:
     assert (moved[0, :2] != bias[0, :2]).all()
 
 
+def test_idle_rows_may_follow_the_deepest_that_ran() -> None:
+    counts_TLE = torch.tensor([[[4, 0], [0, 4]], [[0, 4], [4, 0]]])
+    rows = fold_loops(counts_TLE, max_loops=5)
+    bias = torch.arange(20.0).view(2, 5, 2)
+    step = moved_bias(bias, rows, rate=0.5, idle_follow=True) - bias
+    assert step[0].tolist() == [[-0.5, 0.5], *4 * [[0.5, -0.5]]]
+    assert step[1].tolist() == [[0.5, -0.5], *4 * [[-0.5, 0.5]]]
+    assert torch.equal(moved_bias(bias, torch.zeros(2, 5, 2), rate=0.5, idle_follow=True), bias)
+
+
 def test_loops_past_the_table_share_its_last_row() -> None:
     counts_TLE = torch.tensor([[[1, 0]], [[2, 0]], [[0, 4]], [[8, 8]]])
     assert fold_loops(counts_TLE, max_loops=2)[0].tolist() == [[1, 0], [10, 12]]

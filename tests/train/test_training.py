@@ -225,6 +225,15 @@ def test_the_router_bias_moves_once_a_step_on_rows_that_ran(configure) -> None:
     torch.testing.assert_close(moved.sum(-1), torch.zeros(2, 3), atol=1e-6, rtol=0)
 
 
+def test_idle_rows_of_the_router_bias_follow_the_deepest_that_ran(configure) -> None:
+    options = ("run.num_steps=5", "optim.router_bias_idle_rows=follow")
+    config = configure(*options, depth=("depth=fixed", "depth.num_loops=3"))
+    train(config, prepare(config))
+    bias = saved(Path(config.run.dir) / "test", 5)["core.router_bias|weight"]
+    assert bias[:, 2].abs().max() > 1e-3
+    assert torch.equal(bias[:, 3:], bias[:, 2:3].expand(-1, 13, -1))
+
+
 def test_a_changed_seed_changes_values_and_nothing_else_does(configure) -> None:
     ours, same, other = (build_model(configure(*o)) for o in ((), ("optim.lr=1.0",), ("run.seed=1",)))
     assert torch.equal(ours.embedding.weight, same.embedding.weight)
