@@ -105,7 +105,7 @@ def sweep(model: Mythos, batches: Iterable[Batch], num_loops: int, noise: float 
         noise: standard deviation of what is added, relative to the root mean square of the embeddings read.
     """
     device = model.embedding.weight.device
-    has_experts = model.config.core_ffn.kind == "moe"
+    has_experts = model.config.is_moe
     sums = _Sums(num_loops, rules_for(model.halting.config.kind), has_experts)
     for index, host_batch in enumerate(batches):
         batch = to_device(host_batch, device)
@@ -183,7 +183,7 @@ def _read_with_figures(model: Mythos, batch: Batch, num_loops: int) -> tuple[Rea
     unrolled = model.unroll(batch, num_loops)
     keep_BS = batch.targets_BS != IGNORED
     figures_FT = _figures(unrolled, keep_BS)
-    if model.config.core_ffn.kind == "moe":
+    if model.config.is_moe:
         figures_FT = np.vstack([figures_FT, _shared_choices(unrolled.choices, keep_BS)])
     return read_unrolled(model, unrolled, batch.targets_BS), figures_FT
 

@@ -61,11 +61,9 @@ def is_available(x: Tensor, dtype: torch.dtype, dim: int, hidden_dim: int) -> bo
 
 def sort_visits(expert_NK: Tensor, counts_E: Tensor) -> Order:
     """Rows by expert, those of one expert in the order of their tokens."""
-    visit_M = expert_NK.flatten().to(torch.int16).argsort(stable=True)  # a radix sort: fewer bits, fewer passes
-    row_M = torch.arange(visit_M.shape[0], dtype=torch.int32, device=visit_M.device)
-    place_NK = torch.empty_like(row_M).scatter_(0, visit_M, row_M).view(expert_NK.shape)
-    visit_M = visit_M.int()
-    return Order(place_NK, visit_M // expert_NK.shape[1], visit_M, counts_E.cumsum(0).to(torch.int32))
+    place_V, visit_M = _sort(expert_NK.flatten())
+    end_E = counts_E.cumsum(0).to(torch.int32)
+    return Order(place_V.view(expert_NK.shape), visit_M // expert_NK.shape[1], visit_M, end_E)
 
 
 def sort_local_visits(expert_NK: Tensor, end_E: Tensor) -> Order:
@@ -76,13 +74,18 @@ def sort_local_visits(expert_NK: Tensor, end_E: Tensor) -> Order:
         end_E: int32, where the rows of each expert that is here end.
     """
     num_experts = end_E.shape[0]
-    expert_V = expert_NK.flatten().to(torch.int16)
+    expert_V = expert_NK.flatten()
     elsewhere_V = (expert_V < 0) | (expert_V >= num_experts)
-    visit_M = expert_V.masked_fill(elsewhere_V, num_experts).argsort(stable=True)
-    row_M = torch.arange(visit_M.shape[0], dtype=torch.int32, device=visit_M.device)
-    place_V = torch.empty_like(row_M).scatter_(0, visit_M, row_M).masked_fill_(elsewhere_V, -1)
-    visit_M = visit_M.int()
+    place_V, visit_M = _sort(expert_V.masked_fill(elsewhere_V, num_experts))
+    place_V.masked_fill_(elsewhere_V, -1)
     return Order(place_V.view(expert_NK.shape), visit_M // expert_NK.shape[1], visit_M, end_E)
+
+
+def _sort(expert_V: Tensor) -> tuple[Tensor, Tensor]:
+    """The row of each visit and the visit of each row, int32, with visits of one expert in their order."""
+    visit_M = expert_V.to(torch.int16).argsort(stable=True)  # a radix sort: fewer bits, fewer passes
+    row_M = torch.arange(visit_M.shape[0], dtype=torch.int32, device=visit_M.device)
+    return torch.empty_like(row_M).scatter_(0, visit_M, row_M), visit_M.int()
 
 
 def copy_weights(weights: Weights, dtype: torch.dtype) -> Copies:

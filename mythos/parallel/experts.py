@@ -96,12 +96,12 @@ class ExpertParallelMoE(AutoEPMoELayer):
         counting.wait()
         num_experts = self.experts.w1.shape[0]
         first = dist.get_rank(self.ep_group) * num_experts
-        end_E = counts_RE[:, first : first + num_experts].sum(0).cumsum(0).to(torch.int32)
+        mine = slice(first, first + num_experts)
+        end_E = counts_RE[:, mine].sum(0).cumsum(0).to(torch.int32)
         order = fused.sort_local_visits(choices.result() - first, end_E)
-        num_rows = int(counts_on_host.read()[:, first : first + num_experts].sum())
+        order = order.first_rows(int(counts_on_host.read()[:, mine].sum()))
 
         copies = self.experts.copies(x_BSD.dtype)
-        order = order.first_rows(num_rows)
         y_RND = fused.from_tokens(tokens.result(), weights.result(), order, self.experts.weights, copies)
         y_ND = Collect(y_RND, self.ep_group).result()
         return (y_ND if shared_BSD is None else y_ND + shared_BSD.flatten(0, 1)), routing, stats

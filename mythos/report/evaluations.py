@@ -5,8 +5,11 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from mythos.config.base import ConfigError
 from mythos.files import write_text
+from mythos.report.saturation import Saturation, fit
 
 SCHEMA: Final = 1
 FOLDER: Final = "evaluation"
@@ -59,6 +62,12 @@ def read_studies(run: Path) -> dict[str, dict[str, Any]]:
                 raise ConfigError(f"{path}: schema {schema}, but this version reads {SCHEMA}; write it again.")
             studies[study] = found
     return studies
+
+
+def saturation(found: dict[str, Any], mean_depth: float) -> Saturation | None:
+    """The curve through a depth sweep's losses at the depths that were asked for; None where they do not saturate."""
+    depths = np.array(found["depths"])
+    return fit(depths.astype(np.float64), np.array(found["loss"])[depths - 1], mean_depth)
 
 
 def by_rule(points: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

@@ -1,5 +1,6 @@
 """The page's header: what was trained, how far, and how well, in words."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ _DEPTHS = {
     "uniform": "Uniform",
     "choice": "Choice",
 }
+_IN_WORDS = ("", " thousand", " million", " billion", " trillion")
 
 
 def model_in_words(config: RunConfig) -> str:
@@ -107,13 +109,13 @@ def last_record(run: Run) -> str:
     return f"{datetime.fromtimestamp(_last(run.series['time']), UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def quantity(count: float) -> str:
-    """A count of tokens in three digits: 32.8 million."""
-    for unit in ("", " thousand", " million", " billion"):
+def quantity(count: float, units: Sequence[str] = _IN_WORDS) -> str:
+    """A count in three digits: 32.8 million."""
+    for unit in units[:-1]:
         if count < 999.5:
             return f"{count:.3g}{unit}"
         count /= 1000
-    return f"{count:.3g} trillion"
+    return f"{count:.3g}{units[-1]}"
 
 
 def duration(seconds: float) -> str:

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mythos.config import records
-from mythos.report.evaluations import DEPTH_SWEEP, by_rule
+from mythos.report.evaluations import DEPTH_SWEEP, by_rule, saturation
 from mythos.report.read import Run, Series, by_index
 from mythos.report.reduce import at_the_end
-from mythos.report.saturation import Saturation, fit
+from mythos.report.saturation import Saturation
 from mythos.report.spent import Spent, spent
 
 
@@ -53,8 +53,8 @@ def read_sweep(run: Run) -> Sweep | None:
     found = run.evaluations.get(DEPTH_SWEEP)
     if found is None:
         return None
-    mean, depths = run.config.depth.mean, np.array(found["depths"])
-    fitted = fit(depths.astype(np.float64), np.array(found["loss"])[depths - 1], mean)
+    mean = run.config.depth.mean
+    fitted = saturation(found, mean)
     return Sweep(found["loss"], found["accuracy"], found["depths"], mean, fitted, by_rule(found["rules"]))
 
 

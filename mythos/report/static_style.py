@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, Literal, NamedTuple
 
 from mythos.config.base import ConfigError
+from mythos.report.facts import quantity
 from mythos.report.theme import LIGHT
 
 try:
@@ -137,12 +138,8 @@ def set_ticks(axis: Any, places: list[float], label: Callable[[float], str]) -> 
 
 
 def short(count: float) -> str:
-    """A count with a unit: 20k, 5M; 1T at most."""
-    for unit in ("", "k", "M", "B"):
-        if count < 999.5:
-            return f"{count:.3g}{unit}"
-        count /= 1000
-    return f"{count:.3g}T"
+    """A count with a unit: 20k, 5M."""
+    return quantity(count, ("", "k", "M", "B", "T"))
 
 
 def scientific(number: float) -> str:

@@ -7,10 +7,9 @@ import numpy as np
 
 from mythos.report import draw
 from mythos.report.draw import LOSS, go
-from mythos.report.evaluations import DEPTH_SWEEP, REASONING, TASKS, by_rule
+from mythos.report.evaluations import DEPTH_SWEEP, REASONING, TASKS, by_rule, saturation
 from mythos.report.figures.loss import in_symbols
 from mythos.report.read import Run, Series
-from mythos.report.saturation import fit
 
 _DEPTH: dict[str, Any] = {"title": "passes T", "type": "log"}
 
@@ -20,13 +19,11 @@ def swept_loss(run: Run) -> go.Figure | None:
     found = run.evaluations.get(DEPTH_SWEEP)
     if found is None:
         return None
-    losses = np.array(found["loss"])
-    depths = np.arange(1, len(losses) + 1)
+    depths = np.arange(1, len(found["loss"]) + 1)
     traces = [draw.curve(_by_pass(found["loss"]), "every token T passes", draw.color("train"))]
-    chosen = np.array(found["depths"])
-    fitted = fit(chosen.astype(np.float64), losses[chosen - 1], run.config.depth.mean)
+    fitted = saturation(found, run.config.depth.mean)
     if fitted is not None:
-        between: Any = np.geomspace(1, len(losses), 80)
+        between: Any = np.geomspace(1, len(depths), 80)
         quiet = {"hovertemplate": None, "hoverinfo": "skip"}
         curve = Series(between, fitted.at(between))
         traces.append(draw.line(curve, in_symbols(fitted), draw.color("muted"), width=1.5, **quiet))
