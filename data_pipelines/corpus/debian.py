@@ -34,7 +34,7 @@ def _fetch(name: str, package: DebianPackage, target: Path) -> None:
     with tempfile.TemporaryDirectory() as downloads, replacing(target) as partial:
         _run(["apt-get", "download", "--quiet", f"{name}={version}"], Path(downloads), name, version)
         (archive,) = Path(downloads).glob("*.deb")
-        _run(["dpkg-deb", "--extract", str(archive), str(partial)], Path(downloads), name, version)
+        _run(["dpkg-deb", "--extract", str(archive), str(partial.absolute())], Path(downloads), name, version)
         wanted = {*partial.glob(package.pattern), *partial.glob("**/copyright")}
         for path in [*partial.rglob("*")]:
             # Links may lead out of the package.

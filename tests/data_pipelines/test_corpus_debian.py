@@ -1,6 +1,7 @@
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,14 @@ def test_packages_are_unpacked_and_only_documents_are_kept(corpus: CorpusConfig,
     (document,) = read_task(corpus, task, Ledger())
     assert document.text.strip() == "How to use the tool."
     assert document.metadata == {"source": "docs", "licence": "MIT"}
+
+
+def test_the_source_may_be_a_relative_path(
+    corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fetch_debian(replace(corpus, source="raw"))
+    assert (tmp_path / "raw" / "debian" / "tool-doc" / "usr" / "share" / "doc" / "tool-doc" / "index.html").is_file()
 
 
 def test_what_is_there_is_not_fetched_again(
