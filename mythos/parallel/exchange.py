@@ -1,8 +1,4 @@
-"""Tokens and rows on their way between the ranks that share one set of experts, with gradients.
-
-What a rank's neighbours need travels while it computes something else: an exchange begins in one step of the autograd
-graph and is waited for in the next, forward and backward. Nothing may read what is on its way in between.
-"""
+"""Tokens and rows on their way between the ranks that share one set of experts, with gradients."""
 
 from typing import Any
 
@@ -12,31 +8,36 @@ from torch import Tensor
 from torch.autograd import Function
 
 
-class Spread:
-    """Gives every rank of a group the tokens of all: ``[N, ...]`` to ``[ranks * N, ...]``, in the order of ranks.
+class Travel:
+    """Equal shares of a tensor on their way to the other ranks of a group, and theirs on their way here.
 
-    The gradient of a rank's tokens is the sum, in fp32, of what the ranks made of them.
+    Share r of ``[others * N, ...]`` goes to the r-th of the other ranks, and the result's share r is what came from
+    it; the gradient travels the same way back. An exchange begins in one step of the autograd graph and is waited for
+    in the next, forward and backward, so that what a rank computes in between hides it. Nothing may read what is on
+    its way.
     """
 
-    def __init__(self, x_N: Tensor, group: dist.ProcessGroup) -> None:
+    def __init__(self, x_ON: Tensor, group: dist.ProcessGroup) -> None:
         self.transit = _Transit(group)
-        self.pending = _BeginSpread.apply(x_N, self.transit)
+        self.pending = _Begin.apply(x_ON, self.transit)
 
-    def result(self) -> Tensor:
-        """The tokens of all ranks; waits for them."""
-        return _EndSpread.apply(self.pending, self.transit)
+    def arrived(self) -> Tensor:
+        """What the others sent; waits for it."""
+        return _End.apply(self.pending, self.transit)
 
 
-class Collect:
-    """Adds up, in fp32, what each rank of a group has made of every rank's tokens: the way back from ``Spread``."""
+def to_each_other(x_N: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """A rank's ``[N, ...]``, once for each other rank of the group: ``[others * N, ...]``."""
+    num_others = dist.get_world_size(group) - 1
+    return x_N if num_others == 1 else x_N.repeat(num_others, *[1] * (x_N.dim() - 1))
 
-    def __init__(self, y_RN: Tensor, group: dist.ProcessGroup) -> None:
-        self.transit = _Transit(group)
-        self.pending = _BeginCollect.apply(y_RN, self.transit)
 
-    def result(self) -> Tensor:
-        """This rank's tokens, ``[N, ...]``; waits for them."""
-        return _EndCollect.apply(self.pending, self.transit)
+def with_parts(own_N: Tensor, part_ON: Tensor) -> Tensor:
+    """A rank's ``[N, ...]`` and what the others have made of it, added up in fp32."""
+    if part_ON.shape == own_N.shape:
+        return own_N + part_ON  # of two numbers, rounded once
+    dtype = torch.promote_types(own_N.dtype, torch.float32)
+    return (own_N + part_ON.unflatten(0, (-1, own_N.shape[0])).sum(0, dtype=dtype)).to(own_N.dtype)
 
 
 def exchange_rows(row_MD: Tensor, sent: list[int], received: list[int], group: dist.ProcessGroup) -> Tensor:
@@ -49,20 +50,17 @@ class _Transit:
 
     def __init__(self, group: dist.ProcessGroup) -> None:
         self.group = group
-        self.size = dist.get_world_size(group)
         self.work: dist.Work | None = None
 
-    def spread(self, x_N: Tensor) -> Tensor:
-        """Begin to fill ``[ranks * N, ...]`` with the tokens of all ranks."""
-        x_RN = x_N.new_empty(self.size * x_N.shape[0], *x_N.shape[1:])
-        self.work = dist.all_gather_into_tensor(x_RN, x_N.contiguous(), group=self.group, async_op=True)
-        return x_RN
-
-    def collect(self, y_RN: Tensor) -> Tensor:
-        """Begin to fill ``[ranks * N, ...]`` with each rank's part in this rank's tokens."""
-        part_RN = torch.empty_like(y_RN)
-        self.work = dist.all_to_all_single(part_RN, y_RN.contiguous(), group=self.group, async_op=True)
-        return part_RN
+    def begin(self, x_ON: Tensor) -> Tensor:
+        """Start the exchange; the result is not filled before ``wait``."""
+        size, rank = dist.get_world_size(self.group), dist.get_rank(self.group)
+        sizes = [0 if other == rank else x_ON.shape[0] // (size - 1) for other in range(size)]
+        arriving_ON = torch.empty_like(x_ON, memory_format=torch.contiguous_format)
+        self.work = dist.all_to_all_single(
+            arriving_ON, x_ON.contiguous(), sizes, sizes, group=self.group, async_op=True
+        )
+        return arriving_ON
 
     def wait(self) -> None:
         """Let the device's next work come after the arrival."""
@@ -70,58 +68,29 @@ class _Transit:
         self.work.wait()
         self.work = None
 
-    def total(self, part_RN: Tensor) -> Tensor:
-        """The parts' sum."""
-        dtype = torch.promote_types(part_RN.dtype, torch.float32)
-        return part_RN.unflatten(0, (self.size, -1)).sum(0, dtype=dtype).to(part_RN.dtype)
 
-
-class _BeginSpread(Function):
+class _Begin(Function):
     @staticmethod
-    def forward(ctx: Any, x_N: Tensor, transit: _Transit) -> Tensor:
+    def forward(ctx: Any, x_ON: Tensor, transit: _Transit) -> Tensor:
         ctx.transit = transit
-        return transit.spread(x_N)
+        return transit.begin(x_ON)
 
     @staticmethod
-    def backward(ctx: Any, part_RN: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad_ON: Tensor) -> tuple[Tensor, None]:
         ctx.transit.wait()
-        return ctx.transit.total(part_RN), None
+        return grad_ON, None
 
 
-class _EndSpread(Function):
+class _End(Function):
     @staticmethod
-    def forward(ctx: Any, x_RN: Tensor, transit: _Transit) -> Tensor:
+    def forward(ctx: Any, x_ON: Tensor, transit: _Transit) -> Tensor:
         ctx.transit = transit
         transit.wait()
-        return x_RN.view_as(x_RN)
+        return x_ON.view_as(x_ON)
 
     @staticmethod
-    def backward(ctx: Any, grad_RN: Tensor) -> tuple[Tensor, None]:
-        return ctx.transit.collect(grad_RN), None
-
-
-class _BeginCollect(Function):
-    @staticmethod
-    def forward(ctx: Any, y_RN: Tensor, transit: _Transit) -> Tensor:
-        ctx.transit = transit
-        return transit.collect(y_RN)
-
-    @staticmethod
-    def backward(ctx: Any, grad_RN: Tensor) -> tuple[Tensor, None]:
-        ctx.transit.wait()
-        return grad_RN, None
-
-
-class _EndCollect(Function):
-    @staticmethod
-    def forward(ctx: Any, part_RN: Tensor, transit: _Transit) -> Tensor:
-        ctx.transit = transit
-        transit.wait()
-        return transit.total(part_RN)
-
-    @staticmethod
-    def backward(ctx: Any, grad_N: Tensor) -> tuple[Tensor, None]:
-        return ctx.transit.spread(grad_N), None
+    def backward(ctx: Any, grad_ON: Tensor) -> tuple[Tensor, None]:
+        return ctx.transit.begin(grad_ON), None
 
 
 class _ExchangeRows(Function):

@@ -17,7 +17,7 @@ from mythos.config.model import MoEConfig
 from mythos.moe import fused
 from mythos.moe.experts import Experts
 from mythos.moe.router import Router, Routing
-from mythos.parallel.exchange import Collect, Spread, exchange_rows
+from mythos.parallel.exchange import Travel, exchange_rows, to_each_other, with_parts
 from mythos.parallel.mesh import expert_ranks
 from mythos.types import RouterStats
 
@@ -80,30 +80,37 @@ class ExpertParallelMoE(AutoEPMoELayer):
     def _by_tokens(
         self, x_BSD: Tensor, bias_E: Tensor, choice_NK: Tensor | None
     ) -> tuple[Tensor, Routing, RouterStats]:
-        """The tokens travel while the router runs, the routing while the shared experts run.
+        """The others' tokens first, so that what is made of them travels back while this rank's own tokens run.
 
-        All that does not depend on the number of rows is queued before the host waits for it.
+        The routing travels before the tokens, for the host waits for the number of rows that it implies; the tokens
+        travel while the shared experts run. The backward goes the same way in reverse.
         """
-        tokens = Spread(x_BSD.flatten(0, 1), self.ep_group)
+        x_ND = x_BSD.flatten(0, 1)
         routing, stats = self.router(x_BSD, bias_E, choice_NK)
         counts_RE = stats.counts_E.new_empty(self.ep_size, stats.counts_E.shape[0])
         counting = dist.all_gather_into_tensor(counts_RE.view(-1), stats.counts_E, self.ep_group, async_op=True)
         counts_on_host = _OnHost(counts_RE, counting)
-        weights = Spread(routing.weight_NK, self.ep_group)
-        choices = Spread(routing.expert_NK.to(torch.int32), self.ep_group)
+        packed = torch.cat((routing.weight_NK, routing.expert_NK.to(routing.weight_NK.dtype)), dim=1)
+        choices = Travel(to_each_other(packed, self.ep_group), self.ep_group)
+        tokens = Travel(to_each_other(x_ND, self.ep_group), self.ep_group)
         shared_BSD = None if self.shared_experts is None else self.shared_experts(x_BSD)
 
         counting.wait()
-        num_experts = self.experts.w1.shape[0]
-        first = dist.get_rank(self.ep_group) * num_experts
-        mine = slice(first, first + num_experts)
-        end_E = counts_RE[:, mine].sum(0).cumsum(0).to(torch.int32)
-        order = fused.sort_local_visits(choices.result() - first, end_E)
-        order = order.first_rows(int(counts_on_host.read()[:, mine].sum()))
+        rank, num_experts = dist.get_rank(self.ep_group), self.experts.w1.shape[0]
+        first = rank * num_experts
+        here_RE = counts_RE[:, first : first + num_experts]
+        weight_ON, expert_ON = choices.arrived().chunk(2, dim=1)
+        others = fused.sort_local_visits(expert_ON.long() - first, _ends(here_RE.sum(0) - here_RE[rank]))
+        own = fused.sort_local_visits(routing.expert_NK - first, _ends(here_RE[rank]))
+        num_rows_R = counts_on_host.read()[:, first : first + num_experts].sum(1)
+        num_own = int(num_rows_R[rank])
+        num_others = int(num_rows_R.sum()) - num_own
 
-        copies = self.experts.copies(x_BSD.dtype)
-        y_RND = fused.from_tokens(tokens.result(), weights.result(), order, self.experts.weights, copies)
-        y_ND = Collect(y_RND, self.ep_group).result()
+        weights, copies = self.experts.weights, self.experts.copies(x_ND.dtype)
+        made_ON = fused.from_tokens(tokens.arrived(), weight_ON, others.first_rows(num_others), weights, copies)
+        returned = Travel(made_ON, self.ep_group)
+        y_ND = fused.from_tokens(x_ND, routing.weight_NK, own.first_rows(num_own), weights, copies)
+        y_ND = with_parts(y_ND, returned.arrived())
         return (y_ND if shared_BSD is None else y_ND + shared_BSD.flatten(0, 1)), routing, stats
 
     def _by_visits(
@@ -135,9 +142,12 @@ class ExpertParallelMoE(AutoEPMoELayer):
         expert_M = torch.arange(num_experts, device=arrived_MD.device).repeat(num_sources)
         expert_M = expert_M.repeat_interleave(received_RE.flatten(), output_size=arrived_MD.shape[0])
         order_M = expert_M.argsort(stable=True)
-        end_E = received_RE.sum(0).cumsum(0).to(torch.int32)
-        done_MD = self.experts(arrived_MD[order_M], end_E)
+        done_MD = self.experts(arrived_MD[order_M], _ends(received_RE.sum(0)))
         return done_MD[order_M.argsort()]
+
+
+def _ends(counts_E: Tensor) -> Tensor:
+    return counts_E.cumsum(0).to(torch.int32)
 
 
 class _OnHost:
