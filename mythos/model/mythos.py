@@ -17,7 +17,7 @@ from mythos.layers.precision import compute_dtype
 from mythos.layers.rope import Rotation, rotation_at
 from mythos.loop.exit_rules import Seen, stops
 from mythos.loop.rows import rows_of
-from mythos.loop.state import noise
+from mythos.loop.state import Noise
 from mythos.model.block import Block
 from mythos.model.core import Choices, Core
 from mythos.model.head import Head
@@ -56,6 +56,7 @@ class Mythos(nn.Module):
         self.embedding = nn.Embedding(config.vocab_size, config.dim)
         self.prelude = nn.ModuleList(Block(config, config.ffn) for _ in range(config.num_prelude_layers))
         self.prelude_norm = RMSNorm(config.dim, config.norm_eps) if config.prelude_norm else nn.Identity()
+        self.noise = Noise()
         self.core = Core(config)
         self.halting = Halting(halting or FixedHalting(), config.dim)
         self.coda = nn.ModuleList(Block(config, config.ffn) for _ in range(config.num_coda_layers))
@@ -114,7 +115,7 @@ class Mythos(nn.Module):
         )
         growth_B = None
         if regularizers.num_power_iterations:
-            direction_BSD = noise(noise_seed or 0, batch.sample_ids_B, *e_BSD.shape[1:])
+            direction_BSD = self.noise(noise_seed or 0, batch.sample_ids_B, *e_BSD.shape[1:])
             next_loop = num_loops if rows is None else num_loops - rows.entry_B
             growth_B = self.core.growth(
                 core.state_BSD, e_BSD, rotation, mask, next_loop, regularizers.num_power_iterations, direction_BSD
@@ -269,7 +270,7 @@ class Mythos(nn.Module):
             return e_BSD
         if self.config.initial_state == "zero" or noise_seed is None or sample_ids_B is None:
             return torch.zeros_like(e_BSD)
-        values_BSD = noise(noise_seed, sample_ids_B, *e_BSD.shape[1:])
+        values_BSD = self.noise(noise_seed, sample_ids_B, *e_BSD.shape[1:])
         return (values_BSD * self.config.embedding_std).to(e_BSD.dtype)
 
     def _rotation(self, positions_BS: Tensor) -> Rotation:
