@@ -7,7 +7,7 @@ Shape suffixes, used everywhere:
   T loops   L core layers   X exits evaluated
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,18 +32,27 @@ class Batch(NamedTuple):
     """Scalar: target tokens of the whole optimiser step, over all ranks and micro-batches."""
     num_sequences: Tensor
     """Scalar: windows of the whole optimiser step."""
+    num_documents: int | None = None
+    """In this micro-batch, a document counted once in each window; None if the host does not know."""
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch with every tensor on ``device``."""
-    moved = {name: part.to(device) for name, part in batch._asdict().items() if part is not None}
+    moved: dict[str, Any] = {n: part.to(device) for n, part in batch._asdict().items() if isinstance(part, Tensor)}
     return batch._replace(**moved)
 
 
 def first_rows(batch: Batch, num_rows: int) -> Batch:
     """The first sequences of a batch; what it says of the whole step stays."""
-    of_rows = {name: part for name, part in batch._asdict().items() if part is not None and part.dim() > 0}
-    return batch._replace(**{name: part[:num_rows] for name, part in of_rows.items()})
+    return take_rows(batch, slice(num_rows))
+
+
+def take_rows(batch: Batch, rows: slice | Tensor) -> Batch:
+    """These sequences of a batch, in this order; what it says of the whole step stays."""
+    parts: dict[str, Any] = {
+        name: part[rows] for name, part in batch._asdict().items() if isinstance(part, Tensor) and part.dim() > 0
+    }
+    return batch._replace(**parts | {"num_documents": None})
 
 
 class RouterStats(NamedTuple):

@@ -13,6 +13,7 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from mythos.bench.rows import Row, measure
 from mythos.config.base import ConfigError
+from mythos.layers.documents import count_documents
 from mythos.layers.mask import attend, dense_mask, document_mask
 
 BACKENDS = {
@@ -106,7 +107,7 @@ def compare(
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # SDPA warns once for each reason that rules a backend out
-                call = inputs.step(attention(name, document_ids_BS, shape.seq_len, device, dtype))
+                call = inputs.step(attention(name, document_ids_BS, shape, device, dtype))
                 call()
         except (RuntimeError, NotImplementedError) as error:
             refused[name] = str(error).strip().partition("\n")[0]
@@ -141,7 +142,7 @@ class Inputs:
 
 
 def attention(
-    name: str, document_ids_BS: Tensor | None, seq_len: int, device: torch.device, dtype: torch.dtype
+    name: str, document_ids_BS: Tensor | None, shape: Shape, device: torch.device, dtype: torch.dtype
 ) -> Attend:
     """The arm's function of query, key and value.
 
@@ -149,10 +150,12 @@ def attention(
         RuntimeError: the arm cannot run here.
     """
     if name == "flex":
-        return _flex(document_ids_BS, seq_len, device)
+        return _flex(document_ids_BS, shape.seq_len, device)
     if name == "training":
-        blocks = None if document_ids_BS is None else document_mask(document_ids_BS, dtype)
-        return lambda query_BHSP, key_BGSP, value_BGSP: attend(query_BHSP, key_BGSP, value_BGSP, blocks)
+        known = None
+        if document_ids_BS is not None:
+            known = document_mask(document_ids_BS, dtype, shape.head_dim, count_documents(document_ids_BS))
+        return lambda query_BHSP, key_BGSP, value_BGSP: attend(query_BHSP, key_BGSP, value_BGSP, known)
     mask = None if document_ids_BS is None else dense_mask(document_ids_BS)
 
     def run(query_BHSP: Tensor, key_BGSP: Tensor, value_BGSP: Tensor) -> Tensor:

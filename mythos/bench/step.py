@@ -11,6 +11,7 @@ from mythos.config.base import ConfigError
 from mythos.config.depth import FixedDepth
 from mythos.config.parallel import SingleParallel
 from mythos.config.run import RunConfig
+from mythos.layers.documents import count_documents
 from mythos.model.mythos import Mythos
 from mythos.moe.layer import MoE
 from mythos.moe.router import Router, Routing
@@ -140,7 +141,9 @@ def random_batches(config: RunConfig, mean_document: int, device: torch.device) 
     batches = []
     for index in range(config.num_micro_batches):
         tokens = torch.randint(config.model.vocab_size, (shape[0], shape[1] + 1), generator=generator).to(device)
-        document_ids_BS = random_documents(shape, mean_document if has_documents else 0, device, index)
+        document_ids_BS = random_documents(shape, mean_document if has_documents else 0, torch.device("cpu"), index)
+        num_documents = count_documents(document_ids_BS)
+        document_ids_BS = document_ids_BS.to(device)
         place_S = torch.arange(shape[1], device=device)
         opens_BS = functional.pad(document_ids_BS.diff(dim=1), (1, 0)) > 0
         batches.append(
@@ -152,6 +155,7 @@ def random_batches(config: RunConfig, mean_document: int, device: torch.device) 
                 sample_ids_B=torch.arange(shape[0], device=device) + index * shape[0],
                 num_targets=torch.tensor(float(data.batch_size * data.seq_len), device=device),
                 num_sequences=torch.tensor(float(data.batch_size), device=device),
+                num_documents=num_documents if has_documents else None,
             )
         )
     return batches

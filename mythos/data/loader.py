@@ -47,11 +47,13 @@ class _Parcel:
         parts = [batch.tokens_BS, batch.targets_BS, batch.positions_BS]
         if batch.document_ids_BS is not None:
             parts.append(batch.document_ids_BS)
-        scalars = batch.num_targets.item(), batch.num_sequences.item()
+        scalars = batch.num_targets.item(), batch.num_sequences.item(), batch.num_documents
         return _unpack, (torch.stack(parts), batch.sample_ids_B.tolist(), *scalars)
 
 
-def _unpack(parts_PBS: Tensor, sample_ids: list[int], num_targets: float, num_sequences: float) -> Batch:
+def _unpack(
+    parts_PBS: Tensor, sample_ids: list[int], num_targets: float, num_sequences: float, num_documents: int | None
+) -> Batch:
     tokens_BS, targets_BS, positions_BS, *document_ids = parts_PBS.unbind()
     return Batch(
         tokens_BS=tokens_BS,
@@ -61,6 +63,7 @@ def _unpack(parts_PBS: Tensor, sample_ids: list[int], num_targets: float, num_se
         sample_ids_B=torch.tensor(sample_ids, dtype=torch.int64),
         num_targets=torch.tensor(num_targets, dtype=torch.float32),
         num_sequences=torch.tensor(num_sequences, dtype=torch.float32),
+        num_documents=num_documents,
     )
 
 
@@ -182,7 +185,13 @@ def _batch(
         sample_ids_B=torch.from_numpy(sample_ids_B),
         num_targets=torch.tensor(float(num_targets), dtype=torch.float32),
         num_sequences=torch.tensor(float(num_sequences), dtype=torch.float32),
+        num_documents=_count(arrays.document_ids_BS) if mask_documents else None,
     )
+
+
+def _count(document_ids_BS: np.ndarray) -> int:
+    """Documents of all windows; ids ascend along a window."""
+    return len(document_ids_BS) + int(np.count_nonzero(np.diff(document_ids_BS)))
 
 
 def _loader(make: Callable[[int], Batch], indices: range, num_workers: int) -> DataLoader[Batch]:

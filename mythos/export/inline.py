@@ -25,7 +25,7 @@ Key = tuple[str, str]
 
 REPLACED: Final[dict[str, dict[str, str]]] = {
     "mythos.layers.heads": {"is_available(x_BSHP)": "False"},
-    "mythos.layers.mask": {"isinstance(mask, BlockMask)": "False"},
+    "mythos.layers.mask": {"isinstance(mask, BlockMask)": "False", "isinstance(mask, Documents)": "False"},
     "mythos.moe.dispatch": {"experts.is_fused(x_ND, dtype)": "False"},
     "mythos.moe.layer": {
         "config.dispatch == 'grouped'": "config.dispatch == 'grouped' and hasattr(torch.nn.functional, 'grouped_mm')"

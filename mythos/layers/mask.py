@@ -11,11 +11,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention import flex_attention as flex
 from torch.nn.attention.flex_attention import BlockMask
 
+from mythos.layers.documents import Documents, attend_documents, documents_of, is_available
+
 BLOCK = 128
 """Queries and keys in a block of ``BlockMask``."""
 
-Mask = Tensor | BlockMask
-"""A boolean ``[B, 1, S, S]``, true where a query sees a key; or the same as blocks to compute and blocks to skip."""
+Mask = Tensor | BlockMask | Documents
+"""A boolean ``[B, 1, S, S]``, true where a query sees a key; the same as blocks to compute and blocks to skip; or where
+documents begin."""
 
 _PREFERRED = [
     SDPBackend.CUDNN_ATTENTION,
@@ -26,13 +29,19 @@ _PREFERRED = [
 """On a GPU, the fastest first (docs/performance.md)."""
 
 
-def document_mask(document_ids_BS: Tensor, dtype: torch.dtype) -> Mask:
-    """Causal attention within documents.
+def document_mask(
+    document_ids_BS: Tensor, dtype: torch.dtype, width: int | None = None, num_documents: int | None = None
+) -> Mask:
+    """Causal attention within documents, in the form that the fastest kernel here takes.
 
     Args:
         document_ids_BS: the document of each token; ids ascend along a sequence.
         dtype: what attention computes in. Blocks are for 16 bits on a GPU and lengths that are multiples of ``BLOCK``.
+        width: of a head's query, key and value; None if they differ.
+        num_documents: in the micro-batch; None if the host does not know.
     """
+    if width is not None and num_documents is not None and is_available(document_ids_BS, dtype, width):
+        return documents_of(document_ids_BS, num_documents)
     if document_ids_BS.is_cuda and dtype.itemsize == 2 and document_ids_BS.shape[1] % BLOCK == 0:
         return block_mask(document_ids_BS)
     return dense_mask(document_ids_BS)
@@ -75,6 +84,8 @@ def mask_of_rows(mask: Mask, num_rows: int) -> Mask:
     """The mask of the first sequences of a batch."""
     if isinstance(mask, Tensor):
         return mask[:num_rows]
+    if isinstance(mask, Documents):
+        return mask.first(num_rows)
     assert mask.full_kv_num_blocks is not None
     assert mask.full_kv_indices is not None
     return BlockMask.from_kv_blocks(
@@ -104,6 +115,8 @@ def attend(
     """
     num_queries, num_keys = query_BHSP.shape[2], key_BGSP.shape[2]
     enable_gqa = query_BHSP.shape[1] != key_BGSP.shape[1]
+    if isinstance(mask, Documents):
+        return attend_documents(query_BHSP, key_BGSP, value_BGSP, mask, scale)
     if isinstance(mask, BlockMask):
         run = _flex_attention if torch.compiler.is_compiling() else _compiled_flex_attention()
         return run(query_BHSP, key_BGSP, value_BGSP, block_mask=mask, scale=scale, enable_gqa=enable_gqa)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mythos.loop.sequences import active_rows
-from mythos.types import Batch, ModelOutput
+from mythos.types import Batch, ModelOutput, take_rows
 
 
 class Rows(NamedTuple):
@@ -32,8 +32,7 @@ class Rows(NamedTuple):
 
     def sort(self, batch: Batch) -> Batch:
         """The batch, deepest row first."""
-        of_rows = {name: part for name, part in batch._asdict().items() if part is not None and part.dim() > 0}
-        return batch._replace(**{name: part[self.order_B] for name, part in of_rows.items()})
+        return take_rows(batch, self.order_B)._replace(num_documents=batch.num_documents)
 
     def restore(self, output: ModelOutput) -> ModelOutput:
         """What is known of each row, in the order of the caller's batch."""

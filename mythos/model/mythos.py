@@ -249,8 +249,11 @@ class Mythos(nn.Module):
     def _begin(self, batch: Batch) -> tuple[Rotation, Mask | None, Tensor]:
         """What every pass needs of a batch: angles, mask, and e."""
         rotation = self._rotation(batch.positions_BS)
-        dtype = compute_dtype(self.embedding.weight)
-        mask = None if batch.document_ids_BS is None else document_mask(batch.document_ids_BS, dtype)
+        mask = None
+        if batch.document_ids_BS is not None:
+            dtype = compute_dtype(self.embedding.weight)
+            width = None if isinstance(self.config.attention, MLAConfig) else self.config.head_dim
+            mask = document_mask(batch.document_ids_BS, dtype, width, batch.num_documents)
         return rotation, mask, self.encode(batch.tokens_BS, rotation, mask)
 
     def _read(

@@ -89,7 +89,11 @@ def test_a_step_accumulates_what_the_whole_batch_would_give() -> None:
 def test_the_module_and_all_that_it_takes_are_on_the_device() -> None:
     step = Step(small(), torch.device("meta"), 8)
     assert step.module.device.type == "meta"
-    tensors = [*step.model.parameters(), *step.model.buffers(), *(part for part in step.batches[0] if part is not None)]
+    tensors = [
+        *step.model.parameters(),
+        *step.model.buffers(),
+        *(part for part in step.batches[0] if isinstance(part, torch.Tensor)),
+    ]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
 
 

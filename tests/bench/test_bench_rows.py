@@ -35,7 +35,7 @@ def reference(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ids: 
 def test_every_arm_is_the_same_attention(name: str, has_documents: bool) -> None:
     ids = random_documents((2, 32), 6, CPU) if has_documents else None
     inputs = attention.Inputs(SHAPE, CPU, torch.float32)
-    found = attention.attention(name, ids, SHAPE.seq_len, CPU, torch.float32)(*inputs.query_key_value)
+    found = attention.attention(name, ids, SHAPE, CPU, torch.float32)(*inputs.query_key_value)
     torch.testing.assert_close(found.double(), reference(*inputs.query_key_value, ids), rtol=1e-5, atol=1e-5)
 
 
@@ -44,7 +44,7 @@ def test_every_arm_is_the_same_attention(name: str, has_documents: bool) -> None
 def test_flex_is_the_same_attention(has_documents: bool) -> None:
     ids = random_documents((2, 32), 6, CPU) if has_documents else None
     inputs = [each.detach() for each in attention.Inputs(SHAPE, CPU, torch.float32).query_key_value]
-    found = attention.attention("flex", ids, SHAPE.seq_len, CPU, torch.float32)(*inputs)
+    found = attention.attention("flex", ids, SHAPE, CPU, torch.float32)(*inputs)
     torch.testing.assert_close(found.double(), reference(*inputs, ids), rtol=1e-5, atol=1e-5)
 
 

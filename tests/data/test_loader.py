@@ -63,16 +63,24 @@ def test_workers_change_nothing(make_dataset: MakeDataset, num_workers: int, mas
     for expected, found in zip(alone, islice(training_loader(config, seed=3, next_sample=6), 25), strict=True):
         assert type(found) is Batch
         for left, right in zip(expected, found, strict=True):
-            if left is None:
-                assert right is None
-            else:
+            if isinstance(left, torch.Tensor):
                 assert (left.dtype, left.is_contiguous()) == (right.dtype, right.is_contiguous())
                 assert torch.equal(left, right)
+            else:
+                assert left == right
+
+
+def test_documents_are_counted_once_in_each_window(make_dataset: MakeDataset) -> None:
+    batches = list(islice(training_loader(config_for(make_dataset(LENGTHS)), seed=0), 5))
+    assert [batch.num_documents for batch in batches] == [
+        sum(len(set(row)) for row in batch.document_ids_BS.tolist()) for batch in batches
+    ]
+    assert {batch.num_documents for batch in batches} != {2}
 
 
 def test_a_worker_sends_one_storage_a_batch(make_dataset: MakeDataset) -> None:
     batch = next(iter(training_loader(config_for(make_dataset(LENGTHS), num_workers=1), seed=0)))
-    sent = {part.untyped_storage().data_ptr() for part in batch if part is not None and part.is_shared()}
+    sent = {part.untyped_storage().data_ptr() for part in batch if isinstance(part, torch.Tensor) and part.is_shared()}
     assert len(sent) == 1
 
 

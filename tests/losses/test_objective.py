@@ -11,7 +11,7 @@ from mythos.loop.exits import Exits
 from mythos.loop.plan import StepPlan
 from mythos.loop.policy import Depth
 from mythos.losses.objective import Loss, objective
-from mythos.types import IGNORED, Batch, Regularizers
+from mythos.types import IGNORED, Batch, Regularizers, take_rows
 
 
 def weighing(**weights: float) -> RunConfig:
@@ -25,7 +25,7 @@ def plan(num_loops: int, num_grad_loops: int) -> StepPlan:
 
 def cut(batch: Batch, start: int, end: int) -> Batch:
     """Some rows of a step as a micro-batch that still knows the whole step's totals."""
-    return Batch(*(part[start:end] if part is not None and part.dim() else part for part in batch))
+    return take_rows(batch, slice(start, end))
 
 
 def test_shares_of_micro_batches_add_up_to_the_whole_step() -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from mythos.config.model import AdditiveInjection, DiagonalInjection, HeadConfig, LinearInjection
 from mythos.layers.rope import Rotation
 from mythos.model.mythos import Mythos
-from mythos.types import Batch
+from mythos.types import Batch, take_rows
 
 
 def context(model: Mythos, batch: Batch) -> tuple[Rotation, Tensor, Tensor]:
@@ -201,7 +201,7 @@ def test_router_bias_is_per_loop_and_its_last_row_serves_deeper_loops() -> None:
 def test_noise_follows_the_sample_not_its_place_in_the_batch() -> None:
     model = random_model(model_config("debug", embedding_std=0.5))
     batch = random_batch(model.config, batch=3)
-    turned = Batch(*(part.flip(0) if part.dim() else part for part in batch))
+    turned = take_rows(batch, torch.arange(3).flip(0))
     ours, theirs = model(batch, 2, noise_seed=4).nll_XBS, model(turned, 2, noise_seed=4).nll_XBS.flip(1)
     assert relative_error(ours, theirs) < 1e-6
     assert relative_error(ours, model(batch, 2).nll_XBS) > 1e-3

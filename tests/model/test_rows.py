@@ -9,7 +9,7 @@ from mythos.layers.mask import dense_mask
 from mythos.loop.sequences import active_rows
 from mythos.loop.state import noise
 from mythos.model.mythos import Mythos
-from mythos.types import Batch, LoopTrace, ModelOutput, Regularizers
+from mythos.types import Batch, LoopTrace, ModelOutput, Regularizers, take_rows
 
 LOOPS = np.array([2, 6, 1, 3, 2])
 NUM_GRAD_LOOPS = 2
@@ -26,7 +26,7 @@ def looped(name: str = "debug", remat: str = "none", **changes) -> Mythos:
 
 def window(batch: Batch, row: int) -> Batch:
     """One row as a batch of its own."""
-    return Batch(*(part[row : row + 1] if part.dim() else part for part in batch))
+    return take_rows(batch, slice(row, row + 1))
 
 
 def together(model: Mythos, batch: Batch, **options) -> ModelOutput:

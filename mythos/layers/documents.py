@@ -1,0 +1,191 @@
+"""Causal attention within documents by flash-attn-4, whose kernels take documents of any length side by side.
+
+FlexAttention computes whole blocks of 128 x 128 and masks within them; here each document is a sequence of its own, so
+that nothing outside of it is read (docs/performance.md). The twin in PyTorch's operations is the test of it.
+"""
+
+from functools import cache
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+MAX_WIDTH = 128
+"""Widest head that the kernels were tried with."""
+_MIN_CAPACITY = 64
+
+
+class Documents(NamedTuple):
+    """Where the documents of a micro-batch lie, its sequences one after the other."""
+
+    begin_C: Tensor
+    """int32: the token that each document begins with, ascending, then the number of tokens, repeated."""
+    length: int
+    """Tokens of a sequence; no document is longer."""
+
+    def first(self, num_rows: int) -> "Documents":
+        """Those of the first sequences."""
+        return self._replace(begin_C=self.begin_C.clamp(max=num_rows * self.length))
+
+
+def documents_of(document_ids_BS: Tensor, num_documents: int) -> Documents:
+    """Without waiting for the device, which alone knows where the documents begin.
+
+    Args:
+        document_ids_BS: ids ascend along a sequence.
+        num_documents: as many as there are; a document that goes on in the next sequence counts twice.
+    """
+    opens_BS = functional.pad(document_ids_BS.diff(dim=1) != 0, (1, 0), value=True)
+    capacity = max(_MIN_CAPACITY, 1 << (num_documents - 1).bit_length())  # few sizes, and nothing compiles for one
+    begin_C = torch.nonzero_static(opens_BS.flatten(), size=capacity + 1, fill_value=opens_BS.numel())
+    begin_C = begin_C.flatten().to(torch.int32)
+    torch._dynamo.mark_dynamic(begin_C, 0)
+    return Documents(begin_C, document_ids_BS.shape[1])
+
+
+def count_documents(document_ids_BS: Tensor) -> int:
+    """``num_documents`` of these ids; waits for the device."""
+    return document_ids_BS.shape[0] + int(document_ids_BS.diff(dim=1).count_nonzero())
+
+
+def is_available(x: Tensor, dtype: torch.dtype, width: int) -> bool:
+    """Whether the kernels take heads of this width: in 16 bits, on a Hopper GPU or later, flash-attn-4 installed."""
+    return (
+        x.is_cuda
+        and _has_kernels()
+        and dtype.itemsize == 2
+        and width % 8 == 0
+        and width <= MAX_WIDTH
+        and torch.cuda.get_device_capability(x.device) >= (9, 0)
+    )
+
+
+@cache
+def _has_kernels() -> bool:
+    return find_spec("flash_attn") is not None and find_spec("flash_attn.cute") is not None
+
+
+def attend_documents(
+    query_BHSP: Tensor, key_BGSP: Tensor, value_BGSP: Tensor, documents: Documents, scale: float | None
+) -> Tensor:
+    """Each token attends to itself and to those before it in its document."""
+    parts = [part.transpose(1, 2).flatten(0, 1) for part in (query_BHSP, key_BGSP, value_BGSP)]
+    scale = query_BHSP.shape[-1] ** -0.5 if scale is None else scale
+    mixed_NHP, _ = _attend(*parts, documents.begin_C, documents.length, scale)
+    return mixed_NHP.unflatten(0, (-1, query_BHSP.shape[2])).transpose(1, 2)
+
+
+@torch.library.custom_op("mythos::attend_documents", mutates_args=())
+def _attend(
+    query_NHP: Tensor, key_NGP: Tensor, value_NGP: Tensor, begin_C: Tensor, length: int, scale: float
+) -> tuple[Tensor, Tensor]:
+    """What is attended to, and the log-partitions ``[H, N]``, fp32."""
+    if not query_NHP.is_cuda:
+        return _twin(query_NHP, key_NGP, value_NGP, begin_C, scale)
+    mixed_NHP, lse_HN, *_ = _interface()._flash_attn_fwd(
+        query_NHP, key_NGP, value_NGP, return_lse=True, **_options(begin_C, length, scale)
+    )
+    return mixed_NHP, lse_HN
+
+
+@torch.library.custom_op("mythos::attend_documents_backward", mutates_args=())
+def _attend_backward(
+    grad_NHP: Tensor,
+    query_NHP: Tensor,
+    key_NGP: Tensor,
+    value_NGP: Tensor,
+    mixed_NHP: Tensor,
+    lse_HN: Tensor,
+    begin_C: Tensor,
+    length: int,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query, key and value."""
+    if not query_NHP.is_cuda:
+        return _twin_backward(grad_NHP, query_NHP, key_NGP, value_NGP, lse_HN, begin_C, scale)
+    grad_query, grad_key, grad_value, *_ = _interface()._flash_attn_bwd(
+        query_NHP, key_NGP, value_NGP, mixed_NHP, grad_NHP, lse_HN, **_options(begin_C, length, scale)
+    )
+    return grad_query, grad_key, grad_value
+
+
+def _interface() -> ModuleType:
+    """Imported late: it takes seconds."""
+    from flash_attn.cute import interface
+
+    return interface
+
+
+def _options(begin_C: Tensor, length: int, scale: float) -> dict[str, Any]:
+    begins = {"cu_seqlens_q": begin_C, "cu_seqlens_k": begin_C}
+    return {"softmax_scale": scale, "causal": True, "max_seqlen_q": length, "max_seqlen_k": length, **begins}
+
+
+def _twin(
+    query_NHP: Tensor, key_NGP: Tensor, value_NGP: Tensor, begin_C: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """All tokens against all tokens, most of them masked."""
+    score_GRNN = _scores(query_NHP, key_NGP, begin_C, scale)
+    mixed_NGRP = torch.einsum("grnm,mgp->ngrp", score_GRNN.softmax(-1), value_NGP)
+    return mixed_NGRP.flatten(1, 2), score_GRNN.logsumexp(-1).flatten(0, 1).float()
+
+
+def _twin_backward(
+    grad_NHP: Tensor,
+    query_NHP: Tensor,
+    key_NGP: Tensor,
+    value_NGP: Tensor,
+    lse_HN: Tensor,
+    begin_C: Tensor,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    score_GRNN = _scores(query_NHP, key_NGP, begin_C, scale)
+    chance_GRNN = (score_GRNN - lse_HN.view(*score_GRNN.shape[:3], 1)).exp()
+    grad_NGRP, query_NGRP = (x.unflatten(1, (key_NGP.shape[1], -1)) for x in (grad_NHP, query_NHP))
+    grad_chance_GRNN = torch.einsum("ngrp,mgp->grnm", grad_NGRP, value_NGP)
+    mean_GRN1 = (grad_chance_GRNN * chance_GRNN).sum(-1, keepdim=True)
+    grad_score_GRNN = chance_GRNN * (grad_chance_GRNN - mean_GRN1) * scale
+    return (
+        torch.einsum("grnm,mgp->ngrp", grad_score_GRNN, key_NGP).flatten(1, 2),
+        torch.einsum("grnm,ngrp->mgp", grad_score_GRNN, query_NGRP),
+        torch.einsum("grnm,ngrp->mgp", chance_GRNN, grad_NGRP),
+    )
+
+
+def _scores(query_NHP: Tensor, key_NGP: Tensor, begin_C: Tensor, scale: float) -> Tensor:
+    """``[G, R, N, N]``, R query heads for each key head; minus infinity where a query does not see a key."""
+    place_N = torch.arange(query_NHP.shape[0], device=query_NHP.device)
+    document_N = torch.searchsorted(begin_C, place_N, right=True)
+    sees_NN = (document_N[:, None] == document_N) & (place_N[:, None] >= place_N)
+    query_NGRP = query_NHP.unflatten(1, (key_NGP.shape[1], -1))
+    return torch.einsum("ngrp,mgp->grnm", query_NGRP, key_NGP).mul(scale).masked_fill(~sees_NN, float("-inf"))
+
+
+@_attend.register_fake
+def _(query, key, value, begin, length, scale):  # type: ignore[no-untyped-def]
+    num_tokens, num_heads, _ = query.shape
+    return query.new_empty(query.shape), query.new_empty(num_heads, num_tokens, dtype=torch.float32)
+
+
+@_attend_backward.register_fake
+def _(grad, query, key, value, mixed, lse, begin, length, scale):  # type: ignore[no-untyped-def]
+    return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *tensors, ctx.length, ctx.scale = inputs
+    query_NHP, key_NGP, value_NGP, begin_C = tensors
+    ctx.save_for_backward(query_NHP, key_NGP, value_NGP, *output, begin_C)
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _gradient(ctx: Any, grad_NHP: Tensor, _: None) -> tuple[Tensor | None, ...]:
+    grads = _attend_backward(grad_NHP.contiguous(), *ctx.saved_tensors, ctx.length, ctx.scale)
+    return *grads, None, None, None
+
+
+_attend.register_autograd(_gradient, setup_context=_keep)
