@@ -1,5 +1,6 @@
 """Whole training steps: their time, rate, parts, memory and compilations, for several variants in turn."""
 
+import gc
 import shlex
 import sys
 import time
@@ -165,7 +166,7 @@ def arms_of(
     return arms
 
 
-def check_plan(plan: Plan, loops: list[int]) -> None:
+def check_plan(plan: Plan, loops: list[int], num_draws: int = 0, is_apart: bool = False) -> None:
     """Refuse what cannot be measured.
 
     Raises:
@@ -181,6 +182,8 @@ def check_plan(plan: Plan, loops: list[int]) -> None:
         raise ConfigError("--kernels lists CUDA kernels, but torch sees no CUDA device.")
     if loops and (len(set(loops)) < 2 or min(loops) < 1):
         raise ConfigError(f"--loops is {' '.join(map(str, loops))}; a line needs two different numbers of passes.")
+    if is_apart and (loops or num_draws):
+        raise ConfigError("--apart frees each variant once it is timed; give --loops and --draw-depths without it.")
 
 
 def naive(config: RunConfig) -> RunConfig:
@@ -254,6 +257,29 @@ def measure(steps: dict[str, Step], plan: Plan) -> list[Arm]:
                 profile=profile,
             )
         )
+    return arms
+
+
+def measure_apart(variants: dict[str, Variant], plan: Plan) -> list[Arm]:
+    """One variant after the other, each alone in memory: for models of which two do not fit.
+
+    Clocks may change in between, so the ends of a ratio are those of the slowest against the fastest rounds.
+    """
+    arms: list[Arm] = []
+    for name, variant in variants.items():
+        steps = {name: build(variant, plan)}
+        num_tokens = steps[name].num_tokens
+        (arm,) = measure(steps, plan)
+        del steps
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if arms:
+            first, its = arms[0].time, arm.time
+            more_tokens = num_tokens / (arms[0].tokens_per_second * first.median_ms / 1e3)
+            pairs = ((first.median_ms, its.median_ms), (first.low_ms, its.high_ms), (first.high_ms, its.low_ms))
+            arm = arm._replace(ratio=Spread(*(more_tokens * one_ms / other_ms for one_ms, other_ms in pairs)))
+        arms.append(arm)
     return arms
 
 

@@ -45,6 +45,7 @@ def _add_model(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     model.add_argument("--balanced", action="store_true", help="also with as many tokens for each expert")
     compare = "instead, variants of these overrides, for instance A='optim=adamw' B='optim=muon_adamw'"
     model.add_argument("--compare", nargs="+", default=[], metavar="NAME=OVERRIDES", help=compare)
+    model.add_argument("--apart", action="store_true", help="one variant after the other, each alone in memory")
     model.add_argument("--loops", type=int, nargs="+", default=[], metavar="T", help="also step time against T")
     model.add_argument("--draw-depths", type=int, default=0, metavar="N", help="also N steps whose T is drawn")
     model.add_argument("--documents", type=int, default=1024, metavar="N", help="mean length in tokens; 0 for none")
@@ -60,7 +61,17 @@ def _add_model(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 def run_model(arguments: argparse.Namespace) -> int:
     """Print the variants' times, rates, parts and memory, and step time against T where it is asked for."""
-    from mythos.bench.model import Plan, against_depth, arms_of, build, check_plan, measure, with_drawn_depths
+    from mythos.bench.model import (
+        Plan,
+        against_depth,
+        arms_of,
+        build,
+        check_plan,
+        device_of,
+        measure,
+        measure_apart,
+        with_drawn_depths,
+    )
     from mythos.bench.model_table import arms_table, draws_line, line_table
     from mythos.bench.timing import device_name
 
@@ -73,20 +84,21 @@ def run_model(arguments: argparse.Namespace) -> int:
         arguments.kernels > 0,
         not arguments.no_parts,
     )
-    check_plan(plan, arguments.loops)
-    steps = {name: build(arm, plan) for name, arm in arms.items()}
-    first = next(iter(steps.values()))
-    record: dict[str, Any] = _about(first.device) | {"plan": plan._asdict(), "arms": []}
-    print(f"{device_name(first.device)}, torch {record['torch']}, {' '.join(arguments.words)}")
-    results = measure(steps, plan)
+    check_plan(plan, arguments.loops, arguments.draw_depths, arguments.apart)
+    device = device_of(next(iter(arms.values())).config)
+    record: dict[str, Any] = _about(device) | {"plan": plan._asdict(), "arms": []}
+    print(f"{device_name(device)}, torch {record['torch']}, {' '.join(arguments.words)}", flush=True)
+    steps = {} if arguments.apart else {name: build(arm, plan) for name, arm in arms.items()}
+    results = measure_apart(arms, plan) if arguments.apart else measure(steps, plan)
     print(arms_table(results, arguments.kernels), flush=True)
     for arm, result in zip(arms.values(), results, strict=True):
         record["arms"].append(result.as_dict() | {"config": asdict(arm.config)})
-    if arguments.loops:
+    first = next(iter(steps.values()), None)
+    if arguments.loops and first is not None:
         line = against_depth(first, sorted(arguments.loops), plan)
         print(f"\n{line_table(line)}", flush=True)
         record["line"] = line.as_dict()
-    if arguments.draw_depths:
+    if arguments.draw_depths and first is not None:
         draws = with_drawn_depths(first, next(iter(arms.values())).config, arguments.draw_depths)
         print(f"\n{draws_line(draws)}")
         record["draws"] = draws._asdict()

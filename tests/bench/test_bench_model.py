@@ -16,6 +16,7 @@ from mythos.bench.model import (
     check_plan,
     fit,
     measure,
+    measure_apart,
     naive,
     overrides_of,
 )
@@ -103,6 +104,19 @@ def test_balanced_routing_is_balanced_and_natural_is_not() -> None:
     assert natural.sum() == balanced.sum()
     assert (balanced == balanced[0, 0, 0]).all()
     assert not (natural == natural[0, 0, 0]).all()
+
+
+def test_variants_apart_are_held_against_the_first() -> None:
+    variants = {"two": Variant(small()), "one": Variant(small("data.batch_size=2"))}
+    two, one = measure_apart(variants, PLAN._replace(with_parts=False))
+    assert (two.name, one.name) == ("two", "one")
+    assert two.ratio == (1, 1, 1)
+    half = 0.5  # of the tokens
+    assert one.ratio.median_ms == pytest.approx(half * two.time.median_ms / one.time.median_ms)
+    assert one.ratio.low_ms == pytest.approx(half * two.time.low_ms / one.time.high_ms)
+    assert one.ratio.low_ms <= one.ratio.median_ms <= one.ratio.high_ms
+    with pytest.raises(ConfigError, match="--apart frees each variant"):
+        check_plan(PLAN, [2, 4], is_apart=True)
 
 
 def test_naive_computes_the_same_loss() -> None:
