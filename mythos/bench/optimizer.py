@@ -38,7 +38,7 @@ def compare(
 
     for _ in range(num_warmup):
         micro_batch()
-    (times,) = rounds({"": micro_batch}, device, num_rounds).values()
+    (times,) = rounds({"": micro_batch}, device, num_rounds, calls_of_a_round=1).values()  # one fills the device
     optimizers = {kind: _optimizer(config, kind, step) for kind in ("adamw", "muon_adamw")}
     rows = measure({name: each.step for name, each in optimizers.items()}, None, device, num_rounds, num_warmup)
     held = {

@@ -1,5 +1,6 @@
 """What each loop does, recorded at a slow rhythm: the state, the experts, the loss by depth, the updates."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,12 @@ class LoopTelemetry(StepCallback):
         step = trainer.global_step + 1
         is_last = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if is_last and self._is_due(step):
-            with autocast(self.precision, pl_module.device), torch.compiler.set_stance("force_eager"):
+            with (
+                autocast(self.precision, pl_module.device),
+                torch.compiler.set_stance("force_eager"),
+                warnings.catch_warnings(),
+            ):
+                warnings.filterwarnings("ignore", "flex_attention called without")  # its scores are of a few rows
                 self.read = self._read(pl_module, batch, step)
             with whole(pl_module.model.core.injection):
                 self.of_model = injection_parts(pl_module.model.core.injection)
