@@ -1,6 +1,7 @@
 """Small configurations and batches for tests."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -93,3 +94,21 @@ def saved(run: Path, step: int) -> dict[str, Tensor]:
     """Everything in a checkpoint's shards, whole, by ``name|field``."""
     reader = FragmentReader(run / "checkpoints" / f"step-{step:08d}")
     return {f"{name}|{field}": reader.tensor(name, field) for name in reader.names for field in reader.fields(name)}
+
+
+def assert_same_with_gradients(
+    found: Tensor,
+    inputs: Sequence[Tensor],
+    exact: Tensor,
+    exact_inputs: Sequence[Tensor],
+    grad: Tensor,
+    tolerance: float,
+) -> None:
+    """Two outputs, and what a gradient of the output gives for the inputs of each, relative to their norms."""
+    pairs = zip(
+        (found, *torch.autograd.grad(found, inputs, grad.to(found.dtype))),
+        (exact, *torch.autograd.grad(exact, exact_inputs, grad)),
+        strict=True,
+    )
+    for ours, theirs in pairs:
+        assert relative_error(ours, theirs) < tolerance

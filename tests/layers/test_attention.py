@@ -1,6 +1,6 @@
 import pytest
 import torch
-from helpers import fill, gradients, relative_error
+from helpers import assert_same_with_gradients, fill, gradients, relative_error
 from torch import Tensor, nn
 
 from mythos.config.model import GQAConfig, MLAConfig
@@ -140,10 +140,4 @@ def test_documents_by_blocks_equal_documents_by_a_dense_mask(num_kv_heads: int) 
     grad = torch.randn(2, 4, 4 * BLOCK, 64, generator=generator).cuda()
     exact = attend(*exact_inputs, dense_mask(ids))
     found = attend(*inputs, document_mask(ids, torch.bfloat16))
-    pairs = zip(
-        (found, *torch.autograd.grad(found, inputs, grad.bfloat16())),
-        (exact, *torch.autograd.grad(exact, exact_inputs, grad)),
-        strict=True,
-    )
-    for ours, theirs in pairs:
-        assert relative_error(ours, theirs) < 8e-3
+    assert_same_with_gradients(found, inputs, exact, exact_inputs, grad, 8e-3)

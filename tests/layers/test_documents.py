@@ -2,7 +2,7 @@ import importlib.util
 
 import pytest
 import torch
-from helpers import relative_error
+from helpers import assert_same_with_gradients, relative_error
 from torch import Tensor
 
 from mythos.layers.documents import Documents, attend_documents, count_documents, documents_of, is_available
@@ -44,13 +44,7 @@ def test_documents_one_by_one_equal_a_dense_mask(chance: float, num_kv_heads: in
     grad = heads(4, seed=3)
     exact = attend(*inputs, dense_mask(ids), scale)
     found = attend(*inputs, documents_of(ids, count), scale)
-    pairs = zip(
-        (found, *torch.autograd.grad(found, inputs, grad)),
-        (exact, *torch.autograd.grad(exact, inputs, grad)),
-        strict=True,
-    )
-    for ours, theirs in pairs:
-        assert relative_error(ours, theirs) < 1e-6
+    assert_same_with_gradients(found, inputs, exact, inputs, grad, 1e-6)
 
 
 def test_another_number_of_documents_compiles_nothing() -> None:
@@ -89,10 +83,4 @@ def test_kernels_equal_a_dense_mask(num_kv_heads: int, width: int, chance: float
     exact_inputs = [x.detach().float().requires_grad_() for x in inputs]
     grad = heads(4, 3, 500, width).cuda()
     exact, found = attend(*exact_inputs, dense_mask(ids.cuda())), attend(*inputs, mask)
-    pairs = zip(
-        (found, *torch.autograd.grad(found, inputs, grad.bfloat16())),
-        (exact, *torch.autograd.grad(exact, exact_inputs, grad)),
-        strict=True,
-    )
-    for ours, theirs in pairs:
-        assert relative_error(ours, theirs) < 8e-3
+    assert_same_with_gradients(found, inputs, exact, exact_inputs, grad, 8e-3)
