@@ -90,7 +90,8 @@ class ExpertParallelMoE(AutoEPMoELayer):
         counts_RE = stats.counts_E.new_empty(self.ep_size, stats.counts_E.shape[0])
         counting = dist.all_gather_into_tensor(counts_RE.view(-1), stats.counts_E, self.ep_group, async_op=True)
         counts_on_host = _OnHost(counts_RE, counting)
-        packed = torch.cat((routing.weight_NK, routing.expert_NK.to(routing.weight_NK.dtype)), dim=1)
+        numbers_NK = routing.expert_NK.to(routing.weight_NK.dtype)  # of experts, which fp32 holds exactly
+        packed = torch.cat((routing.weight_NK, numbers_NK), dim=1)
         choices = Travel(to_each_other(packed, self.ep_group), self.ep_group)
         tokens = Travel(to_each_other(x_ND, self.ep_group), self.ep_group)
         shared_BSD = None if self.shared_experts is None else self.shared_experts(x_BSD)
