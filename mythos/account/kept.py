@@ -28,7 +28,7 @@ class Runtime:
     fused_experts: bool = False
     """The kernels of ``mythos/moe/fused.py`` run."""
     shares_expert_copies: bool = False
-    """All passes of a step read one bf16 copy of the experts."""
+    """All passes of a step read one bf16 copy of the experts, and add to one sum of gradients."""
     ep_size: int = 1
     """Ranks that hold one set of experts; above 1 the mixture is not compiled."""
     expert_skew: float = 1.0
@@ -163,8 +163,12 @@ class Kept:
                 return streams + num_active * (hidden + row * (1 if self.runtime.fused_experts else 2))
 
     def weight_gradients(self, ffn: FeedForwardConfig) -> int:
-        """New gradients of one layer's experts, before they are added to those of other passes; not for each token."""
-        if not isinstance(ffn, MoEConfig):
+        """New gradients of one layer's experts, before they are added to those of other passes; not for each token.
+
+        Where passes share sums of fp32 gradients, nothing is new.
+        """
+        runtime = self.runtime
+        if not isinstance(ffn, MoEConfig) or (runtime.shares_expert_copies and runtime.casts_weights):
             return 0
         num_elements = self._num_expert_elements
         casts = self.runtime.casts_weights and not self.runtime.fused_experts

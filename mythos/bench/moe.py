@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -12,9 +11,9 @@ from mythos.bench.timing import Profile, Spread, alternate, by_kernel
 from mythos.config.base import ConfigError
 from mythos.config.model import MoEConfig
 from mythos.layers.ffn import SwiGLU
+from mythos.layers.shared import share
 from mythos.moe import dispatch
 from mythos.moe.balance import load_violation
-from mythos.moe.experts import cast_once
 from mythos.moe.layer import MoE
 
 M = TypeVar("M", bound=nn.Module)
@@ -61,8 +60,8 @@ class Setting(NamedTuple):
     precision: str
     """``fp32``; ``bf16`` for fp32 weights under autocast; ``bf16-weights`` for weights that an engine keeps in bf16."""
     compile: bool
-    cast_once: bool = False
-    """Whether all calls share one bf16 copy of the experts, as the passes of a training step do."""
+    share: bool = False
+    """Whether all calls share bf16 copies of the weights and sums of their gradients, as the passes of a step do."""
 
 
 class Arm(NamedTuple):
@@ -165,21 +164,6 @@ def measure(setting: Setting, arms: list[str], num_rounds: int, num_warmup: int,
     for name in ("dense", *arms):
         forward, violations[name] = _forward(setting, name)
         calls[name] = _Step(setting, forward)
-    with ExitStack() as copies:
-        if setting.cast_once:
-            for step in calls.values():
-                copies.enter_context(cast_once(step.module))
-        return _timed(setting, calls, violations, num_rounds, num_warmup, with_kernels)
-
-
-def _timed(
-    setting: Setting,
-    calls: "dict[str, _Step]",
-    violations: dict[str, float | None],
-    num_rounds: int,
-    num_warmup: int,
-    with_kernels: bool,
-) -> list[Arm]:
     spreads = alternate(calls, setting.device, num_rounds, num_warmup)
     results = []
     for name, step in calls.items():
@@ -204,7 +188,7 @@ class _Step:
 
     def __init__(self, setting: Setting, forward: tuple[nn.Module, Callable[[Tensor], Tensor]]) -> None:
         self.module, self.forward = forward
-        self.device, self.autocast = setting.device, setting.precision == "bf16"
+        self.device, self.autocast, self.shares = setting.device, setting.precision == "bf16", setting.share
         generator = torch.Generator(setting.device).manual_seed(1)
         dtype = torch.bfloat16 if setting.precision == "bf16-weights" else torch.float32
         shape = (1, setting.num_tokens, setting.shape.dim)
@@ -230,12 +214,15 @@ class _Step:
         return kept, peak
 
     def _forward(self) -> Tensor:
+        if self.shares:
+            share(self.module)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             return self.forward(self.x_BSD)
 
     def _clear(self) -> None:
         self.x_BSD.grad = None
-        self.module.zero_grad(set_to_none=True)
+        if not self.shares:
+            self.module.zero_grad(set_to_none=True)
 
 
 def _forward(setting: Setting, name: str) -> tuple[tuple[nn.Module, Callable[[Tensor], Tensor]], float | None]:

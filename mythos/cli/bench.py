@@ -24,8 +24,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     moe.add_argument("--tokens", type=int, default=32768, metavar="N", help="tokens of the one sequence")
     moe.add_argument("--precision", choices=["bf16", "bf16-weights", "fp32"], help="default: bf16 on CUDA, else fp32")
     moe.add_argument("--compile", action="store_true", help="compile the layers")
-    once = "share one bf16 copy of the experts among all calls, as the passes of a training step do"
-    moe.add_argument("--cast-once", action="store_true", help=once)
+    shared = "share bf16 copies of the weights and sums of their gradients among all calls, as the passes of a step do"
+    moe.add_argument("--share", action="store_true", help=shared)
     moe.add_argument("--rounds", type=int, default=30, help="timed calls of each arm, in turn")
     moe.add_argument("--warmup", type=int, default=5, help="calls of each arm before")
     moe.add_argument("--kernels", type=int, default=0, metavar="N", help="also list the N longest kernels of each arm")
@@ -309,7 +309,7 @@ def run_moe(arguments: argparse.Namespace) -> int:
     precision = arguments.precision or ("bf16" if device.type == "cuda" else "fp32")
     shapes = [parse_shape(text) for text in arguments.shapes] or list(SHAPES)
     settings = [
-        Setting(shape, arguments.tokens, device, precision, arguments.compile, arguments.cast_once) for shape in shapes
+        Setting(shape, arguments.tokens, device, precision, arguments.compile, arguments.share) for shape in shapes
     ]
     for setting in settings:
         check(setting, arguments.arms, arguments.kernels > 0)

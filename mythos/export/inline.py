@@ -26,6 +26,7 @@ Key = tuple[str, str]
 REPLACED: Final[dict[str, dict[str, str]]] = {
     "mythos.layers.heads": {"is_available(x_BSHP)": "False"},
     "mythos.layers.mask": {"isinstance(mask, BlockMask)": "False", "isinstance(mask, Documents)": "False"},
+    "mythos.layers.projection": {"self.shared_in(compute_dtype(x))": "None"},
     "mythos.moe.dispatch": {"experts.is_fused(x_ND, dtype)": "False"},
     "mythos.moe.layer": {
         "config.dispatch == 'grouped'": "config.dispatch == 'grouped' and hasattr(torch.nn.functional, 'grouped_mm')"
@@ -42,7 +43,7 @@ LEFT_OUT: Final[dict[Key, set[str]]] = {
     ("mythos.model.head", "Head"): {"forward"},
     ("mythos.model.leave", "Halting"): {"forward"},
     ("mythos.model.mythos", "Mythos"): {"forward"},
-    ("mythos.moe.experts", "Experts"): {"forward", "shared_copies"},
+    ("mythos.moe.experts", "Experts"): {"forward", "shared"},
 }
 """Methods, and attributes that ``__init__`` or the class sets."""
 REDIRECTED: Final[dict[Key, Key]] = {("mythos.config.base", "config"): ("mythos.export.plain", "config")}

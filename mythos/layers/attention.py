@@ -7,6 +7,7 @@ from mythos.layers.cache import Past
 from mythos.layers.heads import norm_and_rotate
 from mythos.layers.mask import Mask, attend
 from mythos.layers.norm import RMSNorm
+from mythos.layers.projection import Projection
 from mythos.layers.rope import Rotation
 
 
@@ -17,10 +18,10 @@ class GroupedQueryAttention(nn.Module):
         super().__init__()
         self.num_heads = config.num_heads
         self.num_kv_heads = config.num_kv_heads
-        self.q_proj = nn.Linear(dim, config.num_heads * head_dim, bias=False)
-        self.k_proj = nn.Linear(dim, config.num_kv_heads * head_dim, bias=False)
-        self.v_proj = nn.Linear(dim, config.num_kv_heads * head_dim, bias=False)
-        self.o_proj = nn.Linear(config.num_heads * head_dim, dim, bias=False)
+        self.q_proj = Projection(dim, config.num_heads * head_dim)
+        self.k_proj = Projection(dim, config.num_kv_heads * head_dim)
+        self.v_proj = Projection(dim, config.num_kv_heads * head_dim)
+        self.o_proj = Projection(config.num_heads * head_dim, dim)
         self.q_norm = RMSNorm(head_dim, eps) if config.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(head_dim, eps) if config.qk_norm else nn.Identity()
 

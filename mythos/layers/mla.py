@@ -6,6 +6,7 @@ from mythos.config.model import MLAConfig
 from mythos.layers.cache import Past
 from mythos.layers.mask import Mask, attend, newest_mask
 from mythos.layers.norm import RMSNorm
+from mythos.layers.projection import Projection
 from mythos.layers.rope import Rotation, rotate
 
 
@@ -24,18 +25,16 @@ class LatentAttention(nn.Module):
         self.value_head_dim = config.value_head_dim
         query_dim = config.num_heads * (config.nope_head_dim + config.rope_head_dim)
         if config.query_rank is None:
-            self.q_proj = nn.Linear(dim, query_dim, bias=False)
+            self.q_proj = Projection(dim, query_dim)
         else:
-            self.q_down = nn.Linear(dim, config.query_rank, bias=False)
+            self.q_down = Projection(dim, config.query_rank)
             self.q_latent_norm = RMSNorm(config.query_rank, eps) if config.qk_norm else nn.Identity()
-            self.q_up = nn.Linear(config.query_rank, query_dim, bias=False)
-        self.kv_down = nn.Linear(dim, config.kv_rank, bias=False)
+            self.q_up = Projection(config.query_rank, query_dim)
+        self.kv_down = Projection(dim, config.kv_rank)
         self.kv_latent_norm = RMSNorm(config.kv_rank, eps) if config.qk_norm else nn.Identity()
-        self.k_rope = nn.Linear(dim, config.rope_head_dim, bias=False)
-        self.kv_up = nn.Linear(
-            config.kv_rank, config.num_heads * (config.nope_head_dim + config.value_head_dim), bias=False
-        )
-        self.o_proj = nn.Linear(config.num_heads * config.value_head_dim, dim, bias=False)
+        self.k_rope = Projection(dim, config.rope_head_dim)
+        self.kv_up = Projection(config.kv_rank, config.num_heads * (config.nope_head_dim + config.value_head_dim))
+        self.o_proj = Projection(config.num_heads * config.value_head_dim, dim)
         self.scale = (config.nope_head_dim + config.rope_head_dim) ** -0.5
 
     def forward(self, x_BSD: Tensor, rotation: Rotation, mask: Mask | None, cache: Past | None = None) -> Tensor:

@@ -18,7 +18,7 @@ def grouped(x_ND: Tensor, routing: Routing, counts_E: Tensor, experts: Experts) 
     if not experts.is_fused(x_ND, dtype):
         return plain(x_ND, routing, counts_E, experts)
     order = fused.sort_visits(routing.expert_NK, counts_E)
-    return fused.from_tokens(x_ND.to(dtype), routing.weight_NK, order, experts.weights, experts.copies(dtype))
+    return fused.from_tokens(x_ND.to(dtype), routing.weight_NK, order, *experts.fused_weights(dtype))
 
 
 def plain(x_ND: Tensor, routing: Routing, counts_E: Tensor, experts: Experts) -> Tensor:

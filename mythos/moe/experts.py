@@ -1,20 +1,28 @@
 """The experts' weights and their products over rows that are sorted by expert."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from mythos.layers.precision import compute_dtype
+from mythos.layers.shared import Sums, is_summable
 from mythos.moe import fused
+
+
+class SharedExperts(NamedTuple):
+    """What the passes of a step share."""
+
+    copies: fused.Copies
+    sums: Sums | None
+    """None where parameters are not trained in fp32: then each pass gives them a gradient of its own."""
 
 
 class Experts(nn.Module):
     """E SwiGLU layers as three stacked matrices, in the layout that expert parallelism converts."""
 
-    shared_copies: fused.Copies | None = None  # of the class: expert parallelism makes instances without __init__
+    shared: SharedExperts | None = None  # of the class: expert parallelism makes instances without __init__
 
     def __init__(self, num_experts: int, dim: int, hidden_dim: int) -> None:
         super().__init__()
@@ -33,7 +41,7 @@ class Experts(nn.Module):
         dtype = compute_dtype(row_MD)
         if not self.is_fused(row_MD, dtype):
             return self.plain(row_MD, end_E)
-        return fused.from_rows(row_MD.to(dtype), end_E, self.weights, self.copies(dtype))
+        return fused.from_rows(row_MD.to(dtype), end_E, *self.fused_weights(dtype))
 
     def plain(self, row_MD: Tensor, end_E: Tensor) -> Tensor:
         """``forward`` in PyTorch's operations alone, on any device and in any dtype."""
@@ -49,38 +57,29 @@ class Experts(nn.Module):
         _, hidden_dim, dim = self.w1.shape
         return fused.is_available(x, dtype, dim, hidden_dim)
 
-    @property
-    def weights(self) -> fused.Weights:
-        """The parameters."""
-        return fused.Weights(self.w1, self.w2, self.w3)
+    def fused_weights(self, dtype: torch.dtype) -> tuple[fused.Weights | Sums, fused.Copies]:
+        """What gradients go to, and the weights for the kernels in ``dtype``: those that are shared, or new ones."""
+        weights = fused.Weights(self.w1, self.w2, self.w3)
+        shared = self.shared
+        if shared is None or shared.copies.w2_EDF.dtype != dtype:
+            return weights, fused.copy_weights(weights, dtype)
+        return weights if shared.sums is None else shared.sums, shared.copies
 
-    def copies(self, dtype: torch.dtype) -> fused.Copies:
-        """The weights for the kernels in ``dtype``: those of ``cast_once``, or new ones."""
-        if self.shared_copies is not None and self.shared_copies.w2_EDF.dtype == dtype:
-            return self.shared_copies
-        return fused.copy_weights(self.weights, dtype)
+    def share(self, dtype: torch.dtype) -> None:
+        """As ``Sharing`` says, where the fused kernels run."""
+        if not self.is_fused(self.w1, dtype):
+            return
+        weights = fused.Weights(self.w1, self.w2, self.w3)
+        copies = fused.copy_weights(weights, dtype) if self.shared is None else self.shared.copies
+        can_sum = all(is_summable(weight, dtype) for weight in weights)
+        self.shared = SharedExperts(copies, Sums.of(*weights) if can_sum else None)
+
+    def unshare(self) -> None:
+        """As ``Sharing`` says."""
+        self.shared = None
 
     def apply_one(self, expert: int, row_MD: Tensor) -> Tensor:
         """Pass all rows through one expert."""
         hidden_MF = functional.silu(functional.linear(row_MD, self.w1[expert]))
         hidden_MF = hidden_MF * functional.linear(row_MD, self.w3[expert])
         return functional.linear(hidden_MF, self.w2[expert])
-
-
-@contextmanager
-def cast_once(model: nn.Module, dtype: torch.dtype = torch.bfloat16) -> Iterator[None]:
-    """Let all passes within use one copy of each expert for the fused kernels, instead of one for each pass.
-
-    Gradients do not go through the copies: each pass adds its own to the parameters, in the parameters' dtype. The
-    parameters must not change within, so leave before the optimiser's step; and they must be whole, which they are
-    not under ZeRO-3. Where the kernels cannot run, nothing is copied.
-    """
-    experts = [module for module in model.modules() if isinstance(module, Experts)]
-    experts = [module for module in experts if module.is_fused(module.w1, dtype)]
-    for module in experts:
-        module.shared_copies = fused.copy_weights(module.weights, dtype)
-    try:
-        yield
-    finally:
-        for module in experts:
-            module.shared_copies = None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mythos.layers.kernels import HAS_TRITON
+from mythos.layers.shared import Sums
 from mythos.moe.kernels import WIDTH, reference
 
 
@@ -97,22 +98,28 @@ def copy_weights(weights: Weights, dtype: torch.dtype) -> Copies:
     return Copies(w13_2EFD, w2_EDF.to(dtype))
 
 
-def from_tokens(x_ND: Tensor, weight_NK: Tensor, order: Order, weights: Weights, copies: Copies) -> Tensor:
+def from_tokens(x_ND: Tensor, weight_NK: Tensor, order: Order, weights: Weights | Sums, copies: Copies) -> Tensor:
     """y_n = sum_k weight_nk expert_nk(x_n).
 
     Args:
         x_ND: tokens in the dtype of ``copies``.
         weight_NK: routing weights, fp32.
-        weights: the parameters; they receive gradients, in their own dtype.
+        weights: the parameters, which receive gradients in their own dtype; or the sums of theirs, which are added to.
         copies: made by ``copy_weights``; whoever runs the same weights again may pass the same copies again.
     """
     keep = torch.is_grad_enabled()
-    return _experts(x_ND.contiguous(), weight_NK.flatten(), *order, *weights, *copies, keep)[0]
+    return _experts(x_ND.contiguous(), weight_NK.flatten(), *order, *_graded(weights), *copies, keep)[0]
 
 
-def from_rows(row_MD: Tensor, end_E: Tensor, weights: Weights, copies: Copies) -> Tensor:
+def from_rows(row_MD: Tensor, end_E: Tensor, weights: Weights | Sums, copies: Copies) -> Tensor:
     """Pass rows that are sorted by expert through their experts, without routing weights; the rows are kept."""
-    return _experts(row_MD.contiguous(), None, None, None, None, end_E, *weights, *copies, torch.is_grad_enabled())[0]
+    keep = torch.is_grad_enabled()
+    return _experts(row_MD.contiguous(), None, None, None, None, end_E, *_graded(weights), *copies, keep)[0]
+
+
+def _graded(weights: Weights | Sums) -> tuple[Tensor | None, ...]:
+    """Three tensors shaped like the weights, and the ticket of sums; without one they are the weights."""
+    return (*weights.totals, weights.ticket) if isinstance(weights, Sums) else (*weights, None)
 
 
 @torch.library.custom_op("mythos::experts", mutates_args=())
@@ -126,6 +133,7 @@ def _experts(
     w1_EFD: Tensor,
     w2_EDF: Tensor,
     w3_EFD: Tensor,
+    ticket: Tensor | None,
     copy13_2EFD: Tensor,
     copy2_EDF: Tensor,
     keep: bool,
@@ -147,21 +155,31 @@ def _experts_backward(
     token_M: Tensor | None,
     visit_M: Tensor | None,
     end_E: Tensor,
+    totals: list[Tensor],
     copy13_2EFD: Tensor,
     copy2_EDF: Tensor,
     dtype: torch.dtype,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of the input, the routing weights, w2, and w1 and w3 one after the other."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of the input, the routing weights, w1, w2 and w3.
+
+    With ``totals`` the last three are empty and added to these instead; why that is not declared, ``layers.shared``
+    says.
+    """
     kernels = _kernels(grad_ND, copy13_2EFD)
     grad_hidden_MF = kernels.down_backward(grad_ND, token_M, end_E, copy2_EDF)
     grads = kernels.swiglu_backward(gate_value_MG, visit_M, weight_V, grad_hidden_MF)
     del grad_hidden_MF
-    grad_w2_EDF = kernels.weight_gradient_w2(grad_ND, token_M, grads.hidden_MF, end_E, dtype)
-    grad_w13_2EFD = kernels.weight_gradient_w13(x_ND, token_M, grads.gate_value_MG, end_E, dtype)
+    likes = () if totals else (copy13_2EFD[0], copy2_EDF, copy13_2EFD[1])
+    grad_w1, grad_w2, grad_w3 = [total.data for total in totals] or [torch.empty_like(w, dtype=dtype) for w in likes]
+    adds = bool(totals)
+    kernels.weight_gradient_w2(grad_ND, token_M, grads.hidden_MF, end_E, grad_w2, adds)
+    kernels.weight_gradient_w13(x_ND, token_M, grads.gate_value_MG, end_E, (grad_w1, grad_w3), adds)
     grad_row_MD = kernels.gate_value_backward(grads.gate_value_MG, end_E, copy13_2EFD)
     grad_x_ND = grad_row_MD if place_NK is None else kernels.combine(grad_row_MD, place_NK)
     grad_weight_V = end_E.new_empty(0, dtype=torch.float32) if grads.weight_V is None else grads.weight_V
-    return grad_x_ND, grad_weight_V, grad_w2_EDF, grad_w13_2EFD
+    if adds:
+        grad_w1, grad_w2, grad_w3 = (end_E.new_empty(0, dtype=dtype) for _ in totals)
+    return grad_x_ND, grad_weight_V, grad_w1, grad_w2, grad_w3
 
 
 def _kernels(x: Tensor, copy13_2EFD: Tensor) -> ModuleType:
@@ -175,21 +193,24 @@ def _kernels(x: Tensor, copy13_2EFD: Tensor) -> ModuleType:
 
 
 @_experts.register_fake
-def _(x, weight, place, token, visit, end, w1, w2, w3, copy13, copy2, keep):  # type: ignore[no-untyped-def]
+def _(x, weight, place, token, visit, end, w1, w2, w3, ticket, copy13, copy2, keep):  # type: ignore[no-untyped-def]
     num_rows = x.shape[0] if token is None else token.shape[0]
     return torch.empty_like(x), x.new_empty(num_rows if keep else 0, 2 * w1.shape[1])
 
 
 @_experts_backward.register_fake
-def _(grad, gate_value, x, weight, place, token, visit, end, copy13, copy2, dtype):  # type: ignore[no-untyped-def]
+def _(grad, gate_value, x, weight, place, token, visit, end, totals, copy13, copy2, dtype):  # type: ignore[no-untyped-def]
     grad_weight = end.new_empty(0, dtype=torch.float32) if weight is None else torch.empty_like(weight)
-    grad_w13 = torch.empty_like(copy13, dtype=dtype)
-    return torch.empty_like(x), grad_weight, torch.empty_like(copy2, dtype=dtype), grad_w13
+    if totals:
+        return torch.empty_like(x), grad_weight, *(end.new_empty(0, dtype=dtype) for _ in totals)
+    grads = (torch.empty_like(each, dtype=dtype) for each in (copy13[0], copy2, copy13[1]))
+    return torch.empty_like(x), grad_weight, *grads
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, weight, place, token, visit, end, w1, _, _, copy13, copy2, _ = inputs
-    ctx.save_for_backward(output[1], x, weight, place, token, visit, end, copy13, copy2)
+    x, weight, place, token, visit, end, w1, w2, w3, ticket, copy13, copy2, _ = inputs
+    totals = () if ticket is None else (w1, w2, w3)
+    ctx.save_for_backward(output[1], x, weight, place, token, visit, end, copy13, copy2, *totals)
     ctx.dtype = w1.dtype
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)  # else autograd fills a gradient of the products with zeros
@@ -197,10 +218,14 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 def _gradient(ctx: Any, grad_ND: Tensor, _: None) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors
-    grad_x, grad_weight, grad_w2, grad_w13 = _experts_backward(grad_ND.contiguous(), *saved, ctx.dtype)
-    if saved[2] is None:
+    *kept, copy13, copy2 = saved[:9]
+    totals = list(saved[9:])
+    grad_ND = grad_ND.contiguous()
+    grad_x, grad_weight, *grads = _experts_backward(grad_ND, *kept, totals, copy13, copy2, ctx.dtype)
+    if kept[2] is None:
         grad_weight = None
-    return grad_x, grad_weight, None, None, None, None, grad_w13[0], grad_w2, grad_w13[1], None, None, None
+    grads = [None, None, None, grads[0]] if totals else [*grads, None]
+    return grad_x, grad_weight, None, None, None, None, *grads, None, None, None
 
 
 _experts.register_autograd(_gradient, setup_context=_keep)

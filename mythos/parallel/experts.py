@@ -107,7 +107,7 @@ class ExpertParallelMoE(AutoEPMoELayer):
         num_own = int(num_rows_R[rank])
         num_others = int(num_rows_R.sum()) - num_own
 
-        weights, copies = self.experts.weights, self.experts.copies(x_ND.dtype)
+        weights, copies = self.experts.fused_weights(x_ND.dtype)
         made_ON = fused.from_tokens(tokens.arrived(), weight_ON, others.first_rows(num_others), weights, copies)
         returned = Travel(made_ON, self.ep_group)
         y_ND = fused.from_tokens(x_ND, routing.weight_NK, own.first_rows(num_own), weights, copies)

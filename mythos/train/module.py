@@ -1,7 +1,6 @@
 """The LightningModule: one training step, and the optimiser."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import lightning.pytorch as pl
@@ -11,10 +10,10 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from mythos.config.parallel import DeepSpeedParallel
 from mythos.config.run import RunConfig
+from mythos.layers.shared import share, unshare
 from mythos.loop.plan import plan_step
 from mythos.losses.objective import objective
 from mythos.model.mythos import Mythos
-from mythos.moe.experts import cast_once
 from mythos.optim.build import build_optimizer, build_scheduler, set_schedule
 from mythos.optim.gate import Gate
 from mythos.parallel.device import autocast
@@ -30,21 +29,20 @@ class MythosModule(pl.LightningModule):
         self.model = model
         parallel, weights = config.parallel, config.objective
         is_whole = not isinstance(parallel, DeepSpeedParallel) or parallel.zero_stage < 3
-        self.casts_once = is_whole and parallel.precision != "fp32"
-        self.copies = ExitStack()
+        self.shares_weights = is_whole and parallel.precision != "fp32"
         self.regularizers = Regularizers(
             consistency=weights.consistency > 0,
             num_power_iterations=weights.num_power_iterations if weights.jacobian else 0,
         )
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """From a step's first micro-batch on, all its passes share one bf16 copy of the experts."""
-        if self.casts_once and batch_idx % self.trainer.accumulate_grad_batches == 0:
-            self.copies.enter_context(cast_once(self.model))
+        """All passes share bf16 copies of the weights and sums of their gradients."""
+        if self.shares_weights:
+            share(self.model)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """The weights are about to change."""
-        self.copies.close()
+        unshare(self.model)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Loss and observation of one micro-batch; depth is drawn once for the step, or for each sequence."""

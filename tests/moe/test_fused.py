@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mythos.config.model import MoEConfig
 from mythos.moe import dispatch, fused
-from mythos.moe.experts import Experts, cast_once
+from mythos.moe.experts import Experts
 from mythos.moe.layer import MoE
 from mythos.moe.router import Routing
 
@@ -17,13 +17,13 @@ Path = Callable[[Tensor, Routing, Tensor, Experts], Tensor]
 
 def from_tokens(x_ND: Tensor, routing: Routing, counts_E: Tensor, experts: Experts) -> Tensor:
     order = fused.sort_visits(routing.expert_NK, counts_E)
-    return fused.from_tokens(x_ND, routing.weight_NK, order, experts.weights, experts.copies(x_ND.dtype))
+    return fused.from_tokens(x_ND, routing.weight_NK, order, *experts.fused_weights(x_ND.dtype))
 
 
 def from_rows(x_ND: Tensor, routing: Routing, counts_E: Tensor, experts: Experts) -> Tensor:
     order = fused.sort_visits(routing.expert_NK, counts_E)
     row_MD = x_ND[order.token_M.long()]
-    row_MD = fused.from_rows(row_MD, order.end_E, experts.weights, experts.copies(x_ND.dtype))
+    row_MD = fused.from_rows(row_MD, order.end_E, *experts.fused_weights(x_ND.dtype))
     return (row_MD[order.place_NK.long()] * routing.weight_NK[..., None]).sum(1)
 
 
@@ -106,8 +106,8 @@ def test_nothing_is_kept_without_gradients() -> None:
     with torch.no_grad():
         routing, stats = layer.router(x_ND[None], torch.zeros(5))
         order = fused.sort_visits(routing.expert_NK, stats.counts_E)
-        copies = layer.experts.copies(torch.float32)
-        y_ND, kept = fused._experts(x_ND, routing.weight_NK.flatten(), *order, *layer.experts.weights, *copies, False)
+        weights, copies = layer.experts.fused_weights(torch.float32)
+        y_ND, kept = fused._experts(x_ND, routing.weight_NK.flatten(), *order, *weights, None, *copies, False)
     assert kept.numel() == 0
     assert torch.equal(y_ND, from_tokens(x_ND, routing, stats.counts_E, layer.experts).detach())
 
@@ -140,45 +140,45 @@ def test_bfloat16_on_a_gpu_is_as_close_to_fp32_as_plain(weights: torch.dtype, co
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("compiled", [False, True])
-def test_one_cast_for_several_passes_changes_nothing(compiled: bool) -> None:
+def test_sharing_weights_changes_nothing(compiled: bool) -> None:
     layer = make_layer(9, 3, dim=192, hidden_dim=320).cuda()
     x = torch.randn(1, 777, 192, generator=torch.Generator().manual_seed(1)).cuda()
     if compiled:
         torch.compiler.reset()
         layer.compile(dynamic=False, fullgraph=True)
 
-    def grads_of_three_passes() -> dict[str, Tensor]:
+    def grads_of_two_micro_batches(shares: bool) -> dict[str, Tensor]:
         layer.zero_grad(set_to_none=True)
-        with torch.autocast("cuda", torch.bfloat16):
-            y = x
-            for _ in range(3):
-                y = y + layer(y, torch.zeros(9, device="cuda"))[0]
-        y.sum().backward()
+        for _ in range(2):
+            if shares:
+                layer.experts.share(torch.bfloat16)
+            with torch.autocast("cuda", torch.bfloat16):
+                y = x
+                for _ in range(3):
+                    y = y + layer(y, torch.zeros(9, device="cuda"))[0]
+            y.sum().backward()
+        layer.experts.unshare()
         return gradients(layer)
 
-    expected = grads_of_three_passes()
-    with cast_once(layer):
-        assert layer.experts.copies(torch.bfloat16) is layer.experts.shared_copies
-        found = grads_of_three_passes()
-    assert layer.experts.shared_copies is None
+    expected, found = (grads_of_two_micro_batches(shares) for shares in (False, True))
     for name, tensor in expected.items():
         assert relative_error(found[name], tensor) < 1e-6, name
 
 
-def test_cast_once_follows_the_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
-    layer = make_layer(5, 2)
-    with cast_once(layer):
-        assert layer.experts.shared_copies is None  # nothing runs fused here
+def test_shared_copies_follow_the_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    experts = make_layer(5, 2).experts
+    experts.share(torch.bfloat16)
+    assert experts.shared is None  # nothing runs fused here
     monkeypatch.setattr(Experts, "is_fused", lambda *_: True)
     for scale in (1, 3):
         with torch.no_grad():
-            layer.experts.w3.mul_(scale)
-        with cast_once(layer):
-            copies = layer.experts.copies(torch.bfloat16)
-            assert copies is layer.experts.copies(torch.bfloat16)
-            assert torch.equal(copies.w13_2EFD[1], layer.experts.w3.bfloat16())
-            assert layer.experts.copies(torch.float32).w2_EDF.dtype == torch.float32
-        assert layer.experts.shared_copies is None
-    with pytest.raises(ZeroDivisionError), cast_once(layer):
-        _ = 1 / 0
-    assert layer.experts.shared_copies is None
+            experts.w3.mul_(scale)
+        experts.share(torch.bfloat16)
+        weights, copies = experts.fused_weights(torch.bfloat16)
+        experts.share(torch.bfloat16)
+        assert copies is experts.fused_weights(torch.bfloat16)[1]
+        assert weights == fused.Weights(experts.w1, experts.w2, experts.w3)  # a CPU has no sums
+        assert torch.equal(copies.w13_2EFD[1], experts.w3.bfloat16())
+        assert experts.fused_weights(torch.float32)[1].w2_EDF.dtype == torch.float32
+        experts.unshare()
+        assert experts.shared is None

@@ -54,13 +54,27 @@ class Problem:
             "down": kernels.down(hidden, end, self.w2),
             "down_backward": kernels.down_backward(grad, token, end, self.w2),
             "swiglu_backward": kernels.swiglu_backward(gate_value, visit, weight, grad_hidden),
-            "w2": kernels.weight_gradient_w2(grad, token, grads.hidden_MF, end, torch.float32),
-            "w13": kernels.weight_gradient_w13(x, token, grads.gate_value_MG, end, torch.float32),
+            "w2": self.w2_gradients(kernels, grad, token, grads.hidden_MF),
+            "w13": self.w13_gradients(kernels, x, token, grads.gate_value_MG),
             "gate_value_backward": kernels.gate_value_backward(grads.gate_value_MG, end, self.w13),
             "combine": kernels.combine(row, place),
         }
         flat = {name: each if isinstance(each, tuple) else (each,) for name, each in results.items()}
         return {f"{name} {i}": each for name, some in flat.items() for i, each in enumerate(some) if each is not None}
+
+    def w2_gradients(self, kernels: object, *operands: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Set, and added to ones."""
+        totals = torch.full_like(self.w2, 7.0, dtype=torch.float32), torch.ones_like(self.w2, dtype=torch.float32)
+        for adds, total in enumerate(totals):
+            kernels.weight_gradient_w2(*operands, self.order.end_E, total, bool(adds))
+        return totals
+
+    def w13_gradients(self, kernels: object, *operands: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The same of both."""
+        totals = [torch.full_like(self.w13[0], value, dtype=torch.float32) for value in (7.0, 7.0, 1.0, 1.0)]
+        kernels.weight_gradient_w13(*operands, self.order.end_E, (totals[0], totals[1]), False)
+        kernels.weight_gradient_w13(*operands, self.order.end_E, (totals[2], totals[3]), True)
+        return tuple(totals)
 
 
 @pytest.mark.parametrize("gathered", [True, False], ids=["tokens", "rows"])
@@ -97,8 +111,12 @@ def test_kernels_take_no_rows() -> None:
     assert gate_value.shape == (0, 256)
     assert hopper.down(hidden, end, problem.w2).shape == (0, 64)
     assert hopper.gate_value_backward(wide, end, problem.w13).shape == (0, 64)
-    assert not hopper.weight_gradient_w2(row, None, hidden, end, torch.float32).any()
-    assert not hopper.weight_gradient_w13(row, None, wide, end, torch.float32).any()
+    totals = [torch.full_like(like, 7.0, dtype=torch.float32) for like in (problem.w13[0], problem.w2, problem.w13[1])]
+    for adds in (True, False):
+        hopper.weight_gradient_w2(row, None, hidden, end, totals[1], adds)
+        hopper.weight_gradient_w13(row, None, wide, end, (totals[0], totals[2]), adds)
+        for total in totals:
+            assert torch.equal(total, torch.full_like(total, 7.0 * adds))
 
 
 def test_matrices_need_not_start_at_16_bytes() -> None:

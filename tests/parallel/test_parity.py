@@ -113,6 +113,16 @@ def test_training_does_not_depend_on_the_layout_in_any_combination(tmp_path: Pat
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+def test_an_engine_finds_the_gradients_of_shared_weights(tmp_path: Path, packed: Path, reference) -> None:
+    """Sums arrive as gradients do, whatever the engine does with these between micro-batches."""
+    cases = [case for case in MATRIX if case[0] < 3 and case[2:] != ("loop", 4)]
+    results = run_cases(tmp_path / "runs", 2, packed, list(starmap(overrides, cases)), "--share")
+    for case, result in zip(cases, results, strict=True):
+        assert_equal_training(result, reference[not clipping(*case[:2])], case)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_four_ranks_train_like_one(tmp_path: Path, packed: Path, reference) -> None:
     cases = [(1, 4, "loop", 2), (2, 2, "none", 2), (3, 2, "loop", 2), (3, 4, "none", 2), (1, 2, "none", 2)]
     results = run_cases(tmp_path / "runs", 4, packed, list(starmap(overrides, cases)))

@@ -20,6 +20,8 @@ from mythos.callbacks.base import StepCallback
 from mythos.checkpoint.fragments import FragmentReader
 from mythos.config.load import load
 from mythos.config.run import RunConfig
+from mythos.layers import projection, shared
+from mythos.moe import experts
 from mythos.optim.groups import parameter_groups
 from mythos.parallel.processes import on_first_rank, process_group
 from mythos.train import build, module
@@ -104,10 +106,20 @@ def spoil() -> None:
     module.objective = spoiled
 
 
+def share_weights() -> None:
+    """Let passes share weights and sums of gradients as they do on a GPU in bf16, but in fp32; kernels are twins."""
+    for user in (projection, experts):
+        user.is_summable = lambda weight, dtype: weight.requires_grad
+    experts.Experts.is_fused = lambda *_: True
+    module.MythosModule.on_train_batch_start = lambda self, batch, batch_idx: shared.share(self.model, torch.float32)
+
+
 def main() -> None:
     folder, cases = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text())
     if "--sgd" in sys.argv:
         use_sgd()
+    if "--share" in sys.argv:
+        share_weights()
     if "--nan" in sys.argv:
         spoil()
     for what in ("experts", "moments"):

@@ -7,7 +7,6 @@ the last. Widths are multiples of ``kernels.WIDTH``: the last step of a sum is n
 
 from typing import NamedTuple
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -95,20 +94,17 @@ def gate_value_backward(grad_MG: Tensor, end_E: Tensor, w13_2EFD: Tensor) -> Ten
 
 
 def weight_gradient_w2(
-    grad_ND: Tensor, token_M: Tensor | None, hidden_MF: Tensor, end_E: Tensor, dtype: torch.dtype
-) -> Tensor:
-    """Sum over each expert's rows of dy h^T, accumulated in fp32: ``[E, D, F]``."""
-    grad_EDF = torch.empty(end_E.shape[0], grad_ND.shape[1], hidden_MF.shape[1], dtype=dtype, device=hidden_MF.device)
-    return _weight_gradient(grad_ND, token_M, hidden_MF, end_E, grad_EDF, hidden_dim=0)
+    grad_ND: Tensor, token_M: Tensor | None, hidden_MF: Tensor, end_E: Tensor, total_EDF: Tensor, adds: bool
+) -> None:
+    """Set ``total_EDF`` to the sum over each expert's rows of dy h^T, or add it; summed in fp32."""
+    _weight_gradient(grad_ND, token_M, hidden_MF, end_E, (total_EDF,), adds)
 
 
 def weight_gradient_w13(
-    x_ND: Tensor, token_M: Tensor | None, grad_MG: Tensor, end_E: Tensor, dtype: torch.dtype
-) -> Tensor:
-    """Gradients of w1 and w3, one after the other: ``[2, E, F, D]``."""
-    hidden_dim = grad_MG.shape[1] // 2
-    grad_2EFD = torch.empty(2, end_E.shape[0], hidden_dim, x_ND.shape[1], dtype=dtype, device=x_ND.device)
-    return _weight_gradient(x_ND, token_M, grad_MG, end_E, grad_2EFD, hidden_dim)
+    x_ND: Tensor, token_M: Tensor | None, grad_MG: Tensor, end_E: Tensor, totals: tuple[Tensor, Tensor], adds: bool
+) -> None:
+    """The same of w1 and w3, ``[E, F, D]`` each."""
+    _weight_gradient(x_ND, token_M, grad_MG, end_E, totals, adds)
 
 
 def _rows_product(a: Tensor, token_M: Tensor | None, end_E: Tensor, b: Tensor, transposed: bool, tile: _Tile) -> Tensor:
@@ -142,25 +138,26 @@ def _rows_product(a: Tensor, token_M: Tensor | None, end_E: Tensor, b: Tensor, t
 
 
 def _weight_gradient(
-    a_ND: Tensor, token_M: Tensor | None, b_MQ: Tensor, end_E: Tensor, gradient: Tensor, hidden_dim: int
-) -> Tensor:
-    """Fill ``gradient`` with a^T b of each expert: ``[E, D, Q]``, or ``[2, E, F, D]`` where F is not 0."""
-    num_experts, p, q = end_E.shape[0], a_ND.shape[1], b_MQ.shape[1]
+    a_ND: Tensor, token_M: Tensor | None, b_MG: Tensor, end_E: Tensor, totals: tuple[Tensor, ...], adds: bool
+) -> None:
+    """a^T b of each expert: one total is ``[E, D, F]``; of two, ``[E, F, D]`` each, b has one half after the other."""
+    assert all(total.is_contiguous() for total in totals)
+    num_experts, p, q = end_E.shape[0], a_ND.shape[1], b_MG.shape[1] // len(totals)
     tile = _WEIGHT_GRADIENT if token_M is None else _WEIGHT_GRADIENT_GATHERED
-    _weight_gradient_kernel[(num_experts * triton.cdiv(p, tile.m) * triton.cdiv(q, tile.n),)](
+    _weight_gradient_kernel[(num_experts * triton.cdiv(p, tile.m) * triton.cdiv(q, tile.n) * len(totals),)](
         a_ND,
         token_M,
-        b_MQ,
+        b_MG,
         end_E,
-        gradient,
+        totals[0],
+        totals[-1],
         P=p,
         Q=q,
-        HIDDEN_DIM=hidden_dim,
-        NUM_EXPERTS=num_experts,
+        IS_PAIR=len(totals) == 2,
+        ADDS=adds,
         GATHER=token_M is not None,
         **tile.options(),
     )
-    return gradient
 
 
 def _descriptor(matrices: Tensor, block: list[int]) -> TensorDescriptor:
@@ -309,11 +306,12 @@ def _weight_gradient_kernel(
     token_pointer,
     b_pointer,
     end_pointer,
-    gradient_pointer,
+    first_total,
+    second_total,
     P: tl.constexpr,
     Q: tl.constexpr,
-    HIDDEN_DIM: tl.constexpr,
-    NUM_EXPERTS: tl.constexpr,
+    IS_PAIR: tl.constexpr,
+    ADDS: tl.constexpr,
     GATHER: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
@@ -321,7 +319,9 @@ def _weight_gradient_kernel(
 ):
     num_p: tl.constexpr = (P + BM - 1) // BM
     num_q: tl.constexpr = (Q + BN - 1) // BN
-    expert = tl.program_id(0) // (num_p * num_q)
+    num_totals: tl.constexpr = 2 if IS_PAIR else 1
+    expert = tl.program_id(0) // (num_p * num_q * num_totals)
+    half = tl.program_id(0) // (num_p * num_q) % num_totals
     p = (tl.program_id(0) % num_p) * BM + tl.arange(0, BM)
     q = (tl.program_id(0) // num_p % num_q) * BN + tl.arange(0, BN)
     start = tl.load(end_pointer + expert - 1, mask=expert > 0, other=0)
@@ -339,13 +339,18 @@ def _weight_gradient_kernel(
         if Q % BN != 0:
             b_inside = b_inside & (q < Q)[None, :]
         a = tl.load(a_pointer + a_row.to(tl.int64)[:, None] * P + p[None, :], mask=a_inside, other=0.0)
-        b = tl.load(b_pointer + row.to(tl.int64)[:, None] * Q + q[None, :], mask=b_inside, other=0.0)
+        b_place = b_pointer + row.to(tl.int64)[:, None] * (Q * num_totals) + half * Q + q[None, :]
+        b = tl.load(b_place, mask=b_inside, other=0.0)
         total = tl.dot(a.T, b, total)
-    kind = gradient_pointer.dtype.element_ty
-    if HIDDEN_DIM > 0:
-        plane = (q // HIDDEN_DIM * NUM_EXPERTS + expert).to(tl.int64)
-        place = (plane * HIDDEN_DIM + q % HIDDEN_DIM)[:, None] * P + p[None, :]
-        tl.store(gradient_pointer + place, total.T.to(kind), mask=(q < Q)[:, None] & (p < P)[None, :])
+    if IS_PAIR:
+        place = (expert.to(tl.int64) * Q + q)[:, None] * P + p[None, :]
+        inside = (q < Q)[:, None] & (p < P)[None, :]
+        total = total.T
     else:
         place = (expert.to(tl.int64) * P + p)[:, None] * Q + q[None, :]
-        tl.store(gradient_pointer + place, total.to(kind), mask=(p < P)[:, None] & (q < Q)[None, :])
+        inside = (p < P)[:, None] & (q < Q)[None, :]
+    place = tl.where(half == 0, first_total, second_total) + place
+    if ADDS:  # no other program adds to these numbers: atomic spares a load, whose tile would not fit the registers
+        tl.atomic_add(place, total, mask=inside, sem="relaxed")
+    else:
+        tl.store(place, total.to(first_total.dtype.element_ty), mask=inside)

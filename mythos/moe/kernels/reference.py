@@ -77,18 +77,19 @@ def gate_value_backward(grad_MG: Tensor, end_E: Tensor, w13_2EFD: Tensor) -> Ten
 
 
 def weight_gradient_w2(
-    grad_ND: Tensor, token_M: Tensor | None, hidden_MF: Tensor, end_E: Tensor, dtype: torch.dtype
-) -> Tensor:
-    """Sum over each expert's rows of dy h^T: ``[E, D, F]``."""
-    return functional.grouped_mm(_gathered(grad_ND, token_M).t(), hidden_MF, offs=end_E).to(dtype)
+    grad_ND: Tensor, token_M: Tensor | None, hidden_MF: Tensor, end_E: Tensor, total_EDF: Tensor, adds: bool
+) -> None:
+    """Set ``total_EDF`` to the sum over each expert's rows of dy h^T, or add it."""
+    _put(functional.grouped_mm(_gathered(grad_ND, token_M).t(), hidden_MF, offs=end_E), total_EDF, adds)
 
 
 def weight_gradient_w13(
-    x_ND: Tensor, token_M: Tensor | None, grad_MG: Tensor, end_E: Tensor, dtype: torch.dtype
-) -> Tensor:
-    """Gradients of w1 and w3, one after the other: ``[2, E, F, D]``."""
+    x_ND: Tensor, token_M: Tensor | None, grad_MG: Tensor, end_E: Tensor, totals: tuple[Tensor, Tensor], adds: bool
+) -> None:
+    """The same of w1 and w3, ``[E, F, D]`` each."""
     grad_EGD = functional.grouped_mm(grad_MG.t(), _gathered(x_ND, token_M), offs=end_E)
-    return grad_EGD.unflatten(1, (2, -1)).transpose(0, 1).to(dtype).contiguous()
+    for grad_EFD, total_EFD in zip(grad_EGD.chunk(2, dim=1), totals, strict=True):
+        _put(grad_EFD, total_EFD, adds)
 
 
 def combine(row_MD: Tensor, place_NK: Tensor) -> Tensor:
@@ -104,3 +105,10 @@ def _gathered(x_ND: Tensor, token_M: Tensor | None) -> Tensor:
 
 def _by_row(weight_V: Tensor | None, visit_M: Tensor | None) -> Tensor | float:
     return 1.0 if weight_V is None or visit_M is None else weight_V[visit_M.long(), None]
+
+
+def _put(gradient: Tensor, total: Tensor, adds: bool) -> None:
+    if adds:
+        total += gradient.to(total.dtype)
+    else:
+        total.copy_(gradient)

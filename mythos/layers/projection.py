@@ -1,0 +1,80 @@
+"""Matrix products with a weight that the passes of a step may share."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.nn import functional
+
+from mythos.layers.precision import compute_dtype
+from mythos.layers.shared import Sums, is_summable
+
+
+class SharedWeight(NamedTuple):
+    """What the passes of a step share."""
+
+    copy_OI: Tensor
+    sums: Sums
+
+
+class Projection(nn.Linear):
+    """y = W x."""
+
+    shared: SharedWeight | None = None
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[..., in_features]`` to ``[..., out_features]``."""
+        shared = self.shared_in(compute_dtype(x))
+        if shared is not None:
+            copy_OI, sums = shared
+            return _Product.apply(x.to(copy_OI.dtype), copy_OI, sums.totals[0], sums.ticket)
+        return super().forward(x)
+
+    def shared_in(self, dtype: torch.dtype) -> SharedWeight | None:
+        """What is shared, if products are made in ``dtype``."""
+        return self.shared if self.shared is not None and self.shared.copy_OI.dtype == dtype else None
+
+    def share(self, dtype: torch.dtype) -> None:
+        """As ``Sharing`` says."""
+        if is_summable(self.weight, dtype):
+            copy_OI = self.weight.detach().to(dtype) if self.shared is None else self.shared.copy_OI
+            self.shared = SharedWeight(copy_OI, Sums.of(self.weight))
+
+    def unshare(self) -> None:
+        """As ``Sharing`` says."""
+        self.shared = None
+
+
+class _Product(Function):
+    """y = x W^T, whose backward adds dy^T x to a total."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, copy_OI: Tensor, total_OI: Tensor, ticket: Tensor) -> Tensor:
+        ctx.save_for_backward(x, copy_OI, total_OI)
+        return functional.linear(x, copy_OI)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, Tensor]:
+        x, copy_OI, total_OI = ctx.saved_tensors
+        ticket = _add_product(total_OI, grad.flatten(0, -2), x.flatten(0, -2))
+        return grad @ copy_OI, None, None, ticket
+
+
+@torch.library.custom_op("mythos::add_product", mutates_args=())
+def _add_product(total_OI: Tensor, grad_NO: Tensor, x_NI: Tensor) -> Tensor:
+    """total += grad^T x; returns the ticket's gradient."""
+    total_OI = total_OI.data
+    if total_OI.is_cuda:
+        torch.addmm(total_OI, grad_NO.t(), x_NI, out_dtype=total_OI.dtype, out=total_OI)
+    else:
+        total_OI += grad_NO.t().to(total_OI.dtype) @ x_NI.to(total_OI.dtype)
+    return total_OI.new_empty(0)
+
+
+@_add_product.register_fake
+def _(total, grad, x):  # type: ignore[no-untyped-def]
+    return total.new_empty(0)

@@ -1,0 +1,84 @@
+"""What the passes of a step share of a weight: one copy in the dtype of products, and one sum of its gradients.
+
+Left to autograd, every pass casts the weight, makes a gradient of its own and has it added to the others' in memory.
+Here the product that makes a gradient adds it to the sum itself, which moves half of the bytes, and autograd takes the
+sum to the parameter once all passes are through. Megatron-LM fuses the accumulation of gradients in the same way; but
+here the sum arrives through autograd, so that an engine's hooks on the parameter run as ever.
+"""
+
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+
+
+class Sums(NamedTuple):
+    """Where the products of one backward add the gradients of some weights.
+
+    A product writes to the totals behind autograd's back: their version must not change, for other passes keep the
+    same totals for their own backward, and custom operations do not declare it, for a compiled graph would write to
+    copies. No operation of a graph reads a total, so none can read it too early.
+    """
+
+    totals: tuple[Tensor, ...]
+    """Shaped like the weights, in their order and dtype."""
+    ticket: Tensor
+    """``[0]``. Whoever adds to the totals gives this a gradient, so that they leave after the last such addition."""
+
+    @classmethod
+    def of(cls, *weights: Tensor) -> Self:
+        """For the next backward. Totals go on from gradients that are there, and start at zero otherwise."""
+        totals = tuple(torch.zeros_like(each) if each.grad is None else each.grad for each in weights)
+        with torch.enable_grad():
+            return cls(totals, _Deliver.apply(len(weights), *weights, *totals))
+
+
+@runtime_checkable
+class Sharing(Protocol):
+    """A module whose weights the passes of a step can share."""
+
+    def share(self, dtype: torch.dtype) -> None:
+        """Take a copy in ``dtype``, unless there is one, and sums for the next backward; if it can."""
+
+    def unshare(self) -> None:
+        """Forget both; the weights may change then."""
+
+
+def share(model: nn.Module, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Let all passes up to the next backward share what they can of each weight; before each micro-batch.
+
+    The parameters must not change until ``unshare``, and must be whole, which they are not under ZeRO-3.
+    """
+    for module in model.modules():
+        if isinstance(module, Sharing):
+            module.share(dtype)
+
+
+def unshare(model: nn.Module) -> None:
+    """End it, before the optimiser's step."""
+    for module in model.modules():
+        if isinstance(module, Sharing):
+            module.unshare()
+
+
+def is_summable(weight: Tensor, dtype: torch.dtype) -> bool:
+    """Whether it is trained in fp32 and read in ``dtype`` by products on a GPU, which can add to fp32."""
+    return weight.is_cuda and weight.requires_grad and weight.dtype == torch.float32 and dtype != torch.float32
+
+
+class _Deliver(Function):
+    """Gives a ticket out; once the backward has returned it, takes the totals to the weights."""
+
+    @staticmethod
+    def forward(ctx: Any, num_weights: int, *tensors: Tensor) -> Tensor:
+        ctx.weights, ctx.totals = tensors[:num_weights], tensors[num_weights:]
+        return tensors[0].new_empty(0)
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:
+        for weight, total in zip(ctx.weights, ctx.totals, strict=True):
+            if weight.grad is not None and weight.grad.data_ptr() == total.data_ptr():
+                weight.grad = None  # the total holds it, and arrives as a new gradient
+        totals = (total.detach() for total in ctx.totals)  # other objects, or autograd would copy what others hold
+        return None, *totals, *(None for _ in ctx.totals)

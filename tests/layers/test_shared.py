@@ -1,0 +1,146 @@
+"""Shared weights against autograd's own: every gradient, over passes, micro-batches and what recomputes or compiles."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from helpers import MODELS, fill, gradients, model_config, random_batch, random_model, relative_error
+from torch import Tensor
+from torch.nn import functional
+
+from mythos.config.parallel import SingleParallel
+from mythos.layers import projection
+from mythos.layers.ffn import SwiGLU
+from mythos.layers.projection import Projection
+from mythos.layers.shared import share, unshare
+from mythos.model.block import Block
+from mythos.model.mythos import Mythos
+from mythos.moe import experts
+from mythos.moe.experts import Experts
+
+
+@pytest.fixture(autouse=True)
+def sharing_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Everything shares, in fp32, where only rounding separates it from autograd; the experts' kernels are twins."""
+    for module in (projection, experts):
+        monkeypatch.setattr(module, "is_summable", lambda weight, dtype: weight.requires_grad)
+    monkeypatch.setattr(Experts, "is_fused", lambda *_: True)
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+def step_gradients(model: Mythos, shares: bool, batch_sizes: tuple[int, ...] = (2, 3, 5)) -> dict[str, Tensor]:
+    """Of three micro-batches, the last one a pass deeper."""
+    model.zero_grad(set_to_none=True)
+    for index, size in enumerate(batch_sizes):
+        if shares:
+            share(model, torch.float32)
+        batch = random_batch(model.config, size, num_documents=2, seed=index)
+        model(batch, 3 + index // 2, 2, noise_seed=0).nll_XBS.mean().backward()
+    unshare(model)
+    return gradients(model)
+
+
+@pytest.mark.parametrize("remat", ["none", "loop", "block"])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_step_has_the_gradients_of_autograd(name: str, remat: str) -> None:
+    model = random_model(model_config(name))
+    model.core.remat = SingleParallel(remat=remat)
+    expected, found = (step_gradients(model, shares) for shares in (False, True))
+    assert found.keys() == expected.keys()
+    for key, gradient in expected.items():
+        assert relative_error(found[key], gradient) < 1e-6, key
+
+
+def test_compiled_blocks_have_the_gradients_of_autograd() -> None:
+    model = random_model(model_config("debug"))
+    batch_sizes = (3, 3, 3)  # others would be compiled anew
+    expected = step_gradients(model, False, batch_sizes)
+    for module in model.modules():
+        if isinstance(module, Block):
+            module.compile(backend="aot_eager", dynamic=False, fullgraph=True)
+    found = step_gradients(model, True, batch_sizes)
+    for key, gradient in expected.items():
+        assert relative_error(found[key], gradient) < 1e-6, key
+
+
+def test_a_sum_becomes_the_gradient_without_a_copy_and_hooks_see_it_once_a_backward() -> None:
+    layer = Projection(5, 3)
+    seen = []
+    layer.weight.register_post_accumulate_grad_hook(lambda weight: seen.append(weight.grad.data_ptr()))
+    for _ in range(2):
+        layer.share(torch.float32)
+        place = layer.shared.sums.totals[0].data_ptr()
+        (layer(torch.ones(2, 5)) + layer(torch.ones(2, 5))).sum().backward()
+        assert seen.pop() == layer.weight.grad.data_ptr() == place
+        assert not seen
+    assert torch.equal(layer.weight.grad, torch.full((3, 5), 8.0))
+
+
+def test_gradients_that_an_engine_took_away_start_again_at_zero() -> None:
+    layer = Projection(5, 3)
+    for _ in range(2):
+        layer.share(torch.float32)
+        layer(torch.ones(2, 5)).sum().backward()
+        taken, layer.weight.grad = layer.weight.grad, None
+        assert torch.equal(taken, torch.full((3, 5), 2.0))
+
+
+def test_a_backward_that_does_not_reach_the_weights_loses_nothing() -> None:
+    layer = Projection(5, 3)
+    for reaches in (True, False):
+        layer.share(torch.float32)
+        y = layer(torch.ones(2, 5, requires_grad=True))
+        (y.sum() if reaches else torch.ones((), requires_grad=True)).backward()
+    assert torch.equal(layer.weight.grad, torch.full((3, 5), 2.0))
+
+
+def test_what_is_shared_is_one_copy_until_the_weights_may_change() -> None:
+    layer = SwiGLU(6, 4)
+    share(layer, torch.bfloat16)
+    copy = layer.w2.shared.copy_OI
+    share(layer, torch.bfloat16)
+    assert layer.w2.shared.copy_OI is copy
+    assert copy.dtype == torch.bfloat16
+    x = torch.randn(2, 6)
+    expected = functional.linear(x, layer.w1.weight)
+    assert torch.equal(layer.w1(x), expected)  # in fp32, outside autocast
+    unshare(layer)
+    assert layer.w2.shared is None
+
+
+def test_frozen_weights_share_nothing() -> None:
+    layer = Projection(5, 3).requires_grad_(False)
+    layer.share(torch.float32)
+    assert layer.shared is None
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("compiled", [False, True])
+def test_products_in_bfloat16_add_up_in_fp32(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums of bf16 gradients, which autograd makes, are the worse ones."""
+    monkeypatch.undo()
+    layer = SwiGLU(192, 320)
+    fill(layer)
+    layer.cuda()
+    x = torch.randn(777, 192, generator=torch.Generator().manual_seed(1)).cuda()
+
+    def sums(shares: bool, dtype: torch.dtype) -> dict[str, Tensor]:
+        layer.zero_grad(set_to_none=True)
+        if shares:
+            share(layer)
+        with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
+            y = x
+            for _ in range(4):
+                y = y + layer(y)
+        y.square().sum().backward()
+        unshare(layer)
+        return gradients(layer)
+
+    exact = sums(False, torch.float32)
+    if compiled:
+        layer.compile(dynamic=False, fullgraph=True)
+    found, plain = sums(True, torch.bfloat16), sums(False, torch.bfloat16)
+    for name, gradient in exact.items():
+        assert relative_error(found[name], gradient) < 1e-3 + relative_error(plain[name], gradient), name
