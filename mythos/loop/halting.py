@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mythos.config.halting import ActHalting, PonderHalting
+from mythos.layers.transfer import to_device
 
 
 class HaltingGate(nn.Module):
@@ -68,7 +69,7 @@ def prior(config: PonderHalting, num_loops: int) -> Tensor:
 
 def divergence_from_prior(p_TBS: Tensor, prior_T: Tensor) -> Tensor:
     """KL(p, prior) of each token, ``[B, S]``, in nats."""
-    log_prior = prior_T.to(p_TBS).log()[:, None, None]
+    log_prior = to_device(prior_T, p_TBS.device).to(p_TBS.dtype).log()[:, None, None]
     return (torch.special.xlogy(p_TBS, p_TBS) - p_TBS * log_prior).sum(0)
 
 

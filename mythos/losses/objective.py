@@ -2,11 +2,13 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from mythos.config.halting import ActHalting, PonderHalting
 from mythos.config.run import RunConfig
+from mythos.layers.transfer import to_device
 from mythos.loop.halting import divergence_from_prior, prior, worth_going_on
 from mythos.loop.plan import StepPlan
 from mythos.types import IGNORED, Batch, ModelOutput
@@ -24,7 +26,7 @@ class Loss(NamedTuple):
 
 def objective(config: RunConfig, output: ModelOutput, batch: Batch, plan: StepPlan) -> Loss:
     """Weigh a model's output."""
-    weight_X = output.nll_XBS.new_tensor(plan.exits.weights)
+    weight_X = to_device(torch.tensor(plan.exits.weights), output.nll_XBS.device)
     nll = _per_target(weight_X[:, None, None] * output.exit_prob_XBS * output.nll_XBS, batch)
     terms = penalties(config, output, batch, plan, weight_X)
     if isinstance(config.halting, PonderHalting) and config.halting.train == "gate":

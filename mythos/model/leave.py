@@ -84,8 +84,7 @@ class Halting(nn.Module):
 
 def _only_last(num_exits: int, state_BSD: Tensor) -> Tensor:
     """All probability on the last exit."""
-    prob_X = torch.zeros(num_exits, device=state_BSD.device)
-    prob_X[-1] = 1.0
+    prob_X = (torch.arange(num_exits, device=state_BSD.device) == num_exits - 1).float()
     return prob_X[:, None, None].expand(-1, *state_BSD.shape[:2])
 
 

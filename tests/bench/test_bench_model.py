@@ -239,3 +239,20 @@ def test_balanced_and_natural_arms_do_not_share_compiled_code() -> None:
         assert arm.num_recompiled == 0
     counts = router_stats(arms["balanced"]).counts_E
     assert (counts == counts[0, 0, 0]).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("halting", ["fixed", "act", "ponder"])
+def test_the_host_waits_for_nothing_within_a_step(halting: str) -> None:
+    """A wait drains what is queued, and the device then waits for the host."""
+    names = ("model=560m-a210m", "model.dim=128", "model.attention.num_heads=1", "model.attention.num_kv_heads=1")
+    shape = ("model.core_ffn.hidden_dim=64", "data.seq_len=64", "data.batch_size=4", "data.micro_batch_size=2")
+    depth = ("depth=fixed", "depth.num_loops=3", "depth.num_grad_loops=3")
+    config = run_config(*names, *shape, *depth, f"halting={halting}", "parallel.precision=bf16", "optim=adamw")
+    step = Step(config, torch.device("cuda"), mean_document=16)
+    step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
