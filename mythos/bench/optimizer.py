@@ -34,11 +34,13 @@ def compare(
     step = Step(config, device, mean_document)
 
     def micro_batch() -> None:
+        step.module.on_train_batch_start(step.batches[0], 0)
         step.module.training_step(step.batches[0], 0)["loss"].backward()
 
     for _ in range(num_warmup):
         micro_batch()
     (times,) = rounds({"": micro_batch}, device, num_rounds, calls_of_a_round=1).values()  # one fills the device
+    step.module.on_before_optimizer_step(step.optimizer)
     optimizers = {kind: _optimizer(config, kind, step) for kind in ("adamw", "muon_adamw")}
     rows = measure({name: each.step for name, each in optimizers.items()}, None, device, num_rounds, num_warmup)
     held = {

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mythos.layers.transfer import to_device
 from mythos.loop.sequences import active_rows
 from mythos.types import Batch, ModelOutput, take_rows
 
@@ -51,7 +52,7 @@ def rows_of(loops_B: np.ndarray, device: torch.device) -> Rows:
     order_B = np.argsort(-loops_B, kind="stable")
     entry_B = loops_B.max() - loops_B[order_B]
     return Rows(
-        order_B=torch.as_tensor(order_B, device=device),
-        entry_B=torch.as_tensor(entry_B, device=device),
+        order_B=to_device(torch.as_tensor(order_B), device),
+        entry_B=to_device(torch.as_tensor(entry_B), device),
         num_active_T=active_rows(loops_B),
     )
