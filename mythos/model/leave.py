@@ -51,7 +51,8 @@ class Halting(nn.Module):
                 p_TBS = stick_breaking(logit_TBS)
                 leaves_TBS = leave_at_median(p_TBS) if straight_through else p_TBS
                 read = [states[loop] for loop in exits]
-                leaves_XBS = torch.stack([leaves_TBS[loop] for loop in exits])  # a list as index would come from the host
+                # A list as index would be copied from the host, which waits.
+                leaves_XBS = torch.stack([leaves_TBS[loop] for loop in exits])
                 return Leaving(read, leaves_XBS, p_TBS, None, logit_TBS)
             case _:
                 raise AssertionError(f"no halting for {self.config}")
