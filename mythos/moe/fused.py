@@ -169,9 +169,12 @@ def _experts_backward(
     grad_hidden_MF = kernels.down_backward(grad_ND, token_M, end_E, copy2_EDF)
     grads = kernels.swiglu_backward(gate_value_MG, visit_M, weight_V, grad_hidden_MF)
     del grad_hidden_MF
-    likes = () if totals else (copy13_2EFD[0], copy2_EDF, copy13_2EFD[1])
-    grad_w1, grad_w2, grad_w3 = [total.data for total in totals] or [torch.empty_like(w, dtype=dtype) for w in likes]
-    adds = bool(totals)
+    if totals:
+        grad_w1, grad_w2, grad_w3 = (total.data for total in totals)
+    else:
+        likes = (copy13_2EFD[0], copy2_EDF, copy13_2EFD[1])
+        grad_w1, grad_w2, grad_w3 = (torch.empty_like(weight, dtype=dtype) for weight in likes)
+    adds = len(totals) > 0
     kernels.weight_gradient_w2(grad_ND, token_M, grads.hidden_MF, end_E, grad_w2, adds)
     kernels.weight_gradient_w13(x_ND, token_M, grads.gate_value_MG, end_E, (grad_w1, grad_w3), adds)
     grad_row_MD = kernels.gate_value_backward(grads.gate_value_MG, end_E, copy13_2EFD)
