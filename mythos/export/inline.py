@@ -26,7 +26,7 @@ Key = tuple[str, str]
 REPLACED: Final[dict[str, dict[str, str]]] = {
     "mythos.layers.heads": {"is_available(x_BSHP)": "False"},
     "mythos.layers.mask": {"isinstance(mask, BlockMask)": "False", "isinstance(mask, Documents)": "False"},
-    "mythos.layers.projection": {"self.shared_in(compute_dtype(x))": "None"},
+    "mythos.layers.projection": {"self.is_shared_in(compute_dtype(x))": "False"},
     "mythos.moe.dispatch": {"experts.is_fused(x_ND, dtype)": "False"},
     "mythos.moe.layer": {
         "config.dispatch == 'grouped'": "config.dispatch == 'grouped' and hasattr(torch.nn.functional, 'grouped_mm')"
@@ -39,6 +39,7 @@ REPLACED: Final[dict[str, dict[str, str]]] = {
 }
 """Expressions, by module, as ``ast.unparse`` writes them, and what stands for them."""
 LEFT_OUT: Final[dict[Key, set[str]]] = {
+    ("mythos.layers.projection", "Projection"): {"shared"},
     ("mythos.model.core", "Core"): {"forward", "remat"},
     ("mythos.model.head", "Head"): {"forward"},
     ("mythos.model.leave", "Halting"): {"forward"},

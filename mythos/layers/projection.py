@@ -28,15 +28,18 @@ class Projection(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[..., in_features]`` to ``[..., out_features]``."""
-        shared = self.shared_in(compute_dtype(x))
-        if shared is not None:
-            copy_OI, sums = shared
-            return _Product.apply(x.to(copy_OI.dtype), copy_OI, sums.totals[0], sums.ticket)
+        if self.is_shared_in(compute_dtype(x)):
+            return self._shared_product(x)
         return super().forward(x)
 
-    def shared_in(self, dtype: torch.dtype) -> SharedWeight | None:
-        """What is shared, if products are made in ``dtype``."""
-        return self.shared if self.shared is not None and self.shared.copy_OI.dtype == dtype else None
+    def is_shared_in(self, dtype: torch.dtype) -> bool:
+        """Whether there is a copy in ``dtype``."""
+        return self.shared is not None and self.shared.copy_OI.dtype == dtype
+
+    def _shared_product(self, x: Tensor) -> Tensor:
+        assert self.shared is not None
+        copy_OI, sums = self.shared
+        return _Product.apply(x.to(copy_OI.dtype), copy_OI, sums.totals[0], sums.ticket)
 
     def share(self, dtype: torch.dtype) -> None:
         """As ``Sharing`` says."""
