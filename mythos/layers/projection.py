@@ -49,7 +49,8 @@ class Projection(nn.Linear):
 
     def unshare(self) -> None:
         """As ``Sharing`` says."""
-        self.shared = None
+        if self.shared is not None:
+            del self.shared  # compiled code is guarded by whether it is the class's
 
 
 class _Product(Function):

@@ -76,7 +76,8 @@ class Experts(nn.Module):
 
     def unshare(self) -> None:
         """As ``Sharing`` says."""
-        self.shared = None
+        if self.shared is not None:
+            del self.shared  # compiled code is guarded by whether it is the class's
 
     def apply_one(self, expert: int, row_MD: Tensor) -> Tensor:
         """Pass all rows through one expert."""

@@ -108,6 +108,7 @@ def test_what_is_shared_is_one_copy_until_the_weights_may_change() -> None:
     assert torch.equal(layer.w1(x), expected)  # in fp32, outside autocast
     unshare(layer)
     assert layer.w2.shared is None
+    assert "shared" not in vars(layer.w2)  # as before, or what was compiled then would be compiled again
 
 
 def test_frozen_weights_share_nothing() -> None:
