@@ -48,6 +48,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, packed: Path) -> dict[str
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*LAYOUTS, *HALTING])
 def test_ranks_record_what_one_process_records(recorded, name: str) -> None:
     ours, theirs = recorded[name]

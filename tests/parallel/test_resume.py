@@ -99,6 +99,7 @@ def test_four_ranks_and_back(together, alone, tmp_path: Path, packed: Path) -> N
     assert back.losses == pytest.approx(alone[1].losses[6:], rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("forgotten", "named"), [("experts", r"experts\.w\d\|\w+"), ("moments", r"\|exp_avg")])
 def test_what_a_rank_fails_to_restore_is_caught(
     alone, tmp_path: Path, packed: Path, forgotten: str, named: str
