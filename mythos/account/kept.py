@@ -171,7 +171,7 @@ class Kept:
         if not isinstance(ffn, MoEConfig) or (runtime.shares_expert_copies and runtime.casts_weights):
             return 0
         num_elements = self._num_expert_elements
-        casts = self.runtime.casts_weights and not self.runtime.fused_experts
+        casts = runtime.casts_weights and not runtime.fused_experts
         return num_elements * (FP32_BYTES + (self.width if casts else 0))
 
     @property

@@ -6,6 +6,7 @@ sum to the parameter once all passes are through. Megatron-LM fuses the accumula
 here the sum arrives through autograd, so that an engine's hooks on the parameter run as ever.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import torch
@@ -50,16 +51,20 @@ def share(model: nn.Module, dtype: torch.dtype = torch.bfloat16) -> None:
 
     The parameters must not change until ``unshare``, and must be whole, which they are not under ZeRO-3.
     """
-    for module in model.modules():
-        if isinstance(module, Sharing):
-            module.share(dtype)
+    for module in _sharing(model):
+        module.share(dtype)
 
 
 def unshare(model: nn.Module) -> None:
     """End it, before the optimiser's step."""
+    for module in _sharing(model):
+        module.unshare()
+
+
+def _sharing(model: nn.Module) -> Iterator[Sharing]:
     for module in model.modules():
-        if isinstance(module, Sharing):
-            module.unshare()
+        if issubclass(type(module), Sharing):  # remembered by class; an instance would be looked through each time
+            yield module  # type: ignore[misc]
 
 
 def is_summable(weight: Tensor, dtype: torch.dtype) -> bool:

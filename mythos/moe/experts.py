@@ -57,22 +57,25 @@ class Experts(nn.Module):
         _, hidden_dim, dim = self.w1.shape
         return fused.is_available(x, dtype, dim, hidden_dim)
 
+    @property
+    def weights(self) -> fused.Weights:
+        """The parameters."""
+        return fused.Weights(self.w1, self.w2, self.w3)
+
     def fused_weights(self, dtype: torch.dtype) -> tuple[fused.Weights | Sums, fused.Copies]:
         """What gradients go to, and the weights for the kernels in ``dtype``: those that are shared, or new ones."""
-        weights = fused.Weights(self.w1, self.w2, self.w3)
         shared = self.shared
         if shared is None or shared.copies.w2_EDF.dtype != dtype:
-            return weights, fused.copy_weights(weights, dtype)
-        return weights if shared.sums is None else shared.sums, shared.copies
+            return self.weights, fused.copy_weights(self.weights, dtype)
+        return self.weights if shared.sums is None else shared.sums, shared.copies
 
     def share(self, dtype: torch.dtype) -> None:
         """As ``Sharing`` says, where the fused kernels run."""
         if not self.is_fused(self.w1, dtype):
             return
-        weights = fused.Weights(self.w1, self.w2, self.w3)
-        copies = fused.copy_weights(weights, dtype) if self.shared is None else self.shared.copies
-        can_sum = all(is_summable(weight, dtype) for weight in weights)
-        self.shared = SharedExperts(copies, Sums.of(*weights) if can_sum else None)
+        copies = fused.copy_weights(self.weights, dtype) if self.shared is None else self.shared.copies
+        can_sum = all(is_summable(weight, dtype) for weight in self.weights)
+        self.shared = SharedExperts(copies, Sums.of(*self.weights) if can_sum else None)
 
     def unshare(self) -> None:
         """As ``Sharing`` says."""

@@ -138,7 +138,10 @@ def _experts(
     copy2_EDF: Tensor,
     keep: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Outputs of the tokens, or of the rows where ``place_NK`` is None; and both products of SwiGLU if ``keep``."""
+    """Outputs of the tokens, or of the rows where ``place_NK`` is None; and both products of SwiGLU if ``keep``.
+
+    Gradients go to w1, w2 and w3, which with a ticket are the totals of ``Sums``; the products read the copies alone.
+    """
     kernels = _kernels(x_ND, copy13_2EFD)
     hidden_MF, gate_value_MG = kernels.gate_value(x_ND, token_M, visit_M, weight_V, end_E, copy13_2EFD, keep)
     row_MD = kernels.down(hidden_MF, end_E, copy2_EDF)
