@@ -1,13 +1,20 @@
 """The SwiGLU feed-forward layer (Shazeer 2020, arXiv 2002.05202)."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mythos.layers import swiglu
+from mythos.layers.precision import compute_dtype
 from mythos.layers.projection import Projection
+from mythos.layers.shared import Sums, is_summable
+from mythos.layers.swiglu import SharedSwiGLU, SwiGLUCopies
 
 
 class SwiGLU(nn.Module):
     """y = W_2 (silu(W_1 x) * W_3 x)."""
+
+    shared: SharedSwiGLU | None = None
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
@@ -17,4 +24,23 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[..., dim]`` to ``[..., dim]``."""
+        if self.shared is not None and self.shared.copies.w2_DF.dtype == compute_dtype(x):
+            return swiglu.apply(x, self.shared)
         return self.w2(functional.silu(self.w1(x)) * self.w3(x))
+
+    def share(self, dtype: torch.dtype) -> None:
+        """As ``Sharing`` says: as a whole where that is faster, else product by product."""
+        w1_FD, w2_DF, w3_FD = weights = self.w1.weight, self.w2.weight, self.w3.weight
+        if swiglu.is_available(w2_DF, dtype) and all(is_summable(weight, dtype) for weight in weights):
+            copies = SwiGLUCopies.of(w1_FD, w2_DF, w3_FD, dtype) if self.shared is None else self.shared.copies
+            self.shared = SharedSwiGLU(copies, Sums.in_turn(w1_FD, w3_FD), Sums.of(w2_DF))
+            return
+        for part in (self.w1, self.w2, self.w3):
+            part.share(dtype)
+
+    def unshare(self) -> None:
+        """As ``Sharing`` says."""
+        if self.shared is not None:
+            del self.shared  # compiled code is guarded by whether it is the class's
+        for part in (self.w1, self.w2, self.w3):
+            part.unshare()

@@ -8,7 +8,7 @@ from torch.autograd import Function
 from torch.nn import functional
 
 from mythos.layers.precision import compute_dtype
-from mythos.layers.shared import Sums, is_summable
+from mythos.layers.shared import Sums, add_product, is_summable
 
 
 class SharedWeight(NamedTuple):
@@ -70,12 +70,8 @@ class _Product(Function):
 
 @torch.library.custom_op("mythos::add_product", mutates_args=())
 def _add_product(total_OI: Tensor, grad_NO: Tensor, x_NI: Tensor) -> Tensor:
-    """total += grad^T x; returns the ticket's gradient."""
-    total_OI = total_OI.data
-    if total_OI.is_cuda:
-        torch.addmm(total_OI, grad_NO.t(), x_NI, out_dtype=total_OI.dtype, out=total_OI)
-    else:
-        total_OI += grad_NO.t().to(total_OI.dtype) @ x_NI.to(total_OI.dtype)
+    """Returns the ticket's gradient."""
+    add_product(total_OI, grad_NO, x_NI)
     return total_OI.new_empty(0)
 
 

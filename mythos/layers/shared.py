@@ -34,10 +34,20 @@ class Sums(NamedTuple):
         with torch.enable_grad():
             return cls(totals, _Deliver.apply(len(weights), *weights, *totals))
 
+    @classmethod
+    def in_turn(cls, first: Tensor, second: Tensor) -> Self:
+        """One total of both weights, a row of the first, then one of the second; it starts at zero.
+
+        Autograd copies the rows apart as it hands them over, once a backward.
+        """
+        total = first.new_zeros(2 * first.shape[0], first.shape[1])
+        with torch.enable_grad():
+            return cls((total,), _Deliver.apply(2, first, second, total[0::2], total[1::2]))
+
 
 @runtime_checkable
 class Sharing(Protocol):
-    """A module whose weights the passes of a step can share."""
+    """A module whose weights the passes of a step can share, those of the modules within it among them."""
 
     def share(self, dtype: torch.dtype) -> None:
         """Take a copy in ``dtype``, unless there is one, and sums for the next backward; if it can."""
@@ -61,15 +71,26 @@ def unshare(model: nn.Module) -> None:
         module.unshare()
 
 
-def _sharing(model: nn.Module) -> Iterator[Sharing]:
-    for module in model.modules():
-        if issubclass(type(module), Sharing):  # remembered by class; an instance would be looked through each time
-            yield module  # type: ignore[misc]
+def _sharing(module: nn.Module) -> Iterator[Sharing]:
+    if issubclass(type(module), Sharing):  # remembered by class; an instance would be looked through each time
+        yield module  # type: ignore[misc]
+        return
+    for child in module.children():
+        yield from _sharing(child)
 
 
 def is_summable(weight: Tensor, dtype: torch.dtype) -> bool:
     """Whether it is trained in fp32 and read in ``dtype`` by products on a GPU, which can add to fp32."""
     return weight.is_cuda and weight.requires_grad and weight.dtype == torch.float32 and dtype != torch.float32
+
+
+def add_product(total_OI: Tensor, grad_NO: Tensor, x_NI: Tensor) -> None:
+    """total += grad^T x, behind autograd's back."""
+    total_OI = total_OI.data
+    if total_OI.is_cuda:
+        torch.addmm(total_OI, grad_NO.t(), x_NI, out_dtype=total_OI.dtype, out=total_OI)
+    else:
+        total_OI += grad_NO.t().to(total_OI.dtype) @ x_NI.to(total_OI.dtype)
 
 
 class _Deliver(Function):

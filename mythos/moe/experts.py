@@ -23,6 +23,8 @@ class Experts(nn.Module):
     """E SwiGLU layers as three stacked matrices, in the layout that expert parallelism converts."""
 
     shared: SharedExperts | None = None  # of the class: expert parallelism makes instances without __init__
+    has_fixed_rows = True
+    """Whether calls have few numbers of rows: quack's kernels remember a plan for each."""
 
     def __init__(self, num_experts: int, dim: int, hidden_dim: int) -> None:
         super().__init__()
@@ -66,14 +68,14 @@ class Experts(nn.Module):
         """What gradients go to, and the weights for the kernels in ``dtype``: those that are shared, or new ones."""
         shared = self.shared
         if shared is None or shared.copies.w2_EDF.dtype != dtype:
-            return self.weights, fused.copy_weights(self.weights, dtype)
+            return self.weights, self._copies(dtype)
         return self.weights if shared.sums is None else shared.sums, shared.copies
 
     def share(self, dtype: torch.dtype) -> None:
         """As ``Sharing`` says, where the fused kernels run."""
         if not self.is_fused(self.w1, dtype):
             return
-        copies = fused.copy_weights(self.weights, dtype) if self.shared is None else self.shared.copies
+        copies = self._copies(dtype) if self.shared is None else self.shared.copies
         can_sum = all(is_summable(weight, dtype) for weight in self.weights)
         self.shared = SharedExperts(copies, Sums.of(*self.weights) if can_sum else None)
 
@@ -81,6 +83,10 @@ class Experts(nn.Module):
         """As ``Sharing`` says."""
         if self.shared is not None:
             del self.shared  # compiled code is guarded by whether it is the class's
+
+    def _copies(self, dtype: torch.dtype) -> fused.Copies:
+        in_turn = self.has_fixed_rows and fused.takes_rows_in_turn(self.weights, dtype)
+        return fused.copy_weights(self.weights, dtype, in_turn)
 
     def apply_one(self, expert: int, row_MD: Tensor) -> Tensor:
         """Pass all rows through one expert."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mythos.layers.kernels import HAS_TRITON
+from mythos.layers.kernels import HAS_TRITON, takes_gated
 from mythos.layers.shared import Sums
 from mythos.moe.kernels import WIDTH, reference
 
@@ -27,7 +27,8 @@ class Weights(NamedTuple):
 class Copies(NamedTuple):
     """The same numbers in the dtype of the products, as the kernels want them; without a gradient of their own."""
 
-    w13_2EFD: Tensor
+    w13: Tensor
+    """w1 and w3, ``[2, E, F, D]``; or ``[E, 2F, D]``, their rows in turn, for ``kernels.cute``."""
     w2_EDF: Tensor
 
 
@@ -60,6 +61,11 @@ def is_available(x: Tensor, dtype: torch.dtype, dim: int, hidden_dim: int) -> bo
     )
 
 
+def takes_rows_in_turn(weights: Weights, dtype: torch.dtype) -> bool:
+    """Whether ``kernels.cute`` runs, for copies with the rows of w1 and w3 in turn."""
+    return takes_gated(weights.w1_EFD, dtype, *weights.w1_EFD.shape[1:])
+
+
 def sort_visits(expert_NK: Tensor, counts_E: Tensor) -> Order:
     """Rows by expert, those of one expert in the order of their tokens."""
     place_V, visit_M = _sort(expert_NK.flatten())
@@ -89,13 +95,23 @@ def _sort(expert_V: Tensor) -> tuple[Tensor, Tensor]:
     return torch.empty_like(row_M).scatter_(0, visit_M, row_M), visit_M.int()
 
 
-def copy_weights(weights: Weights, dtype: torch.dtype) -> Copies:
-    """Copies for the kernels in ``dtype``; w2 itself where it has that dtype already."""
+def copy_weights(weights: Weights, dtype: torch.dtype, in_turn: bool = False) -> Copies:
+    """Copies for the kernels in ``dtype``; w2 itself where it has that dtype already.
+
+    Args:
+        in_turn: give ``w13`` the rows of w1 and w3 in turn, where ``takes_rows_in_turn``.
+    """
     w1_EFD, w2_EDF, w3_EFD = (weight.detach() for weight in weights)
-    w13_2EFD = torch.empty(2, *w1_EFD.shape, dtype=dtype, device=w1_EFD.device)
-    w13_2EFD[0].copy_(w1_EFD)  # one pass, where stacking casts would take two
-    w13_2EFD[1].copy_(w3_EFD)
-    return Copies(w13_2EFD, w2_EDF.to(dtype))
+    (num_experts, hidden_dim, dim), device = w1_EFD.shape, w1_EFD.device
+    if in_turn:
+        w13 = torch.empty(num_experts, 2 * hidden_dim, dim, dtype=dtype, device=device)
+        halves = w13[:, 0::2], w13[:, 1::2]
+    else:
+        w13 = torch.empty(2, num_experts, hidden_dim, dim, dtype=dtype, device=device)
+        halves = w13[0], w13[1]
+    for half, weight in zip(halves, (w1_EFD, w3_EFD), strict=True):
+        half.copy_(weight)  # one pass, where stacking casts would take two
+    return Copies(w13, w2_EDF.to(dtype))
 
 
 def from_tokens(x_ND: Tensor, weight_NK: Tensor, order: Order, weights: Weights | Sums, copies: Copies) -> Tensor:
@@ -134,7 +150,7 @@ def _experts(
     w2_EDF: Tensor,
     w3_EFD: Tensor,
     ticket: Tensor | None,
-    copy13_2EFD: Tensor,
+    copy13: Tensor,
     copy2_EDF: Tensor,
     keep: bool,
 ) -> tuple[Tensor, Tensor]:
@@ -142,8 +158,8 @@ def _experts(
 
     Gradients go to w1, w2 and w3, which with a ticket are the totals of ``Sums``; the products read the copies alone.
     """
-    kernels = _kernels(x_ND, copy13_2EFD)
-    hidden_MF, gate_value_MG = kernels.gate_value(x_ND, token_M, visit_M, weight_V, end_E, copy13_2EFD, keep)
+    kernels = _kernels(x_ND, copy13)
+    hidden_MF, gate_value_MG = kernels.gate_value(x_ND, token_M, visit_M, weight_V, end_E, copy13, keep)
     row_MD = kernels.down(hidden_MF, end_E, copy2_EDF)
     return row_MD if place_NK is None else kernels.combine(row_MD, place_NK), gate_value_MG
 
@@ -159,7 +175,7 @@ def _experts_backward(
     visit_M: Tensor | None,
     end_E: Tensor,
     totals: list[Tensor],
-    copy13_2EFD: Tensor,
+    copy13: Tensor,
     copy2_EDF: Tensor,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -168,19 +184,16 @@ def _experts_backward(
     With ``totals`` the last three are empty and added to these instead; why that is not declared, ``layers.shared``
     says.
     """
-    kernels = _kernels(grad_ND, copy13_2EFD)
-    grad_hidden_MF = kernels.down_backward(grad_ND, token_M, end_E, copy2_EDF)
-    grads = kernels.swiglu_backward(gate_value_MG, visit_M, weight_V, grad_hidden_MF)
-    del grad_hidden_MF
+    kernels = _kernels(grad_ND, copy13)
+    grads = kernels.hidden_backward(grad_ND, place_NK, token_M, visit_M, weight_V, end_E, copy2_EDF, gate_value_MG)
     if totals:
         grad_w1, grad_w2, grad_w3 = (total.data for total in totals)
     else:
-        likes = (copy13_2EFD[0], copy2_EDF, copy13_2EFD[1])
-        grad_w1, grad_w2, grad_w3 = (torch.empty_like(weight, dtype=dtype) for weight in likes)
+        grad_w1, grad_w2, grad_w3 = _empty_gradients(copy2_EDF, dtype)
     adds = len(totals) > 0
     kernels.weight_gradient_w2(grad_ND, token_M, grads.hidden_MF, end_E, grad_w2, adds)
     kernels.weight_gradient_w13(x_ND, token_M, grads.gate_value_MG, end_E, (grad_w1, grad_w3), adds)
-    grad_row_MD = kernels.gate_value_backward(grads.gate_value_MG, end_E, copy13_2EFD)
+    grad_row_MD = kernels.gate_value_backward(grads.gate_value_MG, end_E, copy13)
     grad_x_ND = grad_row_MD if place_NK is None else kernels.combine(grad_row_MD, place_NK)
     grad_weight_V = end_E.new_empty(0, dtype=torch.float32) if grads.weight_V is None else grads.weight_V
     if adds:
@@ -188,10 +201,20 @@ def _experts_backward(
     return grad_x_ND, grad_weight_V, grad_w1, grad_w2, grad_w3
 
 
-def _kernels(x: Tensor, copy13_2EFD: Tensor) -> ModuleType:
-    """Triton's kernels where they can run, their twins elsewhere."""
-    _, _, hidden_dim, dim = copy13_2EFD.shape
-    if not is_available(x, copy13_2EFD.dtype, dim, hidden_dim):
+def _empty_gradients(copy2_EDF: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Room for those of w1, w2 and w3."""
+    likes = (copy2_EDF.mT, copy2_EDF, copy2_EDF.mT)
+    return tuple(torch.empty(like.shape, dtype=dtype, device=like.device) for like in likes)
+
+
+def _kernels(x: Tensor, copy13: Tensor) -> ModuleType:
+    """quack's and Triton's kernels where they can run, their twins elsewhere."""
+    if copy13.dim() == 3:
+        from mythos.moe.kernels import cute
+
+        return cute
+    _, _, hidden_dim, dim = copy13.shape
+    if not is_available(x, copy13.dtype, dim, hidden_dim):
         return reference
     from mythos.moe.kernels import hopper
 
@@ -209,8 +232,7 @@ def _(grad, gate_value, x, weight, place, token, visit, end, totals, copy13, cop
     grad_weight = end.new_empty(0, dtype=torch.float32) if weight is None else torch.empty_like(weight)
     if totals:
         return torch.empty_like(x), grad_weight, *(end.new_empty(0, dtype=dtype) for _ in totals)
-    grads = (torch.empty_like(each, dtype=dtype) for each in (copy13[0], copy2, copy13[1]))
-    return torch.empty_like(x), grad_weight, *grads
+    return torch.empty_like(x), grad_weight, *_empty_gradients(copy2, dtype)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

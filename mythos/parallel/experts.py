@@ -55,7 +55,13 @@ def adopt_converted_layers(module: nn.Module, config: MoEConfig) -> None:
             layer.__class__ = ExpertParallelMoE
             layer.router.__class__ = Router
             layer.router.config = config
-            layer.experts.__class__ = Experts
+            layer.experts.__class__ = SpreadExperts
+
+
+class SpreadExperts(Experts):
+    """Experts of one rank, whose rows depend on the routing."""
+
+    has_fixed_rows = False
 
 
 class ExpertParallelMoE(AutoEPMoELayer):

@@ -7,9 +7,10 @@ import torch
 from helpers import MODELS, fill, gradients, model_config, random_batch, random_model, relative_error
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from mythos.config.parallel import SingleParallel
-from mythos.layers import projection
+from mythos.layers import ffn, projection, swiglu
 from mythos.layers.ffn import SwiGLU
 from mythos.layers.projection import Projection
 from mythos.layers.shared import share, unshare
@@ -22,7 +23,7 @@ from mythos.moe.experts import Experts
 @pytest.fixture(autouse=True)
 def sharing_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Everything shares, in fp32, where only rounding separates it from autograd; the experts' kernels are twins."""
-    for module in (projection, experts):
+    for module in (ffn, projection, experts):
         monkeypatch.setattr(module, "is_summable", lambda weight, dtype: weight.requires_grad)
     monkeypatch.setattr(Experts, "is_fused", lambda *_: True)
     torch.compiler.reset()
@@ -111,6 +112,53 @@ def test_what_is_shared_is_one_copy_until_the_weights_may_change() -> None:
     assert "shared" not in vars(layer.w2)  # as before, or what was compiled then would be compiled again
 
 
+@pytest.mark.parametrize("kind", ["eager", "compiled", "checkpointed"])
+def test_swiglu_as_one_operation_has_the_gradients_of_autograd(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over three micro-batches of three graded passes, after one without gradients."""
+    monkeypatch.setattr(swiglu, "is_available", lambda *_: True)
+    layer = SwiGLU(20, 28)
+    fill(layer)
+    if kind == "compiled":
+        layer.compile(backend="aot_eager", dynamic=False, fullgraph=True)
+
+    def step(shares: bool) -> dict[str, Tensor]:
+        layer.zero_grad(set_to_none=True)
+        inputs = torch.randn(3, 4, 7, 20, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        for x in inputs:
+            if shares:
+                share(layer, torch.float32)
+            with torch.no_grad():
+                y = x + layer(x)
+            y = y + x
+            for _ in range(3):
+                change = checkpoint(layer, y, use_reentrant=False) if kind == "checkpointed" else layer(y)
+                y = y + change
+            y.square().sum().backward()
+        assert (layer.shared is not None) == shares
+        unshare(layer)
+        return gradients(layer) | {"x": inputs.grad}
+
+    expected, found = step(False), step(True)
+    for name, gradient in expected.items():
+        assert relative_error(found[name], gradient) < 1e-6, name
+
+
+def test_swiglu_as_one_operation_shares_copies_until_the_weights_may_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(swiglu, "is_available", lambda *_: True)
+    layer, x = SwiGLU(6, 4), torch.randn(3, 5, 6)
+    expected = layer(x)
+    share(layer, torch.float32)
+    copies = layer.shared.copies
+    assert torch.equal(copies.w13_GD[0::2], layer.w1.weight)
+    assert torch.equal(copies.w13_GD[1::2], layer.w3.weight)
+    assert layer.w1.shared is layer.w2.shared is layer.w3.shared is None
+    assert relative_error(layer(x), expected) < 1e-6
+    share(layer, torch.float32)
+    assert layer.shared.copies is copies
+    unshare(layer)
+    assert "shared" not in vars(layer)
+
+
 def test_frozen_weights_share_nothing() -> None:
     layer = Projection(5, 3).requires_grad_(False)
     layer.share(torch.float32)
@@ -120,8 +168,9 @@ def test_frozen_weights_share_nothing() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("compiled", [False, True])
 def test_products_in_bfloat16_add_up_in_fp32(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sums of bf16 gradients, which autograd makes, are the worse ones."""
+    """Product by product: sums of bf16 gradients, which autograd makes, are the worse ones."""
     monkeypatch.undo()
+    monkeypatch.setattr(swiglu, "is_available", lambda *_: False)
     layer = SwiGLU(192, 320)
     fill(layer)
     layer.cuda()

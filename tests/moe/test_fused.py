@@ -178,7 +178,7 @@ def test_shared_copies_follow_the_parameters(monkeypatch: pytest.MonkeyPatch) ->
         experts.share(torch.bfloat16)
         assert copies is experts.fused_weights(torch.bfloat16)[1]
         assert weights == fused.Weights(experts.w1, experts.w2, experts.w3)  # a CPU has no sums
-        assert torch.equal(copies.w13_2EFD[1], experts.w3.bfloat16())
+        assert torch.equal(copies.w13[1], experts.w3.bfloat16())
         assert experts.fused_weights(torch.float32)[1].w2_EDF.dtype == torch.float32
         experts.unshare()
         assert experts.shared is None

@@ -1,6 +1,7 @@
-"""Kernels of the mixture of experts in Triton (``products``, ``passes``), and what they equal (``reference``).
+"""Kernels of the mixture of experts, and what they equal (``reference``).
 
-The Triton modules are imported only where Triton is installed and the tensors are on a CUDA device.
+``hopper`` has Triton's (``products``, ``passes``), ``cute`` those of quack-kernels among them. They are imported only
+where their compiler is installed and the tensors are on a CUDA device.
 """
 
 WIDTH = 64

@@ -1,5 +1,7 @@
 """Every function of ``reference`` as Triton kernels."""
 
+from torch import Tensor
+
 from mythos.moe.kernels.passes import combine, swiglu_backward
 from mythos.moe.kernels.products import (
     down,
@@ -9,6 +11,7 @@ from mythos.moe.kernels.products import (
     weight_gradient_w2,
     weight_gradient_w13,
 )
+from mythos.moe.kernels.reference import SwigluGradients
 
 __all__ = [
     "combine",
@@ -16,7 +19,22 @@ __all__ = [
     "down_backward",
     "gate_value",
     "gate_value_backward",
+    "hidden_backward",
     "swiglu_backward",
     "weight_gradient_w2",
     "weight_gradient_w13",
 ]
+
+
+def hidden_backward(
+    grad_ND: Tensor,
+    place_NK: Tensor | None,
+    token_M: Tensor | None,
+    visit_M: Tensor | None,
+    weight_V: Tensor | None,
+    end_E: Tensor,
+    w2_EDF: Tensor,
+    gate_value_MG: Tensor,
+) -> SwigluGradients:
+    """``swiglu_backward`` of ``down_backward``: in one kernel the tile would not fit the registers."""
+    return swiglu_backward(gate_value_MG, visit_M, weight_V, down_backward(grad_ND, token_M, end_E, w2_EDF))

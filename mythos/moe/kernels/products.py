@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from mythos.layers.kernels import num_processors
+from mythos.layers.kernels import aligned, num_processors
 
 
 class _Tile(NamedTuple):
@@ -101,10 +101,16 @@ def weight_gradient_w2(
 
 
 def weight_gradient_w13(
-    x_ND: Tensor, token_M: Tensor | None, grad_MG: Tensor, end_E: Tensor, totals: tuple[Tensor, Tensor], adds: bool
+    x_ND: Tensor,
+    token_M: Tensor | None,
+    grad_MG: Tensor,
+    end_E: Tensor,
+    totals: tuple[Tensor, Tensor],
+    adds: bool,
+    in_turn: bool = False,
 ) -> None:
-    """The same of w1 and w3, ``[E, F, D]`` each."""
-    _weight_gradient(x_ND, token_M, grad_MG, end_E, totals, adds)
+    """The same of w1 and w3, ``[E, F, D]`` each; columns of ``grad_MG`` one half after the other, or in turn."""
+    _weight_gradient(x_ND, token_M, grad_MG, end_E, totals, adds, in_turn)
 
 
 def _rows_product(a: Tensor, token_M: Tensor | None, end_E: Tensor, b: Tensor, transposed: bool, tile: _Tile) -> Tensor:
@@ -138,13 +144,20 @@ def _rows_product(a: Tensor, token_M: Tensor | None, end_E: Tensor, b: Tensor, t
 
 
 def _weight_gradient(
-    a_ND: Tensor, token_M: Tensor | None, b_MG: Tensor, end_E: Tensor, totals: tuple[Tensor, ...], adds: bool
+    a_ND: Tensor,
+    token_M: Tensor | None,
+    b_MG: Tensor,
+    end_E: Tensor,
+    totals: tuple[Tensor, ...],
+    adds: bool,
+    in_turn: bool = False,
 ) -> None:
-    """a^T b of each expert: one total is ``[E, D, F]``; of two, ``[E, F, D]`` each, b has one half after the other."""
+    """a^T b of each expert: one total is ``[E, D, F]``; of two, ``[E, F, D]`` each, b has both halves."""
     assert all(total.is_contiguous() for total in totals)
-    num_experts, p, q = end_E.shape[0], a_ND.shape[1], b_MG.shape[1] // len(totals)
+    num_halves = 1 if in_turn else len(totals)
+    num_experts, p, q = end_E.shape[0], a_ND.shape[1], b_MG.shape[1] // num_halves
     tile = _WEIGHT_GRADIENT if token_M is None else _WEIGHT_GRADIENT_GATHERED
-    _weight_gradient_kernel[(num_experts * triton.cdiv(p, tile.m) * triton.cdiv(q, tile.n) * len(totals),)](
+    _weight_gradient_kernel[(num_experts * triton.cdiv(p, tile.m) * triton.cdiv(q, tile.n) * num_halves,)](
         a_ND,
         token_M,
         b_MG,
@@ -154,6 +167,7 @@ def _weight_gradient(
         P=p,
         Q=q,
         IS_PAIR=len(totals) == 2,
+        IN_TURN=in_turn,
         ADDS=adds,
         GATHER=token_M is not None,
         **tile.options(),
@@ -161,10 +175,8 @@ def _weight_gradient(
 
 
 def _descriptor(matrices: Tensor, block: list[int]) -> TensorDescriptor:
-    """Blocks of stacked matrices, copied where they do not start at 16 bytes, as in an engine's flat buffer."""
-    if matrices.data_ptr() % 16:
-        matrices = matrices.clone()
-    return TensorDescriptor.from_tensor(matrices.view(-1, matrices.shape[-1]), block)
+    """Blocks of stacked matrices."""
+    return TensorDescriptor.from_tensor(aligned(matrices).view(-1, matrices.shape[-1]), block)
 
 
 def _grid(num_rows: int, num_experts: int, width: int, tile: _Tile) -> tuple[int]:
@@ -311,6 +323,7 @@ def _weight_gradient_kernel(
     P: tl.constexpr,
     Q: tl.constexpr,
     IS_PAIR: tl.constexpr,
+    IN_TURN: tl.constexpr,
     ADDS: tl.constexpr,
     GATHER: tl.constexpr,
     BM: tl.constexpr,
@@ -319,9 +332,9 @@ def _weight_gradient_kernel(
 ):
     num_p: tl.constexpr = (P + BM - 1) // BM
     num_q: tl.constexpr = (Q + BN - 1) // BN
-    num_totals: tl.constexpr = 2 if IS_PAIR else 1
-    expert = tl.program_id(0) // (num_p * num_q * num_totals)
-    half = tl.program_id(0) // (num_p * num_q) % num_totals
+    num_halves: tl.constexpr = 2 if IS_PAIR and not IN_TURN else 1
+    expert = tl.program_id(0) // (num_p * num_q * num_halves)
+    half = tl.program_id(0) // (num_p * num_q) % num_halves
     p = (tl.program_id(0) % num_p) * BM + tl.arange(0, BM)
     q = (tl.program_id(0) // num_p % num_q) * BN + tl.arange(0, BN)
     start = tl.load(end_pointer + expert - 1, mask=expert > 0, other=0)
@@ -339,17 +352,21 @@ def _weight_gradient_kernel(
         if Q % BN != 0:
             b_inside = b_inside & (q < Q)[None, :]
         a = tl.load(a_pointer + a_row.to(tl.int64)[:, None] * P + p[None, :], mask=a_inside, other=0.0)
-        b_place = b_pointer + row.to(tl.int64)[:, None] * (Q * num_totals) + half * Q + q[None, :]
+        b_place = b_pointer + row.to(tl.int64)[:, None] * (Q * num_halves) + half * Q + q[None, :]
         b = tl.load(b_place, mask=b_inside, other=0.0)
         total = tl.dot(a.T, b, total)
     if IS_PAIR:
-        place = (expert.to(tl.int64) * Q + q)[:, None] * P + p[None, :]
         inside = (q < Q)[:, None] & (p < P)[None, :]
         total = total.T
+        if IN_TURN:
+            place = (expert.to(tl.int64) * (Q // 2) + q // 2)[:, None] * P + p[None, :]
+            place = tl.where((q % 2 == 0)[:, None], first_total, second_total) + place
+        else:
+            place = (expert.to(tl.int64) * Q + q)[:, None] * P + p[None, :]
+            place = tl.where(half == 0, first_total, second_total) + place
     else:
-        place = (expert.to(tl.int64) * P + p)[:, None] * Q + q[None, :]
         inside = (p < P)[:, None] & (q < Q)[None, :]
-    place = tl.where(half == 0, first_total, second_total) + place
+        place = first_total + (expert.to(tl.int64) * P + p)[:, None] * Q + q[None, :]
     if ADDS:  # no other program adds to these numbers: atomic spares a load, whose tile would not fit the registers
         tl.atomic_add(place, total, mask=inside, sem="relaxed")
     else:

@@ -2,7 +2,8 @@
 
 A visit is one token at one of its K experts, numbered n * K + k; a row is a visit in the order of experts. Rows of one
 expert lie together and end at ``end_E``. ``token_M`` gives the token of a row and ``visit_M`` its visit; None says
-that the rows lie there already, row m being token m. ``w13`` is w1 and w3, one after the other.
+that the rows lie there already, row m being token m. ``w13`` is w1 and w3, one after the other; how it and the products
+lie is each module's own affair (``cute`` has them in turn).
 """
 
 from typing import NamedTuple
@@ -59,6 +60,20 @@ def swiglu_backward(
         (weight_M1 * activation_MF * value_MF).to(gate_value_MG.dtype),
         grad_weight_V,
     )
+
+
+def hidden_backward(
+    grad_ND: Tensor,
+    place_NK: Tensor | None,
+    token_M: Tensor | None,
+    visit_M: Tensor | None,
+    weight_V: Tensor | None,
+    end_E: Tensor,
+    w2_EDF: Tensor,
+    gate_value_MG: Tensor,
+) -> SwigluGradients:
+    """``swiglu_backward`` of ``down_backward``; a kernel may take ``place_NK``, the row of a visit."""
+    return swiglu_backward(gate_value_MG, visit_M, weight_V, down_backward(grad_ND, token_M, end_E, w2_EDF))
 
 
 def down(hidden_MF: Tensor, end_E: Tensor, w2_EDF: Tensor) -> Tensor:

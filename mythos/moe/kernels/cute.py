@@ -1,0 +1,94 @@
+"""Every function of ``reference``, with quack's products where they are faster than Triton's (docs/performance.md).
+
+Gate and value lie in turn here, in ``w13``, ``[E, 2F, D]``, as in what is kept of the products and its gradient.
+"""
+
+from torch import Tensor
+from torch.nn import functional
+
+from mythos.layers.kernels import gated
+from mythos.layers.kernels.gated import Rows
+from mythos.moe.kernels import products
+from mythos.moe.kernels.passes import combine
+from mythos.moe.kernels.products import weight_gradient_w2
+from mythos.moe.kernels.reference import SwigluGradients
+
+__all__ = [
+    "combine",
+    "down",
+    "gate_value",
+    "gate_value_backward",
+    "hidden_backward",
+    "weight_gradient_w2",
+    "weight_gradient_w13",
+]
+
+
+def gate_value(
+    x_ND: Tensor,
+    token_M: Tensor | None,
+    visit_M: Tensor | None,
+    weight_V: Tensor | None,
+    end_E: Tensor,
+    w13_EGD: Tensor,
+    keep: bool,
+) -> tuple[Tensor, Tensor]:
+    """Gate and value with SwiGLU and the routing weight in the epilogue."""
+    num_rows, width = (x_ND if token_M is None else token_M).shape[0], w13_EGD.shape[1]
+    if num_rows == 0:
+        return x_ND.new_empty(0, width // 2), x_ND.new_empty(0, width)
+    hidden_MF, kept_MG = gated.gated(x_ND, w13_EGD, keep, _rows(end_E, token_M), _by_row(weight_V, visit_M))
+    return hidden_MF, x_ND.new_empty(0, width) if kept_MG is None else kept_MG
+
+
+def hidden_backward(
+    grad_ND: Tensor,
+    place_NK: Tensor | None,
+    token_M: Tensor | None,
+    visit_M: Tensor | None,
+    weight_V: Tensor | None,
+    end_E: Tensor,
+    w2_EDF: Tensor,
+    kept_MG: Tensor,
+) -> SwigluGradients:
+    """Product 2 and SwiGLU, backward, in one kernel."""
+    if kept_MG.shape[0] == 0:
+        no_weights = None if weight_V is None else weight_V.new_zeros(weight_V.shape)
+        return SwigluGradients(kept_MG, kept_MG.new_empty(0, w2_EDF.shape[2]), no_weights)
+    rows, weight_M = _rows(end_E, token_M), _by_row(weight_V, visit_M)
+    grad_MG, hidden_MF, grad_weight_M = gated.gated_backward(grad_ND, w2_EDF, kept_MG, rows, weight_M)
+    if grad_weight_M is None or place_NK is None:
+        return SwigluGradients(grad_MG, hidden_MF, None)
+    padded_M = functional.pad(grad_weight_M, (0, 1))  # a visit to an expert elsewhere has place -1: the zero at the end
+    return SwigluGradients(grad_MG, hidden_MF, padded_M[place_NK.flatten()])
+
+
+def down(hidden_MF: Tensor, end_E: Tensor, w2_EDF: Tensor) -> Tensor:
+    """Hidden rows through the last product: ``[M, D]``."""
+    return _grouped(hidden_MF, w2_EDF.mT, end_E)
+
+
+def gate_value_backward(grad_MG: Tensor, end_E: Tensor, w13_EGD: Tensor) -> Tensor:
+    """Gradient of the rows: ``[M, D]``."""
+    return _grouped(grad_MG, w13_EGD, end_E)
+
+
+def weight_gradient_w13(
+    x_ND: Tensor, token_M: Tensor | None, grad_MG: Tensor, end_E: Tensor, totals: tuple[Tensor, Tensor], adds: bool
+) -> None:
+    """Those of w1 and w3, ``[E, F, D]`` each; Triton's, for clusters gain nothing where the sum is over tokens."""
+    products.weight_gradient_w13(x_ND, token_M, grad_MG, end_E, totals, adds, in_turn=True)
+
+
+def _grouped(row_MK: Tensor, matrix_EKN: Tensor, end_E: Tensor) -> Tensor:
+    if row_MK.shape[0] == 0:
+        return row_MK.new_empty(0, matrix_EKN.shape[2])
+    return gated.grouped(row_MK, matrix_EKN, _rows(end_E, None).offset_X)
+
+
+def _rows(end_E: Tensor, token_M: Tensor | None) -> Rows:
+    return Rows(functional.pad(end_E, (1, 0)), token_M)
+
+
+def _by_row(weight_V: Tensor | None, visit_M: Tensor | None) -> Tensor | None:
+    return None if weight_V is None or visit_M is None else weight_V.index_select(0, visit_M)
