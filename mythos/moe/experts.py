@@ -23,8 +23,8 @@ class Experts(nn.Module):
     """E SwiGLU layers as three stacked matrices, in the layout that expert parallelism converts."""
 
     shared: SharedExperts | None = None  # of the class: expert parallelism makes instances without __init__
-    has_fixed_rows = True
-    """Whether calls have few numbers of rows: quack's kernels remember a plan for each."""
+    rows_vary = False
+    """Whether calls have ever new numbers of rows, for each of which quack's kernels would remember a plan."""
 
     def __init__(self, num_experts: int, dim: int, hidden_dim: int) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class Experts(nn.Module):
             del self.shared  # compiled code is guarded by whether it is the class's
 
     def _copies(self, dtype: torch.dtype) -> fused.Copies:
-        in_turn = self.has_fixed_rows and fused.takes_rows_in_turn(self.weights, dtype)
+        in_turn = not self.rows_vary and fused.takes_rows_in_turn(self.weights, dtype)
         return fused.copy_weights(self.weights, dtype, in_turn)
 
     def apply_one(self, expert: int, row_MD: Tensor) -> Tensor:

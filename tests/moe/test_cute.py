@@ -117,12 +117,12 @@ def test_matrices_need_not_start_at_16_bytes() -> None:
     assert torch.equal(cute.down(hidden, end, unaligned), cute.down(hidden, end, w2))
 
 
-def test_experts_on_one_rank_take_them_and_spread_experts_do_not() -> None:
+def test_experts_whose_rows_vary_take_others() -> None:
     from mythos.moe.experts import Experts
 
     experts = Experts(3, 64, 64).cuda()
     for parameter in experts.parameters():
         torch.nn.init.normal_(parameter)
     assert experts.fused_weights(torch.bfloat16)[1].w13.shape == (3, 128, 64)
-    experts.has_fixed_rows = False
+    experts.rows_vary = True
     assert experts.fused_weights(torch.bfloat16)[1].w13.shape == (2, 3, 64, 64)

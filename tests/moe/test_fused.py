@@ -182,3 +182,13 @@ def test_shared_copies_follow_the_parameters(monkeypatch: pytest.MonkeyPatch) ->
         assert experts.fused_weights(torch.float32)[1].w2_EDF.dtype == torch.float32
         experts.unshare()
         assert experts.shared is None
+
+
+def test_kernels_that_remember_plans_see_few_numbers_of_rows() -> None:
+    weights = make_layer(5, 2).experts.weights
+    copies = [fused.copy_weights(weights, torch.float32, in_turn) for in_turn in (False, True)]
+    assert torch.equal(copies[1].w13[:, 0::2], copies[0].w13[0])
+    assert torch.equal(copies[1].w13[:, 1::2], copies[0].w13[1])
+    assert [each.num_planned_rows(4097, 10_000) for each in copies] == [4097, 8192]
+    assert [each.num_planned_rows(9_000, 10_000) for each in copies] == [9_000, 10_000]
+    assert copies[1].num_planned_rows(0, 10_000) == 0

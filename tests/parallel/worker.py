@@ -20,7 +20,7 @@ from mythos.callbacks.base import StepCallback
 from mythos.checkpoint.fragments import FragmentReader
 from mythos.config.load import load
 from mythos.config.run import RunConfig
-from mythos.layers import projection, shared
+from mythos.layers import ffn, projection, shared, swiglu
 from mythos.moe import experts
 from mythos.optim.groups import parameter_groups
 from mythos.parallel.processes import on_first_rank, process_group
@@ -108,8 +108,9 @@ def spoil() -> None:
 
 def share_weights() -> None:
     """Let passes share weights and sums of gradients as they do on a GPU in bf16, but in fp32; kernels are twins."""
-    for user in (projection, experts):
+    for user in (ffn, projection, experts):
         user.is_summable = lambda weight, dtype: weight.requires_grad
+    swiglu.is_available = lambda *_: True
     experts.Experts.is_fused = lambda *_: True
     module.MythosModule.on_train_batch_start = lambda self, batch, batch_idx: shared.share(self.model, torch.float32)
 
