@@ -47,6 +47,9 @@ class Shape(NamedTuple):
 SHAPES = (Shape(2048, 64, 1024, 8, 1), Shape(2048, 128, 512, 8, 2), Shape(1024, 64, 512, 8, 1))
 
 
+BY_PRODUCTS = "dense/products"
+"""The arm of a dense layer without the operation that ``layers.swiglu`` fuses."""
+
 PATHS = {"grouped": dispatch.grouped, "plain": dispatch.plain, "naive": dispatch.naive}
 ROUTINGS = ("natural", "balanced", "skewed")
 
@@ -130,9 +133,10 @@ def check(setting: Setting, arms: list[str], with_kernels: bool) -> None:
 
 def _check_arm(name: str) -> None:
     path, _, routing = name.partition("/")
-    if path not in PATHS or routing not in ROUTINGS:
+    if name != BY_PRODUCTS and (path not in PATHS or routing not in ROUTINGS):
         raise ConfigError(
-            f"{name!r} is not an arm; write PATH/ROUTING, of {', '.join(PATHS)} and {', '.join(ROUTINGS)}."
+            f"{name!r} is not an arm; write PATH/ROUTING, of {', '.join(PATHS)} and {', '.join(ROUTINGS)}, "
+            f"or {BY_PRODUCTS}."
         )
 
 
@@ -183,6 +187,15 @@ def measure(setting: Setting, arms: list[str], num_rounds: int, num_warmup: int,
     return results
 
 
+class _ByProducts(SwiGLU):
+    """SwiGLU whose products share their weights one by one."""
+
+    def share(self, dtype: torch.dtype) -> None:
+        """As ``Sharing`` says."""
+        for part in (self.w1, self.w2, self.w3):
+            part.share(dtype)
+
+
 class _Step:
     """Forward and backward from the same input and with the same gradient of the output."""
 
@@ -228,8 +241,9 @@ class _Step:
 def _forward(setting: Setting, name: str) -> tuple[tuple[nn.Module, Callable[[Tensor], Tensor]], float | None]:
     """The module of an arm, its forward, and how uneven its routing is."""
     shape, device = setting.shape, setting.device
-    if name == "dense":
-        dense = _placed(SwiGLU(shape.dim, shape.active_hidden_dim), setting)
+    if name in ("dense", BY_PRODUCTS):
+        kind = SwiGLU if name == "dense" else _ByProducts
+        dense = _placed(kind(shape.dim, shape.active_hidden_dim), setting)
         return (dense, torch.compile(dense, dynamic=False) if setting.compile else dense), None
     path, _, routing = name.partition("/")
     config = MoEConfig(
