@@ -5,6 +5,8 @@ import os
 import resource
 import shutil
 import stat
+import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -104,6 +106,14 @@ def available_bytes(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = _CGROU
     return available if limit == "max" else min(available, max(0, int(limit) - int(used)))
 
 
+_CACHES: Final = {
+    "TORCH_EXTENSIONS_DIR": "extensions",
+    "TRITON_CACHE_DIR": "Triton's cache",
+    "TORCHINDUCTOR_CACHE_DIR": "compiled blocks",
+    "QUACK_CACHE_DIR": "quack's cache",
+}
+
+
 def caches() -> list[Finding]:
     """Folders whose content is run as code: they must be writable to this user, and to nobody else."""
     home = Path.home()
@@ -114,23 +124,26 @@ def caches() -> list[Finding]:
     places = {
         "TORCH_EXTENSIONS_DIR": home / ".cache" / "torch_extensions",
         "TRITON_CACHE_DIR": home / ".triton" / "cache",
-        "TORCHINDUCTOR_CACHE_DIR": Path(os.environ.get("TMPDIR", "/tmp")) / f"torchinductor_{user}",
+        "TORCHINDUCTOR_CACHE_DIR": Path(tempfile.gettempdir()) / f"torchinductor_{user}",
     }
+    if find_spec("quack") is not None:
+        places["QUACK_CACHE_DIR"] = Path(tempfile.gettempdir()) / user / "quack_cache"
     return [cache(name, Path(os.environ.get(name) or default)) for name, default in places.items()]
 
 
 def cache(variable: str, path: Path) -> Finding:
     """One such folder, or the one in which it would be made."""
-    check = {"TORCH_EXTENSIONS_DIR": "extensions", "TRITON_CACHE_DIR": "Triton's cache"}.get(
-        variable, "compiled blocks"
-    )
+    check = _CACHES[variable]
     existing = path if path.exists() else nearest(path)
     advice = f"set {variable} to a folder of your own on this node's disk"
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         found = f"{existing} cannot be written"
         return Finding(check=check, status="fails", found=found, expected="a writable folder", advice=advice)
-    status = path.stat() if path.exists() else None
-    if status is not None and (status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
+    around, is_open = existing, False
+    if path.exists():
+        around = path.parent
+        is_open = _owner(path) != os.getuid() or bool(path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+    if is_open or _owner(around) not in (0, os.getuid()):  # who owns a folder may replace what is in it
         found = f"others may write to {path}, whose content is run"
         return Finding(check=check, status="fails", found=found, expected="a folder of this user only", advice=advice)
     return Finding(check=check, status="ok", found=f"{path}{'' if path.exists() else ' can be made'}")
@@ -139,6 +152,10 @@ def cache(variable: str, path: Path) -> Finding:
 def nearest(path: Path) -> Path:
     """The closest folder above a path that exists."""
     return next(parent for parent in path.absolute().parents if parent.exists())
+
+
+def _owner(path: Path) -> int:
+    return path.stat().st_uid
 
 
 def _num_mapped(config: RunConfig) -> int:

@@ -18,6 +18,10 @@ _LEAST_DRIVER: Final = {12: 525, 13: 580}
 """By the major version of CUDA; within one, older drivers run newer toolkits
 (docs.nvidia.com/deploy/cuda-compatibility, minor version compatibility)."""
 
+_HOPPER: Final = re.compile(r"\bG?H(100|200|20|800)\b")
+_FASTER: Final = {"flash-attn-4": "attention within documents", "quack-kernels": "products with SwiGLU"}
+"""What has faster kernels for what, on Hopper."""
+
 
 def versions(config: RunConfig | None, gpus: list[Gpu]) -> list[Finding]:
     """Python, every package of ``pyproject.toml`` that all runs need, DeepSpeed, Triton, and NVIDIA's libraries."""
@@ -31,6 +35,8 @@ def versions(config: RunConfig | None, gpus: list[Gpu]) -> list[Finding]:
     needs_deepspeed = config is not None and isinstance(config.parallel, DeepSpeedParallel)
     packages = [_package(one) for one in requirements if one.marker is None]
     packages += [_package(one, is_needed=needs_deepspeed) for one in requirements if one.name == "deepspeed"]
+    if any(_HOPPER.search(gpu.name) for gpu in gpus):
+        packages += [_faster(one) for one in requirements if one.name in _FASTER]
     return [python, *packages, *_libraries(gpus)]
 
 
@@ -59,6 +65,15 @@ def _package(requirement: Requirement, is_needed: bool = True) -> Finding:
             advice=f"pip install 'mythos{extras}'" if is_needed else "",
         )
     return _judge(name, found, requirement.specifier)
+
+
+def _faster(requirement: Requirement) -> Finding:
+    name = requirement.name
+    try:
+        return _judge(name, version(name), requirement.specifier)
+    except PackageNotFoundError:
+        advice = f"{_FASTER[name]} would be faster on this device: pip install 'mythos[flash]'"
+        return Finding(check=name, status="warning", found="not installed", advice=advice)
 
 
 def _judge(name: str, found: str, range_: SpecifierSet) -> Finding:

@@ -1,7 +1,9 @@
 """The checks of one node, each against a machine that a test makes up or an independent count."""
 
+import os
 import resource
 import stat
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -68,6 +70,18 @@ def test_versions_are_held_against_the_packages_own_ranges(monkeypatch: pytest.M
     )
     assert found.advice.startswith("use pip install 'torch")
     assert of(versions(None, []), "python").status == "ok"
+
+
+def test_a_hopper_gpu_is_told_of_faster_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    hopper, _, _ = parse(SMI)
+    assert not [one for one in versions(None, []) if one.check == "quack-kernels"]
+    found = of(versions(None, [hopper]), "quack-kernels")
+    assert (found.status, found.found) == ("warning", "not installed")
+    assert found.advice.endswith("pip install 'mythos[flash]'")
+    real = versions_module.version
+    monkeypatch.setattr(versions_module, "version", lambda name: "0.6.4" if name == "quack-kernels" else real(name))
+    assert of(versions(None, [hopper]), "quack-kernels").status == "fails"
+    assert not [one for one in versions(None, [hopper._replace(name="NVIDIA A100")]) if one.check == "quack-kernels"]
 
 
 def test_deepspeed_is_needed_by_ranks_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,6 +201,15 @@ def test_a_cache_that_others_may_write_to_is_refused(tmp_path: Path, monkeypatch
     assert host.cache("TRITON_CACHE_DIR", tmp_path / "file" / "x").status == "fails"
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "file"))
     assert host.caches()[0].found == f"{tmp_path / 'file'} cannot be written"
+
+
+def test_a_cache_in_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "find_spec", lambda name: name)
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    quack = host.caches()[-1]
+    assert (quack.check, quack.status) == ("quack's cache", "ok")
+    monkeypatch.setattr(host, "_owner", lambda path: os.getuid() + 1)
+    assert host.caches()[-1].status == "fails"  # it would be made there, and might be replaced
 
 
 def test_the_disk_is_written_to_and_left_as_it_was(tmp_path: Path) -> None:
