@@ -58,20 +58,24 @@ def activation_bytes(
     core_block = num_tokens * kept.block(model.core_ffn)
     injection = num_tokens * kept.injection
     once = kept.dense_copies
-    if runtime.shares_expert_copies:
+    if runtime.shares_experts:
         once += num_layers * kept.expert_copies
     else:
         core_block += kept.expert_copies
     state, choices = num_tokens * kept.stream, num_tokens * kept.choices
+    if runtime.shares_weights or parallel.remat == "none":
+        once += num_layers * kept.core_copies
+        copies = 0
+    else:
+        copies = kept.core_copies
     match parallel.remat:
         case "none":
             per_pass, recomputed = injection + num_layers * core_block, 0
-            once += num_layers * kept.core_copies
         case "block":
-            per_pass, recomputed = injection + num_layers * (state + choices), core_block + kept.core_copies
+            per_pass, recomputed = injection + num_layers * (state + choices), core_block + copies
         case "loop":
             per_pass = num_layers * choices + (0 if parallel.offload_states else state)
-            recomputed = injection + num_layers * (core_block + kept.core_copies)
+            recomputed = injection + num_layers * (core_block + copies)
     once += num_tokens * (kept.prelude_norm + kept.num_masked_keys) + state
     logits = kept.logits(min(num_tokens, model.head.chunk_tokens))
     coda = model.num_coda_layers * dense_block + num_tokens * kept.norm(model.dim) + state

@@ -10,7 +10,7 @@ from mythos.config.base import ConfigError
 from mythos.config.depth import FixedDepth, default_grad_loops
 from mythos.config.halting import PonderHalting
 from mythos.config.model import MoEConfig
-from mythos.config.parallel import DeepSpeedParallel
+from mythos.config.parallel import DeepSpeedParallel, shares_weights
 from mythos.config.run import RunConfig
 
 MARGIN: Final = 0.10
@@ -125,7 +125,7 @@ def runtime(run: RunConfig, has_fused_experts: bool) -> Runtime:
         is_cuda=True,
         compiled=parallel.compile,
         fused_experts=is_fused,
-        shares_expert_copies=is_fused and (zero is None or zero.zero_stage < 3),
+        shares_weights=shares_weights(parallel),
         ep_size=zero.ep_size if zero else 1,
         expert_skew=EXPERT_SKEW,
     )

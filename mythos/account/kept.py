@@ -27,8 +27,9 @@ class Runtime:
     """Blocks are compiled: norms, activations and casts are made again in the backward."""
     fused_experts: bool = False
     """The kernels of ``mythos/moe/fused.py`` run."""
-    shares_expert_copies: bool = False
-    """All passes of a step read one bf16 copy of the experts, and add to one sum of gradients."""
+    shares_weights: bool = False
+    """All passes of a step read one bf16 copy of each matrix of the blocks, and add to one sum of its gradients; of the
+    experts' only where their kernels run."""
     ep_size: int = 1
     """Ranks that hold one set of experts; above 1 the mixture is not compiled."""
     expert_skew: float = 1.0
@@ -38,6 +39,11 @@ class Runtime:
     def is_cast(self) -> bool:
         """Whether matrix products take copies of an fp32 stream."""
         return self.width != FP32_BYTES
+
+    @property
+    def shares_experts(self) -> bool:
+        """Whether the experts' matrices are among those that passes share."""
+        return self.shares_weights and self.fused_experts
 
     @property
     def compiles_mixture(self) -> bool:
@@ -168,7 +174,7 @@ class Kept:
         Where passes share sums of fp32 gradients, nothing is new.
         """
         runtime = self.runtime
-        if not isinstance(ffn, MoEConfig) or (runtime.shares_expert_copies and runtime.casts_weights):
+        if not isinstance(ffn, MoEConfig) or (runtime.shares_experts and runtime.casts_weights):
             return 0
         num_elements = self._num_expert_elements
         casts = runtime.casts_weights and not runtime.fused_experts

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from mythos.account.parameters import block_shapes, count_parameters, num_matrix_elements
 from mythos.config.model import ModelConfig, MoEConfig
 from mythos.config.optim import AdamWConfig, MuonAdamWConfig, OptimConfig
-from mythos.config.parallel import DeepSpeedParallel, ParallelConfig
+from mythos.config.parallel import DeepSpeedParallel, ParallelConfig, shares_weights
 
 _FP32_BYTES = 4
 _BUCKET_ELEMENTS = 500_000_000
@@ -93,7 +93,7 @@ class RankBytes:
     gathered: int
     """ZeRO 3: whole weights of the layers in use."""
     buckets: int
-    """Where gradients are collected for the network during the backward."""
+    """Where gradients are collected during the backward: for the network, and whole sums of them under ZeRO 2."""
     optimizer_step: int
     """What the optimiser's step needs for a moment, when activations and buckets are gone."""
     host: int
@@ -140,6 +140,7 @@ def rank_bytes(model: ModelConfig, optim: OptimConfig, parallel: ParallelConfig,
     is_offloaded = parallel.offload_optimizer
     bucket = int(parallel.extra.get("reduce_bucket_size", _BUCKET_ELEMENTS))
     num_buckets = 2 if parallel.overlap_communication and stage < 3 else 1
+    sums = _FP32_BYTES * elements.local if stage == 2 and shares_weights(parallel) and width == _FP32_BYTES else 0
     live = max(largest_module(model, elements), int(parallel.extra.get("stage3_max_live_parameters", LIVE_ELEMENTS)))
     return RankBytes(
         weights=width * (elements.slice if stage == 3 else elements.local),
@@ -147,7 +148,7 @@ def rank_bytes(model: ModelConfig, optim: OptimConfig, parallel: ParallelConfig,
         master_weights=0 if is_offloaded else master,
         moments=0 if is_offloaded else moments,
         gathered=width * min(elements.local, live) if stage == 3 else 0,
-        buckets=width * bucket * num_buckets,
+        buckets=width * bucket * num_buckets + sums,
         optimizer_step=_FP32_BYTES * elements.slice if not is_offloaded else 0,
         host=master + moments + _FP32_BYTES * elements.slice if is_offloaded else 0,
     )

@@ -34,6 +34,9 @@ class ParallelBase:
     choices stay; or each block. ``auto`` chooses at the start what costs least and fits the device."""
     state_precision: Literal["fp32", "bf16"] = "fp32"
     """Of the recurrent state and the residual stream; ``bf16`` moves half the bytes and rounds after every layer."""
+    share_weights: bool = True
+    """On a GPU in ``bf16``, below ZeRO 3: all passes of a step read one bf16 copy of each matrix of the blocks and add
+    to one fp32 sum of its gradients. Under ZeRO 2 the sums take what its slices of gradients would save."""
     offload_states: bool = False
     """With ``remat=loop``, keep the states of the passes in host memory until the backward."""
     memory_gb: Positive | None = None
@@ -96,3 +99,9 @@ class DeepSpeedParallel(ParallelBase):
 
 
 ParallelConfig = Annotated[SingleParallel | DeepSpeedParallel, Field(discriminator="kind")]
+
+
+def shares_weights(parallel: SingleParallel | DeepSpeedParallel) -> bool:
+    """Whether all passes of a step share weights on a GPU: in 16 bits, and where each rank holds them whole."""
+    is_whole = not isinstance(parallel, DeepSpeedParallel) or parallel.zero_stage < 3
+    return parallel.share_weights and is_whole and parallel.precision != "fp32"

@@ -32,7 +32,11 @@ class SwiGLU(nn.Module):
         """As ``Sharing`` says: as a whole where that is faster, else product by product."""
         w1_FD, w2_DF, w3_FD = weights = self.w1.weight, self.w2.weight, self.w3.weight
         if swiglu.is_available(w2_DF, dtype) and all(is_summable(weight, dtype) for weight in weights):
-            copies = SwiGLUCopies.of(w1_FD, w2_DF, w3_FD, dtype) if self.shared is None else self.shared.copies
+            if self.shared is None:
+                copies = SwiGLUCopies.of(w1_FD, w2_DF, w3_FD, dtype)
+            else:
+                copies = self.shared.copies
+                self.shared.sums13.take_back()
             self.shared = SharedSwiGLU(copies, Sums.in_turn(w1_FD, w3_FD), Sums.of(w2_DF))
             return
         for part in (self.w1, self.w2, self.w3):
@@ -41,6 +45,7 @@ class SwiGLU(nn.Module):
     def unshare(self) -> None:
         """As ``Sharing`` says."""
         if self.shared is not None:
+            self.shared.sums13.take_back()
             del self.shared  # compiled code is guarded by whether it is the class's
         for part in (self.w1, self.w2, self.w3):
             part.unshare()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from mythos.config.parallel import DeepSpeedParallel
+from mythos.config.parallel import shares_weights
 from mythos.config.run import RunConfig
 from mythos.layers.shared import share, unshare
 from mythos.loop.plan import plan_step
@@ -27,9 +27,8 @@ class MythosModule(pl.LightningModule):
         super().__init__()
         self.config = config
         self.model = model
-        parallel, weights = config.parallel, config.objective
-        is_whole = not isinstance(parallel, DeepSpeedParallel) or parallel.zero_stage < 3
-        self.shares_weights = is_whole and parallel.precision != "fp32"
+        weights = config.objective
+        self.shares_weights = shares_weights(config.parallel)
         self.regularizers = Regularizers(
             consistency=weights.consistency > 0,
             num_power_iterations=weights.num_power_iterations if weights.jacobian else 0,

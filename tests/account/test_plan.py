@@ -82,6 +82,27 @@ def test_each_stage_shares_what_it_should() -> None:
     assert memory(engine("parallel.extra={reduce_bucket_size: 1000}"), True).buckets == 8000
 
 
+def test_sums_that_passes_share_are_whole_under_zero_2() -> None:
+    total = count_parameters(engine().model).total
+    words = ("parallel.zero_stage=2", "parallel.precision=bf16")
+    shared, alone = (memory(engine(*words, f"parallel.share_weights={share}"), True) for share in ("true", "false"))
+    assert shared.buckets - alone.buckets == 4 * total
+    assert shared.gradients == alone.gradients
+    halves = memory(engine("parallel.zero_stage=2", "parallel.precision=bf16_weights"), True)
+    assert halves.buckets == alone.buckets // 2  # gradients in bf16 are nothing to add to
+
+
+def test_copies_that_passes_share_are_there_all_step() -> None:
+    words = [*RUN, "parallel.precision=bf16", "parallel.remat=loop"]
+    runs = [load([*words, f"parallel.share_weights={share}"]) for share in ("true", "false")]
+    shared, alone = (
+        activation_bytes(run.model, run.parallel, 8, 2048, mask_documents=False, runtime=runtime(run, False))
+        for run in runs
+    )
+    assert shared.prelude - alone.prelude == alone.recomputed - shared.recomputed > 0
+    assert shared.peak(4) >= alone.peak(4)
+
+
 def test_experts_are_shared_by_their_group_and_sliced_over_its_copies() -> None:
     total = count_parameters(engine().model).total
     dense = total - NUM_EXPERTS

@@ -2,6 +2,7 @@ import pytest
 from helpers import run_config
 
 from mythos.config.base import ConfigError
+from mythos.config.parallel import shares_weights
 
 TWO = ["optim=adamw", "data.batch_size=8", "data.micro_batch_size=2", "cluster.num_devices=2"]
 """Two ranks that fit."""
@@ -52,3 +53,17 @@ def test_what_fits_is_taken() -> None:
     run_config(*TWO, "parallel=ddp", "parallel.ep_size=2", "optim.clip_norm=null")
     run_config(*TWO, "parallel=zero3", "parallel.ep_size=2", "parallel.extra={stage3_prefetch_bucket_size: 1000}")
     run_config(*TWO, "parallel=zero2", "parallel.precision=bf16_weights", "parallel.offload_optimizer=true")
+
+
+@pytest.mark.parametrize(
+    ("layout", "shares"),
+    [
+        (["parallel=zero2"], False),
+        (["parallel=zero2", "parallel.precision=bf16"], True),
+        (["parallel=zero2", "parallel.precision=bf16", "parallel.share_weights=false"], False),
+        (["parallel=zero2", "parallel.precision=bf16_weights"], True),
+        (["parallel=zero3", "parallel.precision=bf16"], False),
+    ],
+)
+def test_passes_share_weights_in_16_bits_where_ranks_hold_them_whole(layout: list[str], shares: bool) -> None:
+    assert shares_weights(run_config(*TWO, *layout).parallel) == shares

@@ -159,6 +159,28 @@ def test_swiglu_as_one_operation_shares_copies_until_the_weights_may_change(monk
     assert "shared" not in vars(layer)
 
 
+def test_gradients_move_into_sums_in_turn_and_come_back_if_no_backward_reached_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(swiglu, "is_available", lambda *_: True)
+    layer = SwiGLU(6, 4)
+    fill(layer)
+    x = torch.randn(3, 6, generator=torch.Generator().manual_seed(1))
+    layer(x).sum().backward()
+    once = gradients(layer)
+    for _ in range(2):  # the second time the first one's sums were never delivered
+        share(layer, torch.float32)
+        assert layer.w1.weight.grad is layer.w3.weight.grad is None
+    unshare(layer)
+    assert all(torch.equal(gradient, once[name]) for name, gradient in gradients(layer).items())
+    share(layer, torch.float32)
+    layer(x).sum().backward()
+    unshare(layer)
+    for name, gradient in gradients(layer).items():
+        assert gradient.is_contiguous()
+        assert relative_error(gradient, 2 * once[name]) < 1e-6, name
+
+
 def test_frozen_weights_share_nothing() -> None:
     layer = Projection(5, 3).requires_grad_(False)
     layer.share(torch.float32)
