@@ -24,6 +24,7 @@ Key = tuple[str, str]
 """Module and name of a definition."""
 
 REPLACED: Final[dict[str, dict[str, str]]] = {
+    "mythos.layers.ffn": {"self.is_shared_in(compute_dtype(x))": "False"},
     "mythos.layers.heads": {"is_available(x_BSHP)": "False"},
     "mythos.layers.mask": {"isinstance(mask, BlockMask)": "False", "isinstance(mask, Documents)": "False"},
     "mythos.layers.projection": {"self.is_shared_in(compute_dtype(x))": "False"},
@@ -39,6 +40,7 @@ REPLACED: Final[dict[str, dict[str, str]]] = {
 }
 """Expressions, by module, as ``ast.unparse`` writes them, and what stands for them."""
 LEFT_OUT: Final[dict[Key, set[str]]] = {
+    ("mythos.layers.ffn", "SwiGLU"): {"shared"},
     ("mythos.layers.projection", "Projection"): {"shared"},
     ("mythos.model.core", "Core"): {"forward", "remat"},
     ("mythos.model.head", "Head"): {"forward"},

@@ -24,9 +24,17 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[..., dim]`` to ``[..., dim]``."""
-        if self.shared is not None and self.shared.copies.w2_DF.dtype == compute_dtype(x):
-            return swiglu.apply(x, self.shared)
+        if self.is_shared_in(compute_dtype(x)):
+            return self._shared_layer(x)
         return self.w2(functional.silu(self.w1(x)) * self.w3(x))
+
+    def is_shared_in(self, dtype: torch.dtype) -> bool:
+        """Whether there are copies in ``dtype`` for the layer as a whole."""
+        return self.shared is not None and self.shared.copies.w2_DF.dtype == dtype
+
+    def _shared_layer(self, x: Tensor) -> Tensor:
+        assert self.shared is not None
+        return swiglu.apply(x, self.shared)
 
     def share(self, dtype: torch.dtype) -> None:
         """As ``Sharing`` says: as a whole where that is faster, else product by product."""

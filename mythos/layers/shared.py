@@ -41,17 +41,20 @@ class Sums(NamedTuple):
         Gradients that are there move into it, lest both take memory; autograd copies the rows apart as it hands them
         over, once a backward. ``take_back`` is for sums that no backward reached.
         """
-        total = first.new_empty(2 * first.shape[0], first.shape[1])
-        for weight, rows in ((first, total[0::2]), (second, total[1::2])):
-            rows.copy_(torch.zeros_like(weight) if weight.grad is None else weight.grad)
-            weight.grad = None
+        total = first.new_zeros(2 * first.shape[0], first.shape[1])
         with torch.enable_grad():
-            return cls((total,), _Deliver.apply(2, first, second, total[0::2], total[1::2]))
+            ticket = _Deliver.apply(2, first, second, total[0::2], total[1::2])
+        for weight, rows in ((first, total[0::2]), (second, total[1::2])):
+            if weight.grad is not None:
+                rows.copy_(weight.grad)
+                weight.grad = None
+                ticket.grad_fn.holds_gradients = True
+        return cls((total,), ticket)
 
     def take_back(self) -> None:
         """Give the weights the gradients that have moved here, unless a backward did."""
         delivery: Any = self.ticket.grad_fn
-        if not delivery.is_done:
+        if delivery.holds_gradients:
             for weight, total in zip(delivery.weights, delivery.totals, strict=True):
                 weight.grad = total.clone(memory_format=torch.contiguous_format)
 
@@ -109,12 +112,12 @@ class _Deliver(Function):
 
     @staticmethod
     def forward(ctx: Any, num_weights: int, *tensors: Tensor) -> Tensor:
-        ctx.weights, ctx.totals, ctx.is_done = tensors[:num_weights], tensors[num_weights:], False
+        ctx.weights, ctx.totals, ctx.holds_gradients = tensors[:num_weights], tensors[num_weights:], False
         return tensors[0].new_empty(0)
 
     @staticmethod
     def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:
-        ctx.is_done = True
+        ctx.holds_gradients = False
         for weight, total in zip(ctx.weights, ctx.totals, strict=True):
             if weight.grad is not None and weight.grad.data_ptr() == total.data_ptr():
                 weight.grad = None  # the total holds it, and arrives as a new gradient

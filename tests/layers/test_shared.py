@@ -166,6 +166,9 @@ def test_gradients_move_into_sums_in_turn_and_come_back_if_no_backward_reached_t
     layer = SwiGLU(6, 4)
     fill(layer)
     x = torch.randn(3, 6, generator=torch.Generator().manual_seed(1))
+    share(layer, torch.float32)
+    unshare(layer)
+    assert layer.w1.weight.grad is None
     layer(x).sum().backward()
     once = gradients(layer)
     for _ in range(2):  # the second time the first one's sums were never delivered
