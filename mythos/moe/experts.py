@@ -24,7 +24,7 @@ class Experts(nn.Module):
 
     shared: SharedExperts | None = None  # of the class: expert parallelism makes instances without __init__
     rows_vary = False
-    """Whether calls have ever new numbers of rows, for each of which quack's kernels would remember a plan."""
+    """Whether calls have ever new numbers of rows: quack's kernels would remember a plan for each."""
 
     def __init__(self, num_experts: int, dim: int, hidden_dim: int) -> None:
         super().__init__()

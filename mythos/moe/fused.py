@@ -15,9 +15,6 @@ from mythos.layers.kernels import HAS_TRITON, takes_gated
 from mythos.layers.shared import Sums
 from mythos.moe.kernels import WIDTH, reference
 
-ROW_STEP = 4096
-"""Numbers of rows that depend on the routing are rounded up to multiples of it, for kernels that remember them."""
-
 
 class Weights(NamedTuple):
     """One matrix of each expert, stacked, in one dtype."""
@@ -33,15 +30,6 @@ class Copies(NamedTuple):
     w13: Tensor
     """w1 and w3, ``[2, E, F, D]``; or ``[E, 2F, D]``, their rows in turn, for ``kernels.cute``."""
     w2_EDF: Tensor
-
-    @property
-    def are_in_turn(self) -> bool:
-        """Whether ``kernels.cute`` reads them."""
-        return self.w13.dim() == 3
-
-    def num_planned_rows(self, num_rows: int, most: int) -> int:
-        """For how many rows to run the kernels on ``num_rows``: quack's remember a plan for every number they meet."""
-        return min(-(-num_rows // ROW_STEP) * ROW_STEP, most) if self.are_in_turn else num_rows
 
 
 class Order(NamedTuple):

@@ -55,11 +55,11 @@ def adopt_converted_layers(module: nn.Module, config: MoEConfig) -> None:
             layer.__class__ = ExpertParallelMoE
             layer.router.__class__ = Router
             layer.router.config = config
-            layer.experts.__class__ = Experts if layer.goes_by_tokens else VisitedExperts
+            layer.experts.__class__ = SpreadExperts
 
 
-class VisitedExperts(Experts):
-    """Experts whose rows are as many as visits come to their rank."""
+class SpreadExperts(Experts):
+    """Experts of one rank, whose rows are as many as the routing sends there."""
 
     rows_vary = True
 
@@ -74,17 +74,12 @@ class ExpertParallelMoE(AutoEPMoELayer):
     How many rows a rank computes depends on the routing, and is read by the host once in each call.
     """
 
-    @property
-    def goes_by_tokens(self) -> bool:
-        """Whether tokens travel, rather than visits."""
-        return self.ep_size <= self.router.config.num_active
-
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(
         self, x_BSD: Tensor, bias_E: Tensor, choice_NK: Tensor | None = None
     ) -> tuple[Tensor, RouterStats, Tensor]:
         """As ``MoE.forward``."""
-        run = self._by_tokens if self.goes_by_tokens else self._by_visits
+        run = self._by_tokens if self.ep_size <= self.router.config.num_active else self._by_visits
         y_ND, routing, stats = run(x_BSD, bias_E, choice_NK)
         return y_ND.view_as(x_BSD), stats, routing.expert_NK.to(torch.int16)
 
@@ -119,11 +114,9 @@ class ExpertParallelMoE(AutoEPMoELayer):
         num_others = int(num_rows_R.sum()) - num_own
 
         weights, copies = self.experts.fused_weights(x_ND.dtype)
-        others = others.first_rows(copies.num_planned_rows(num_others, weight_ON.numel()))
-        own = own.first_rows(copies.num_planned_rows(num_own, routing.weight_NK.numel()))
-        made_ON = fused.from_tokens(tokens.arrived(), weight_ON, others, weights, copies)
+        made_ON = fused.from_tokens(tokens.arrived(), weight_ON, others.first_rows(num_others), weights, copies)
         returned = Travel(made_ON, self.ep_group)
-        y_ND = fused.from_tokens(x_ND, routing.weight_NK, own, weights, copies)
+        y_ND = fused.from_tokens(x_ND, routing.weight_NK, own.first_rows(num_own), weights, copies)
         y_ND = with_parts(y_ND, returned.arrived())
         return (y_ND if shared_BSD is None else y_ND + shared_BSD.flatten(0, 1)), routing, stats
 

@@ -184,11 +184,9 @@ def test_shared_copies_follow_the_parameters(monkeypatch: pytest.MonkeyPatch) ->
         assert experts.shared is None
 
 
-def test_kernels_that_remember_plans_see_few_numbers_of_rows() -> None:
+def test_copies_have_the_rows_of_gate_and_value_one_after_the_other_or_in_turn() -> None:
     weights = make_layer(5, 2).experts.weights
-    copies = [fused.copy_weights(weights, torch.float32, in_turn) for in_turn in (False, True)]
-    assert torch.equal(copies[1].w13[:, 0::2], copies[0].w13[0])
-    assert torch.equal(copies[1].w13[:, 1::2], copies[0].w13[1])
-    assert [each.num_planned_rows(4097, 10_000) for each in copies] == [4097, 8192]
-    assert [each.num_planned_rows(9_000, 10_000) for each in copies] == [9_000, 10_000]
-    assert copies[1].num_planned_rows(0, 10_000) == 0
+    halves, turns = (fused.copy_weights(weights, torch.bfloat16, in_turn).w13 for in_turn in (False, True))
+    for index, weight in enumerate((weights.w1_EFD, weights.w3_EFD)):
+        assert torch.equal(halves[index], weight.bfloat16())
+        assert torch.equal(turns[:, index::2], weight.bfloat16())
