@@ -17,7 +17,7 @@ DENSE_EFFICIENCY = 0.45
 at 1B and 0.47 at 7B; torchtitan 0.33 to 0.39 at 8B. They include what is counted apart here."""
 MIXTURE_RATES = {True: 0.7, False: 0.36}
 """Rate of a mixture-of-experts layer over a dense one of equal active FLOPs, with the fused kernels and without: 0.68
-to 0.79 and 0.31 to 0.43 were measured (docs/performance.md)."""
+to 0.83 and 0.31 to 0.43 were measured (docs/performance.md)."""
 MUON_EFFICIENCY = 0.28
 """Orthogonalisation of 604M elements in 28 ms on an H200 (docs/optimizer.md)."""
 _ADAM_BYTES = 28

@@ -82,7 +82,7 @@ def _memory_table(memory: Memory) -> str:
         "fp32 copies of the optimizer": memory.master_weights,
         "moments": memory.moments,
         "gathered weights": memory.gathered,
-        "communication buckets": memory.buckets,
+        "buckets, sums of gradients": memory.buckets,
         "activations": memory.activations,
         "tensors at the peak": memory.allocated,
         f"margin of the estimate, {MARGIN:.0%}": margin,
