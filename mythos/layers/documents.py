@@ -4,14 +4,14 @@ FlexAttention computes whole blocks of 128 x 128 and masks within them; here eac
 that nothing outside of it is read (docs/performance.md). The twin in PyTorch's operations is the test of it.
 """
 
-from functools import cache
-from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from mythos.layers.kernels import HAS_FLASH
 
 MAX_WIDTH = 128
 """Widest head that the kernels were tried with."""
@@ -55,17 +55,12 @@ def is_available(x: Tensor, dtype: torch.dtype, width: int) -> bool:
     """Whether the kernels take heads of this width: in 16 bits, on a Hopper GPU or later, flash-attn-4 installed."""
     return (
         x.is_cuda
-        and _has_kernels()
+        and HAS_FLASH
         and dtype.itemsize == 2
         and width % 8 == 0
         and width <= MAX_WIDTH
         and torch.cuda.get_device_capability(x.device) >= (9, 0)
     )
-
-
-@cache
-def _has_kernels() -> bool:
-    return find_spec("flash_attn") is not None and find_spec("flash_attn.cute") is not None
 
 
 def attend_documents(

@@ -1,11 +1,10 @@
-import importlib.util
-
 import pytest
 import torch
 from helpers import assert_same_with_gradients, relative_error
 from torch import Tensor
 
 from mythos.layers.documents import Documents, attend_documents, count_documents, documents_of, is_available
+from mythos.layers.kernels import HAS_FLASH
 from mythos.layers.mask import attend, dense_mask, document_mask, mask_of_rows
 
 BATCH, LENGTH = 3, 13
@@ -70,7 +69,7 @@ def test_where_the_kernels_are_not_the_mask_is_another() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(importlib.util.find_spec("flash_attn") is None, reason="needs flash-attn-4")
+@pytest.mark.skipif(not HAS_FLASH, reason="needs flash-attn-4")
 @pytest.mark.parametrize("num_kv_heads", [1, 4])
 @pytest.mark.parametrize("width", [64, 128])
 @pytest.mark.parametrize("chance", [0.0, 0.01, 0.5])

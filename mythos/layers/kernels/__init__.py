@@ -4,14 +4,27 @@
 """
 
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Final
 
 import torch
 from torch import Tensor
 
+VERSIONS: Final = {"flash-attn-4": "4.0.0b36", "quack-kernels": "0.6.5"}
+"""Of packages that are entered below their public interfaces: others are left alone."""
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return version(package) == VERSIONS[package]
+    except PackageNotFoundError:
+        return False
+
+
 HAS_TRITON: Final = find_spec("triton") is not None
-HAS_QUACK: Final = find_spec("quack") is not None
+HAS_FLASH: Final = _is_installed("flash-attn-4")
+HAS_QUACK: Final = _is_installed("quack-kernels")
 
 
 @cache

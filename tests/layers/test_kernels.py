@@ -1,0 +1,36 @@
+"""Which kernels there are."""
+
+from importlib.metadata import metadata
+
+import pytest
+import torch
+from packaging.requirements import Requirement
+
+from mythos.layers import kernels
+
+
+def test_versions_are_those_of_the_extra() -> None:
+    declared = [Requirement(text) for text in metadata("mythos").get_all("Requires-Dist") or []]
+    pins = {one.name: str(one.specifier) for one in declared if one.name in kernels.VERSIONS}
+    assert pins == {name: f"=={version}" for name, version in kernels.VERSIONS.items()}
+
+
+def test_another_version_is_not_entered(monkeypatch: pytest.MonkeyPatch) -> None:
+    for found, is_entered in (("0.6.5", True), ("0.6.6", False)):
+        monkeypatch.setattr(kernels, "version", lambda package, found=found: found)
+        assert kernels._is_installed("quack-kernels") == is_entered
+    monkeypatch.undo()
+    monkeypatch.setitem(kernels.VERSIONS, "no-such-package", "1")
+    assert not kernels._is_installed("no-such-package")
+
+
+def test_a_cpu_has_no_products_with_epilogues() -> None:
+    assert not kernels.takes_gated(torch.empty(8, 8), torch.bfloat16, 8, 8)
+
+
+def test_what_does_not_start_at_16_bytes_is_copied() -> None:
+    numbers = torch.arange(9.0)
+    assert kernels.aligned(numbers) is numbers
+    copy = kernels.aligned(numbers[1:])
+    assert torch.equal(copy, numbers[1:])
+    assert copy.data_ptr() != numbers[1:].data_ptr()
