@@ -192,8 +192,7 @@ class _ByProducts(SwiGLU):
 
     def share(self, dtype: torch.dtype) -> None:
         """As ``Sharing`` says."""
-        for part in (self.w1, self.w2, self.w3):
-            part.share(dtype)
+        self.share_products(dtype)
 
 
 class _Step:

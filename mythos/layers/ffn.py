@@ -46,7 +46,11 @@ class SwiGLU(nn.Module):
                 copies = self.shared.copies
                 self.shared.sums13.take_back()
             self.shared = SharedSwiGLU(copies, Sums.in_turn(w1_FD, w3_FD), Sums.of(w2_DF))
-            return
+        else:
+            self.share_products(dtype)
+
+    def share_products(self, dtype: torch.dtype) -> None:
+        """Each product by itself."""
         for part in (self.w1, self.w2, self.w3):
             part.share(dtype)
 

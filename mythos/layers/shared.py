@@ -23,7 +23,7 @@ class Sums(NamedTuple):
     """
 
     totals: tuple[Tensor, ...]
-    """Shaped like the weights, in their order and dtype."""
+    """Shaped like the weights, in their order and dtype; one for two weights in turn."""
     ticket: Tensor
     """``[0]``. Whoever adds to the totals gives this a gradient, so that they leave after the last such addition."""
 

@@ -3,6 +3,7 @@
 Gate and value lie in turn here, in ``w13``, ``[E, 2F, D]``, as in what is kept of the products and its gradient.
 """
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -53,7 +54,7 @@ def hidden_backward(
 ) -> SwigluGradients:
     """Product 2 and SwiGLU, backward, in one kernel."""
     if kept_MG.shape[0] == 0:
-        no_weights = None if weight_V is None else weight_V.new_zeros(weight_V.shape)
+        no_weights = None if weight_V is None else torch.zeros_like(weight_V)
         return SwigluGradients(kept_MG, kept_MG.new_empty(0, w2_EDF.shape[2]), no_weights)
     rows, weight_M = _rows(end_E, token_M), _by_row(weight_V, visit_M)
     grad_MG, hidden_MF, grad_weight_M = gated.gated_backward(grad_ND, w2_EDF, kept_MG, rows, weight_M)
