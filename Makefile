@@ -27,8 +27,8 @@ data: setup | $(TEXT)
 
 quickstart: data
 	$(BIN)/mythos train experiment=quickstart run.dir=$(dir $(RUN)) run.name=$(notdir $(RUN)) data.dir=$(DATA) resume=auto
-	$(BIN)/mythos evaluate $(RUN) --depths 1 2 4 8
-	$(BIN)/mythos sample $(RUN) --prompt "HAMLET: " --loops 1 2 4 8 --num-tokens 60
+	$(BIN)/mythos evaluate $(RUN) --num-loops 1 2 4 8
+	$(BIN)/mythos sample $(RUN) --prompt "HAMLET: " --num-loops 1 2 4 8 --num-tokens 60
 	$(BIN)/mythos report $(RUN)
 
 check: setup

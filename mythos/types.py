@@ -99,7 +99,7 @@ class LoopTrace(NamedTuple):
     """|h' - h| / |h'|."""
     cosine_T: Tensor
     """Of h' and h."""
-    second_difference_T: Tensor
+    curvature_ratio_T: Tensor
     """|h'' - 2 h' + h| / |h'' - h'|; 0 at loop 0, which has no change before it."""
     token_correlation_T: Tensor
     """Mean cosine between the states of two tokens of a row."""
@@ -109,7 +109,7 @@ class LoopTrace(NamedTuple):
     """None when the core is dense."""
     gradient_square_T: Tensor
     """Squared norm of the loss's gradient by the state after each loop."""
-    num_graded_rows_T: Tensor
+    num_grad_rows_T: Tensor
     """Rows whose state got that gradient."""
 
 
@@ -135,7 +135,7 @@ class ModelOutput(NamedTuple):
     """The halting gate's logits; None when halting is fixed."""
     change_T: Tensor | None
     """Sum over tokens of |h' - h|^2 / |h'|^2, by pass; None unless asked for."""
-    growth_B: Tensor | None
+    jacobian_growth_B: Tensor | None
     """Squared growth of a small change of the last state over one more pass; None unless asked for."""
 
 
@@ -145,7 +145,7 @@ class Regularizers(NamedTuple):
     consistency: bool = False
     """Return ``change_T``."""
     num_power_iterations: int = 0
-    """Return ``growth_B`` along a direction found in so many extra passes; 0 does not."""
+    """Return ``jacobian_growth_B`` along a direction found in so many extra passes; 0 does not."""
 
 
 class Observation(NamedTuple):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mythos.account.kept import FP32_BYTES, Kept, Runtime
+from mythos.account.saved import FP32_BYTES, Runtime, SavedActivations
 from mythos.config.model import ModelConfig
 from mythos.config.parallel import ParallelConfig
 
@@ -15,9 +15,9 @@ class ActivationBytes:
     """What stays through the whole backward: the prelude's share, e, the mask, and bf16 copies of weights."""
     coda: int
     """Coda and head with one chunk of logits; gone before the backward reaches the core."""
-    per_pass: int
+    per_loop: int
     """Added by each pass that keeps gradients; a pass without gradients adds nothing."""
-    host_per_pass: int
+    host_per_loop: int
     """Added in host memory by each pass that keeps gradients."""
     recomputed: int
     """What the backward computes again and holds at one time: a pass, a block, or nothing."""
@@ -31,7 +31,7 @@ class ActivationBytes:
 
     def peak(self, num_grad_loops: float) -> float:
         """Peak of a forward and backward whose last ``num_grad_loops`` passes keep gradients; T does not enter."""
-        return self.fixed + num_grad_loops * self.per_pass
+        return self.fixed + num_grad_loops * self.per_loop
 
 
 def activation_bytes(
@@ -52,40 +52,40 @@ def activation_bytes(
     """
     assert parallel.remat != "auto", "choose_remat first"
     runtime = runtime or eager(parallel)
-    kept = Kept(model, runtime, seq_len if mask_documents else 0)
+    saved = SavedActivations(model, runtime, seq_len if mask_documents else 0)
     num_tokens, num_layers = batch_size * seq_len, model.num_core_layers
-    dense_block = num_tokens * kept.block(model.ffn)
-    core_block = num_tokens * kept.block(model.core_ffn)
-    injection = num_tokens * kept.injection
-    once = kept.dense_copies
+    dense_block = num_tokens * saved.block(model.ffn)
+    core_block = num_tokens * saved.block(model.core_ffn)
+    injection = num_tokens * saved.injection
+    once = saved.dense_copies
     if runtime.shares_experts:
-        once += num_layers * kept.expert_copies
+        once += num_layers * saved.expert_copies
     else:
-        core_block += kept.expert_copies
-    state, choices = num_tokens * kept.stream, num_tokens * kept.choices
+        core_block += saved.expert_copies
+    state, expert_indices = num_tokens * saved.stream, num_tokens * saved.expert_indices
     if runtime.shares_weights or parallel.remat == "none":
-        once += num_layers * kept.core_copies
+        once += num_layers * saved.core_copies
         copies = 0
     else:
-        copies = kept.core_copies
+        copies = saved.core_copies
     match parallel.remat:
         case "none":
-            per_pass, recomputed = injection + num_layers * core_block, 0
+            per_loop, recomputed = injection + num_layers * core_block, 0
         case "block":
-            per_pass, recomputed = injection + num_layers * (state + choices), core_block + copies
+            per_loop, recomputed = injection + num_layers * (state + expert_indices), core_block + copies
         case "loop":
-            per_pass = num_layers * choices + (0 if parallel.offload_states else state)
+            per_loop = num_layers * expert_indices + (0 if parallel.offload_states else state)
             recomputed = injection + num_layers * (core_block + copies)
-    once += num_tokens * (kept.prelude_norm + kept.num_masked_keys) + state
-    logits = kept.logits(min(num_tokens, model.head.chunk_tokens))
-    coda = model.num_coda_layers * dense_block + num_tokens * kept.norm(model.dim) + state
+    once += num_tokens * (saved.prelude_norm + saved.num_masked_keys) + state
+    logits = saved.logits(min(num_tokens, model.head.chunk_tokens))
+    coda = model.num_coda_layers * dense_block + num_tokens * saved.norm(model.dim) + state
     return ActivationBytes(
         prelude=model.num_prelude_layers * dense_block + once,
         coda=num_exits * coda + logits,
-        per_pass=per_pass + (state if num_exits > 1 else 0),
-        host_per_pass=state if parallel.offload_states else 0,
+        per_loop=per_loop + (state if num_exits > 1 else 0),
+        host_per_loop=state if parallel.offload_states else 0,
         recomputed=recomputed,
-        backward=num_tokens * kept.backward(model.core_ffn) + kept.weight_gradients(model.core_ffn),
+        backward=num_tokens * saved.backward(model.core_ffn) + saved.weight_gradients(model.core_ffn),
     )
 
 

@@ -154,7 +154,7 @@ def _experts(
         num_sent: float = num_tokens * (ep_size - 1)
     else:
         num_sent = core.num_active * num_tokens * (ep_size - 1) / ep_size
-    one_pass = 2 * num_sent * run.model.dim * width
+    one_loop = 2 * num_sent * run.model.dim * width
     num_forwards = num_loops + (0.0 if parallel.remat == "none" else num_grad_loops)
     kinds: list[tuple[Kind, float]] = [("rows forward", num_forwards), ("rows backward", num_grad_loops)]
     return [
@@ -163,8 +163,8 @@ def _experts(
             of="experts",
             collective="all-to-all",
             num_ranks=ep_size,
-            bytes=one_pass * num_passes,
-            seconds=links.exchange_seconds(one_pass * num_passes, ep_size),
+            bytes=one_loop * num_loops,
+            seconds=links.exchange_seconds(one_loop * num_loops, ep_size),
         )
-        for kind, num_passes in kinds
+        for kind, num_loops in kinds
     ]

@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from mythos.account.activations import activation_bytes
-from mythos.account.kept import Runtime
 from mythos.account.memory import rank_bytes
+from mythos.account.saved import Runtime
 from mythos.config.base import ConfigError
 from mythos.config.depth import FixedDepth, default_grad_loops
 from mythos.config.halting import PonderHalting
@@ -80,7 +80,7 @@ def memory(run: RunConfig, has_fused_experts: bool) -> Memory:
     """
     state = rank_bytes(run.model, run.optim, run.parallel, run.cluster.world_size)
     data, num_grad_loops = run.data, most_grad_loops(run)
-    kept = activation_bytes(
+    saved = activation_bytes(
         run.model,
         run.parallel,
         data.micro_batch_size,
@@ -89,7 +89,7 @@ def memory(run: RunConfig, has_fused_experts: bool) -> Memory:
         runtime=runtime(run, has_fused_experts),
         num_exits=run.halting.num_exits if isinstance(run.halting, PonderHalting) else 1,
     )
-    activations = int(kept.peak(num_grad_loops))
+    activations = int(saved.peak(num_grad_loops))
     tensors = state.standing + state.gathered + state.buckets + activations
     return Memory(
         weights=state.weights,
@@ -101,7 +101,7 @@ def memory(run: RunConfig, has_fused_experts: bool) -> Memory:
         activations=activations,
         optimizer_step=state.optimizer_step,
         context=CONTEXT_BYTES + int(SLACK * tensors) + (NCCL_BYTES if run.cluster.world_size > 1 else 0),
-        host=state.host + num_grad_loops * kept.host_per_pass,
+        host=state.host + num_grad_loops * saved.host_per_loop,
     )
 
 

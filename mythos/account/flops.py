@@ -34,13 +34,13 @@ class Flops:
 
 def forward_flops(model: ModelConfig, seq_len: int, num_loops: float) -> Flops:
     """FLOPs of one token's forward with ``num_loops`` passes, in sequences of ``seq_len`` tokens."""
-    return outer_flops(model, seq_len) + pass_flops(model, seq_len) * num_loops
+    return outer_flops(model, seq_len) + loop_flops(model, seq_len) * num_loops
 
 
 def training_flops(model: ModelConfig, seq_len: int, num_loops: float, num_grad_loops: float) -> Flops:
     """FLOPs of one token's forward and backward; ``num_grad_loops`` of the passes keep gradients."""
     num_forwards = num_loops + 2 * num_grad_loops
-    return outer_flops(model, seq_len) * 3 + pass_flops(model, seq_len) * num_forwards
+    return outer_flops(model, seq_len) * 3 + loop_flops(model, seq_len) * num_forwards
 
 
 def outer_flops(model: ModelConfig, seq_len: int) -> Flops:
@@ -50,7 +50,7 @@ def outer_flops(model: ModelConfig, seq_len: int) -> Flops:
     return _block_flops(model, model.ffn, seq_len) * num_blocks + head
 
 
-def pass_flops(model: ModelConfig, seq_len: int) -> Flops:
+def loop_flops(model: ModelConfig, seq_len: int) -> Flops:
     """Forward FLOPs of one pass over the core, its injection included."""
     injection = Flops(matrices=2 * num_matrix_elements(injection_shapes(model)), attention=0)
     return _block_flops(model, model.core_ffn, seq_len) * model.num_core_layers + injection

@@ -36,7 +36,7 @@ def count_parameters(model: ModelConfig, *, active: bool = False) -> ParameterCo
     """
     dense_block = num_elements(block_shapes(model, model.ffn))
     core_block = num_elements(block_shapes(model, model.core_ffn, active=active))
-    is_parallel = model.injection.spelling == "parallel"
+    is_parallel = model.injection.update_rule == "parallel"
     return ParameterCounts(
         embedding=model.vocab_size * model.dim,
         prelude=model.num_prelude_layers * dense_block + (model.dim if model.prelude_norm else 0),

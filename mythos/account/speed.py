@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from mythos.account.communication import Traffic
 from mythos.account.estimate import runtime
-from mythos.account.flops import outer_flops, pass_flops, training_flops
+from mythos.account.flops import loop_flops, outer_flops, training_flops
 from mythos.account.memory import rank_elements
 from mythos.account.parameters import block_shapes, ffn_shapes, num_matrix_elements
 from mythos.account.peak import Device
@@ -61,7 +61,7 @@ def step_seconds(
     num_tokens = data.batch_size * data.seq_len / run.cluster.world_size
     flops = training_flops(model, data.seq_len, num_loops, num_grad_loops).total
     if run.parallel.remat != "none":
-        flops += num_grad_loops * pass_flops(model, data.seq_len).total
+        flops += num_grad_loops * loop_flops(model, data.seq_len).total
     forward_backward = num_tokens * flops / rate
     window = num_tokens / run.num_micro_batches * _prelude_backward_flops(run) / rate
     return StepSeconds(

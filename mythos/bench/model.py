@@ -89,7 +89,7 @@ class Line(NamedTuple):
     """Step time against T with all passes graded: what was measured, and a straight line through it."""
 
     time: dict[int, Spread]
-    pass_ms: float
+    loop_ms: float
     """The line's slope."""
     outer_ms: float
     """The line at T = 0."""
@@ -181,9 +181,11 @@ def check_plan(plan: Plan, loops: list[int], num_draws: int = 0, is_apart: bool 
     if plan.with_kernels and not torch.cuda.is_available():
         raise ConfigError("--kernels lists CUDA kernels, but torch sees no CUDA device.")
     if loops and (len(set(loops)) < 2 or min(loops) < 1):
-        raise ConfigError(f"--loops is {' '.join(map(str, loops))}; a line needs two different numbers of passes.")
+        raise ConfigError(f"--num-loops is {' '.join(map(str, loops))}; a line needs two different numbers of passes.")
     if is_apart and (loops or num_draws):
-        raise ConfigError("--apart frees each variant once it is timed; give --loops and --draw-depths without it.")
+        raise ConfigError(
+            "--apart frees each variant once it is timed; give --num-loops and --num-drawn-steps without it."
+        )
 
 
 def naive(config: RunConfig) -> RunConfig:

@@ -48,12 +48,12 @@ def line_table(line: Line) -> str:
     """Step time against T."""
     lines = ["step time against T, all passes with gradients"]
     for num_loops, time in line.time.items():
-        fitted_ms = line.outer_ms + line.pass_ms * num_loops
+        fitted_ms = line.outer_ms + line.loop_ms * num_loops
         lines.append(
             f"  T = {num_loops:<3} {time.median_ms:10.2f} ms ({time.low_ms:.2f} to {time.high_ms:.2f}), "
             f"{time.median_ms / fitted_ms - 1:+.2%} off the line"
         )
-    fitted = f"{line.outer_ms:.2f} ms + {line.pass_ms:.2f} ms for each pass"
+    fitted = f"{line.outer_ms:.2f} ms + {line.loop_ms:.2f} ms for each pass"
     lines.append(f"  {fitted}; largest deviation {line.largest_deviation:.2%}")
     return "\n".join(lines)
 

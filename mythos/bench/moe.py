@@ -254,23 +254,25 @@ def _forward(setting: Setting, name: str) -> tuple[tuple[nn.Module, Callable[[Te
     layer = _placed(MoE(config, shape.dim), setting)
     layer.run_experts = PATHS[path]
     bias_E = torch.zeros(shape.num_experts)
-    choice_NK = None
+    expert_indices_NK = None
     if routing == "skewed":
         bias_E = SKEW * torch.randn(shape.num_experts, generator=torch.Generator().manual_seed(2))
     if routing == "balanced":
-        choice_NK = torch.arange(setting.num_tokens * shape.num_active, device=device).view(setting.num_tokens, -1)
-        choice_NK = (choice_NK % shape.num_experts).to(torch.int16)
+        expert_indices_NK = torch.arange(setting.num_tokens * shape.num_active, device=device).view(
+            setting.num_tokens, -1
+        )
+        expert_indices_NK = (expert_indices_NK % shape.num_experts).to(torch.int16)
     bias_E = bias_E.to(device)
     run = torch.compile(layer, dynamic=False) if setting.compile else layer
 
     def forward(x_BSD: Tensor) -> Tensor:
-        return run(x_BSD, bias_E, choice_NK)[0]
+        return run(x_BSD, bias_E, expert_indices_NK)[0]
 
     x_BSD = torch.randn(
         1, setting.num_tokens, shape.dim, generator=torch.Generator(device).manual_seed(1), device=device
     )
     with torch.no_grad():
-        stats = layer.router(x_BSD, bias_E, choice_NK)[1]
+        stats = layer.router(x_BSD, bias_E, expert_indices_NK)[1]
     return (layer, forward), load_violation(stats.counts_E).item()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mythos.account.flops import outer_flops, pass_flops
+from mythos.account.flops import loop_flops, outer_flops
 from mythos.bench.step import Step
 from mythos.config.run import RunConfig
 from mythos.model.mythos import Mythos
@@ -36,12 +36,12 @@ def time_parts(step: Step, num_steps: int) -> dict[str, float]:
 def part_flops(config: RunConfig, num_loops: int, num_grad_loops: int) -> dict[str, float]:
     """FLOPs of one step by part, as ``account.flops`` counts them; clipping and the optimiser count nothing."""
     model, data = config.model, config.data
-    one_pass = pass_flops(model, data.seq_len).total
+    one_loop = loop_flops(model, data.seq_len).total
     head = 2 * model.vocab_size * model.dim
     per_token = {
         "prelude and coda": 3 * (outer_flops(model, data.seq_len).total - head),
-        "core without gradient": (num_loops - num_grad_loops) * one_pass,
-        "core with gradient": 3 * num_grad_loops * one_pass,
+        "core without gradient": (num_loops - num_grad_loops) * one_loop,
+        "core with gradient": 3 * num_grad_loops * one_loop,
         "head and loss": 3 * head,
         "optimiser": 0,
     }
@@ -93,7 +93,7 @@ def marking(model: Mythos, mark: Callable[[str], None]) -> Iterator[None]:
         mark("prelude and coda")
         _when_complete(arguments[1], lambda: mark("core with gradient"))
 
-    def before_pass(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+    def before_loop(module: nn.Module, arguments: tuple[Any, ...]) -> None:
         nonlocal is_graded
         if torch.is_grad_enabled() and not is_graded:
             is_graded = True
@@ -112,7 +112,7 @@ def marking(model: Mythos, mark: Callable[[str], None]) -> Iterator[None]:
     handles = [
         core.register_forward_pre_hook(outside(before_core)),
         core.register_forward_hook(outside(after_core)),
-        core.injection.register_forward_pre_hook(outside(before_pass)),
+        core.injection.register_forward_pre_hook(outside(before_loop)),
         head.register_forward_pre_hook(outside(before_head)),
     ]
     try:

@@ -181,9 +181,11 @@ def balance(model: Mythos) -> None:
 class InTurn(Router):
     """Token n visits experts nK, nK + 1, ..., nK + K - 1 modulo E. A class, since compiled code is told apart by it."""
 
-    def forward(self, x_BSD: Tensor, bias_E: Tensor, choice_NK: Tensor | None = None) -> tuple[Routing, RouterStats]:
-        if choice_NK is None:  # else a recomputed pass repeats its choice
+    def forward(
+        self, x_BSD: Tensor, bias_E: Tensor, expert_indices_NK: Tensor | None = None
+    ) -> tuple[Routing, RouterStats]:
+        if expert_indices_NK is None:  # else a recomputed pass repeats its choice
             num_experts, num_active = self.config.num_experts, self.config.num_active
-            visit_M = torch.arange(x_BSD.shape[0] * x_BSD.shape[1] * num_active, device=x_BSD.device)
-            choice_NK = (visit_M % num_experts).view(-1, num_active).to(torch.int16)
-        return super().forward(x_BSD, bias_E, choice_NK)
+            assignment_M = torch.arange(x_BSD.shape[0] * x_BSD.shape[1] * num_active, device=x_BSD.device)
+            expert_indices_NK = (assignment_M % num_experts).view(-1, num_active).to(torch.int16)
+        return super().forward(x_BSD, bias_E, expert_indices_NK)

@@ -98,7 +98,7 @@ class Checkpointing(StepCallback):
         if manifest is None:
             return
         path = saving.finish(manifest, self.config.cluster.timeout_seconds)
-        store.keep(self.directory, self.settings, sound=path)
+        store.keep(self.directory, self.settings, valid=path)
         if self.mirror is not None:
             self._copy(self.mirror, path)
         self.preemption.note_save(time.monotonic() - begun_at)
@@ -107,7 +107,7 @@ class Checkpointing(StepCallback):
         """Copy a finished checkpoint; a mirror that does not answer costs its copy, not the run."""
         try:
             mirror.copy(path)
-            mirror.prune(self.settings, sound=path.name)
+            mirror.prune(self.settings, valid=path.name)
         except ConfigError as error:
             store.warn_on_stderr(f"{error} {path.name} stands in {self.directory} alone.")
 

@@ -17,7 +17,7 @@ _OF_LOOP = {
     "state_norm_T": records.state_norm,
     "relative_change_T": records.relative_change,
     "cosine_T": records.cosine,
-    "second_difference_T": records.second_difference,
+    "curvature_ratio_T": records.curvature_ratio,
     "token_correlation_T": records.token_correlation,
 }
 _OF_LAYER = {
@@ -26,14 +26,14 @@ _OF_LAYER = {
     "disjoint_TL": records.disjoint_experts,
     "path_diversity_TL": records.path_diversity,
 }
-_FROM_SECOND_LOOP = {"second_difference_T", "identical_TL", "disjoint_TL"}
+_FROM_SECOND_LOOP = {"curvature_ratio_T", "identical_TL", "disjoint_TL"}
 
 
 def trace_parts(trace: LoopTrace, num_loops: int) -> dict[str, Tensor]:
     """Means of a trace as sums over rows, ``[num_loops, ...]``, so that those of several ranks add up."""
     num_rows_T = trace.num_rows_T
     means = {name: getattr(trace, name) for name in (*_OF_LOOP, "update_norm_TL")}
-    parts = {name: getattr(trace, name) for name in ("num_rows_T", "gradient_square_T", "num_graded_rows_T")}
+    parts = {name: getattr(trace, name) for name in ("num_rows_T", "gradient_square_T", "num_grad_rows_T")}
     if trace.experts is not None:
         means |= {name: mean for name, mean in trace.experts._asdict().items() if name != "overlap_TT"}
         num_pairs_TT = torch.minimum(num_rows_T[:, None], num_rows_T)
@@ -85,8 +85,8 @@ def loop_record(sums: dict[str, Tensor]) -> dict[str, float]:
         if name in sums:
             mean_TL = (sums[name] / num_rows_T[:, None])[:num_loops]
             record |= _by_layer(of_layer, mean_TL, _loops(name, num_loops))
-    square_T = sums["gradient_square_T"] / sums["num_graded_rows_T"]
-    graded = sums["num_graded_rows_T"].nonzero().flatten().tolist()
+    square_T = sums["gradient_square_T"] / sums["num_grad_rows_T"]
+    graded = sums["num_grad_rows_T"].nonzero().flatten().tolist()
     record |= {records.gradient_norm(loop): square_T[loop].sqrt().item() for loop in graded}
     num_ranks = sums["num_ranks"]
     if "log_partition" in sums:

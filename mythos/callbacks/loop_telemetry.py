@@ -41,7 +41,7 @@ class LoopTelemetry(StepCallback):
 
     def __init__(self, config: RunConfig, record: RunRecord, directory: Path) -> None:
         self.tracking = config.tracking
-        self.depths = config.tracking.depths_read(config.depth.mean)
+        self.depths = config.tracking.loops_read(config.depth.mean)
         self.max_loops = config.depth.max_loops
         self.rows_differ = config.depth.per_sequence
         self.precision = config.parallel.precision
@@ -147,8 +147,8 @@ class LoopTelemetry(StepCallback):
             regularizers=Regularizers(num_power_iterations=_NUM_POWER_ITERATIONS if is_grown else 0),
         )
         read = {"nll_X": output.nll_XBS.sum((1, 2)), "num_targets": (rows.targets_BS != IGNORED).sum()}
-        if output.growth_B is not None:
-            read["growth"] = output.growth_B.sqrt().mean()
+        if output.jacobian_growth_B is not None:
+            read["growth"] = output.jacobian_growth_B.sqrt().mean()
         return read
 
     def _read_record(self, sums: dict[str, Tensor]) -> dict[str, float]:

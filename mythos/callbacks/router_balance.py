@@ -9,7 +9,7 @@ from torch import Tensor
 from mythos.callbacks.base import StepCallback
 from mythos.callbacks.guard import Guard
 from mythos.checkpoint.fragments import checksum
-from mythos.moe.balance import fold_loops, moved_bias
+from mythos.moe.balance import bucket_loops, updated_bias
 from mythos.types import Observation
 
 
@@ -18,14 +18,14 @@ class RouterBalance(StepCallback):
 
     Args:
         rate: size of a move.
-        idle_follow: whether rows of loops that did not run follow the deepest one that did.
+        copy_last: whether rows of loops that did not run follow the deepest one that did.
         guard: knows which steps are skipped.
         check_every: optimiser steps between checks that all ranks hold the same bias.
     """
 
-    def __init__(self, rate: float, idle_follow: bool, guard: Guard, check_every: int = 1) -> None:
+    def __init__(self, rate: float, copy_last: bool, guard: Guard, check_every: int = 1) -> None:
         self.rate = rate
-        self.idle_follow = idle_follow
+        self.copy_last = copy_last
         self.guard = guard
         self.check_every = check_every
         self.counts: list[Tensor] = []
@@ -41,9 +41,9 @@ class RouterBalance(StepCallback):
             return
         bias_LRE = module.model.core.router_bias
         # Folded before they are added: where sequences differ in depth, so does T between micro-batches.
-        counts_LRE = torch.stack([fold_loops(counts_TLE, bias_LRE.shape[1]) for counts_TLE in counts]).sum(0)
+        counts_LRE = torch.stack([bucket_loops(counts_TLE, bias_LRE.shape[1]) for counts_TLE in counts]).sum(0)
         counts_LRE = trainer.strategy.reduce(counts_LRE, reduce_op="sum")
-        bias_LRE.copy_(moved_bias(bias_LRE, counts_LRE, self.rate, self.idle_follow))
+        bias_LRE.copy_(updated_bias(bias_LRE, counts_LRE, self.rate, self.copy_last))
         if trainer.world_size > 1 and step % self.check_every == 0:
             _check_equal(trainer, bias_LRE, step)
 

@@ -92,8 +92,8 @@ class RunRecord(StepCallback):
             records.MEAN_LOOPS: self.loops_run / self.steps_run,
         }
         if "exit_prob_T" in sums:
-            passes_T = torch.arange(1, self.max_loops + 1)
-            record[records.EXPECTED_PASSES] = (passes_T * sums["exit_prob_T"]).sum().item() / num_ranks
+            loops_T = torch.arange(1, self.max_loops + 1)
+            record[records.EXPECTED_LOOPS] = (loops_T * sums["exit_prob_T"]).sum().item() / num_ranks
         if "counts_TLE" in sums:
             record[records.LOAD_VIOLATION] = load_violation(sums["counts_TLE"]).item()
             record[records.ROUTER_ENTROPY] = sums["entropy"].item() / num_calls

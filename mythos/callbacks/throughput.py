@@ -56,7 +56,7 @@ class Work:
     """What was done over some time, on one rank or on all."""
 
     tokens: float = 0.0
-    passes: float = 0.0
+    loops: float = 0.0
     """Sum over tokens of the passes that they ran."""
     flops: float = 0.0
     seconds: float = 0.0
@@ -66,7 +66,7 @@ class Work:
     def __add__(self, other: "Work") -> "Work":
         return Work(
             tokens=self.tokens + other.tokens,
-            passes=self.passes + other.passes,
+            loops=self.loops + other.loops,
             flops=self.flops + other.flops,
             seconds=self.seconds + other.seconds,
             wait_seconds=self.wait_seconds + other.wait_seconds,
@@ -136,7 +136,7 @@ class Throughput(StepCallback):
                 flops = forward_flops(model, seq_len, loops)
             case _:
                 flops = training_flops(model, seq_len, loops, observation.num_grad_loops)
-        return Work(tokens=tokens, passes=tokens * loops, flops=tokens * flops.total)
+        return Work(tokens=tokens, loops=tokens * loops, flops=tokens * flops.total)
 
     def _speed(self, trainer: pl.Trainer, device: torch.device) -> dict[str, float]:
         """Rates since the last record and since the start; empty where no step has been timed yet."""
@@ -147,8 +147,8 @@ class Throughput(StepCallback):
         rates = {
             records.TOKENS_PER_SECOND: work.tokens / work.seconds,
             records.MEAN_TOKENS_PER_SECOND: self.since_start.tokens / self.since_start.seconds,
-            records.PASSES_PER_SECOND: work.passes / work.seconds,
-            records.MEAN_PASSES_PER_SECOND: self.since_start.passes / self.since_start.seconds,
+            records.LOOPS_PER_SECOND: work.loops / work.seconds,
+            records.MEAN_LOOPS_PER_SECOND: self.since_start.loops / self.since_start.seconds,
             records.DATA_WAIT_SECONDS: work.wait_seconds,
             records.DATA_WAIT_SHARE: work.wait_seconds / work.seconds,
         }
@@ -162,11 +162,11 @@ class Throughput(StepCallback):
 
 def _over_ranks(work: Work, trainer: pl.Trainer, device: torch.device) -> Work:
     """What all ranks did, in the time of the slowest."""
-    sums = torch.tensor([work.tokens, work.passes, work.flops], dtype=torch.float64, device=device)
+    sums = torch.tensor([work.tokens, work.loops, work.flops], dtype=torch.float64, device=device)
     longest = torch.tensor([work.seconds, work.wait_seconds], dtype=torch.float64, device=device)
-    tokens, passes, flops = trainer.strategy.reduce(sums, reduce_op="sum").tolist()
+    tokens, loops, flops = trainer.strategy.reduce(sums, reduce_op="sum").tolist()
     seconds, wait_seconds = trainer.strategy.reduce(longest, reduce_op="max").tolist()
-    return Work(tokens=tokens, passes=passes, flops=flops, seconds=seconds, wait_seconds=wait_seconds)
+    return Work(tokens=tokens, loops=loops, flops=flops, seconds=seconds, wait_seconds=wait_seconds)
 
 
 def _memory(trainer: pl.Trainer, device: torch.device) -> dict[str, float]:

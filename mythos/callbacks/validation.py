@@ -19,7 +19,7 @@ class Validation(StepCallback):
 
     def __init__(self, config: ValidationConfig, data: TokenDataModule, record: RunRecord, num_steps: int) -> None:
         self.config = config
-        self.depths = tuple(sorted(set(config.depths)))
+        self.num_loops = tuple(sorted(set(config.num_loops)))
         self.data = data
         self.record = record
         self.num_steps = num_steps
@@ -28,16 +28,16 @@ class Validation(StepCallback):
     def on_step_end(self, trainer: pl.Trainer, module: Any, step: int) -> None:
         if step % self.config.every and step != self.num_steps:
             return
-        total_X = torch.zeros(len(self.depths), dtype=torch.float64, device=module.device)
+        total_X = torch.zeros(len(self.num_loops), dtype=torch.float64, device=module.device)
         num_targets = torch.zeros((), dtype=torch.float64, device=module.device)
         module.eval()
         for host_batch in self.data.val_dataloader():
             batch: Batch = module.transfer_batch_to_device(host_batch, module.device, 0)
             with trainer.precision_plugin.forward_context():
-                total_X += module.losses_by_depth(batch, self.depths)
+                total_X += module.losses_by_depth(batch, self.num_loops)
             num_targets += batch.num_targets
         module.train()
         sums = sum_over_ranks(trainer, {"total_X": total_X, "num_targets": num_targets})
         losses = (sums["total_X"] / sums["num_targets"]).tolist()
-        self.latest = dict(zip(self.depths, losses, strict=True))
+        self.latest = dict(zip(self.num_loops, losses, strict=True))
         self.record.write(trainer, {records.validation_loss(d): loss for d, loss in self.latest.items()}, step)

@@ -9,14 +9,14 @@ from mythos.callbacks.base import StepCallback
 from mythos.parallel.watchdog import Watchdog
 
 
-class SignsOfLife(StepCallback):
+class Heartbeat(StepCallback):
     """Tells the watchdog what begins: each part of a step, and what follows it. Stands first."""
 
     def __init__(self, watchdog: Watchdog) -> None:
         self.watchdog = watchdog
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self.watchdog.alive("placing the model on its devices and restoring it")
+        self.watchdog.beat("placing the model on its devices and restoring it")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._begin(trainer, "waiting for its data")
@@ -33,10 +33,10 @@ class SignsOfLife(StepCallback):
         self._begin(trainer, "update")
 
     def on_step_end(self, trainer: pl.Trainer, module: Any, step: int) -> None:
-        self.watchdog.alive(f"after step {step}, records, validation, saving or data")
+        self.watchdog.beat(f"after step {step}, records, validation, saving or data")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.watchdog.alive("finishing the last save")
+        self.watchdog.beat("finishing the last save")
 
     def _begin(self, trainer: pl.Trainer, part: str) -> None:
-        self.watchdog.alive(f"in step {trainer.global_step + 1}, {part}")
+        self.watchdog.beat(f"in step {trainer.global_step + 1}, {part}")

@@ -109,7 +109,7 @@ class Mirror:
         """Delete a copy, complete or not; absence is fine."""
         self._do(f"delete {name}", self._delete, self._at(name, FILE_NAME), self._at(name))
 
-    def prune(self, settings: CheckpointConfig, sound: str | None = None) -> list[str]:
+    def prune(self, settings: CheckpointConfig, valid: str | None = None) -> list[str]:
         """Delete what the settings do not keep and what earlier copies have left unfinished; returns the names.
 
         Args:
@@ -118,13 +118,13 @@ class Mirror:
         complete = self.checkpoints()
         if not complete:
             return []
-        last = sound or complete[-1]
+        last = valid or complete[-1]
         metrics = {name: self._metrics(name) for name in complete if name <= last}
         chosen = kept(metrics, settings)
-        doomed = [name for name in self._names("step-*", part=-1) if name <= last and name not in chosen]
-        for name in doomed:
+        expired = [name for name in self._names("step-*", part=-1) if name <= last and name not in chosen]
+        for name in expired:
             self.delete(name)
-        return doomed
+        return expired
 
     def _names(self, pattern: str, part: int) -> list[str]:
         """One part of every path below the root that fits a pattern."""

@@ -48,8 +48,8 @@ class Saving:
         """Sweep away what killed saves have left and make the folder (rank 0 only)."""
         assert self._rank == 0
         with self._refusals_named("begin"):
-            for scrap in self._folder.parent.glob(".step-*"):
-                remove(scrap)
+            for leftover in self._folder.parent.glob(".step-*"):
+                remove(leftover)
             self._folder.mkdir(parents=True)
 
     def write(
@@ -75,13 +75,13 @@ class Saving:
         """
         assert self._rank == 0
         assert manifest.step == self._step
-        notes = self._wait(timeout_seconds)
-        files = {name: digest for note in notes for name, digest in note["files"].items()}
-        complete = replace(manifest, files=files, checksums=self._checksums(notes))
+        done_markers = self._wait(timeout_seconds)
+        files = {name: digest for done_marker in done_markers for name, digest in done_marker["files"].items()}
+        complete = replace(manifest, files=files, checksums=self._checksums(done_markers))
         with self._refusals_named("finish"):
             complete.write(self._folder)
             for rank in range(self._world_size):
-                remove(self._note(rank))
+                remove(self._done_marker(rank))
             flush(self._folder)
             install(self._folder, self.path)
             write_text(self.path.parent / LATEST_FILE, f"{self.path.name}\n")
@@ -114,23 +114,23 @@ class Saving:
             (name, field, whole_numel(shapes, name, field), start, start + len(value_N), checksum(value_N, start))
             for name, field, start, value_N in fragments
         ]
-        self._leave_note(json.dumps({"files": files, "pieces": pieces, "names": sorted(shapes)}))
+        self._write_done_marker(json.dumps({"files": files, "pieces": pieces, "names": sorted(shapes)}))
 
-    def _leave_note(self, text: str) -> None:
+    def _write_done_marker(self, text: str) -> None:
         """Say that this rank is done; from then on the folder is rank 0's, which may rename it at once."""
-        note = self._note(self._rank)
-        temporary = note.with_suffix(".tmp")
+        done_marker = self._done_marker(self._rank)
+        temporary = done_marker.with_suffix(".tmp")
         temporary.write_text(text, encoding="utf-8")
         flush(temporary)
-        temporary.replace(note)
+        temporary.replace(done_marker)
 
-    def _note(self, rank: int) -> Path:
+    def _done_marker(self, rank: int) -> Path:
         return self._folder / f".done-{rank:05d}.json"
 
     def _wait(self, timeout_seconds: float) -> list[dict[str, Any]]:
         """The notes of all ranks."""
         deadline = time.monotonic() + timeout_seconds
-        while missing := [rank for rank in range(self._world_size) if not self._note(rank).exists()]:
+        while missing := [rank for rank in range(self._world_size) if not self._done_marker(rank).exists()]:
             if time.monotonic() >= deadline:
                 raise ConfigError(
                     f"{self._folder}: {len(missing)} of {self._world_size} ranks have not written their part of step "
@@ -138,17 +138,19 @@ class Saving:
                     "the checkpoint before it is unharmed."
                 )
             time.sleep(_POLL_SECONDS)
-        return [json.loads(self._note(rank).read_text(encoding="utf-8")) for rank in range(self._world_size)]
+        return [json.loads(self._done_marker(rank).read_text(encoding="utf-8")) for rank in range(self._world_size)]
 
-    def _checksums(self, notes: list[dict[str, Any]]) -> dict[str, str]:
+    def _checksums(self, done_markers: list[dict[str, Any]]) -> dict[str, str]:
         """Sums of whole tensors from those of pieces that join without a gap; replicas count once."""
         pieces: dict[str, dict[tuple[int, int], int]] = defaultdict(dict)
         numel: dict[str, int] = {}
-        for note in notes:
-            for name, field, whole, start, stop, value in note["pieces"]:
+        for done_marker in done_markers:
+            for name, field, whole, start, stop, value in done_marker["pieces"]:
                 pieces[f"{name}|{field}"].setdefault((start, stop), value)
                 numel[f"{name}|{field}"] = whole
-        absent = {name for note in notes for name in note["names"]} - {key.split("|")[0] for key in pieces}
+        absent = {name for done_marker in done_markers for name in done_marker["names"]} - {
+            key.split("|")[0] for key in pieces
+        }
         if absent:
             raise ConfigError(f"{self._folder}: no rank has written anything of {min(absent)}; not saved.")
         sums = {}
@@ -205,7 +207,7 @@ def newest(
     return None
 
 
-def keep(directory: Path, settings: CheckpointConfig, sound: Path | None = None) -> list[Path]:
+def keep(directory: Path, settings: CheckpointConfig, valid: Path | None = None) -> list[Path]:
     """Delete the checkpoints that the settings do not keep; those after the newest sound one are left alone.
 
     Args:
@@ -215,16 +217,16 @@ def keep(directory: Path, settings: CheckpointConfig, sound: Path | None = None)
     Returns:
         What was deleted.
     """
-    if sound is None:
+    if valid is None:
         found = newest(directory)
         if found is None:
             return []
-        sound = found[0]
-    candidates = {path.name: _metrics(path) for path in checkpoints(directory) if path.name <= sound.name}
-    doomed = [directory / name for name in sorted(candidates.keys() - kept(candidates, settings))]
-    for path in doomed:
+        valid = found[0]
+    candidates = {path.name: _metrics(path) for path in checkpoints(directory) if path.name <= valid.name}
+    expired = [directory / name for name in sorted(candidates.keys() - kept(candidates, settings))]
+    for path in expired:
         remove(set_aside(path))
-    return doomed
+    return expired
 
 
 def _metrics(checkpoint: Path) -> Mapping[str, float]:

@@ -14,7 +14,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     _add_model(what)
     memory = what.add_parser("memory", help="peak memory of a step against the number of passes")
     memory.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides")
-    memory.add_argument("--loops", type=int, nargs="+", default=[4, 8, 16], metavar="T", help="numbers of passes")
+    memory.add_argument("--num-loops", type=int, nargs="+", default=[4, 8, 16], metavar="T", help="numbers of passes")
     memory.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
     memory.add_argument("--config-dir", type=Path, help="folder to compose from instead of the packaged conf/")
     memory.set_defaults(run=run_memory)
@@ -46,8 +46,8 @@ def _add_model(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     compare = "instead, variants of these overrides, for instance A='optim=adamw' B='optim=muon_adamw'"
     model.add_argument("--compare", nargs="+", default=[], metavar="NAME=OVERRIDES", help=compare)
     model.add_argument("--apart", action="store_true", help="one variant after the other, each alone in memory")
-    model.add_argument("--loops", type=int, nargs="+", default=[], metavar="T", help="also step time against T")
-    model.add_argument("--draw-depths", type=int, default=0, metavar="N", help="also N steps whose T is drawn")
+    model.add_argument("--num-loops", type=int, nargs="+", default=[], metavar="T", help="also step time against T")
+    model.add_argument("--num-drawn-steps", type=int, default=0, metavar="N", help="also N steps whose T is drawn")
     model.add_argument("--documents", type=int, default=1024, metavar="N", help="mean length in tokens; 0 for none")
     model.add_argument("--rounds", type=int, default=10, help="timed rounds, each variant in each")
     model.add_argument("--steps", type=int, default=2, help="steps of a variant in a round on a GPU")
@@ -84,7 +84,7 @@ def run_model(arguments: argparse.Namespace) -> int:
         arguments.kernels > 0,
         not arguments.no_parts,
     )
-    check_plan(plan, arguments.loops, arguments.draw_depths, arguments.apart)
+    check_plan(plan, arguments.num_loops, arguments.num_drawn_steps, arguments.apart)
     device = device_of(next(iter(arms.values())).config)
     record: dict[str, Any] = _about(device) | {"plan": plan._asdict(), "arms": []}
     print(f"{device_name(device)}, torch {record['torch']}, {' '.join(arguments.words)}", flush=True)
@@ -94,12 +94,12 @@ def run_model(arguments: argparse.Namespace) -> int:
     for arm, result in zip(arms.values(), results, strict=True):
         record["arms"].append(result.as_dict() | {"config": asdict(arm.config)})
     first = next(iter(steps.values()), None)
-    if arguments.loops and first is not None:
-        line = against_depth(first, sorted(arguments.loops), plan)
+    if arguments.num_loops and first is not None:
+        line = against_depth(first, sorted(arguments.num_loops), plan)
         print(f"\n{line_table(line)}", flush=True)
         record["line"] = line.as_dict()
-    if arguments.draw_depths and first is not None:
-        draws = with_drawn_depths(first, next(iter(arms.values())).config, arguments.draw_depths)
+    if arguments.num_drawn_steps and first is not None:
+        draws = with_drawn_depths(first, next(iter(arms.values())).config, arguments.num_drawn_steps)
         print(f"\n{draws_line(draws)}")
         record["draws"] = draws._asdict()
     _write(arguments.json, record)
@@ -279,7 +279,7 @@ def run_memory(arguments: argparse.Namespace) -> int:
 
     from mythos.bench.memory import measure, state_bytes
 
-    points = measure(config, sorted(arguments.loops))
+    points = measure(config, sorted(arguments.num_loops))
     state = state_bytes(config)
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {' '.join(arguments.overrides)}")
     print(f"one state tensor (fp32): {state / 2**20:.1f} MiB")

@@ -138,7 +138,7 @@ def _activations_table(config: RunConfig) -> str:
         activations = activation_bytes(
             config.model, parallel, data.micro_batch_size, data.seq_len, mask_documents=data.mask_documents
         )
-        numbers = (activations.fixed, activations.per_pass, activations.peak(mean_grad_loops))
+        numbers = (activations.fixed, activations.per_loop, activations.peak(mean_grad_loops))
         rows.append((name, *(f"{short(number)}B" for number in numbers)))
     title = f"activations, micro-batch of {data.micro_batch_size}, {config.parallel.precision}"
     return _table([(title, "once", "each pass", f"k={mean_grad_loops:.3g}"), *rows])

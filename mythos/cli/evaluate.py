@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 _QUANTILES: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _STUDIES: Final = ("depth-sweep", "reasoning")
-_USAGE: Final = """mythos evaluate RUN [--depths T ...]
+_USAGE: Final = """mythos evaluate RUN [--num-loops T ...]
        mythos evaluate RUN --tasks NAME[,NAME ...] [--data-dir DIR] [--num-loops T] [--exit-rule RULE] [--limit N]
-       mythos evaluate RUN depth-sweep [--depths T ...] [--num-windows N] [--noise SIZE]
-       mythos evaluate RUN reasoning [--depths T ...]
+       mythos evaluate RUN depth-sweep [--num-loops T ...] [--num-windows N] [--noise SIZE]
+       mythos evaluate RUN reasoning [--num-loops T ...]
        mythos evaluate compare RUN RUN ..."""
 
 
@@ -29,7 +29,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "what", nargs="+", metavar="RUN", help="a run's directory, then nothing, depth-sweep or reasoning"
     )
-    parser.add_argument("--depths", type=int, nargs="+", metavar="T", help="loop counts")
+    parser.add_argument("--num-loops", type=int, nargs="+", metavar="T", help="loop counts")
     parser.add_argument("--tasks", metavar="NAMES", help="tasks with commas between, such as piqa_local,core")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of the evaluation sets")
     parser.add_argument("--num-loops", type=int, metavar="T", help="passes for tasks; the mean depth of training")
@@ -50,15 +50,15 @@ def run(arguments: argparse.Namespace) -> int:
     from mythos.cli import evaluate_studies as studies
     from mythos.config.base import ConfigError
 
-    if arguments.depths is not None and min(arguments.depths) < 1:
-        raise ConfigError(f"--depths: {min(arguments.depths)} was given; the core runs at least once.")
+    if arguments.num_loops is not None and min(arguments.num_loops) < 1:
+        raise ConfigError(f"--num-loops: {min(arguments.num_loops)} was given; the core runs at least once.")
     match arguments.what:
         case ["compare", *directories]:
             found = studies.compare([Path(directory) for directory in directories])
         case [directory] if arguments.tasks is not None:
             found = studies.tasks(Path(directory), arguments)
         case [directory]:
-            found = _held_out(Path(directory), arguments.depths or [1, 2, 4, 8])
+            found = _held_out(Path(directory), arguments.num_loops or [1, 2, 4, 8])
         case [directory, "depth-sweep"]:
             found = studies.depth_sweep(Path(directory), arguments)
         case [directory, "reasoning"]:
@@ -130,7 +130,7 @@ def solved(directory: Path, model: "Mythos", data: "DataConfig", depths: list[in
         points = [exit_point(result, quantile) for quantile in _QUANTILES]
         print("  leaving at a quantile of the exit distribution: mean passes, share solved, rank correlation")
         for point in points:
-            numbers = f"{point.mean_passes:8.2f}{point.accuracy:8.3f}{point.rank_correlation:8.3f}"
+            numbers = f"{point.mean_loops:8.2f}{point.accuracy:8.3f}{point.rank_correlation:8.3f}"
             print(f"  {point.quantile:8.2f}{numbers}")
         found["exits"] = [point._asdict() for point in points]
     return found

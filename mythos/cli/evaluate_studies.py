@@ -27,8 +27,8 @@ def tasks(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 
     if arguments.limit is not None and arguments.limit < 1:
         raise ConfigError(f"--limit: {arguments.limit} was given; at least 1 item is needed.")
-    if arguments.num_loops is not None:
-        check_loops(arguments.num_loops)
+    for num_loops in arguments.num_loops or ():
+        check_loops(num_loops)
     rule = chosen_rule(arguments.exit_rule, arguments.exit_threshold)
     names = [name.strip() for name in arguments.tasks.split(",") if name.strip()]
     of_core = [name for name in names if core_tasks.is_core(name)]
@@ -38,42 +38,45 @@ def tasks(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.data_dir is not None and not arguments.data_dir.is_dir():
         raise ConfigError(f"--data-dir: {arguments.data_dir} is no folder; name the one that holds the sets.")
 
-    scorer, config, manifest = scorer_of(run, arguments.num_loops, rule)
-    print(f"{_place(run, config, manifest)}, {_depth_in_words(scorer.num_loops, arguments)}")
-    setting = {
-        "step": manifest.step,
-        "num_loops": scorer.num_loops,
-        "exit_rule": None if rule is None else rule.kind,
-        "exit_threshold": None if rule is None else rule.threshold,
-        "limit": arguments.limit,
-        "num_fewshot": arguments.num_fewshot,
-    }
     results: list[dict[str, Any]] = []
+    for num_loops in sorted(set(arguments.num_loops)) if arguments.num_loops else [None]:
+        scorer, config, manifest = scorer_of(run, num_loops, rule)
+        print(f"{_place(run, config, manifest)}, {_depth_in_words(scorer.num_loops, arguments)}")
+        setting = {
+            "step": manifest.step,
+            "num_loops": scorer.num_loops,
+            "exit_rule": None if rule is None else rule.kind,
+            "exit_threshold": None if rule is None else rule.threshold,
+            "limit": arguments.limit,
+            "num_fewshot": arguments.num_fewshot,
+        }
 
-    def keep(name: str, metrics: dict[str, float], num_items: int | None, mean_passes: float) -> None:
-        results.append(
-            {"task": name, **setting, "num_items": num_items, "mean_passes": mean_passes, "metrics": metrics}
-        )
-        words = "   ".join(f"{key} {value:.4f}" for key, value in metrics.items())
-        items = "" if num_items is None else f"{num_items:,} items"
-        print(f"  {name:<40}{items:>14}   {words}" + (f"   {mean_passes:.2f} passes" if rule is not None else ""))
+        def keep(
+            name: str, metrics: dict[str, float], num_items: int | None, mean_loops: float, setting: Any = setting
+        ) -> None:
+            results.append(
+                {"task": name, **setting, "num_items": num_items, "mean_loops": mean_loops, "metrics": metrics}
+            )
+            words = "   ".join(f"{key} {value:.4f}" for key, value in metrics.items())
+            items = "" if num_items is None else f"{num_items:,} items"
+            print(f"  {name:<40}{items:>14}   {words}" + (f"   {mean_loops:.2f} passes" if rule is not None else ""))
 
-    for name in of_core:
-        found = {}
-        for task in chosen[name].values():
-            result = found[task.name] = core_tasks.evaluate_task(scorer, task, arguments.data_dir, arguments.limit)
-            metrics = {"acc": result.accuracy, "centred": result.centred}
-            keep(f"core_{task.name}", metrics, result.num_items, result.mean_passes)
-        if name == core_tasks.NAME and (value := core_tasks.core(found)) is not None:
-            passes = sum(result.mean_passes for result in found.values()) / len(found)
-            keep(name, {"core": value}, sum(result.num_items for result in found.values()), passes)
-        elif name == core_tasks.NAME:
-            missing = sorted(core_tasks.core_tasks().keys() - found.keys())
-            print(f"  no CORE: {len(missing)} of its 22 tasks have no file ({', '.join(missing)})")
-    for name in others:
-        assert judge is not None
-        for task_name, one in judge(scorer, name).items():
-            keep(task_name, one.metrics, one.num_items, one.mean_passes)
+        for name in of_core:
+            found = {}
+            for task in chosen[name].values():
+                result = found[task.name] = core_tasks.evaluate_task(scorer, task, arguments.data_dir, arguments.limit)
+                metrics = {"acc": result.accuracy, "centred": result.centred}
+                keep(f"core_{task.name}", metrics, result.num_items, result.mean_loops)
+            if name == core_tasks.NAME and (value := core_tasks.core(found)) is not None:
+                loops = sum(result.mean_loops for result in found.values()) / len(found)
+                keep(name, {"core": value}, sum(result.num_items for result in found.values()), loops)
+            elif name == core_tasks.NAME:
+                missing = sorted(core_tasks.core_tasks().keys() - found.keys())
+                print(f"  no CORE: {len(missing)} of its 22 tasks have no file ({', '.join(missing)})")
+        for name in others:
+            assert judge is not None
+            for task_name, one in judge(scorer, name).items():
+                keep(task_name, one.metrics, one.num_items, one.mean_loops)
     print(add_task_results(run, results))
     return {"results": results}
 
@@ -98,7 +101,7 @@ def depth_sweep(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     from mythos.eval.scoring import check_loops
     from mythos.report.evaluations import DEPTH_SWEEP, write_study
 
-    depths = sorted(set(arguments.depths or DEPTHS))
+    depths = sorted(set(arguments.num_loops or DEPTHS))
     check_loops(depths[-1])
     if arguments.num_windows < 1 or arguments.noise < 0:
         raise ConfigError(
@@ -138,7 +141,7 @@ def _print_sweep(found: "Sweep", depths: list[int], summary: "Summary") -> None:
         place = depth - 1
         print(
             f"  {depth:>4}{found.loss[place]:>9.4f}{found.accuracy[place]:>10.4f}{found.relative_change[place]:>10.2g}"
-            f"{found.angle_degrees[place]:>8.3g}{found.second_difference[place]:>8.3g}"
+            f"{found.angle_degrees[place]:>8.3g}{found.curvature_ratio[place]:>8.3g}"
             f"{found.distance_to_last[place]:>10.2g}"
         )
     if (fitted := summary.fitted) is None:
@@ -153,13 +156,13 @@ def _print_sweep(found: "Sweep", depths: list[int], summary: "Summary") -> None:
     print("  " + "   ".join([f"best T = {summary.best_depth}", *told]))
     print(f"  {'exit rule':<20}{'threshold':>10}{'passes':>8}{'loss':>9}{'accuracy':>10}{'moved':>8}")
     for point in found.rules:
-        numbers = f"{point.mean_passes:>8.2f}{point.loss:>9.4f}{point.accuracy:>10.4f}{point.changed_share:>8.3f}"
+        numbers = f"{point.mean_loops:>8.2f}{point.loss:>9.4f}{point.accuracy:>10.4f}{point.changed_share:>8.3f}"
         print(f"  {point.rule:<20}{point.threshold:>10g}{numbers}")
 
 
 def _print_frozen(found: "Sweep", depths: list[int]) -> None:
     """What it costs to keep the experts of the first pass; nothing for a dense core."""
-    if found.frozen_loss is None or found.frozen_accuracy is None or found.shared_choices is None:
+    if found.frozen_loss is None or found.frozen_accuracy is None or found.shared_expert_share is None:
         return
     print("  routing frozen to the first pass")
     print(f"  {'T':>4}{'loss':>9}{'- free':>9}{'accuracy':>10}{'- free':>9}{'shared':>8}")
@@ -168,7 +171,7 @@ def _print_frozen(found: "Sweep", depths: list[int]) -> None:
         loss, accuracy = found.frozen_loss[place], found.frozen_accuracy[place]
         print(
             f"  {depth:>4}{loss:>9.4f}{loss - found.loss[place]:>+9.4f}{accuracy:>10.4f}"
-            f"{accuracy - found.accuracy[place]:>+9.4f}{found.shared_choices[place]:>8.3f}"
+            f"{accuracy - found.accuracy[place]:>+9.4f}{found.shared_expert_share[place]:>8.3f}"
         )
 
 
@@ -182,7 +185,7 @@ def reasoning(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     from mythos.eval.scoring import check_loops
     from mythos.report.evaluations import REASONING, write_study
 
-    depths = sorted(set(arguments.depths or (1, 2, 4, 8, 16)))
+    depths = sorted(set(arguments.num_loops or (1, 2, 4, 8, 16)))
     check_loops(depths[-1])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config, model, manifest = restore(run, device)

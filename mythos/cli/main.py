@@ -58,11 +58,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(parsed: argparse.Namespace) -> int:
     from mythos.config.base import ConfigError  # pydantic, which --help does without
-    from mythos.parallel.launcher import ToldByFirstRank, is_first_rank
+    from mythos.parallel.launcher import ReportedByRankZero, is_first_rank
 
     try:
         return parsed.run(parsed)
-    except ToldByFirstRank:
+    except ReportedByRankZero:
         return 2
     except ConfigError as error:
         who = "mythos" if is_first_rank() else f"mythos: rank {os.environ['RANK']}"

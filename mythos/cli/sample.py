@@ -18,7 +18,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("directory", type=Path, metavar="RUN", help="a run's directory")
     parser.add_argument("--prompt", nargs="+", default=[""], help="texts to continue; empty starts a new document")
     parser.add_argument(
-        "--num-loops", "--loops", type=int, nargs="+", default=[1, 2, 4, 8], metavar="T", help="passes over the core"
+        "--num-loops", type=int, nargs="+", default=[1, 2, 4, 8], metavar="T", help="passes over the core"
     )
     parser.add_argument("--exit-rule", metavar="RULE", help="lets a token leave the loop early; docs/export.md")
     parser.add_argument("--exit-threshold", type=float, metavar="X", help="of the rule; each has a usual one")
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
         print(f"--- T = {num_loops}")
         for prompt, tokens, passes in zip(
-            arguments.prompt, found.tokens_BS.tolist(), found.num_passes_BS.tolist(), strict=True
+            arguments.prompt, found.tokens_BS.tolist(), found.num_loops_BS.tolist(), strict=True
         ):
             print(f"{prompt}{tokenizer.decode(tokens)}\n")
             if rule is not None:

@@ -17,7 +17,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("directory", type=Path, metavar="RUN", help="a run's directory")
     parser.add_argument("--prompt", required=True, help="the text")
-    parser.add_argument("--loops", type=int, metavar="T", help="passes; the mean depth of training when left out")
+    parser.add_argument("--num-loops", type=int, metavar="T", help="passes; the mean depth of training when left out")
     parser.add_argument("--layers", type=int, nargs="+", metavar="L", help="core layers whose attention is kept; all")
     parser.add_argument("--heads", type=int, nargs="+", metavar="H", help="heads whose attention is kept; all")
     parser.add_argument("--to", type=Path, metavar="DIR", help="folder to write to; RUN/trace")
@@ -30,8 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     if not arguments.prompt:
         raise ConfigError("--prompt: 0 characters were given; give at least 1, for there is nothing to trace.")
-    if arguments.loops is not None and arguments.loops < 1:
-        raise ConfigError(f"--loops: {arguments.loops} was given; the core runs at least 1 pass.")
+    if arguments.num_loops is not None and arguments.num_loops < 1:
+        raise ConfigError(f"--num-loops: {arguments.num_loops} was given; the core runs at least 1 pass.")
 
     import torch
 
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     directory = Path(config.data.directories[0])
     tokenizer = load_tokenizer(directory)
     tokens = [read_manifest(directory).separator_id, *tokenizer.encode(arguments.prompt).ids]
-    num_loops = arguments.loops or max(1, round(config.depth.mean))
+    num_loops = arguments.num_loops or max(1, round(config.depth.mean))
     layers = _chosen("--layers", arguments.layers, config.model.num_core_layers, "core layers")
     heads = _chosen("--heads", arguments.heads, config.model.attention.num_heads, "heads")
     _check_size(len(tokens), config.model.max_seq_len, num_loops * len(layers) * len(heads))
@@ -94,5 +94,5 @@ def _check_size(num_tokens: int, limit: int, num_maps: int) -> None:
     if (num_weights := num_maps * num_tokens**2) > MAX_WEIGHTS:
         raise ConfigError(
             f"--prompt of {num_tokens} tokens makes {num_maps} attention maps of {num_weights:,} weights together, "
-            f"more than {MAX_WEIGHTS:,}; shorten it, or choose fewer with --loops, --layers or --heads."
+            f"more than {MAX_WEIGHTS:,}; shorten it, or choose fewer with --num-loops, --layers or --heads."
         )

@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
         return sweep.run(arguments.overrides, arguments.config_dir, mistake_in)
     from mythos.config.load import load
     from mythos.parallel.launcher import is_launched
-    from mythos.train.restarts import launch_again_and_again
+    from mythos.train.restarts import run_with_restarts
     from mythos.train.run_directory import refuse
     from mythos.train.start import start
 
@@ -41,5 +41,5 @@ def run(arguments: argparse.Namespace) -> int:
     needs_launcher = config.cluster.world_size > 1 or config.run.max_restarts > 0
     if needs_launcher and not is_launched():
         options = [] if arguments.config_dir is None else ["--config-dir", str(arguments.config_dir)]
-        return launch_again_and_again(config, arguments.overrides, options)
+        return run_with_restarts(config, arguments.overrides, options)
     return start(config)

@@ -5,16 +5,16 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-ExitKind = Literal["quantile", "output_divergence", "relative_change", "second_difference", "stable_choice"]
+ExitKind = Literal["quantile", "output_divergence", "relative_change", "relative_acceleration", "stable_argmax"]
 EXIT_KINDS: Final = get_args(ExitKind)
 DEFAULT_THRESHOLDS: Final[dict[str, float]] = {
     "quantile": 0.9,
     "output_divergence": 5e-4,
     "relative_change": 0.03,
-    "second_difference": 0.03,
-    "stable_choice": 5,
+    "relative_acceleration": 0.03,
+    "stable_argmax": 5,
 }
-"""Of Huginn's code (arXiv 2502.05171) for output_divergence, relative_change and stable_choice."""
+"""Of Huginn's code (arXiv 2502.05171) for output_divergence, relative_change and stable_argmax."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class ExitRule:
 
     kind: str
     threshold: float
-    """A share of the exit distribution (quantile), passes (stable_choice), nats or a relative change (the others)."""
+    """A share of the exit distribution (quantile), passes (stable_argmax), nats or a relative change (the others)."""
 
     def __post_init__(self) -> None:
         if self.kind not in EXIT_KINDS:
@@ -32,8 +32,8 @@ class ExitRule:
             raise ValueError(f"exit_threshold: {self.threshold} was given; it must be finite and above 0.")
         if self.kind == "quantile" and self.threshold > 1:
             raise ValueError(f"exit_threshold: {self.threshold} was given; a quantile is at most 1.")
-        if self.kind == "stable_choice" and self.threshold != int(self.threshold):
-            raise ValueError(f"exit_threshold: {self.threshold} was given; stable_choice counts whole passes.")
+        if self.kind == "stable_argmax" and self.threshold != int(self.threshold):
+            raise ValueError(f"exit_threshold: {self.threshold} was given; stable_argmax counts whole passes.")
 
 
 def exit_rule(kind: str | None, threshold: float | None = None) -> ExitRule | None:

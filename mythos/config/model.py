@@ -99,7 +99,7 @@ class MoEConfig:
 
 FeedForwardConfig = Annotated[DenseConfig | MoEConfig, Field(discriminator="kind")]
 
-Spelling = Literal["inject_then_blocks", "parallel"]
+UpdateRule = Literal["inject_then_blocks", "parallel"]
 """``inject_then_blocks``: h' = u + R(u), u = inject(h, e).  ``parallel``: h' = u + R(norm(h + e)).
 R is the residual change of the core's blocks."""
 
@@ -109,7 +109,7 @@ class DiagonalInjection:
     """u = A h + G B e with A = exp(dt * -exp(a)), diagonal and inside (0, 1) by construction (Parcae)."""
 
     kind: Literal["diagonal"] = "diagonal"
-    spelling: Spelling = "inject_then_blocks"
+    update_rule: UpdateRule = "inject_then_blocks"
     initial_decay: Annotated[float, Field(gt=0, lt=1)] = 0.4472135955
     """A at the start; the default is sqrt(1/5)."""
     discretization: Literal["euler", "zoh"] = "euler"
@@ -121,7 +121,7 @@ class LinearInjection:
     """u = W [h; e], unconstrained (Huginn's adapter); starts as a diagonal injection would."""
 
     kind: Literal["linear"] = "linear"
-    spelling: Spelling = "inject_then_blocks"
+    update_rule: UpdateRule = "inject_then_blocks"
     initial_decay: Annotated[float, Field(gt=0, lt=1)] = 0.4472135955
 
 
@@ -130,7 +130,7 @@ class AdditiveInjection:
     """u = h + e: marginally stable, and at one loop from a zero state the plain stack of layers."""
 
     kind: Literal["additive"] = "additive"
-    spelling: Spelling = "inject_then_blocks"
+    update_rule: UpdateRule = "inject_then_blocks"
 
 
 InjectionConfig = Annotated[DiagonalInjection | LinearInjection | AdditiveInjection, Field(discriminator="kind")]

@@ -9,7 +9,7 @@ from mythos.config.base import NonNegative, Positive, PositiveInt, config
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
-IdleRows = Literal["still", "follow"]
+UnusedLoops = Literal["keep", "copy_last"]
 
 
 @config
@@ -27,7 +27,7 @@ class AdamWConfig:
     """Largest global gradient norm; null leaves gradients alone."""
     router_bias_rate: NonNegative = 1e-3
     """Step of the per-loop selection bias that balances experts; 0 switches balancing off."""
-    router_bias_idle_rows: IdleRows = "still"
+    unused_loops: UnusedLoops = "keep"
     """Rows of passes that a step does not run stand still, or follow the deepest pass that it does run."""
 
 
@@ -51,7 +51,7 @@ class MuonAdamWConfig:
     """Largest global gradient norm; null leaves gradients alone."""
     router_bias_rate: NonNegative = 1e-3
     """Step of the per-loop selection bias that balances experts; 0 switches balancing off."""
-    router_bias_idle_rows: IdleRows = "still"
+    unused_loops: UnusedLoops = "keep"
     """Rows of passes that a step does not run stand still, or follow the deepest pass that it does run."""
 
 

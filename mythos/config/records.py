@@ -25,7 +25,7 @@ NUM_LOOPS: Final = "depth/num_loops"
 NUM_GRAD_LOOPS: Final = "depth/num_grad_loops"
 MEAN_LOOPS: Final = "depth/mean"
 """Mean of the loops run since the run began."""
-EXPECTED_PASSES: Final = "halting/expected_passes"
+EXPECTED_LOOPS: Final = "halting/expected_loops"
 """Mean over tokens of the expected pass after which they leave; absent when halting is fixed."""
 LOAD_VIOLATION: Final = "experts/load_violation"
 """Largest expert load over the mean load, minus one, averaged over loops and layers."""
@@ -51,9 +51,9 @@ EXPERT_OVERLAP: Final = "experts/overlap"
 # Speed and memory: of all ranks together, over the timed steps since the last record or ("mean") since the start.
 TOKENS_PER_SECOND: Final = "speed/tokens_per_second"
 MEAN_TOKENS_PER_SECOND: Final = "speed/mean_tokens_per_second"
-PASSES_PER_SECOND: Final = "speed/passes_per_second"
+LOOPS_PER_SECOND: Final = "speed/loops_per_second"
 """Tokens times the passes that each ran, per second."""
-MEAN_PASSES_PER_SECOND: Final = "speed/mean_passes_per_second"
+MEAN_LOOPS_PER_SECOND: Final = "speed/mean_loops_per_second"
 MFU: Final = "speed/mfu"
 """Useful FLOP/s over the devices' peak, at the depth that was run; absent where the peak is unknown."""
 MEAN_MFU: Final = "speed/mean_mfu"
@@ -113,9 +113,9 @@ def cosine(loop: int) -> str:
     return f"loop/cosine/t{loop:02d}"
 
 
-def second_difference(loop: int) -> str:
+def curvature_ratio(loop: int) -> str:
     """Name of the mean of |h'' - 2 h' + h| / |h'' - h'|, h'' the state after the loop; from loop 1 on."""
-    return f"loop/second_difference/t{loop:02d}"
+    return f"loop/curvature_ratio/t{loop:02d}"
 
 
 def token_correlation(loop: int) -> str:

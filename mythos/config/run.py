@@ -24,7 +24,7 @@ class ValidationConfig:
     """Optimiser steps between looks; the last step is always followed by one."""
     num_batches: PositiveInt
     """Micro-batches in one look, the same ones every time."""
-    depths: PositiveInts
+    num_loops: PositiveInts
     """Loop counts at which the loss is read, all from one forward."""
 
 

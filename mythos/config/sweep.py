@@ -152,8 +152,8 @@ class SearchConfig:
     """``random``, or the tree-structured Parzen estimator (Bergstra et al. 2011), which learns from earlier trials."""
     num_trials: PositiveInt
     seed: Count = 0
-    objective_depth: PositiveInt
-    """The objective is the last validation loss at this depth, one of ``run.validation.depths``."""
+    objective_num_loops: PositiveInt
+    """The objective is the last validation loss at this depth, one of ``run.validation.num_loops``."""
     ranges: Annotated[dict[str, RangeConfig], Field(min_length=1)]
     """Dotted path of the run's configuration to the values that it may take."""
     stop: StopConfig = NoStop()

@@ -14,7 +14,7 @@ class TelemetryConfig:
     """Optimiser steps between records of what the loops do."""
     trace_rows: PositiveInt = 2
     """Sequences of the step's last micro-batch on which the loss by depth and the Jacobian are read."""
-    trace_depths: PositiveInts | None = None
+    trace_num_loops: PositiveInts | None = None
     """Loop counts at which that loss is read; null means 1, 2, 4, ... below the mean depth, and the mean depth."""
     jacobian_every: PositiveInt | None = None
     """Optimiser steps between power iterations on the Jacobian of a loop; null leaves them out."""
@@ -27,9 +27,9 @@ class TelemetryConfig:
                 "power iterations are part of a trace, so the first must be a multiple of the second."
             )
 
-    def depths_read(self, mean_depth: float) -> tuple[int, ...]:
+    def loops_read(self, mean_depth: float) -> tuple[int, ...]:
         """The depths at which the loss on ``trace_rows`` is read, ascending."""
-        if self.trace_depths is not None:
-            return tuple(sorted(set(self.trace_depths)))
+        if self.trace_num_loops is not None:
+            return tuple(sorted(set(self.trace_num_loops)))
         deepest = max(1, round(mean_depth))
         return (*(2**power for power in range(deepest.bit_length()) if 2**power < deepest), deepest)

@@ -33,10 +33,10 @@ class MicroBatches(IterableDataset[Batch]):
         if worker is None:
             return map(self._make, self._indices)
         made = map(self._make, self._indices[worker.id :: worker.num_workers])
-        return map(_Parcel, made)  # type: ignore[arg-type]  # what arrives is a Batch
+        return map(_PickledBatch, made)  # type: ignore[arg-type]  # what arrives is a Batch
 
 
-class _Parcel:
+class _PickledBatch:
     """A micro-batch that leaves its process as one tensor: each tensor would cost a file descriptor of its own."""
 
     def __init__(self, batch: Batch) -> None:

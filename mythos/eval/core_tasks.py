@@ -14,7 +14,7 @@ import yaml
 
 from mythos.config.base import ConfigError
 from mythos.eval.local_data import find, read
-from mythos.eval.scoring import Score, Scorer, mean_passes
+from mythos.eval.scoring import Score, Scorer, mean_loops
 
 NAME: Final = "core"
 _EXAMPLES_SEED: Final = 1234
@@ -46,7 +46,7 @@ class TaskResult(NamedTuple):
     accuracy: float
     centred: float
     num_items: int
-    mean_passes: float
+    mean_loops: float
     """Passes after which a scored token was read."""
 
 
@@ -102,7 +102,7 @@ def evaluate_task(scorer: Scorer, task: CoreTask, data_dir: Path | None, limit: 
     for row, pairs in zip(rows, questions, strict=True):
         num_right += _is_right(task, row, [next(in_order) for _ in pairs])
     accuracy = num_right / len(rows)
-    return TaskResult(accuracy, task.centred(accuracy), len(rows), mean_passes(scores))
+    return TaskResult(accuracy, task.centred(accuracy), len(rows), mean_loops(scores))
 
 
 def pairs_of(scorer: Scorer, task: CoreTask, row: Row, examples: Sequence[Row]) -> list[Pair]:

@@ -11,8 +11,8 @@ from torch import Tensor
 from mythos.config.decoding import ExitRule
 from mythos.eval.exit_rule import leave, rules_for
 from mythos.eval.read_out import ReadOut, read_out, read_unrolled
-from mythos.loop.trace import relative_change, second_difference
-from mythos.model.core import Choices
+from mythos.loop.trace import curvature_ratio, relative_change
+from mythos.model.core import ExpertIndices
 from mythos.model.mythos import Mythos, Unrolled
 from mythos.report.saturation import Saturation, fit
 from mythos.types import IGNORED, Batch, to_device
@@ -27,11 +27,11 @@ class RulePoint(NamedTuple):
 
     rule: str
     threshold: float
-    mean_passes: float
+    mean_loops: float
     loss: float
     """Nats per token, each token read where it leaves."""
     accuracy: float
-    passes_share: list[float]
+    loops_share: list[float]
     """Share of tokens that leave after 1, 2, ... passes."""
     changed_share: float
     """Share of tokens that leave after another pass when the input is disturbed."""
@@ -53,12 +53,12 @@ class Sweep(NamedTuple):
     """|h' - h| / |h'|."""
     angle_degrees: list[float]
     """Between the states before and after a pass; 90 where the first state is zero."""
-    second_difference: list[float]
+    curvature_ratio: list[float]
     """|h'' - 2 h' + h| / |h'' - h'|; 0 for the first pass, which has no change before it."""
     distance_to_last: list[float]
     """|h - h_T| / |h_T|, h_T the state after the last pass of all."""
     rules: list[RulePoint]
-    shared_choices: list[float] | None = None
+    shared_expert_share: list[float] | None = None
     """Share of the experts that a pass chooses and the first pass chose too; None for a dense core, as the next two."""
     frozen_loss: list[float] | None = None
     """As ``loss`` where every later pass takes the experts that the first one chose."""
@@ -123,37 +123,37 @@ class _Sums:
     def __init__(self, num_loops: int, rules: Sequence[ExitRule], has_experts: bool) -> None:
         self.rules = rules
         self.num_tokens = 0
-        self.by_pass_FT = np.zeros((9 if has_experts else 6, num_loops))
+        self.by_loop_FT = np.zeros((9 if has_experts else 6, num_loops))
         """Loss, right answers, relative change, angle, second difference, distance to the last state; with experts also
         shared choices, and loss and right answers under frozen routing."""
         self.by_rule_RF = np.zeros((len(rules), 4))
         """Loss, right answers, tokens that leave elsewhere when disturbed, and by how many passes."""
-        self.leaves_RT = np.zeros((len(rules), num_loops))
+        self.exits_RT = np.zeros((len(rules), num_loops))
 
     def add(self, read: ReadOut, figures_FT: np.ndarray, disturbed: ReadOut, frozen: ReadOut | None) -> None:
         """Take in one batch."""
         self.num_tokens += len(read.target_N)
         of_frozen = [] if frozen is None else _loss_and_right(frozen)
-        self.by_pass_FT += np.stack([*_loss_and_right(read), *figures_FT, *of_frozen])
+        self.by_loop_FT += np.stack([*_loss_and_right(read), *figures_FT, *of_frozen])
         for place, rule in enumerate(self.rules):
-            leave_N = leave(rule, read)
-            left, shift_N = read.at(leave_N), (leave(rule, disturbed) - leave_N).abs()
+            exit_loop_N = leave(rule, read)
+            left, shift_N = read.at(exit_loop_N), (leave(rule, disturbed) - exit_loop_N).abs()
             parts = (left.nll_N, left.is_right_N, shift_N > 0, shift_N)
             self.by_rule_RF[place] += [float(part.double().sum()) for part in parts]
-            self.leaves_RT[place] += torch.bincount(leave_N, minlength=read.num_loops).cpu().numpy()
+            self.exits_RT[place] += torch.bincount(exit_loop_N, minlength=read.num_loops).cpu().numpy()
 
     def means(self, noise: float) -> Sweep:
         """What was added, over the number of tokens."""
-        loss, accuracy, change, angle, bend, distance, *of_experts = (self.by_pass_FT / self.num_tokens).tolist()
-        passes_T = np.arange(1, self.leaves_RT.shape[1] + 1)
+        loss, accuracy, change, angle, bend, distance, *of_experts = (self.by_loop_FT / self.num_tokens).tolist()
+        loops_T = np.arange(1, self.exits_RT.shape[1] + 1)
         points = []
-        for rule, sums_F, leaves_T in zip(self.rules, self.by_rule_RF, self.leaves_RT, strict=True):
+        for rule, sums_F, exits_T in zip(self.rules, self.by_rule_RF, self.exits_RT, strict=True):
             rule_loss, right_share, changed, shift = (sums_F / self.num_tokens).tolist()
-            share_T = leaves_T / self.num_tokens
-            mean_passes = float(share_T @ passes_T)
+            share_T = exits_T / self.num_tokens
+            mean_loops = float(share_T @ loops_T)
             points.append(
                 RulePoint(
-                    rule.kind, rule.threshold, mean_passes, rule_loss, right_share, share_T.tolist(), changed, shift
+                    rule.kind, rule.threshold, mean_loops, rule_loss, right_share, share_T.tolist(), changed, shift
                 )
             )
         return Sweep(self.num_tokens, noise, loss, accuracy, change, angle, bend, distance, points, *of_experts)
@@ -179,24 +179,24 @@ class _Disturbed:
 
 
 def _read_with_figures(model: Mythos, batch: Batch, num_loops: int) -> tuple[ReadOut, np.ndarray]:
-    """Every pass of free routing, and the sums ``[F, T]`` of ``_figures`` and, with experts, of ``_shared_choices``."""
+    """Every loop of free routing, and the sums ``[F, T]`` of ``_figures`` and ``_shared_expert_share``."""
     unrolled = model.unroll(batch, num_loops)
     keep_BS = batch.targets_BS != IGNORED
     figures_FT = _figures(unrolled, keep_BS)
     if model.config.is_moe:
-        figures_FT = np.vstack([figures_FT, _shared_choices(unrolled.choices, keep_BS)])
+        figures_FT = np.vstack([figures_FT, _shared_expert_share(unrolled.expert_indices, keep_BS)])
     return read_unrolled(model, unrolled, batch.targets_BS), figures_FT
 
 
 def _loss_and_right(read: ReadOut) -> list[np.ndarray]:
     """Sums over tokens, ``[T]`` each."""
-    return [part.double().sum(1).cpu().numpy() for part in (read.nll_TN, read.choice_TN == read.target_N)]
+    return [part.double().sum(1).cpu().numpy() for part in (read.nll_TN, read.prediction_TN == read.target_N)]
 
 
-def _shared_choices(choices: list[Choices], keep_BS: Tensor) -> list[float]:
+def _shared_expert_share(expert_indices: list[ExpertIndices], keep_BS: Tensor) -> list[float]:
     """Sums over tokens, by pass: |E_t and E_1| / K of the sets of experts, a mean over blocks."""
-    passes = [torch.stack([c for c in chosen if c is not None])[:, keep_BS.flatten()] for chosen in choices]
-    is_shared = [(chosen_LNK[..., None] == passes[0][:, :, None]).any(-1) for chosen_LNK in passes]
+    loops = [torch.stack([c for c in chosen if c is not None])[:, keep_BS.flatten()] for chosen in expert_indices]
+    is_shared = [(chosen_LNK[..., None] == loops[0][:, :, None]).any(-1) for chosen_LNK in loops]
     return [float(shared_LNK.double().mean((0, 2)).sum()) for shared_LNK in is_shared]
 
 
@@ -207,9 +207,7 @@ def _figures(unrolled: Unrolled, keep_BS: Tensor) -> np.ndarray:
     rows, change_before_ND = [], None
     for old_ND, new_ND in pairwise(states):
         change_ND = new_ND - old_ND
-        bend_N = (
-            torch.zeros_like(last_N) if change_before_ND is None else second_difference(change_ND, change_before_ND)
-        )
+        bend_N = torch.zeros_like(last_N) if change_before_ND is None else curvature_ratio(change_ND, change_before_ND)
         distance_N = (new_ND - states[-1]).norm(dim=-1) / last_N
         figures = (relative_change(new_ND, old_ND), _angle(new_ND, old_ND), bend_N, distance_N)
         rows.append([float(figure_N.double().sum()) for figure_N in figures])

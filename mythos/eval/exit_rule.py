@@ -7,14 +7,14 @@ from torch import Tensor
 from mythos.config.base import ConfigError
 from mythos.config.decoding import EXIT_KINDS, ExitRule, check_rule_fits, exit_rule
 from mythos.eval.read_out import ReadOut
-from mythos.loop.exits import by_quantile, by_stable_choice, first_pass
+from mythos.loop.exits import by_quantile, by_stable_argmax, first_loop
 
 THRESHOLDS: Final = {
     "quantile": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99),
     "output_divergence": (1e-5, 1e-4, 5e-4, 2e-3, 0.01, 0.03, 0.1, 0.3, 1.0),
     "relative_change": (0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8),
-    "second_difference": (0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8),
-    "stable_choice": (2.0, 3.0, 4.0, 6.0, 8.0),
+    "relative_acceleration": (0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8),
+    "stable_argmax": (2.0, 3.0, 4.0, 6.0, 8.0),
 }
 """What a sweep of a rule tries."""
 
@@ -25,14 +25,14 @@ def leave(rule: ExitRule, read: ReadOut) -> Tensor:
         case "quantile":
             assert read.halting_TN is not None, "fixed halting has no exit distribution"
             return by_quantile(read.halting_TN, rule.threshold)
-        case "stable_choice":
-            return by_stable_choice(read.choice_TN, int(rule.threshold))
+        case "stable_argmax":
+            return by_stable_argmax(read.prediction_TN, int(rule.threshold))
         case "output_divergence":
-            return first_pass(read.output_divergence_TN < rule.threshold)
+            return first_loop(read.output_divergence_TN < rule.threshold)
         case "relative_change":
-            return first_pass(read.relative_change_TN < rule.threshold)
-        case "second_difference":
-            return first_pass(read.second_difference_TN < rule.threshold)
+            return first_loop(read.relative_change_TN < rule.threshold)
+        case "relative_acceleration":
+            return first_loop(read.relative_acceleration_TN < rule.threshold)
         case _:
             raise AssertionError(rule.kind)
 

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from mythos.config.base import ConfigError
 from mythos.eval.exit_rule import chosen_rule
-from mythos.eval.scoring import BATCH_TOKENS, Score, Scorer, mean_passes, scorer_of
+from mythos.eval.scoring import BATCH_TOKENS, Score, Scorer, mean_loops, scorer_of
 
 try:
     from lm_eval import simple_evaluate
@@ -169,7 +169,7 @@ class TaskResult(NamedTuple):
     """The harness's names to numbers."""
     num_items: int | None
     """None for a group."""
-    mean_passes: float
+    mean_loops: float
     """Passes after which a scored token was read, a mean over the tasks evaluated together."""
 
 
@@ -199,10 +199,10 @@ def evaluate(
     )
     assert found is not None
     counts = {name: count["effective"] for name, count in found["n-samples"].items()}
-    passes = mean_passes(model.scores) if model.scores else float(scorer.num_loops)
+    loops = mean_loops(model.scores) if model.scores else float(scorer.num_loops)
     results = {}
     for name, metrics in {**found["results"], **found.get("groups", {})}.items():
         numbers = {key.partition(",")[0]: float(value) for key, value in metrics.items() if isinstance(value, float)}
         kept = {key: value for key, value in numbers.items() if not key.endswith("_stderr")}
-        results[name] = TaskResult(kept, counts.get(name), passes)
+        results[name] = TaskResult(kept, counts.get(name), loops)
     return results

@@ -19,12 +19,12 @@ class ReadOut(NamedTuple):
 
     nll_TN: Tensor
     """Negative log-likelihood of the target in nats, fp32."""
-    choice_TN: Tensor
+    prediction_TN: Tensor
     """The likeliest token."""
     target_N: Tensor
     relative_change_TN: Tensor
     """|h' - h| / |h'|, from the second pass on."""
-    second_difference_TN: Tensor
+    relative_acceleration_TN: Tensor
     """|h'' - 2 h' + h| / |h''|, from the third pass on (arXiv 2509.23314)."""
     output_divergence_TN: Tensor
     """KL(output, output before) in nats, from the second pass on."""
@@ -36,20 +36,20 @@ class ReadOut(NamedTuple):
         """T, the passes read."""
         return self.nll_TN.shape[0]
 
-    def at(self, leave_N: Tensor) -> "Left":
-        """What is read when token n leaves after pass ``leave_N[n]`` (0-based)."""
-        place_N = torch.arange(len(leave_N), device=leave_N.device)
-        is_right_N = self.choice_TN[leave_N, place_N] == self.target_N
-        return Left(self.nll_TN[leave_N, place_N], is_right_N, leave_N + 1)
+    def at(self, exit_loop_N: Tensor) -> "Exited":
+        """What is read when token n leaves after pass ``exit_loop_N[n]`` (0-based)."""
+        place_N = torch.arange(len(exit_loop_N), device=exit_loop_N.device)
+        is_right_N = self.prediction_TN[exit_loop_N, place_N] == self.target_N
+        return Exited(self.nll_TN[exit_loop_N, place_N], is_right_N, exit_loop_N + 1)
 
 
-class Left(NamedTuple):
+class Exited(NamedTuple):
     """N tokens at the passes where they left."""
 
     nll_N: Tensor
     is_right_N: Tensor
     """Whether the target is the likeliest token."""
-    num_passes_N: Tensor
+    num_loops_N: Tensor
 
 
 @torch.no_grad()
@@ -76,30 +76,30 @@ def read_unrolled(model: Mythos, unrolled: Unrolled, targets_BS: Tensor) -> Read
         _read_tokens(model, [x_ND[start : start + model.head.chunk_tokens] for x_ND in read], target_C)
         for start, target_C in _chunks(target_N, model.head.chunk_tokens)
     ]
-    nll_TN, choice_TN, divergence_TN = (torch.cat(parts, dim=1) for parts in zip(*chunks, strict=True))
+    nll_TN, prediction_TN, divergence_TN = (torch.cat(parts, dim=1) for parts in zip(*chunks, strict=True))
     states = [h_BSD[keep_BS] for h_BSD in unrolled.states[1:]]
-    halting_TBS = unrolled.leaving.halting_TBS
+    halting_TBS = unrolled.halting_output.halting_TBS
     return ReadOut(
         nll_TN=nll_TN,
-        choice_TN=choice_TN,
+        prediction_TN=prediction_TN,
         target_N=target_N,
         relative_change_TN=_changes(states),
-        second_difference_TN=_bends(states),
+        relative_acceleration_TN=_bends(states),
         output_divergence_TN=divergence_TN,
         halting_TN=None if halting_TBS is None else halting_TBS[:, keep_BS],
     )
 
 
 @torch.no_grad()
-def read_last(model: Mythos, batch: Batch, num_loops: int) -> Left:
+def read_last(model: Mythos, batch: Batch, num_loops: int) -> Exited:
     """Run a batch and read the last pass only, at every position that has a target."""
     keep_BS = batch.targets_BS != IGNORED
     target_N = batch.targets_BS[keep_BS]
     x_ND = model.before_head(model.unroll(batch, num_loops), num_loops - 1)[keep_BS]
     step = model.head.chunk_tokens
     parts = [_read_tokens(model, [x_ND[start : start + step]], part_C) for start, part_C in _chunks(target_N, step)]
-    nll_N, choice_N = (torch.cat([part[index] for part in parts], dim=1)[0] for index in (0, 1))
-    return Left(nll_N, choice_N == target_N, torch.full_like(target_N, num_loops))
+    nll_N, prediction_N = (torch.cat([part[index] for part in parts], dim=1)[0] for index in (0, 1))
+    return Exited(nll_N, prediction_N == target_N, torch.full_like(target_N, num_loops))
 
 
 def _chunks(target_N: Tensor, size: int) -> Iterable[tuple[int, Tensor]]:
@@ -109,18 +109,18 @@ def _chunks(target_N: Tensor, size: int) -> Iterable[tuple[int, Tensor]]:
 
 def _read_tokens(model: Mythos, read: list[Tensor], target_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Loss, choice and divergence from the pass before, ``[T, N]`` each; only two passes' logits exist at a time."""
-    losses, choices, divergences = [], [], []
+    losses, predictions, divergences = [], [], []
     old_NV = None
     for x_ND in read:
         new_NV = model.head.logits(x_ND[None], model.embedding.weight)[0].float().log_softmax(-1)
         losses.append(-new_NV.gather(-1, target_N[:, None]).squeeze(-1))
-        choices.append(new_NV.argmax(-1))
+        predictions.append(new_NV.argmax(-1))
         if old_NV is None:
             divergences.append(torch.full_like(losses[0], math.inf))
         else:
             divergences.append((new_NV.exp() * (new_NV - old_NV)).sum(-1))
         old_NV = new_NV
-    return torch.stack(losses), torch.stack(choices), torch.stack(divergences)
+    return torch.stack(losses), torch.stack(predictions), torch.stack(divergences)
 
 
 def _changes(states: list[Tensor]) -> Tensor:

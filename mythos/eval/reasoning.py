@@ -36,9 +36,9 @@ class ExitPoint(NamedTuple):
     """A quantile of the exit distribution as a rule: how deep problems go, and how many are solved."""
 
     quantile: float
-    mean_passes: float
+    mean_loops: float
     accuracy: float
-    mean_passes_by_difficulty: dict[int, float]
+    mean_loops_by_difficulty: dict[int, float]
     rank_correlation: float
     """Spearman's, of exit pass with difficulty; nan when all problems leave after the same pass."""
 
@@ -48,15 +48,15 @@ def study(model: Mythos, directory: Path, data: DataConfig, num_loops: int) -> R
     """Run the validation problems of a packed task through every depth up to ``num_loops``."""
     examples = read_examples(directory)
     device = model.embedding.weight.device
-    choices: list[np.ndarray] = []
+    predictions: list[np.ndarray] = []
     exits: list[np.ndarray] = []
     for host_batch in batches(directory, "validation", data.seq_len, data.micro_batch_size, data.mask_documents):
-        choice_TBS, halting_TBS = model.predict(to_device(host_batch, device), num_loops)
-        choices.append(choice_TBS.cpu().numpy())
+        prediction_TBS, halting_TBS = model.predict(to_device(host_batch, device), num_loops)
+        predictions.append(prediction_TBS.cpu().numpy())
         if halting_TBS is not None:
             exits.append(halting_TBS.cpu().numpy())
-    choice_TWS = np.concatenate(choices, axis=1)
-    is_right_TE = np.stack([_solved(examples, choice_WS) for choice_WS in choice_TWS])
+    prediction_TWS = np.concatenate(predictions, axis=1)
+    is_right_TE = np.stack([_solved(examples, prediction_WS) for prediction_WS in prediction_TWS])
     exit_prob_TE = None
     if exits:
         exit_TWS = np.concatenate(exits, axis=1)
@@ -67,23 +67,23 @@ def study(model: Mythos, directory: Path, data: DataConfig, num_loops: int) -> R
 def exit_point(result: Reasoning, quantile: float) -> ExitPoint:
     """Let every problem leave once its exit distribution's sum reaches ``quantile``."""
     assert result.exit_prob_TE is not None
-    leave_E = by_quantile(torch.from_numpy(result.exit_prob_TE), quantile).numpy()
-    right_E = result.is_right_TE[leave_E, np.arange(len(leave_E))]
+    exit_loop_E = by_quantile(torch.from_numpy(result.exit_prob_TE), quantile).numpy()
+    right_E = result.is_right_TE[exit_loop_E, np.arange(len(exit_loop_E))]
     by_difficulty = {
-        int(difficulty): float(leave_E[result.difficulty_E == difficulty].mean() + 1)
+        int(difficulty): float(exit_loop_E[result.difficulty_E == difficulty].mean() + 1)
         for difficulty in np.unique(result.difficulty_E)
     }
     return ExitPoint(
         quantile=quantile,
-        mean_passes=float(leave_E.mean() + 1),
+        mean_loops=float(exit_loop_E.mean() + 1),
         accuracy=float(right_E.mean()),
-        mean_passes_by_difficulty=by_difficulty,
-        rank_correlation=_spearman(leave_E, result.difficulty_E),
+        mean_loops_by_difficulty=by_difficulty,
+        rank_correlation=_spearman(exit_loop_E, result.difficulty_E),
     )
 
 
-def _solved(examples: list[Example], choice_WS: np.ndarray) -> np.ndarray:
-    answers = answers_in_windows(examples, choice_WS)
+def _solved(examples: list[Example], prediction_WS: np.ndarray) -> np.ndarray:
+    answers = answers_in_windows(examples, prediction_WS)
     pairs = zip(answers, examples, strict=True)
     return np.array([answer == example.answer_ids for answer, example in pairs])
 

@@ -15,7 +15,7 @@ from mythos.config.run import RunConfig
 from mythos.data.manifest import read_manifest
 from mythos.data.tokenizer import load_tokenizer
 from mythos.eval.exit_rule import check_rule
-from mythos.eval.read_out import Left, read_last
+from mythos.eval.read_out import Exited, read_last
 from mythos.eval.restore import check_data, restore
 from mythos.model.mythos import Mythos
 from mythos.types import IGNORED, Batch
@@ -34,13 +34,13 @@ class Score(NamedTuple):
     is_greedy: bool
     """Whether every token is the likeliest one."""
     num_tokens: int
-    num_passes: float
+    num_loops: float
     """Passes after which its tokens were read, a mean."""
 
 
-def mean_passes(scores: Sequence[Score]) -> float:
+def mean_loops(scores: Sequence[Score]) -> float:
     """Passes after which a token was read, a mean over all tokens."""
-    return sum(one.num_tokens * one.num_passes for one in scores) / sum(one.num_tokens for one in scores)
+    return sum(one.num_tokens * one.num_loops for one in scores) / sum(one.num_tokens for one in scores)
 
 
 class Scorer:
@@ -88,12 +88,12 @@ class Scorer:
             left = self._read([pairs[index] for index in group])
             lengths = [len(self._shortened(*pairs[index])[1]) for index in group]
             parts = zip(*(part.split(lengths) for part in left), strict=True)
-            for index, (nll_N, is_right_N, num_passes_N) in zip(group, parts, strict=True):
+            for index, (nll_N, is_right_N, num_loops_N) in zip(group, parts, strict=True):
                 scores[index] = Score(
                     log_prob=-float(nll_N.double().sum()),
                     is_greedy=bool(is_right_N.all()),
                     num_tokens=len(nll_N),
-                    num_passes=float(num_passes_N.double().mean()),
+                    num_loops=float(num_loops_N.double().mean()),
                 )
         return [scores[index] for index in range(len(pairs))]
 
@@ -161,7 +161,7 @@ class Scorer:
         return _right_padded([self._shortened(*pair) for pair in pairs], self.model.embedding.weight.device)
 
     @torch.no_grad()
-    def _read(self, pairs: list[tuple[list[int], list[int]]]) -> Left:
+    def _read(self, pairs: list[tuple[list[int], list[int]]]) -> Exited:
         """Read the tokens of the continuations, row after row."""
         batch = self._batch(pairs)
         if self.rule is None:
@@ -171,7 +171,7 @@ class Scorer:
         keep_BS = batch.targets_BS != IGNORED
         log_prob_NV, target_N = found.logits_BSV[keep_BS].log_softmax(-1), batch.targets_BS[keep_BS]
         nll_N = -log_prob_NV.gather(-1, target_N[:, None]).squeeze(-1)
-        return Left(nll_N, log_prob_NV.argmax(-1) == target_N, found.num_passes_BS[keep_BS])
+        return Exited(nll_N, log_prob_NV.argmax(-1) == target_N, found.num_loops_BS[keep_BS])
 
 
 def scorer_of(

@@ -25,7 +25,7 @@ class _Seen(NamedTuple):
     """Attention layers with their inputs, for the layers that were asked for."""
     block_calls: list[tuple[Any, ...]]
     """Inputs of each core block."""
-    choices: list[Tensor | None]
+    expert_indices: list[Tensor | None]
     """Experts that each core block chose."""
 
 
@@ -62,9 +62,9 @@ def trace(
     with _watching(model, layers) as seen:
         output = model(_batch(token_S), num_loops, 0)
     states = [*seen.states, output.state_BSD]
-    leaving = model.halting(states[1:], tuple(range(num_loops)))
+    halting_output = model.halting(states[1:], tuple(range(num_loops)))
     _, rotation, mask, *_ = seen.block_calls[0]
-    readings = [_read(model, h_BSD, rotation, mask, token_S) for h_BSD in leaving.states]
+    readings = [_read(model, h_BSD, rotation, mask, token_S) for h_BSD in halting_output.states]
     top_token_TSR, top_prob_TSR, next_prob_TS, entropy_TS = map(np.stack, zip(*readings, strict=True))
     word_ids = np.unique(np.concatenate([np.array(tokens), top_token_TSR.ravel()]))
     state_TSD = torch.cat(states).float()
@@ -77,8 +77,10 @@ def trace(
         top_prob_TSR=top_prob_TSR,
         next_prob_TS=next_prob_TS,
         entropy_TS=entropy_TS,
-        halting_TS=None if leaving.halting_TBS is None else leaving.halting_TBS[:, 0].float().cpu().numpy(),
-        expert_TLSK=_experts(seen.choices, num_loops),
+        halting_TS=None
+        if halting_output.halting_TBS is None
+        else halting_output.halting_TBS[:, 0].float().cpu().numpy(),
+        expert_TLSK=_experts(seen.expert_indices, num_loops),
         attention_TCHSS=_attention(seen.attention_calls, num_loops, heads),
         layer_C=np.array(sorted(set(layers)), dtype=np.int64),
         head_H=np.array(heads, dtype=np.int64),
@@ -114,7 +116,7 @@ def _watching(model: Mythos, layers: Sequence[int]) -> Iterator[_Seen]:
 
     def keep_block(_: nn.Module, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
         seen.block_calls.append(inputs)
-        seen.choices.append(output[2])
+        seen.expert_indices.append(output[2])
 
     handles = [model.core.injection.register_forward_pre_hook(keep_state)]
     for index, block in enumerate(model.core.blocks):
@@ -142,9 +144,9 @@ def _read(model: Mythos, state_BSD: Tensor, rotation: Any, mask: Tensor | None, 
     return _Reading(*(part.cpu().numpy() for part in (top.indices, top.values.exp(), next_S, entropy_S)))
 
 
-def _experts(choices: list[Tensor | None], num_loops: int) -> np.ndarray | None:
-    """Choices of every pass and layer, ``[T, L, S, K]``."""
-    known = [choice_NK.long() for choice_NK in choices if choice_NK is not None]
+def _experts(expert_indices: list[Tensor | None], num_loops: int) -> np.ndarray | None:
+    """ExpertIndices of every pass and layer, ``[T, L, S, K]``."""
+    known = [expert_indices_NK.long() for expert_indices_NK in expert_indices if expert_indices_NK is not None]
     if not known:
         return None
     return torch.stack(known).unflatten(0, (num_loops, -1)).cpu().numpy()

@@ -13,7 +13,7 @@ class MythosConfig(PretrainedConfig):
         halting: the configuration of its halting.
         num_loops: passes over the core unless a call says otherwise.
         exit_rule: when a token leaves the loop unless a call says otherwise: quantile, output_divergence,
-            relative_change, second_difference, stable_choice, or None for never before the last pass.
+            relative_change, relative_acceleration, stable_argmax, or None for never before the last pass.
         exit_threshold: of the rule; None for the rule's usual one.
         cache_policy: what passes remember of earlier tokens: all, last, mean or mod-M.
     """

@@ -38,7 +38,7 @@ class MythosCache(DecodeCache):
 class MythosOutput(CausalLMOutputWithPast):
     """Loss, logits and cache, and how deep each token went."""
 
-    num_passes: Tensor | None = None
+    num_loops: Tensor | None = None
     """``[batch, tokens]``: passes that each input token ran."""
 
 
@@ -102,7 +102,7 @@ class MythosForCausalLM(PreTrainedModel, GenerationMixin):
             loss=None if labels is None else _loss(found.logits_BSV, labels),
             logits=found.logits_BSV,
             past_key_values=kept_cache,
-            num_passes=found.num_passes_BS,
+            num_loops=found.num_loops_BS,
         )
         return output.to_tuple() if return_dict is False else output
 

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from mythos.config.model import GQAConfig
-from mythos.layers.cache import Past
+from mythos.layers.cache import KVCache
 from mythos.layers.heads import norm_and_rotate
 from mythos.layers.mask import Mask, attend
 from mythos.layers.norm import RMSNorm
@@ -25,7 +25,7 @@ class GroupedQueryAttention(nn.Module):
         self.q_norm = RMSNorm(head_dim, eps) if config.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(head_dim, eps) if config.qk_norm else nn.Identity()
 
-    def forward(self, x_BSD: Tensor, rotation: Rotation, mask: Mask | None, cache: Past | None = None) -> Tensor:
+    def forward(self, x_BSD: Tensor, rotation: Rotation, mask: Mask | None, cache: KVCache | None = None) -> Tensor:
         """Attend; with a cache, ``x_BSD`` holds only the newest tokens."""
         query_BSHP = self.q_proj(x_BSD).unflatten(-1, (self.num_heads, -1))
         key_BSGP = self.k_proj(x_BSD).unflatten(-1, (self.num_kv_heads, -1))
@@ -33,6 +33,6 @@ class GroupedQueryAttention(nn.Module):
         query_BSHP = norm_and_rotate(query_BSHP, self.q_norm, rotation)
         key_BSGP = norm_and_rotate(key_BSGP, self.k_norm, rotation)
         if cache is not None:
-            key_BSGP, value_BSGP = cache.extend(key_BSGP, value_BSGP)
+            key_BSGP, value_BSGP = cache.append(key_BSGP, value_BSGP)
         mixed_BHSP = attend(query_BSHP.transpose(1, 2), key_BSGP.transpose(1, 2), value_BSGP.transpose(1, 2), mask)
         return self.o_proj(mixed_BHSP.transpose(1, 2).flatten(2))

@@ -9,10 +9,10 @@ from mythos.config.decoding import num_cache_slots
 from mythos.layers.mask import newest_mask
 
 
-class Past(Protocol):
+class KVCache(Protocol):
     """What an attention layer asks of its memory."""
 
-    def extend(self, *new_parts: Tensor) -> tuple[Tensor, ...]:
+    def append(self, *new_parts: Tensor) -> tuple[Tensor, ...]:
         """Remember tensors ``[B, S, ...]`` of the newest tokens; returns those of all tokens, oldest first."""
 
 
@@ -20,7 +20,7 @@ class LayerCache:
     """The past of one attention layer: tensors ``[B, S, ...]`` that grow along S.
 
     What they hold is the layer's own business: keys and values for GQA, latents and rotated keys for MLA. The newest
-    tokens may be written several times, once a pass; ``settle`` makes them the past.
+    tokens may be written several times, once a pass; ``commit`` makes them the past.
     """
 
     def __init__(self, capacity: int | None = None) -> None:
@@ -28,7 +28,7 @@ class LayerCache:
         self.length = 0
         self.parts: tuple[Tensor, ...] = ()
 
-    def extend(self, *new_parts: Tensor) -> tuple[Tensor, ...]:
+    def append(self, *new_parts: Tensor) -> tuple[Tensor, ...]:
         """Write after the settled tokens and return everything, oldest first."""
         end = self.length + new_parts[0].shape[1]
         assert self.capacity is None or end <= self.capacity, f"cache of {self.capacity} tokens cannot hold {end}"
@@ -42,7 +42,7 @@ class LayerCache:
         """What was last written and is not settled yet."""
         return tuple(part[:, self.length : self.length + num_tokens] for part in self.parts)
 
-    def settle(self, num_tokens: int) -> None:
+    def commit(self, num_tokens: int) -> None:
         """Let the newest tokens be the past of the next ones."""
         self.length += num_tokens
 
@@ -64,35 +64,35 @@ class LayerCache:
             part[:, : self.length] = old[:, : self.length]
 
 
-class PassCache:
+class LoopCacheView:
     """One core layer's memory during one pass. Tokens that have left the loop repeat what the pass before wrote."""
 
     def __init__(
-        self, slot: LayerCache, before: LayerCache | None, left_BS: Tensor | None, sums: list[Tensor] | None
+        self, slot: LayerCache, before: LayerCache | None, exited_BS: Tensor | None, accumulators: list[Tensor] | None
     ) -> None:
         self.slot = slot
         self.before = before
-        self.left_BS = left_BS
-        self.sums = sums
+        self.exited_BS = exited_BS
+        self.accumulators = accumulators
 
-    def extend(self, *new_parts: Tensor) -> tuple[Tensor, ...]:
+    def append(self, *new_parts: Tensor) -> tuple[Tensor, ...]:
         """Write the newest tokens into the slot and return all that it holds."""
-        if self.left_BS is not None and self.before is not None:
+        if self.exited_BS is not None and self.before is not None:
             kept = self.before.newest(new_parts[0].shape[1])
             new_parts = tuple(
-                torch.where(self.left_BS.view(*self.left_BS.shape, *[1] * (new.dim() - 2)), old, new)
+                torch.where(self.exited_BS.view(*self.exited_BS.shape, *[1] * (new.dim() - 2)), old, new)
                 for old, new in zip(kept, new_parts, strict=True)
             )
-        if self.sums is not None:
-            before = self.sums or [torch.zeros_like(new, dtype=torch.float32) for new in new_parts]
-            self.sums[:] = [total + new for total, new in zip(before, new_parts, strict=True)]
-        return self.slot.extend(*new_parts)
+        if self.accumulators is not None:
+            before = self.accumulators or [torch.zeros_like(new, dtype=torch.float32) for new in new_parts]
+            self.accumulators[:] = [total + new for total, new in zip(before, new_parts, strict=True)]
+        return self.slot.append(*new_parts)
 
     def repeat(self, num_tokens: int) -> None:
         """Write for all tokens what the pass before wrote."""
         assert self.before is not None
-        if self.sums is not None or self.slot is not self.before:
-            self.extend(*self.before.newest(num_tokens))
+        if self.accumulators is not None or self.slot is not self.before:
+            self.append(*self.before.newest(num_tokens))
 
 
 class Window(NamedTuple):
@@ -121,12 +121,12 @@ class DecodeCache:
         self.prelude = [LayerCache(capacity) for _ in range(num_prelude)]
         self.slots = [[LayerCache(capacity) for _ in range(num_core)] for _ in range(num_slots)]
         self.coda = [LayerCache(capacity) for _ in range(num_coda)]
-        self.sums: list[list[Tensor]] | None = [[] for _ in range(num_core)] if policy == "mean" else None
+        self.accumulators: list[list[Tensor]] | None = [[] for _ in range(num_core)] if policy == "mean" else None
         """Of each core layer, over the passes of the newest tokens."""
         self.is_real_BC: Tensor | None = None
         """Which tokens are no padding; None while there was none."""
 
-    def place(self, tokens_BS: Tensor, is_real_BS: Tensor | None = None) -> Window:
+    def positions_and_mask(self, tokens_BS: Tensor, is_real_BS: Tensor | None = None) -> Window:
         """Positions and mask of the newest tokens; padding is seen by nobody and counts no position.
 
         Args:
@@ -143,28 +143,30 @@ class DecodeCache:
         self.is_real_BC = torch.cat((before, new), dim=1)
         return masked_window(self.is_real_BC, num_new)
 
-    def at(self, loop: int, left_BS: Tensor | None) -> list[PassCache]:
+    def at(self, loop: int, exited_BS: Tensor | None) -> list[LoopCacheView]:
         """The memories of the core's layers in a pass.
 
         Args:
-            left_BS: tokens that have left the loop before.
+            exited_BS: tokens that have left the loop before.
         """
         slots = self.slots[loop % len(self.slots)]
         before = self.slots[(loop - 1) % len(self.slots)] if loop else [None] * len(slots)
-        sums = [None] * len(slots) if self.sums is None else self.sums
-        return [PassCache(slots[layer], before[layer], left_BS, sums[layer]) for layer in range(len(slots))]
+        accumulators = [None] * len(slots) if self.accumulators is None else self.accumulators
+        return [
+            LoopCacheView(slots[layer], before[layer], exited_BS, accumulators[layer]) for layer in range(len(slots))
+        ]
 
-    def settle(self, num_new: int, num_passes: int) -> None:
-        """Close the newest tokens, which ran ``num_passes`` passes: write what the other passes are taken to give."""
-        for loop in range(num_passes, self.num_loops):
-            for pass_cache in self.at(loop, None):
-                pass_cache.repeat(num_new)
-        if self.sums is not None:
-            for layer_cache, sums in zip(self.slots[0], self.sums, strict=True):
-                layer_cache.extend(*(total / self.num_loops for total in sums))
-                sums.clear()
+    def commit(self, num_new: int, num_loops: int) -> None:
+        """Close the newest tokens, which ran ``num_loops`` passes: write what the other passes are taken to give."""
+        for loop in range(num_loops, self.num_loops):
+            for loop_cache in self.at(loop, None):
+                loop_cache.repeat(num_new)
+        if self.accumulators is not None:
+            for layer_cache, accumulators in zip(self.slots[0], self.accumulators, strict=True):
+                layer_cache.append(*(total / self.num_loops for total in accumulators))
+                accumulators.clear()
         for layer_cache in self._layers():
-            layer_cache.settle(num_new)
+            layer_cache.commit(num_new)
         self.length += num_new
 
     def reorder(self, rows_B: Tensor) -> None:
@@ -192,18 +194,18 @@ class NoCache:
     def __init__(self, num_loops: int) -> None:
         self.num_loops = num_loops
 
-    def place(self, tokens_BS: Tensor, is_real_BS: Tensor | None = None) -> Window:
+    def positions_and_mask(self, tokens_BS: Tensor, is_real_BS: Tensor | None = None) -> Window:
         """Positions and mask; see ``DecodeCache.place``."""
         if is_real_BS is None:
             positions_S = torch.arange(tokens_BS.shape[1], device=tokens_BS.device)
             return Window(positions_S.expand_as(tokens_BS), None)
         return masked_window(is_real_BS.bool(), tokens_BS.shape[1])
 
-    def at(self, loop: int, left_BS: Tensor | None) -> None:
+    def at(self, loop: int, exited_BS: Tensor | None) -> None:
         """No memories."""
-        assert left_BS is None, "tokens that leave the loop need a cache"
+        assert exited_BS is None, "tokens that leave the loop need a cache"
 
-    def settle(self, num_new: int, num_passes: int) -> None:
+    def commit(self, num_new: int, num_loops: int) -> None:
         """Nothing to close."""
 
 

@@ -79,7 +79,7 @@ def _attend(
 ) -> tuple[Tensor, Tensor]:
     """What is attended to, and the log-partitions ``[H, N]``, fp32."""
     if not query_NHP.is_cuda:
-        return _twin(query_NHP, key_NGP, value_NGP, begin_C, scale)
+        return _reference(query_NHP, key_NGP, value_NGP, begin_C, scale)
     mixed_NHP, lse_HN, *_ = _interface()._flash_attn_fwd(
         query_NHP, key_NGP, value_NGP, return_lse=True, **_options(begin_C, length, scale)
     )
@@ -100,7 +100,7 @@ def _attend_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value."""
     if not query_NHP.is_cuda:
-        return _twin_backward(grad_NHP, query_NHP, key_NGP, value_NGP, lse_HN, begin_C, scale)
+        return _reference_backward(grad_NHP, query_NHP, key_NGP, value_NGP, lse_HN, begin_C, scale)
     grad_query, grad_key, grad_value, *_ = _interface()._flash_attn_bwd(
         query_NHP, key_NGP, value_NGP, mixed_NHP, grad_NHP, lse_HN, **_options(begin_C, length, scale)
     )
@@ -119,7 +119,7 @@ def _options(begin_C: Tensor, length: int, scale: float) -> dict[str, Any]:
     return {"softmax_scale": scale, "causal": True, "max_seqlen_q": length, "max_seqlen_k": length, **begins}
 
 
-def _twin(
+def _reference(
     query_NHP: Tensor, key_NGP: Tensor, value_NGP: Tensor, begin_C: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
     """All tokens against all tokens, most of them masked."""
@@ -128,7 +128,7 @@ def _twin(
     return mixed_NGRP.flatten(1, 2), score_GRNN.logsumexp(-1).flatten(0, 1).float()
 
 
-def _twin_backward(
+def _reference_backward(
     grad_NHP: Tensor,
     query_NHP: Tensor,
     key_NGP: Tensor,

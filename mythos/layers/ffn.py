@@ -7,7 +7,7 @@ from torch.nn import functional
 from mythos.layers import swiglu
 from mythos.layers.precision import compute_dtype
 from mythos.layers.projection import Projection
-from mythos.layers.shared import Sums, is_summable
+from mythos.layers.shared import GradientAccumulators, is_summable
 from mythos.layers.swiglu import SharedSwiGLU, SwiGLUCopies
 
 
@@ -44,8 +44,10 @@ class SwiGLU(nn.Module):
                 copies = SwiGLUCopies.of(w1_FD, w2_DF, w3_FD, dtype)
             else:
                 copies = self.shared.copies
-                self.shared.sums13.take_back()
-            self.shared = SharedSwiGLU(copies, Sums.in_turn(w1_FD, w3_FD), Sums.of(w2_DF))
+                self.shared.accumulators13.restore()
+            self.shared = SharedSwiGLU(
+                copies, GradientAccumulators.in_turn(w1_FD, w3_FD), GradientAccumulators.of(w2_DF)
+            )
         else:
             self.share_products(dtype)
 
@@ -57,7 +59,7 @@ class SwiGLU(nn.Module):
     def unshare(self) -> None:
         """As ``Sharing`` says."""
         if self.shared is not None:
-            self.shared.sums13.take_back()
+            self.shared.accumulators13.restore()
             del self.shared  # compiled code is guarded by whether it is the class's
         for part in (self.w1, self.w2, self.w3):
             part.unshare()

@@ -3,7 +3,7 @@
 from torch import Tensor, cat, einsum, nn
 
 from mythos.config.model import MLAConfig
-from mythos.layers.cache import Past
+from mythos.layers.cache import KVCache
 from mythos.layers.mask import Mask, attend, newest_mask
 from mythos.layers.norm import RMSNorm
 from mythos.layers.projection import Projection
@@ -37,7 +37,7 @@ class LatentAttention(nn.Module):
         self.o_proj = Projection(config.num_heads * config.value_head_dim, dim)
         self.scale = (config.nope_head_dim + config.rope_head_dim) ** -0.5
 
-    def forward(self, x_BSD: Tensor, rotation: Rotation, mask: Mask | None, cache: Past | None = None) -> Tensor:
+    def forward(self, x_BSD: Tensor, rotation: Rotation, mask: Mask | None, cache: KVCache | None = None) -> Tensor:
         """Attend; with a cache, ``x_BSD`` holds only the newest tokens."""
         query_BSD = self.q_proj(x_BSD) if hasattr(self, "q_proj") else self.q_up(self._query_latent(x_BSD))
         query_BSHP = query_BSD.unflatten(-1, (self.num_heads, -1))
@@ -48,7 +48,7 @@ class LatentAttention(nn.Module):
         if cache is None:
             mixed_BSHP = self._expanded(nope_BSHP, rope_BSHP, latent_BSR, key_rope_BSP, mask)
         else:
-            mixed_BSHP = self._absorbed(nope_BSHP, rope_BSHP, mask, *cache.extend(latent_BSR, key_rope_BSP))
+            mixed_BSHP = self._absorbed(nope_BSHP, rope_BSHP, mask, *cache.append(latent_BSR, key_rope_BSP))
         return self.o_proj(mixed_BSHP.flatten(2))
 
     def _query_latent(self, x_BSD: Tensor) -> Tensor:

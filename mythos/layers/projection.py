@@ -8,14 +8,14 @@ from torch.autograd import Function
 from torch.nn import functional
 
 from mythos.layers.precision import compute_dtype
-from mythos.layers.shared import Sums, add_product, is_summable
+from mythos.layers.shared import GradientAccumulators, add_product, is_summable
 
 
 class SharedWeight(NamedTuple):
     """What the passes of a step share."""
 
     copy_OI: Tensor
-    sums: Sums
+    accumulators: GradientAccumulators
 
 
 class Projection(nn.Linear):
@@ -38,14 +38,14 @@ class Projection(nn.Linear):
 
     def _shared_product(self, x: Tensor) -> Tensor:
         assert self.shared is not None
-        copy_OI, sums = self.shared
-        return _Product.apply(x.to(copy_OI.dtype), copy_OI, sums.totals[0], sums.ticket)
+        copy_OI, accumulators = self.shared
+        return _Product.apply(x.to(copy_OI.dtype), copy_OI, accumulators.accumulators[0], accumulators.dependency)
 
     def share(self, dtype: torch.dtype) -> None:
         """As ``Sharing`` says."""
         if is_summable(self.weight, dtype):
             copy_OI = self.weight.detach().to(dtype) if self.shared is None else self.shared.copy_OI
-            self.shared = SharedWeight(copy_OI, Sums.of(self.weight))
+            self.shared = SharedWeight(copy_OI, GradientAccumulators.of(self.weight))
 
     def unshare(self) -> None:
         """As ``Sharing`` says."""
@@ -57,15 +57,15 @@ class _Product(Function):
     """y = x W^T, whose backward adds dy^T x to a total."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, copy_OI: Tensor, total_OI: Tensor, ticket: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, copy_OI: Tensor, total_OI: Tensor, dependency: Tensor) -> Tensor:
         ctx.save_for_backward(x, copy_OI, total_OI)
         return functional.linear(x, copy_OI)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, Tensor]:
         x, copy_OI, total_OI = ctx.saved_tensors
-        ticket = _add_product(total_OI, grad.flatten(0, -2), x.flatten(0, -2))
-        return grad @ copy_OI, None, None, ticket
+        dependency = _add_product(total_OI, grad.flatten(0, -2), x.flatten(0, -2))
+        return grad @ copy_OI, None, None, dependency
 
 
 @torch.library.custom_op("mythos::add_product", mutates_args=())

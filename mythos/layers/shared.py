@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 
-class Sums(NamedTuple):
+class GradientAccumulators(NamedTuple):
     """Where the products of one backward add the gradients of some weights.
 
     A product writes to the totals behind autograd's back: their version must not change, for other passes keep the
@@ -22,40 +22,40 @@ class Sums(NamedTuple):
     copies. No operation of a graph reads a total, so none can read it too early.
     """
 
-    totals: tuple[Tensor, ...]
+    accumulators: tuple[Tensor, ...]
     """Shaped like the weights, in their order and dtype; one for two weights in turn."""
-    ticket: Tensor
+    dependency: Tensor
     """``[0]``. Whoever adds to the totals gives this a gradient, so that they leave after the last such addition."""
 
     @classmethod
     def of(cls, *weights: Tensor) -> Self:
         """For the next backward. Totals go on from gradients that are there, and start at zero otherwise."""
-        totals = tuple(torch.zeros_like(each) if each.grad is None else each.grad for each in weights)
+        accumulators = tuple(torch.zeros_like(each) if each.grad is None else each.grad for each in weights)
         with torch.enable_grad():
-            return cls(totals, _Deliver.apply(len(weights), *weights, *totals))
+            return cls(accumulators, _Deliver.apply(len(weights), *weights, *accumulators))
 
     @classmethod
     def in_turn(cls, first: Tensor, second: Tensor) -> Self:
         """One total of both weights, a row of the first, then one of the second.
 
         Gradients that are there move into it, lest both take memory; autograd copies the rows apart as it hands them
-        over, once a backward. ``take_back`` is for sums that no backward reached.
+        over, once a backward. ``restore`` is for sums that no backward reached.
         """
         total = first.new_zeros(2 * first.shape[0], first.shape[1])
         with torch.enable_grad():
-            ticket = _Deliver.apply(2, first, second, total[0::2], total[1::2])
+            dependency = _Deliver.apply(2, first, second, total[0::2], total[1::2])
         for weight, rows in ((first, total[0::2]), (second, total[1::2])):
             if weight.grad is not None:
                 rows.copy_(weight.grad)
                 weight.grad = None
-                ticket.grad_fn.holds_gradients = True
-        return cls((total,), ticket)
+                dependency.grad_fn.holds_gradients = True
+        return cls((total,), dependency)
 
-    def take_back(self) -> None:
+    def restore(self) -> None:
         """Give the weights the gradients that have moved here, unless a backward did."""
-        delivery: Any = self.ticket.grad_fn
+        delivery: Any = self.dependency.grad_fn
         if delivery.holds_gradients:
-            for weight, total in zip(delivery.weights, delivery.totals, strict=True):
+            for weight, total in zip(delivery.weights, delivery.accumulators, strict=True):
                 weight.grad = total.clone(memory_format=torch.contiguous_format)
 
 
@@ -112,14 +112,16 @@ class _Deliver(Function):
 
     @staticmethod
     def forward(ctx: Any, num_weights: int, *tensors: Tensor) -> Tensor:
-        ctx.weights, ctx.totals, ctx.holds_gradients = tensors[:num_weights], tensors[num_weights:], False
+        ctx.weights, ctx.accumulators, ctx.holds_gradients = tensors[:num_weights], tensors[num_weights:], False
         return tensors[0].new_empty(0)
 
     @staticmethod
     def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:
         ctx.holds_gradients = False
-        for weight, total in zip(ctx.weights, ctx.totals, strict=True):
+        for weight, total in zip(ctx.weights, ctx.accumulators, strict=True):
             if weight.grad is not None and weight.grad.data_ptr() == total.data_ptr():
                 weight.grad = None  # the total holds it, and arrives as a new gradient
-        totals = (total.detach() for total in ctx.totals)  # other objects, or autograd would copy what others hold
-        return None, *totals, *(None for _ in ctx.totals)
+        accumulators = (
+            total.detach() for total in ctx.accumulators
+        )  # other objects, or autograd would copy what others hold
+        return None, *accumulators, *(None for _ in ctx.accumulators)

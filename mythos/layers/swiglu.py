@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mythos.layers.kernels import takes_gated
-from mythos.layers.shared import Sums, add_product
+from mythos.layers.shared import GradientAccumulators, add_product
 
 
 class SwiGLUCopies(NamedTuple):
@@ -32,8 +32,8 @@ class SharedSwiGLU(NamedTuple):
     """What the passes of a step share."""
 
     copies: SwiGLUCopies
-    sums13: Sums
-    sums2: Sums
+    accumulators13: GradientAccumulators
+    accumulators2: GradientAccumulators
 
 
 def is_available(weight: Tensor, dtype: torch.dtype) -> bool:
@@ -43,10 +43,10 @@ def is_available(weight: Tensor, dtype: torch.dtype) -> bool:
 
 def apply(x: Tensor, shared: SharedSwiGLU) -> Tensor:
     """y = W_2 (silu(W_1 x) * W_3 x), ``[..., D]``."""
-    (w13_GD, w2_DF), (totals13, ticket13), (totals2, ticket2) = shared
+    (w13_GD, w2_DF), (totals13, dependency13), (totals2, dependency2) = shared
     x_ND = x.to(w13_GD.dtype).flatten(0, -2).contiguous()
     keep = torch.is_grad_enabled()
-    y_ND, _ = _swiglu(x_ND, w13_GD, w2_DF, totals13[0], totals2[0], ticket13, ticket2, keep)
+    y_ND, _ = _swiglu(x_ND, w13_GD, w2_DF, totals13[0], totals2[0], dependency13, dependency2, keep)
     return y_ND.view_as(x)
 
 
@@ -57,8 +57,8 @@ def _swiglu(
     w2_DF: Tensor,
     total13_GD: Tensor,
     total2_DF: Tensor,
-    ticket13: Tensor,
-    ticket2: Tensor,
+    dependency13: Tensor,
+    dependency2: Tensor,
     keep: bool,
 ) -> tuple[Tensor, Tensor]:
     """The output, and both products in turn if ``keep``. Gradients go to the totals, as ``shared`` says."""
@@ -105,7 +105,7 @@ def _activation_backward(kept_NG: Tensor, grad_hidden_NF: Tensor) -> tuple[Tenso
 
 
 @_swiglu.register_fake
-def _(x, w13, w2, total13, total2, ticket13, ticket2, keep):  # type: ignore[no-untyped-def]
+def _(x, w13, w2, total13, total2, dependency13, dependency2, keep):  # type: ignore[no-untyped-def]
     return torch.empty_like(x), x.new_empty(x.shape[0] if keep else 0, w13.shape[0])
 
 
@@ -122,8 +122,8 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 
 def _gradient(ctx: Any, grad_ND: Tensor, _: None) -> tuple[Tensor | None, ...]:
-    grad_x_ND, ticket13, ticket2 = _swiglu_backward(grad_ND.contiguous(), *ctx.saved_tensors)
-    return grad_x_ND, None, None, None, None, ticket13, ticket2, None
+    grad_x_ND, dependency13, dependency2 = _swiglu_backward(grad_ND.contiguous(), *ctx.saved_tensors)
+    return grad_x_ND, None, None, None, None, dependency13, dependency2, None
 
 
 _swiglu.register_autograd(_gradient, setup_context=_keep)

@@ -34,10 +34,10 @@ def stops(rule: ExitRule) -> Stops:
             return _OutputDivergence(rule.threshold)
         case "relative_change":
             return _RelativeChange(rule.threshold)
-        case "second_difference":
-            return _SecondDifference(rule.threshold)
-        case "stable_choice":
-            return _StableChoice(int(rule.threshold))
+        case "relative_acceleration":
+            return _RelativeAcceleration(rule.threshold)
+        case "stable_argmax":
+            return _StableArgmax(int(rule.threshold))
         case _:
             raise AssertionError(rule.kind)
 
@@ -72,7 +72,7 @@ class _RelativeChange:
         return (new - old).norm(dim=-1) / new.norm(dim=-1).clamp(min=_TINY) < self.threshold
 
 
-class _SecondDifference:
+class _RelativeAcceleration:
     """|h'' - 2 h' + h| / |h''| < threshold."""
 
     def __init__(self, threshold: float) -> None:
@@ -88,11 +88,11 @@ class _SecondDifference:
         return bend.norm(dim=-1) / new.norm(dim=-1).clamp(min=_TINY) < self.threshold
 
 
-class _StableChoice:
-    """The likeliest token has stayed the same over ``num_passes`` passes."""
+class _StableArgmax:
+    """The likeliest token has stayed the same over ``num_loops`` passes."""
 
-    def __init__(self, num_passes: int) -> None:
-        self.num_passes = num_passes
+    def __init__(self, num_loops: int) -> None:
+        self.num_loops = num_loops
         self.old_BS: Tensor | None = None
         self.same_BS: Tensor | None = None
 
@@ -103,4 +103,4 @@ class _StableChoice:
             self.same_BS = torch.ones_like(new)
         else:
             self.same_BS = torch.where(new == old, self.same_BS + 1, 1)
-        return self.same_BS >= self.num_passes
+        return self.same_BS >= self.num_loops

@@ -12,7 +12,7 @@ _STREAM = 0xE817  # keeps this stream apart from every other use of the run's se
 class Exits(NamedTuple):
     """Ascending 0-based passes whose loss is read, and the weights that make their sum unbiased."""
 
-    passes: tuple[int, ...]
+    loops: tuple[int, ...]
     weights: tuple[float, ...]
 
 
@@ -32,7 +32,7 @@ def draw_exits(num_loops: int, num_exits: int, seed: int, step: int) -> Exits:
     return Exits((*others, num_loops - 1), (*[weight] * len(others), 1.0))
 
 
-def first_pass(stop_TN: Tensor) -> Tensor:
+def first_loop(stop_TN: Tensor) -> Tensor:
     """Index of the first pass whose condition holds, or the last pass, ``[N]``."""
     never_N = ~stop_TN.any(0)
     return stop_TN.int().argmax(0).masked_fill(never_N, stop_TN.shape[0] - 1)
@@ -40,7 +40,7 @@ def first_pass(stop_TN: Tensor) -> Tensor:
 
 def by_quantile(p_TN: Tensor, quantile: float) -> Tensor:
     """Stop once the exit distribution's sum reaches ``quantile`` (Ouro)."""
-    return first_pass(p_TN.cumsum(0) >= quantile)
+    return first_loop(p_TN.cumsum(0) >= quantile)
 
 
 def by_output_divergence(log_prob_TNV: Tensor, threshold: float) -> Tensor:
@@ -55,20 +55,20 @@ def by_relative_change(state_TND: Tensor, threshold: float) -> Tensor:
     return _after_first(change < threshold)
 
 
-def by_second_difference(state_TND: Tensor, threshold: float) -> Tensor:
+def by_relative_acceleration(state_TND: Tensor, threshold: float) -> Tensor:
     """Stop once |h'' - 2 h' + h| / |h''| falls below ``threshold`` (arXiv 2509.23314)."""
     bend = state_TND[2:] - 2 * state_TND[1:-1] + state_TND[:-2]
     small = bend.norm(dim=-1) / state_TND[2:].norm(dim=-1).clamp(min=1e-12) < threshold
     return _after_first(_after_first_rows(small))
 
 
-def by_stable_choice(choice_TN: Tensor, num_passes: int) -> Tensor:
-    """Stop once the likeliest token has stayed the same over ``num_passes`` passes."""
-    same_TN = torch.zeros_like(choice_TN, dtype=torch.int64)
+def by_stable_argmax(prediction_TN: Tensor, num_loops: int) -> Tensor:
+    """Stop once the likeliest token has stayed the same over ``num_loops`` passes."""
+    same_TN = torch.zeros_like(prediction_TN, dtype=torch.int64)
     same_TN[0] = 1
-    for loop in range(1, choice_TN.shape[0]):
-        same_TN[loop] = torch.where(choice_TN[loop] == choice_TN[loop - 1], same_TN[loop - 1] + 1, 1)
-    return first_pass(same_TN >= num_passes)
+    for loop in range(1, prediction_TN.shape[0]):
+        same_TN[loop] = torch.where(prediction_TN[loop] == prediction_TN[loop - 1], same_TN[loop - 1] + 1, 1)
+    return first_loop(same_TN >= num_loops)
 
 
 def _after_first_rows(stop_TN: Tensor) -> Tensor:
@@ -77,4 +77,4 @@ def _after_first_rows(stop_TN: Tensor) -> Tensor:
 
 
 def _after_first(stop_TN: Tensor) -> Tensor:
-    return first_pass(_after_first_rows(stop_TN))
+    return first_loop(_after_first_rows(stop_TN))

@@ -45,12 +45,12 @@ def adaptive_computation_time(logit_TBS: Tensor, threshold: float) -> tuple[Tens
     is_over_TBS = before_TBS >= 1 - threshold
     is_last_TBS = stops_TBS & ~is_over_TBS
     weight_TBS = torch.where(is_last_TBS, 1 - before_TBS, unit_TBS).masked_fill(is_over_TBS, 0.0)
-    num_passes_BS = (~is_over_TBS).sum(0)
+    num_loops_BS = (~is_over_TBS).sum(0)
     remainder_BS = (weight_TBS * is_last_TBS).sum(0)
-    return weight_TBS, num_passes_BS + remainder_BS
+    return weight_TBS, num_loops_BS + remainder_BS
 
 
-def leave_at_median(p_TBS: Tensor) -> Tensor:
+def exit_at_median(p_TBS: Tensor) -> Tensor:
     """All weight on the first pass that brings the sum to one half; the gradient is that of ``p_TBS``."""
     median_BS = (p_TBS.cumsum(0) < 0.5).sum(0).clamp(max=p_TBS.shape[0] - 1)
     hard_TBS = functional.one_hot(median_BS, p_TBS.shape[0]).movedim(-1, 0).to(p_TBS.dtype)
@@ -73,7 +73,7 @@ def divergence_from_prior(p_TBS: Tensor, prior_T: Tensor) -> Tensor:
     return (torch.special.xlogy(p_TBS, p_TBS) - p_TBS * log_prior).sum(0)
 
 
-def worth_going_on(nll_TBS: Tensor, sharpness: float, margin: float) -> Tensor:
+def continuation_target(nll_TBS: Tensor, sharpness: float, margin: float) -> Tensor:
     """Targets of 1 - lambda for passes 1 .. T-1: how clearly each pass improved on the one before (Ouro, stage 2)."""
     improvement_TBS = (nll_TBS[:-1] - nll_TBS[1:]).clamp(min=0)
     return torch.sigmoid(sharpness * (improvement_TBS - margin)).detach()

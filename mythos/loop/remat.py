@@ -25,18 +25,18 @@ def recomputed(
         offload: keep ``x`` in host memory until the backward.
     """
     kept = _Kept(x)
-    choices: list[M] = []
+    expert_indices: list[M] = []
 
     def again() -> tuple[Tensor, S]:
-        y, stats, chosen = run(kept.load(), choices[0] if choices else None)
-        if not choices:
-            choices.append(chosen)
+        y, stats, chosen = run(kept.load(), expert_indices[0] if expert_indices else None)
+        if not expert_indices:
+            expert_indices.append(chosen)
         return y, stats
 
     y, stats = checkpoint(again, use_reentrant=False, preserve_rng_state=False)
     if offload:
         kept.move_to_host()
-    return y, stats, choices[0]
+    return y, stats, expert_indices[0]
 
 
 class _Kept:

@@ -16,7 +16,7 @@ from mythos.loop.policy import distribution
 class Saving(NamedTuple):
     """Share of the core's work that is not done when shallow sequences enter late rather than run with the deepest."""
 
-    passes: float
+    loops: float
     """Of the passes, each sequence counted on its own."""
     training: float
     """Of the training FLOPs, where a pass with gradients costs three times one without."""
@@ -41,8 +41,8 @@ def expected_saving(config: DepthConfig, batch_size: int, step: int | None = Non
     mass_of_deepest = np.diff(np.cumsum(mass).clip(max=1.0) ** batch_size, prepend=0.0)
     loops = np.arange(1, len(mass) + 1)
     costs = _cost(loops, grad_loops_at(config, step))
-    passes, training = (float(1 - mass @ work / (mass_of_deepest @ work)) for work in (loops, costs))
-    return Saving(passes, training)
+    saved_loops, saved_training = (float(1 - mass @ work / (mass_of_deepest @ work)) for work in (loops, costs))
+    return Saving(saved_loops, saved_training)
 
 
 def _cost(loops: np.ndarray, num_grad_loops: int) -> np.ndarray:

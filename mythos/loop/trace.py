@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from mythos.loop.rows import Rows
+from mythos.loop.variable_depth import VariableDepthBatch
 from mythos.types import ExpertTrace, LoopTrace
 
 MAX_TOKENS = 2048
@@ -24,11 +24,11 @@ def update_norm(new_BSD: Tensor, old_BSD: Tensor) -> Tensor:
     return change_BS / old_BSD.float().norm(dim=-1).clamp(min=_TINY)
 
 
-def second_difference(change_BSD: Tensor, change_before_BSD: Tensor) -> Tensor:
+def curvature_ratio(change_BSD: Tensor, change_before_BSD: Tensor) -> Tensor:
     """|h'' - 2 h' + h| / |h'' - h'| of every token, ``[B, S]`` fp32, from the changes h'' - h' and h' - h.
 
     0 for a steady drift, |1 - 1 / r| for changes that shrink by r along a line, 2 for a two-cycle (arXiv 2509.23314
-    scales it by |h''| instead; see ``exits.by_second_difference``).
+    scales it by |h''| instead; see ``exits.by_relative_acceleration``).
     """
     bend_BS = (change_BSD.float() - change_before_BSD.float()).norm(dim=-1)
     return bend_BS / change_BSD.float().norm(dim=-1).clamp(min=_TINY)
@@ -45,22 +45,22 @@ def token_correlation(h_BSD: Tensor) -> Tensor:
     return (square_B - num_tokens) / max(num_tokens * (num_tokens - 1), 1)
 
 
-def expert_trace(choice_LTNK: Tensor, num_experts: int) -> ExpertTrace:
+def expert_trace(expert_indices_LTNK: Tensor, num_experts: int) -> ExpertTrace:
     """Compare the sets of experts that each token chose in each loop.
 
     Path diversity is Psi = (1 / K) E |union over loops r <= t of E_r| (Meta, "Scaling Laws for Looped MoE").
 
     Args:
-        choice_LTNK: indices of the experts chosen in each layer; -1 throughout where a token did not run a loop.
+        expert_indices_LTNK: indices of the chosen experts of each layer; -1 where a token did not run a loop.
     """
-    num_loops, num_active = choice_LTNK.shape[1], choice_LTNK.shape[3]
-    present_TN = choice_LTNK[0, :, :, 0] >= 0
+    num_loops, num_active = expert_indices_LTNK.shape[1], expert_indices_LTNK.shape[3]
+    present_TN = expert_indices_LTNK[0, :, :, 0] >= 0
     num_tokens_T = present_TN.sum(1).clamp(min=1)
     identical, disjoint, diversity = [], [], []
-    overlap_TT = torch.zeros(num_loops, num_loops, device=choice_LTNK.device)
-    for choice_TNK in choice_LTNK:
-        chosen_TNE = _membership(choice_TNK, num_experts)
-        with torch.autocast(choice_LTNK.device.type, enabled=False):
+    overlap_TT = torch.zeros(num_loops, num_loops, device=expert_indices_LTNK.device)
+    for expert_indices_TNK in expert_indices_LTNK:
+        chosen_TNE = _membership(expert_indices_TNK, num_experts)
+        with torch.autocast(expert_indices_LTNK.device.type, enabled=False):
             shared_NTT = torch.einsum("tne,sne->nts", chosen_TNE, chosen_TNE)
         overlap_TT += (shared_NTT / (2 * num_active - shared_NTT)).sum(0)
         with_last_TN = torch.nn.functional.pad(shared_NTT.diagonal(-1, 1, 2).T, (0, 0, 1, 0), value=0.5)
@@ -68,7 +68,7 @@ def expert_trace(choice_LTNK: Tensor, num_experts: int) -> ExpertTrace:
         disjoint.append(((with_last_TN == 0) & present_TN).sum(1) / num_tokens_T)
         num_seen_TN = chosen_TNE.cumsum_(0).clamp_(max=1).sum(-1) * present_TN
         diversity.append(num_seen_TN.sum(1) / (num_active * num_tokens_T))
-    num_pairs_TT = torch.minimum(num_tokens_T[:, None], num_tokens_T) * len(choice_LTNK)
+    num_pairs_TT = torch.minimum(num_tokens_T[:, None], num_tokens_T) * len(expert_indices_LTNK)
     return ExpertTrace(
         identical_TL=torch.stack(identical, dim=1),
         disjoint_TL=torch.stack(disjoint, dim=1),
@@ -80,7 +80,7 @@ def expert_trace(choice_LTNK: Tensor, num_experts: int) -> ExpertTrace:
 class LoopRecorder:
     """Gathers the trace of one forward, pass by pass. Lives as long as the forward; nothing waits for the device."""
 
-    def __init__(self, initial_BSD: Tensor, num_loops: int, num_experts: int, rows: Rows | None) -> None:
+    def __init__(self, initial_BSD: Tensor, num_loops: int, num_experts: int, rows: VariableDepthBatch | None) -> None:
         num_rows, num_tokens = initial_BSD.shape[:2]
         self.rows = rows
         self.num_experts = num_experts
@@ -88,13 +88,15 @@ class LoopRecorder:
         """Every so many tokens one is looked at."""
         self.figures_RF: list[Tensor] = []
         """Of each pass and row: norm, relative change, cosine, second difference, token correlation, block updates."""
-        self.choices: list[list[Tensor]] = []
+        self.expert_indices: list[list[Tensor]] = []
         self.change_before_BSD: Tensor | None = None
         self.gradient_square_T = torch.zeros(num_loops, device=initial_BSD.device)
-        self.num_graded_rows_T = torch.zeros(num_loops, device=initial_BSD.device)
+        self.num_grad_rows_T = torch.zeros(num_loops, device=initial_BSD.device)
 
     @torch.no_grad()
-    def see(self, new_BSD: Tensor, old_BSD: Tensor, update_norms: list[Tensor], choices: list[Tensor | None]) -> None:
+    def see(
+        self, new_BSD: Tensor, old_BSD: Tensor, update_norms: list[Tensor], expert_indices: list[Tensor | None]
+    ) -> None:
         """Take in one pass.
 
         Args:
@@ -112,15 +114,15 @@ class LoopRecorder:
             new.square().mean(-1).sqrt().mean(1),
             relative_change(new, old).mean(1),
             torch.nn.functional.cosine_similarity(new, old, dim=-1, eps=_TINY).mean(1),
-            second_difference(change, before).mean(1),
+            curvature_ratio(change, before).mean(1),
             token_correlation(new),
             *update_norms,
         ]
         self.figures_RF.append(torch.stack(figures, dim=1))
         self.change_before_BSD = change
         num_rows, num_tokens = new_BSD.shape[:2]
-        of_tokens = [c.view(num_rows, num_tokens, -1)[:, :: self.stride] for c in choices if c is not None]
-        self.choices.append(of_tokens)
+        of_tokens = [c.view(num_rows, num_tokens, -1)[:, :: self.stride] for c in expert_indices if c is not None]
+        self.expert_indices.append(of_tokens)
 
     @torch.no_grad()
     def trace(self) -> LoopTrace:
@@ -134,12 +136,12 @@ class LoopRecorder:
             state_norm_T=norm_T,
             relative_change_T=change_T,
             cosine_T=cosine_T,
-            second_difference_T=bend_T,
+            curvature_ratio_T=bend_T,
             token_correlation_T=correlation_T,
             update_norm_TL=figures_TF[:, _NUM_STATE_FIGURES:],
-            experts=expert_trace(self._choices_by_loop(), self.num_experts) if self.choices[0] else None,
+            experts=expert_trace(self._expert_indices_by_loop(), self.num_experts) if self.expert_indices[0] else None,
             gradient_square_T=self.gradient_square_T,
-            num_graded_rows_T=self.num_graded_rows_T,
+            num_grad_rows_T=self.num_grad_rows_T,
         )
 
     def _follow_gradient(self, new_BSD: Tensor, index: int) -> None:
@@ -150,7 +152,7 @@ class LoopRecorder:
         """
         loops_R = torch.full_like(new_BSD[:, 0, 0], index, dtype=torch.int64)
         loops_R = loops_R if self.rows is None else self.rows.own_loop(index)
-        square_T, num_rows_T = self.gradient_square_T, self.num_graded_rows_T
+        square_T, num_rows_T = self.gradient_square_T, self.num_grad_rows_T
 
         def add(gradient_BSD: Tensor) -> None:
             with torch.no_grad():
@@ -160,17 +162,17 @@ class LoopRecorder:
 
         new_BSD.register_hook(add)
 
-    def _sum_by_loop(self, value_by_pass: list[Tensor]) -> Tensor:
+    def _sum_by_loop(self, value_by_loop: list[Tensor]) -> Tensor:
         """Sums over rows ``[T, ...]``."""
         if self.rows is None:
-            return torch.stack(value_by_pass).sum(1)
-        return self.rows.sum_by_own_loop(value_by_pass)
+            return torch.stack(value_by_loop).sum(1)
+        return self.rows.sum_by_own_loop(value_by_loop)
 
-    def _choices_by_loop(self) -> Tensor:
+    def _expert_indices_by_loop(self) -> Tensor:
         """``[L, T, N, K]``, -1 where a row did not run a loop."""
-        passes = [torch.stack(of_layers, dim=1) for of_layers in self.choices]  # [R, L, S, K] each
-        chosen_TRLSK = passes[-1].new_full((len(passes), *passes[-1].shape), -1)
-        for index, chosen_RLSK in enumerate(passes):
+        loops = [torch.stack(of_layers, dim=1) for of_layers in self.expert_indices]  # [R, L, S, K] each
+        chosen_TRLSK = loops[-1].new_full((len(loops), *loops[-1].shape), -1)
+        for index, chosen_RLSK in enumerate(loops):
             num_rows = chosen_RLSK.shape[0]
             if self.rows is None:
                 chosen_TRLSK[index] = chosen_RLSK
@@ -180,7 +182,7 @@ class LoopRecorder:
         return chosen_TRLSK.permute(2, 0, 1, 3, 4).flatten(2, 3)
 
 
-def _membership(choice_TNK: Tensor, num_experts: int) -> Tensor:
+def _membership(expert_indices_TNK: Tensor, num_experts: int) -> Tensor:
     """1 where a token chose an expert, ``[T, N, E]`` fp32; a choice of -1 is none."""
-    one_more = torch.zeros(*choice_TNK.shape[:2], num_experts + 1, device=choice_TNK.device)
-    return one_more.scatter_(2, choice_TNK.long() + 1, 1.0)[..., 1:]
+    one_more = torch.zeros(*expert_indices_TNK.shape[:2], num_experts + 1, device=expert_indices_TNK.device)
+    return one_more.scatter_(2, expert_indices_TNK.long() + 1, 1.0)[..., 1:]

@@ -9,7 +9,7 @@ from torch.nn import functional
 from mythos.config.halting import ActHalting, PonderHalting
 from mythos.config.run import RunConfig
 from mythos.layers.transfer import to_device
-from mythos.loop.halting import divergence_from_prior, prior, worth_going_on
+from mythos.loop.halting import continuation_target, divergence_from_prior, prior
 from mythos.loop.plan import StepPlan
 from mythos.types import IGNORED, Batch, ModelOutput
 
@@ -45,20 +45,20 @@ def penalties(
         squared = weight_X[:, None, None] * output.exit_prob_XBS * output.lse_XBS.square()
         terms["z"] = weights.z_loss * _per_target(squared, batch)
     if weights.supervise_loops:
-        every_pass = _per_target(weight_X[:, None, None] * output.nll_XBS, batch) / plan.depth.num_loops
-        terms["supervise_loops"] = weights.supervise_loops * every_pass
+        every_loop = _per_target(weight_X[:, None, None] * output.nll_XBS, batch) / plan.depth.num_loops
+        terms["supervise_loops"] = weights.supervise_loops * every_loop
     num_tokens = batch.num_sequences * batch.tokens_BS.shape[1]
     if output.router_stats is not None and weights.router_z_loss:
-        mean = _over_graded_passes(output.router_stats.z_loss, num_grad_loops) / num_tokens
+        mean = _over_grad_loops(output.router_stats.z_loss, num_grad_loops) / num_tokens
         terms["router_z"] = weights.router_z_loss * mean
     if output.router_stats is not None and weights.balance_loss:
-        mean = _over_graded_passes(output.router_stats.balance_loss, num_grad_loops) / batch.num_sequences
+        mean = _over_grad_loops(output.router_stats.balance_loss, num_grad_loops) / batch.num_sequences
         terms["balance"] = weights.balance_loss * mean
     if output.change_T is not None and weights.consistency:
-        mean = _over_graded_passes(output.change_T, num_grad_loops) / num_tokens
+        mean = _over_grad_loops(output.change_T, num_grad_loops) / num_tokens
         terms["consistency"] = weights.consistency * mean
-    if output.growth_B is not None and weights.jacobian:
-        terms["jacobian"] = weights.jacobian * output.growth_B.sum() / batch.num_sequences
+    if output.jacobian_growth_B is not None and weights.jacobian:
+        terms["jacobian"] = weights.jacobian * output.jacobian_growth_B.sum() / batch.num_sequences
     match config.halting:
         case ActHalting():
             assert output.ponder_BS is not None
@@ -76,13 +76,13 @@ def gate_loss(config: PonderHalting, output: ModelOutput, batch: Batch) -> Tenso
     assert output.stop_logit_TBS is not None
     if output.nll_XBS.shape[0] == 1:
         return 0.0 * output.stop_logit_TBS.sum()
-    target = worth_going_on(output.nll_XBS, config.improvement_sharpness, config.improvement_margin)
+    target = continuation_target(output.nll_XBS, config.improvement_sharpness, config.improvement_margin)
     going_on = -output.stop_logit_TBS[1:]
     loss = functional.binary_cross_entropy_with_logits(going_on, target, reduction="none")
     return _per_target(loss, batch) / loss.shape[0]
 
 
-def _over_graded_passes(value_T: Tensor, num_grad_loops: int) -> Tensor:
+def _over_grad_loops(value_T: Tensor, num_grad_loops: int) -> Tensor:
     """Mean of ``[T, ...]`` over the last k passes; one that a shallow row has not entered counts as zero for it.
 
     So the divisor is that of the step even where the deepest row of a micro-batch runs fewer passes than k.

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from mythos.config.model import FeedForwardConfig, GQAConfig, MLAConfig, ModelConfig
 from mythos.layers.attention import GroupedQueryAttention
-from mythos.layers.cache import Past
+from mythos.layers.cache import KVCache
 from mythos.layers.ffn import SwiGLU
 from mythos.layers.mask import Mask
 from mythos.layers.mla import LatentAttention
@@ -43,23 +43,25 @@ class Block(nn.Module):
         rotation: Rotation,
         mask: Mask | None,
         bias_E: Tensor | None = None,
-        cache: Past | None = None,
-        choice_NK: Tensor | None = None,
+        cache: KVCache | None = None,
+        expert_indices_NK: Tensor | None = None,
     ) -> tuple[Tensor, RouterStats | None, Tensor | None]:
         """One layer; the last two results are those of a mixture of experts.
 
         Args:
             bias_E: selection bias of the mixture of experts, ``[E]``, or ``[B, E]`` with one for each row.
-            choice_NK: experts to take instead of choosing anew.
+            expert_indices_NK: experts to take instead of choosing anew.
         """
         attended = self.attention(self.attention_norm(x_BSD), rotation, mask, cache)
         x_BSD = torch.add(x_BSD, self.attention_post_norm(attended), alpha=self.residual_scale)
         if self.is_moe:
             normed_BSD = self.ffn_norm(x_BSD)  # cast here, where compilation makes it part of the norm
-            change, stats, choice_NK = self.ffn(normed_BSD.to(compute_dtype(normed_BSD)), bias_E, choice_NK)
+            change, stats, expert_indices_NK = self.ffn(
+                normed_BSD.to(compute_dtype(normed_BSD)), bias_E, expert_indices_NK
+            )
         else:
             change, stats = self.ffn(self.ffn_norm(x_BSD)), None
-        return torch.add(x_BSD, self.ffn_post_norm(change), alpha=self.residual_scale), stats, choice_NK
+        return torch.add(x_BSD, self.ffn_post_norm(change), alpha=self.residual_scale), stats, expert_indices_NK
 
 
 def _attention(config: ModelConfig) -> nn.Module:

@@ -9,24 +9,24 @@ from torch import Tensor, nn
 
 from mythos.config.model import ModelConfig
 from mythos.config.parallel import ParallelBase, SingleParallel
-from mythos.layers.cache import Past
+from mythos.layers.cache import KVCache
 from mythos.layers.mask import Mask, mask_of_rows
 from mythos.layers.norm import RMSNorm
 from mythos.layers.rope import Rotation
 from mythos.loop.injection import build_injection
 from mythos.loop.remat import recomputed
-from mythos.loop.rows import Rows
 from mythos.loop.trace import LoopRecorder, relative_change, update_norm
+from mythos.loop.variable_depth import VariableDepthBatch
 from mythos.model.block import Block
 from mythos.types import LoopTrace, RouterStats
 
 _FINITE_DIFFERENCE = 1e-2
 """Size of the change in ``growth``, relative to the state: above fp32's rounding, below the blocks' curvature."""
-Choices = list[Tensor | None]
+ExpertIndices = list[Tensor | None]
 """The experts chosen in each block of a pass, ``[N, K]`` int16; None for a dense block."""
 
 
-class PassStats(NamedTuple):
+class LoopStats(NamedTuple):
     """What one pass saw, block by block."""
 
     router: list[RouterStats]
@@ -53,7 +53,7 @@ class Core(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.injection = build_injection(config.injection, config.dim)
-        self.is_parallel = config.injection.spelling == "parallel"
+        self.is_parallel = config.injection.update_rule == "parallel"
         self.parallel_norm = RMSNorm(config.dim, config.norm_eps) if self.is_parallel else None
         self.blocks = nn.ModuleList(
             Block(config, config.core_ffn, config.core_residual_scale) for _ in range(config.num_core_layers)
@@ -76,7 +76,7 @@ class Core(nn.Module):
         exits: Sequence[int],
         trace: bool = False,
         consistency: bool = False,
-        rows: Rows | None = None,
+        rows: VariableDepthBatch | None = None,
         damping: float = 1.0,
     ) -> CoreOutput:
         """Run ``num_loops`` passes, the last ``num_grad_loops`` of them with gradients.
@@ -108,17 +108,17 @@ class Core(nn.Module):
                 if num_rows > h_BSD.shape[0]:
                     h_BSD = torch.cat((h_BSD, initial_BSD[h_BSD.shape[0] : num_rows]))
                 if has_grad:
-                    new_BSD, pass_stats, choices = self._graded(run, h_BSD, damping)
+                    new_BSD, loop_stats, expert_indices = self._graded(run, h_BSD, damping)
                 else:
-                    new_BSD, pass_stats, choices = run(h_BSD)
+                    new_BSD, loop_stats, expert_indices = run(h_BSD)
                 if consistency:
                     changes.append(relative_change(new_BSD, h_BSD).square().sum())
             if recorder is not None:
-                recorder.see(new_BSD, h_BSD, pass_stats.update_norms, choices)
+                recorder.see(new_BSD, h_BSD, loop_stats.update_norms, expert_indices)
             h_BSD = new_BSD
-            stats.append(pass_stats.router)
-            if rows is not None and pass_stats.router:
-                counts.append(_counts_of_rows(choices, num_rows, self.router_bias.shape[-1]))
+            stats.append(loop_stats.router)
+            if rows is not None and loop_stats.router:
+                counts.append(_counts_of_rows(expert_indices, num_rows, self.router_bias.shape[-1]))
             if loop in exits:
                 exit_states.append(h_BSD)
         router_stats = _stack_loops(stats)
@@ -151,26 +151,26 @@ class Core(nn.Module):
         run = partial(self.step, e_BSD=e_BSD, rotation=rotation, mask=mask, loop=loop)
         size_B11 = _FINITE_DIFFERENCE * h_BSD.float().norm(dim=(1, 2), keepdim=True).clamp(min=1e-6)
         with torch.no_grad():
-            base_BSD, _, choices = run(h_BSD)
+            base_BSD, _, expert_indices = run(h_BSD)
             for _ in range(num_iterations):
                 v_BSD = size_B11 * direction_BSD / direction_BSD.norm(dim=(1, 2), keepdim=True).clamp(min=1e-20)
-                direction_BSD = run(h_BSD + v_BSD, choices)[0].float() - base_BSD.float()
+                direction_BSD = run(h_BSD + v_BSD, expert_indices)[0].float() - base_BSD.float()
             v_BSD = size_B11 * direction_BSD / direction_BSD.norm(dim=(1, 2), keepdim=True).clamp(min=1e-20)
-        moved_BSD, base_BSD = run(h_BSD + v_BSD, choices)[0], run(h_BSD, choices)[0]
+        moved_BSD, base_BSD = run(h_BSD + v_BSD, expert_indices)[0], run(h_BSD, expert_indices)[0]
         return ((moved_BSD - base_BSD).float() / size_B11).square().sum((1, 2))
 
     def step(
         self,
         h_BSD: Tensor,
-        choices: Choices | None = None,
+        expert_indices: ExpertIndices | None = None,
         *,
         e_BSD: Tensor,
         rotation: Rotation,
         mask: Mask | None,
         loop: int | Tensor,
-        caches: Sequence[Past] | None = None,
+        caches: Sequence[KVCache] | None = None,
         token_stride: int = 0,
-    ) -> tuple[Tensor, PassStats, Choices]:
+    ) -> tuple[Tensor, LoopStats, ExpertIndices]:
         """One pass: the next state, what was seen of each block, and the experts chosen (or repeated).
 
         Args:
@@ -181,7 +181,7 @@ class Core(nn.Module):
         table_row = min(loop, last) if isinstance(loop, int) else loop.clamp(max=last)
         u_BSD = self.injection(h_BSD, e_BSD)
         start_BSD = u_BSD if self.parallel_norm is None else self.parallel_norm(h_BSD + e_BSD)
-        x_BSD, stats, chosen = start_BSD, PassStats([], []), []
+        x_BSD, stats, chosen = start_BSD, LoopStats([], []), []
         for layer, block in enumerate(self.blocks):
             run = partial(
                 _run_block,
@@ -193,10 +193,12 @@ class Core(nn.Module):
             )
             before_BSD = x_BSD
             if self.remat.remat == "block" and torch.is_grad_enabled():
-                x_BSD, block_stats, choice_NK = recomputed(run, x_BSD)
+                x_BSD, block_stats, expert_indices_NK = recomputed(run, x_BSD)
             else:
-                x_BSD, block_stats, choice_NK = run(x_BSD, None if choices is None else choices[layer])
-            chosen.append(choice_NK)
+                x_BSD, block_stats, expert_indices_NK = run(
+                    x_BSD, None if expert_indices is None else expert_indices[layer]
+                )
+            chosen.append(expert_indices_NK)
             if block_stats is not None:
                 stats.router.append(block_stats)
             if token_stride:
@@ -206,29 +208,29 @@ class Core(nn.Module):
         return (u_BSD + (x_BSD - start_BSD) if self.is_parallel else x_BSD), stats, chosen
 
     def _graded(
-        self, run: Callable[..., tuple[Tensor, PassStats, Choices]], h_BSD: Tensor, damping: float
-    ) -> tuple[Tensor, PassStats, Choices]:
+        self, run: Callable[..., tuple[Tensor, LoopStats, ExpertIndices]], h_BSD: Tensor, damping: float
+    ) -> tuple[Tensor, LoopStats, ExpertIndices]:
         """A pass that keeps gradients, or what they are computed from again."""
         if self.remat.remat == "loop":
-            new_BSD, stats, choices = recomputed(run, h_BSD, self.remat.offload_states)
+            new_BSD, stats, expert_indices = recomputed(run, h_BSD, self.remat.offload_states)
         else:
-            new_BSD, stats, choices = run(h_BSD)
+            new_BSD, stats, expert_indices = run(h_BSD)
         if damping < 1:
             new_BSD = (1 - damping) * h_BSD + damping * new_BSD
-        return new_BSD, stats, choices
+        return new_BSD, stats, expert_indices
 
 
 def _run_block(
     x_BSD: Tensor,
-    choice_NK: Tensor | None,
+    expert_indices_NK: Tensor | None,
     *,
     block: nn.Module,
     rotation: Rotation,
     mask: Mask | None,
     bias_E: Tensor,
-    cache: Past | None,
+    cache: KVCache | None,
 ) -> tuple[Tensor, RouterStats | None, Tensor | None]:
-    return block(x_BSD, rotation, mask, bias_E, cache, choice_NK)
+    return block(x_BSD, rotation, mask, bias_E, cache, expert_indices_NK)
 
 
 def _stack_loops(stats: list[list[RouterStats]]) -> RouterStats | None:
@@ -244,8 +246,8 @@ def _stack(items: Sequence[Iterable[Tensor]]) -> RouterStats:
 
 
 @torch.no_grad()
-def _counts_of_rows(choices: Choices, num_rows: int, num_experts: int) -> Tensor:
+def _counts_of_rows(expert_indices: ExpertIndices, num_rows: int, num_experts: int) -> Tensor:
     """Tokens of each row that chose each expert in the blocks of one pass, ``[rows, L, E]`` int64."""
-    chosen_BLM = torch.stack([c.view(num_rows, -1) for c in choices if c is not None], dim=1).long()
+    chosen_BLM = torch.stack([c.view(num_rows, -1) for c in expert_indices if c is not None], dim=1).long()
     counts_BLE = chosen_BLM.new_zeros(*chosen_BLM.shape[:2], num_experts)
     return counts_BLE.scatter_add_(2, chosen_BLM, torch.ones_like(chosen_BLM))

@@ -14,7 +14,7 @@ class Generated(NamedTuple):
 
     tokens_BS: Tensor
     """The new tokens."""
-    num_passes_BS: Tensor
+    num_loops_BS: Tensor
     """Passes behind each new token: those of the token before it, from which it was predicted."""
 
 
@@ -46,13 +46,13 @@ def generate(
     """
     generator = torch.Generator(prompt_BS.device).manual_seed(seed)
     cache = model.new_cache(num_loops, prompt_BS.shape[1] + num_new_tokens, cache_policy)
-    fresh_BS, chosen, passes = prompt_BS, [], []
+    fresh_BS, chosen, loops = prompt_BS, [], []
     for _ in range(num_new_tokens):
         found = model.decode_until(fresh_BS, cache, rule, is_real_BS, num_logits=1)
         fresh_BS, is_real_BS = sample(found.logits_BSV[:, -1], temperature, top_k, generator, top_p), None
         chosen.append(fresh_BS)
-        passes.append(found.num_passes_BS[:, -1:])
-    return Generated(torch.cat(chosen, dim=1), torch.cat(passes, dim=1))
+        loops.append(found.num_loops_BS[:, -1:])
+    return Generated(torch.cat(chosen, dim=1), torch.cat(loops, dim=1))
 
 
 def sample(

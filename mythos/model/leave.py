@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from mythos.config.halting import ActHalting, FixedHalting, HaltingConfig, PonderHalting
-from mythos.loop.halting import HaltingGate, adaptive_computation_time, leave_at_median, stick_breaking
+from mythos.loop.halting import HaltingGate, adaptive_computation_time, exit_at_median, stick_breaking
 
 
-class Leaving(NamedTuple):
+class HaltingOutput(NamedTuple):
     """X states to read, and the halting behind them; see ``ModelOutput``."""
 
     states: list[Tensor]
@@ -31,14 +31,14 @@ class Halting(nn.Module):
             else HaltingGate(dim, config.hidden_dim, config.initial_probability)
         )
 
-    def wanted(self, num_loops: int, exits: tuple[int, ...]) -> tuple[int, ...]:
+    def required_exits(self, num_loops: int, exits: tuple[int, ...]) -> tuple[int, ...]:
         """The passes whose states ``forward`` needs."""
         return exits if self.gate is None else tuple(range(num_loops))
 
-    def forward(self, states: list[Tensor], exits: tuple[int, ...]) -> Leaving:
-        """States of the ``wanted`` passes to states at ``exits``."""
+    def forward(self, states: list[Tensor], exits: tuple[int, ...]) -> HaltingOutput:
+        """States of the ``required_exits`` passes to states at ``exits``."""
         if self.gate is None:
-            return Leaving(states, _only_last(len(exits), states[0]), None, None, None)
+            return HaltingOutput(states, _only_last(len(exits), states[0]), None, None, None)
         logit_TBS = torch.stack([self.gate(h_BSD) for h_BSD in states])
         match self.config:
             case ActHalting(threshold=threshold):
@@ -46,18 +46,18 @@ class Halting(nn.Module):
                 for last in exits:
                     weight_TBS, ponder_BS = adaptive_computation_time(logit_TBS[: last + 1], threshold)
                     mixed.append(_mean(states, weight_TBS))
-                return Leaving(mixed, _only_last(len(exits), states[0]), weight_TBS, ponder_BS, logit_TBS)
+                return HaltingOutput(mixed, _only_last(len(exits), states[0]), weight_TBS, ponder_BS, logit_TBS)
             case PonderHalting(straight_through=straight_through):
                 p_TBS = stick_breaking(logit_TBS)
-                leaves_TBS = leave_at_median(p_TBS) if straight_through else p_TBS
+                exits_TBS = exit_at_median(p_TBS) if straight_through else p_TBS
                 read = [states[loop] for loop in exits]
                 # A list as index would be copied from the host, which waits.
-                leaves_XBS = torch.stack([leaves_TBS[loop] for loop in exits])
-                return Leaving(read, leaves_XBS, p_TBS, None, logit_TBS)
+                exits_XBS = torch.stack([exits_TBS[loop] for loop in exits])
+                return HaltingOutput(read, exits_XBS, p_TBS, None, logit_TBS)
             case _:
                 raise AssertionError(f"no halting for {self.config}")
 
-    def remembered(self, states: list[Tensor], new_BSD: Tensor) -> list[Tensor]:
+    def update_history(self, states: list[Tensor], new_BSD: Tensor) -> list[Tensor]:
         """The states that ``read`` will need: all of them where it takes their mean, else the newest."""
         return [*states, new_BSD] if isinstance(self.config, ActHalting) else [new_BSD]
 

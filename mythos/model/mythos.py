@@ -10,18 +10,18 @@ from torch import Tensor, nn
 from mythos.config.decoding import ExitRule
 from mythos.config.halting import FixedHalting, HaltingConfig
 from mythos.config.model import MLAConfig, ModelConfig
-from mythos.layers.cache import DecodeCache, NoCache, Past
+from mythos.layers.cache import DecodeCache, KVCache, NoCache
 from mythos.layers.mask import Mask, document_mask
 from mythos.layers.norm import RMSNorm
 from mythos.layers.precision import compute_dtype
 from mythos.layers.rope import Rotation, rotation_at
 from mythos.loop.exit_rules import Seen, stops
-from mythos.loop.rows import rows_of
 from mythos.loop.state import Noise
+from mythos.loop.variable_depth import variable_depth_batch
 from mythos.model.block import Block
-from mythos.model.core import Choices, Core
+from mythos.model.core import Core, ExpertIndices
 from mythos.model.head import Head
-from mythos.model.leave import Halting, Leaving
+from mythos.model.leave import Halting, HaltingOutput
 from mythos.types import Batch, ModelOutput, Regularizers
 
 
@@ -30,9 +30,9 @@ class Unrolled(NamedTuple):
 
     states: list[Tensor]
     """Before the first pass, then after each."""
-    choices: list[Choices]
+    expert_indices: list[ExpertIndices]
     """The experts of each pass."""
-    leaving: Leaving
+    halting_output: HaltingOutput
     """What coda and head read after each pass."""
     rotation: Rotation
     mask: Mask | None
@@ -43,7 +43,7 @@ class Decoded(NamedTuple):
 
     logits_BSV: Tensor
     """Of the next tokens, fp32."""
-    num_passes_BS: Tensor
+    num_loops_BS: Tensor
     """Passes that each token ran; full depth at padding."""
 
 
@@ -97,7 +97,7 @@ class Mythos(nn.Module):
             assert num_loops == loops_B.max(), f"num_loops is {num_loops}, but the deepest row has {loops_B.max()}"
             assert exits == (num_loops - 1,), f"rows of different depth have no common exits {exits}"
             assert self.halting.gate is None, "rows of different depth have no halting"
-            rows = rows_of(loops_B, batch.tokens_BS.device)
+            rows = variable_depth_batch(loops_B, batch.tokens_BS.device)
             batch = rows.sort(batch)
         rotation, mask, e_BSD = self._begin(batch)
         core = self.core(
@@ -107,35 +107,35 @@ class Mythos(nn.Module):
             mask,
             num_loops,
             num_loops if num_grad_loops is None else num_grad_loops,
-            self.halting.wanted(num_loops, exits),
+            self.halting.required_exits(num_loops, exits),
             trace,
             regularizers.consistency,
             rows=rows,
             damping=damping,
         )
-        growth_B = None
+        jacobian_growth_B = None
         if regularizers.num_power_iterations:
             direction_BSD = self.noise(noise_seed or 0, batch.sample_ids_B, *e_BSD.shape[1:])
             next_loop = num_loops if rows is None else num_loops - rows.entry_B
-            growth_B = self.core.growth(
+            jacobian_growth_B = self.core.growth(
                 core.state_BSD, e_BSD, rotation, mask, next_loop, regularizers.num_power_iterations, direction_BSD
             )
-        leaving = self.halting(core.exit_states, exits)
+        halting_output = self.halting(core.exit_states, exits)
         is_one_of_many = len(exits) > 1
-        read = [self._read(h_BSD, rotation, mask, batch.targets_BS, is_one_of_many) for h_BSD in leaving.states]
+        read = [self._read(h_BSD, rotation, mask, batch.targets_BS, is_one_of_many) for h_BSD in halting_output.states]
         nll_XBS, lse_XBS = map(torch.stack, zip(*read, strict=True))
         output = ModelOutput(
             nll_XBS=nll_XBS,
             lse_XBS=lse_XBS,
-            exit_prob_XBS=leaving.exit_prob_XBS,
+            exit_prob_XBS=halting_output.exit_prob_XBS,
             router_stats=core.router_stats,
             state_BSD=core.state_BSD,
             trace=core.trace,
-            halting_TBS=leaving.halting_TBS,
-            ponder_BS=leaving.ponder_BS,
-            stop_logit_TBS=leaving.stop_logit_TBS,
+            halting_TBS=halting_output.halting_TBS,
+            ponder_BS=halting_output.ponder_BS,
+            stop_logit_TBS=halting_output.stop_logit_TBS,
             change_T=core.change_T,
-            growth_B=growth_B,
+            jacobian_growth_B=jacobian_growth_B,
         )
         return output if rows is None else rows.restore(output)
 
@@ -144,7 +144,7 @@ class Mythos(nn.Module):
         tokens_BS: Tensor,
         rotation: Rotation,
         mask: Mask | None,
-        caches: Sequence[Past] | None = None,
+        caches: Sequence[KVCache] | None = None,
     ) -> Tensor:
         """e, the normed output of the prelude."""
         x_BSD = self.embedding(tokens_BS)
@@ -174,12 +174,12 @@ class Mythos(nn.Module):
             is_real_BS: False at padding; None where there is none.
             num_logits: of how many of the newest tokens logits are wanted; None for all.
         """
-        positions_BS, mask = cache.place(tokens_BS, is_real_BS)
+        positions_BS, mask = cache.positions_and_mask(tokens_BS, is_real_BS)
         rotation = self._rotation(positions_BS)
         e_BSD = self.encode(tokens_BS, rotation, mask, cache.prelude)
         h_BSD = self._initial_state(e_BSD, None, None)
         has_stops = None if rule is None else stops(rule)
-        left_BS = torch.zeros_like(tokens_BS, dtype=torch.bool) if is_real_BS is None else ~is_real_BS.bool()
+        exited_BS = torch.zeros_like(tokens_BS, dtype=torch.bool) if is_real_BS is None else ~is_real_BS.bool()
         last_BS = torch.full_like(tokens_BS, cache.num_loops - 1)
         states: list[Tensor] = []
         gate_logits: list[Tensor] = []
@@ -190,21 +190,21 @@ class Mythos(nn.Module):
             return self.head.logits(x_BSD if num_newest is None else x_BSD[:, -num_newest:], self.embedding.weight)
 
         for loop in range(cache.num_loops):
-            caches = cache.at(loop, None if has_stops is None else left_BS)
+            caches = cache.at(loop, None if has_stops is None else exited_BS)
             new_BSD, _, _ = self.core.step(h_BSD, e_BSD=e_BSD, rotation=rotation, mask=mask, loop=loop, caches=caches)
-            h_BSD = new_BSD if has_stops is None else torch.where(left_BS[..., None], h_BSD, new_BSD)
-            states = self.halting.remembered(states, h_BSD)
+            h_BSD = new_BSD if has_stops is None else torch.where(exited_BS[..., None], h_BSD, new_BSD)
+            states = self.halting.update_history(states, h_BSD)
             if self.halting.gate is not None:
                 gate_logits.append(self.halting.gate(h_BSD))
             if has_stops is not None and loop < cache.num_loops - 1:
                 seen = Seen(h_BSD, lambda: self.halting.exit_mass(gate_logits), logits)
-                leaves_BS = has_stops(seen) & ~left_BS
-                last_BS = last_BS.masked_fill(leaves_BS, loop)
-                left_BS = left_BS | leaves_BS
-                if bool(left_BS.all()):
+                exits_now_BS = has_stops(seen) & ~exited_BS
+                last_BS = last_BS.masked_fill(exits_now_BS, loop)
+                exited_BS = exited_BS | exits_now_BS
+                if bool(exited_BS.all()):
                     break
         found = Decoded(logits(num_logits), last_BS + 1)
-        cache.settle(tokens_BS.shape[1], loop + 1)
+        cache.commit(tokens_BS.shape[1], loop + 1)
         return found
 
     @torch.no_grad()
@@ -217,29 +217,29 @@ class Mythos(nn.Module):
         """
         rotation, mask, e_BSD = self._begin(batch)
         states = [self._initial_state(e_BSD, None, None)]
-        choices: list[Choices] = []
+        expert_indices: list[ExpertIndices] = []
         for loop in range(num_loops):
-            frozen = choices[0] if freeze_routing and loop > 0 else None
+            frozen = expert_indices[0] if freeze_routing and loop > 0 else None
             new_BSD, _, chosen = self.core.step(
                 states[-1], frozen, e_BSD=e_BSD, rotation=rotation, mask=mask, loop=loop
             )
             states.append(new_BSD)
-            choices.append(chosen)
-        leaving = self.halting(states[1:], tuple(range(num_loops)))
-        return Unrolled(states, choices, leaving, rotation, mask)
+            expert_indices.append(chosen)
+        halting_output = self.halting(states[1:], tuple(range(num_loops)))
+        return Unrolled(states, expert_indices, halting_output, rotation, mask)
 
     @torch.no_grad()
     def before_head(self, unrolled: Unrolled, loop: int) -> Tensor:
         """The coda's output, ``[B, S, D]``, when all tokens leave after pass ``loop`` (0-based)."""
-        return _run(self.coda, unrolled.leaving.states[loop], unrolled.rotation, unrolled.mask)
+        return _run(self.coda, unrolled.halting_output.states[loop], unrolled.rotation, unrolled.mask)
 
     @torch.no_grad()
     def predict(self, batch: Batch, num_loops: int) -> tuple[Tensor, Tensor | None]:
         """The likeliest next token after each pass, ``[T, B, S]``, and the exit distribution of a learned halting."""
         unrolled = self.unroll(batch, num_loops)
         read = [self.before_head(unrolled, loop) for loop in range(num_loops)]
-        choices = [self.head.logits(x_BSD, self.embedding.weight).argmax(-1) for x_BSD in read]
-        return torch.stack(choices), unrolled.leaving.halting_TBS
+        expert_indices = [self.head.logits(x_BSD, self.embedding.weight).argmax(-1) for x_BSD in read]
+        return torch.stack(expert_indices), unrolled.halting_output.halting_TBS
 
     def new_cache(self, num_loops: int, capacity: int | None, policy: str = "all") -> DecodeCache:
         """An empty cache for decoding up to ``capacity`` tokens at ``num_loops`` passes each; None lets it grow."""
@@ -287,7 +287,7 @@ def _run(
     x_BSD: Tensor,
     rotation: Rotation,
     mask: Mask | None,
-    caches: Sequence[Past] | None = None,
+    caches: Sequence[KVCache] | None = None,
 ) -> Tensor:
     """Dense blocks one after the other."""
     for layer, block in enumerate(blocks):

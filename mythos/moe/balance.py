@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-def fold_loops(counts_TLE: Tensor, max_loops: int) -> Tensor:
+def bucket_loops(counts_TLE: Tensor, max_loops: int) -> Tensor:
     """Counts by row of the per-loop tables, ``[L, max_loops, E]``; loops past the last row add to it."""
     num_loops = counts_TLE.shape[0]
     row_T = torch.arange(num_loops, device=counts_TLE.device).clamp(max=max_loops - 1)
@@ -12,19 +12,19 @@ def fold_loops(counts_TLE: Tensor, max_loops: int) -> Tensor:
     return rows_RLE.index_add(0, row_T, counts_TLE).transpose(0, 1)
 
 
-def moved_bias(bias_LRE: Tensor, counts_LRE: Tensor, rate: float, idle_follow: bool = False) -> Tensor:
+def updated_bias(bias_LRE: Tensor, counts_LRE: Tensor, rate: float, copy_last: bool = False) -> Tensor:
     """The bias after one optimiser step: up by ``rate`` where an expert had less than its share, down where more.
 
     Moved rows are re-centred to mean zero.
 
     Args:
         counts_LRE: loads; the loops that ran are the first ones of each layer.
-        idle_follow: rows of loops that no token ran move as the deepest row that did; otherwise they keep their values.
+        copy_last: rows of loops that no token ran move as the deepest row that did; otherwise they keep their values.
     """
     load = counts_LRE.double()
     step = rate * (load.mean(-1, keepdim=True) - load).sign()
     step = step - step.mean(-1, keepdim=True)
-    if idle_follow:
+    if copy_last:
         deepest_L1 = (load.sum(-1) > 0).sum(-1, keepdim=True) - 1
         row_R = torch.arange(load.shape[1], device=load.device)
         step = step.take_along_dim(row_R.minimum(deepest_L1).clamp(min=0)[..., None], dim=1)

@@ -17,7 +17,7 @@ def grouped(x_ND: Tensor, routing: Routing, counts_E: Tensor, experts: Experts) 
     dtype = compute_dtype(x_ND)
     if not experts.is_fused(x_ND, dtype):
         return plain(x_ND, routing, counts_E, experts)
-    order = fused.sort_visits(routing.expert_NK, counts_E)
+    order = fused.sort_assignments(routing.expert_NK, counts_E)
     return fused.from_tokens(x_ND.to(dtype), routing.weight_NK, order, *experts.fused_weights(dtype))
 
 
@@ -29,8 +29,8 @@ def plain(x_ND: Tensor, routing: Routing, counts_E: Tensor, experts: Experts) ->
     place_M[order_M] = torch.arange(order_M.shape[0], device=order_M.device)
     row_MD = _Scatter.apply(x_ND, order_M, place_M, num_active)
     row_MD = experts.plain(row_MD, counts_E.cumsum(0).to(torch.int32))
-    visit_NKD = _Reorder.apply(row_MD, place_M, order_M).view(num_tokens, num_active, -1)
-    return torch.einsum("nkd,nk->nd", visit_NKD, routing.weight_NK.to(visit_NKD.dtype))
+    assignment_NKD = _Reorder.apply(row_MD, place_M, order_M).view(num_tokens, num_active, -1)
+    return torch.einsum("nkd,nk->nd", assignment_NKD, routing.weight_NK.to(assignment_NKD.dtype))
 
 
 def naive(x_ND: Tensor, routing: Routing, counts_E: Tensor, experts: Experts) -> Tensor:
@@ -39,8 +39,8 @@ def naive(x_ND: Tensor, routing: Routing, counts_E: Tensor, experts: Experts) ->
     y_ND = torch.zeros_like(x_ND)
     for expert in range(experts.w1.shape[0]):
         token, choice = (routing.expert_NK == expert).nonzero(as_tuple=True)
-        visit = experts.apply_one(expert, x_ND[token]) * routing.weight_NK[token, choice, None]
-        y_ND = y_ND.index_add(0, token, visit.to(y_ND.dtype))
+        assignment = experts.apply_one(expert, x_ND[token]) * routing.weight_NK[token, choice, None]
+        y_ND = y_ND.index_add(0, token, assignment.to(y_ND.dtype))
     return y_ND
 
 
@@ -56,8 +56,8 @@ class _Scatter(Function):
     @staticmethod
     def backward(ctx: Any, grad_MD: Tensor) -> tuple[Tensor, None, None, None]:
         (place_M,) = ctx.saved_tensors
-        visits_MD = grad_MD.index_select(0, place_M)
-        return visits_MD.unflatten(0, (-1, ctx.num_active)).sum(1), None, None, None
+        assignments_MD = grad_MD.index_select(0, place_M)
+        return assignments_MD.unflatten(0, (-1, ctx.num_active)).sum(1), None, None, None
 
 
 class _Reorder(Function):

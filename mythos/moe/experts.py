@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mythos.layers.precision import compute_dtype
-from mythos.layers.shared import Sums, is_summable
+from mythos.layers.shared import GradientAccumulators, is_summable
 from mythos.moe import fused
 
 
@@ -15,7 +15,7 @@ class SharedExperts(NamedTuple):
     """What the passes of a step share."""
 
     copies: fused.Copies
-    sums: Sums | None
+    accumulators: GradientAccumulators | None
     """None where parameters are not trained in fp32: then each pass gives them a gradient of its own."""
 
 
@@ -64,12 +64,12 @@ class Experts(nn.Module):
         """The parameters."""
         return fused.Weights(self.w1, self.w2, self.w3)
 
-    def fused_weights(self, dtype: torch.dtype) -> tuple[fused.Weights | Sums, fused.Copies]:
+    def fused_weights(self, dtype: torch.dtype) -> tuple[fused.Weights | GradientAccumulators, fused.Copies]:
         """What gradients go to, and the weights for the kernels in ``dtype``: those that are shared, or new ones."""
         shared = self.shared
         if shared is None or shared.copies.w2_EDF.dtype != dtype:
             return self.weights, self._copies(dtype)
-        return self.weights if shared.sums is None else shared.sums, shared.copies
+        return self.weights if shared.accumulators is None else shared.accumulators, shared.copies
 
     def share(self, dtype: torch.dtype) -> None:
         """As ``Sharing`` says, where the fused kernels run."""
@@ -77,7 +77,7 @@ class Experts(nn.Module):
             return
         copies = self._copies(dtype) if self.shared is None else self.shared.copies
         can_sum = all(is_summable(weight, dtype) for weight in self.weights)
-        self.shared = SharedExperts(copies, Sums.of(*self.weights) if can_sum else None)
+        self.shared = SharedExperts(copies, GradientAccumulators.of(*self.weights) if can_sum else None)
 
     def unshare(self) -> None:
         """As ``Sharing`` says."""

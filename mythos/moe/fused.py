@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mythos.layers.kernels import HAS_TRITON, takes_gated
-from mythos.layers.shared import Sums
+from mythos.layers.shared import GradientAccumulators
 from mythos.moe.kernels import WIDTH, reference
 
 
@@ -39,14 +39,14 @@ class Order(NamedTuple):
     """int32: the row of a visit; -1 where its expert is elsewhere."""
     token_M: Tensor
     """int32: the token of a row."""
-    visit_M: Tensor
+    assignment_M: Tensor
     """int32: the visit of a row."""
     end_E: Tensor
     """int32: where each expert's rows end."""
 
     def first_rows(self, num_rows: int) -> "Order":
         """Without the rows behind these, which no visit's place may name."""
-        return self._replace(token_M=self.token_M[:num_rows], visit_M=self.visit_M[:num_rows])
+        return self._replace(token_M=self.token_M[:num_rows], assignment_M=self.assignment_M[:num_rows])
 
 
 def is_available(x: Tensor, dtype: torch.dtype, dim: int, hidden_dim: int) -> bool:
@@ -66,15 +66,15 @@ def takes_rows_in_turn(weights: Weights, dtype: torch.dtype) -> bool:
     return takes_gated(weights.w1_EFD, dtype, *weights.w1_EFD.shape[1:])
 
 
-def sort_visits(expert_NK: Tensor, counts_E: Tensor) -> Order:
+def sort_assignments(expert_NK: Tensor, counts_E: Tensor) -> Order:
     """Rows by expert, those of one expert in the order of their tokens."""
-    place_V, visit_M = _sort(expert_NK.flatten())
+    place_V, assignment_M = _sort(expert_NK.flatten())
     end_E = counts_E.cumsum(0).to(torch.int32)
-    return Order(place_V.view(expert_NK.shape), visit_M // expert_NK.shape[1], visit_M, end_E)
+    return Order(place_V.view(expert_NK.shape), assignment_M // expert_NK.shape[1], assignment_M, end_E)
 
 
-def sort_local_visits(expert_NK: Tensor, end_E: Tensor) -> Order:
-    """``sort_visits`` where only some experts are here; rows of visits to experts elsewhere come last.
+def sort_local_assignments(expert_NK: Tensor, end_E: Tensor) -> Order:
+    """``sort_assignments`` where only some experts are here; rows of visits to experts elsewhere come last.
 
     Args:
         expert_NK: indices among the experts that are here; any other value stands for an expert elsewhere.
@@ -83,16 +83,16 @@ def sort_local_visits(expert_NK: Tensor, end_E: Tensor) -> Order:
     num_experts = end_E.shape[0]
     expert_V = expert_NK.flatten()
     elsewhere_V = (expert_V < 0) | (expert_V >= num_experts)
-    place_V, visit_M = _sort(expert_V.masked_fill(elsewhere_V, num_experts))
+    place_V, assignment_M = _sort(expert_V.masked_fill(elsewhere_V, num_experts))
     place_V.masked_fill_(elsewhere_V, -1)
-    return Order(place_V.view(expert_NK.shape), visit_M // expert_NK.shape[1], visit_M, end_E)
+    return Order(place_V.view(expert_NK.shape), assignment_M // expert_NK.shape[1], assignment_M, end_E)
 
 
 def _sort(expert_V: Tensor) -> tuple[Tensor, Tensor]:
     """The row of each visit and the visit of each row, int32, with visits of one expert in their order."""
-    visit_M = expert_V.to(torch.int16).argsort(stable=True)  # a radix sort: fewer bits, fewer passes
-    row_M = torch.arange(visit_M.shape[0], dtype=torch.int32, device=visit_M.device)
-    return torch.empty_like(row_M).scatter_(0, visit_M, row_M), visit_M.int()
+    assignment_M = expert_V.to(torch.int16).argsort(stable=True)  # a radix sort: fewer bits, fewer passes
+    row_M = torch.arange(assignment_M.shape[0], dtype=torch.int32, device=assignment_M.device)
+    return torch.empty_like(row_M).scatter_(0, assignment_M, row_M), assignment_M.int()
 
 
 def copy_weights(weights: Weights, dtype: torch.dtype, in_turn: bool = False) -> Copies:
@@ -114,7 +114,9 @@ def copy_weights(weights: Weights, dtype: torch.dtype, in_turn: bool = False) ->
     return Copies(w13, w2_EDF.to(dtype))
 
 
-def from_tokens(x_ND: Tensor, weight_NK: Tensor, order: Order, weights: Weights | Sums, copies: Copies) -> Tensor:
+def from_tokens(
+    x_ND: Tensor, weight_NK: Tensor, order: Order, weights: Weights | GradientAccumulators, copies: Copies
+) -> Tensor:
     """y_n = sum_k weight_nk expert_nk(x_n).
 
     Args:
@@ -127,15 +129,17 @@ def from_tokens(x_ND: Tensor, weight_NK: Tensor, order: Order, weights: Weights 
     return _experts(x_ND.contiguous(), weight_NK.flatten(), *order, *_graded(weights), *copies, keep)[0]
 
 
-def from_rows(row_MD: Tensor, end_E: Tensor, weights: Weights | Sums, copies: Copies) -> Tensor:
+def from_rows(row_MD: Tensor, end_E: Tensor, weights: Weights | GradientAccumulators, copies: Copies) -> Tensor:
     """Pass rows that are sorted by expert through their experts, without routing weights; the rows are kept."""
     keep = torch.is_grad_enabled()
     return _experts(row_MD.contiguous(), None, None, None, None, end_E, *_graded(weights), *copies, keep)[0]
 
 
-def _graded(weights: Weights | Sums) -> tuple[Tensor | None, ...]:
+def _graded(weights: Weights | GradientAccumulators) -> tuple[Tensor | None, ...]:
     """Three tensors shaped like the weights, and the ticket of sums; without one they are the weights."""
-    return (*weights.totals, weights.ticket) if isinstance(weights, Sums) else (*weights, None)
+    return (
+        (*weights.accumulators, weights.dependency) if isinstance(weights, GradientAccumulators) else (*weights, None)
+    )
 
 
 @torch.library.custom_op("mythos::experts", mutates_args=())
@@ -144,22 +148,23 @@ def _experts(
     weight_V: Tensor | None,
     place_NK: Tensor | None,
     token_M: Tensor | None,
-    visit_M: Tensor | None,
+    assignment_M: Tensor | None,
     end_E: Tensor,
     w1_EFD: Tensor,
     w2_EDF: Tensor,
     w3_EFD: Tensor,
-    ticket: Tensor | None,
+    dependency: Tensor | None,
     copy13: Tensor,
     copy2_EDF: Tensor,
     keep: bool,
 ) -> tuple[Tensor, Tensor]:
     """Outputs of the tokens, or of the rows where ``place_NK`` is None; and both products of SwiGLU if ``keep``.
 
-    Gradients go to w1, w2 and w3, which with a ticket are the totals of ``Sums``; the products read the copies alone.
+    Gradients go to w1, w2 and w3, which with a dependency token are the ``GradientAccumulators``; the products read
+    the copies alone.
     """
     kernels = _kernels(x_ND, copy13)
-    hidden_MF, gate_value_MG = kernels.gate_value(x_ND, token_M, visit_M, weight_V, end_E, copy13, keep)
+    hidden_MF, gate_value_MG = kernels.gate_value(x_ND, token_M, assignment_M, weight_V, end_E, copy13, keep)
     row_MD = kernels.down(hidden_MF, end_E, copy2_EDF)
     return row_MD if place_NK is None else kernels.combine(row_MD, place_NK), gate_value_MG
 
@@ -172,32 +177,32 @@ def _experts_backward(
     weight_V: Tensor | None,
     place_NK: Tensor | None,
     token_M: Tensor | None,
-    visit_M: Tensor | None,
+    assignment_M: Tensor | None,
     end_E: Tensor,
-    totals: list[Tensor],
+    accumulators: list[Tensor],
     copy13: Tensor,
     copy2_EDF: Tensor,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of the input, the routing weights, w1, w2 and w3.
 
-    With ``totals`` the last three are empty and added to these instead; why that is not declared, ``layers.shared``
-    says.
+    With ``accumulators`` the last three are empty and added to these instead; ``layers.shared`` says why that is not
+    declared.
     """
     kernels = _kernels(grad_ND, copy13)
-    grads = kernels.hidden_backward(grad_ND, place_NK, token_M, visit_M, weight_V, end_E, copy2_EDF, gate_value_MG)
-    if totals:
-        grad_w1, grad_w2, grad_w3 = (total.data for total in totals)
+    grads = kernels.hidden_backward(grad_ND, place_NK, token_M, assignment_M, weight_V, end_E, copy2_EDF, gate_value_MG)
+    if accumulators:
+        grad_w1, grad_w2, grad_w3 = (total.data for total in accumulators)
     else:
         grad_w1, grad_w2, grad_w3 = _empty_gradients(copy2_EDF, dtype)
-    adds = len(totals) > 0
+    adds = len(accumulators) > 0
     kernels.weight_gradient_w2(grad_ND, token_M, grads.hidden_MF, end_E, grad_w2, adds)
     kernels.weight_gradient_w13(x_ND, token_M, grads.gate_value_MG, end_E, (grad_w1, grad_w3), adds)
     grad_row_MD = kernels.gate_value_backward(grads.gate_value_MG, end_E, copy13)
     grad_x_ND = grad_row_MD if place_NK is None else kernels.combine(grad_row_MD, place_NK)
     grad_weight_V = end_E.new_empty(0, dtype=torch.float32) if grads.weight_V is None else grads.weight_V
     if adds:
-        grad_w1, grad_w2, grad_w3 = (end_E.new_empty(0, dtype=dtype) for _ in totals)
+        grad_w1, grad_w2, grad_w3 = (end_E.new_empty(0, dtype=dtype) for _ in accumulators)
     return grad_x_ND, grad_weight_V, grad_w1, grad_w2, grad_w3
 
 
@@ -222,23 +227,23 @@ def _kernels(x: Tensor, copy13: Tensor) -> ModuleType:
 
 
 @_experts.register_fake
-def _(x, weight, place, token, visit, end, w1, w2, w3, ticket, copy13, copy2, keep):  # type: ignore[no-untyped-def]
+def _(x, weight, place, token, assignment, end, w1, w2, w3, dependency, copy13, copy2, keep):  # type: ignore[no-untyped-def]
     num_rows = x.shape[0] if token is None else token.shape[0]
     return torch.empty_like(x), x.new_empty(num_rows if keep else 0, 2 * w1.shape[1])
 
 
 @_experts_backward.register_fake
-def _(grad, gate_value, x, weight, place, token, visit, end, totals, copy13, copy2, dtype):  # type: ignore[no-untyped-def]
+def _(grad, gate_value, x, weight, place, token, assignment, end, accumulators, copy13, copy2, dtype):  # type: ignore[no-untyped-def]
     grad_weight = end.new_empty(0, dtype=torch.float32) if weight is None else torch.empty_like(weight)
-    if totals:
-        return torch.empty_like(x), grad_weight, *(end.new_empty(0, dtype=dtype) for _ in totals)
+    if accumulators:
+        return torch.empty_like(x), grad_weight, *(end.new_empty(0, dtype=dtype) for _ in accumulators)
     return torch.empty_like(x), grad_weight, *_empty_gradients(copy2, dtype)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, weight, place, token, visit, end, w1, w2, w3, ticket, copy13, copy2, _ = inputs
-    totals = () if ticket is None else (w1, w2, w3)
-    ctx.save_for_backward(output[1], x, weight, place, token, visit, end, copy13, copy2, *totals)
+    x, weight, place, token, assignment, end, w1, w2, w3, dependency, copy13, copy2, _ = inputs
+    accumulators = () if dependency is None else (w1, w2, w3)
+    ctx.save_for_backward(output[1], x, weight, place, token, assignment, end, copy13, copy2, *accumulators)
     ctx.dtype = w1.dtype
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)  # else autograd fills a gradient of the products with zeros
@@ -247,12 +252,12 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 def _gradient(ctx: Any, grad_ND: Tensor, _: None) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors
     *kept, copy13, copy2 = saved[:9]
-    totals = list(saved[9:])
+    accumulators = list(saved[9:])
     grad_ND = grad_ND.contiguous()
-    grad_x, grad_weight, *grads = _experts_backward(grad_ND, *kept, totals, copy13, copy2, ctx.dtype)
+    grad_x, grad_weight, *grads = _experts_backward(grad_ND, *kept, accumulators, copy13, copy2, ctx.dtype)
     if kept[2] is None:
         grad_weight = None
-    grads = [None, None, None, grads[0]] if totals else [*grads, None]
+    grads = [None, None, None, grads[0]] if accumulators else [*grads, None]
     return grad_x, grad_weight, None, None, None, None, *grads, None, None, None
 
 

@@ -23,19 +23,19 @@ class MoE(nn.Module):
         self.run_experts = dispatch.grouped if config.dispatch == "grouped" else dispatch.naive
 
     def forward(
-        self, x_BSD: Tensor, bias_E: Tensor, choice_NK: Tensor | None = None
+        self, x_BSD: Tensor, bias_E: Tensor, expert_indices_NK: Tensor | None = None
     ) -> tuple[Tensor, RouterStats, Tensor]:
         """Route and mix.
 
         Args:
             bias_E: this loop's selection bias, or ``[B, E]`` where the sequences are in different loops.
-            choice_NK: experts to take instead of choosing anew.
+            expert_indices_NK: experts to take instead of choosing anew.
 
         Returns:
             The output, what the router saw, and the choice as int16.
         """
         x_BSD = x_BSD.to(compute_dtype(x_BSD))  # one cast, so that the router sees what the experts see
-        routing, stats = self.router(x_BSD, bias_E, choice_NK)
+        routing, stats = self.router(x_BSD, bias_E, expert_indices_NK)
         routed_ND = self.run_experts(x_BSD.flatten(0, 1), routing, stats.counts_E, self.experts)
         y_BSD = routed_ND.view_as(x_BSD)
         if self.shared_experts is not None:

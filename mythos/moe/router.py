@@ -35,39 +35,41 @@ class Router(nn.Module):
         """The gate's ``[E, D]`` matrix, where expert-parallel conversion looks for it."""
         return self.gate.weight
 
-    def forward(self, x_BSD: Tensor, bias_E: Tensor, choice_NK: Tensor | None = None) -> tuple[Routing, RouterStats]:
+    def forward(
+        self, x_BSD: Tensor, bias_E: Tensor, expert_indices_NK: Tensor | None = None
+    ) -> tuple[Routing, RouterStats]:
         """Route every token; ``bias_E`` moves the choice of experts and never their weights.
 
         Args:
             bias_E: one bias for all sequences, or ``[B, E]`` with one for each.
-            choice_NK: experts to take instead of choosing anew.
+            expert_indices_NK: experts to take instead of choosing anew.
         """
         if bias_E.dim() == 2:
             bias_E = bias_E.repeat_interleave(x_BSD.shape[1], dim=0)
         with torch.autocast(x_BSD.device.type, enabled=False):
             x_ND, gate_ED, config = x_BSD.flatten(0, 1), self.gate.weight, self.config
             if fused_router.is_available(x_ND, config.num_experts):
-                chooses = choice_NK is None
+                chooses = expert_indices_NK is None
                 is_sigmoid = config.score == "sigmoid"
                 logits_NE, chosen_NK = fused_router.route(x_ND, gate_ED, bias_E, config.num_active, is_sigmoid, chooses)
-                choice_NK = chosen_NK if chooses else choice_NK
+                expert_indices_NK = chosen_NK if chooses else expert_indices_NK
             else:
                 logits_NE = functional.linear(x_ND.float(), gate_ED.float())
-            routing = route(logits_NE, bias_E, config, choice_NK)
+            routing = route(logits_NE, bias_E, config, expert_indices_NK)
             return routing, observe(logits_NE.view(*x_BSD.shape[:2], -1), routing)
 
 
-def route(logits_NE: Tensor, bias_E: Tensor, config: MoEConfig, choice_NK: Tensor | None = None) -> Routing:
+def route(logits_NE: Tensor, bias_E: Tensor, config: MoEConfig, expert_indices_NK: Tensor | None = None) -> Routing:
     """Top-k of score + bias, or a choice made before, weighted by the scores alone (arXiv 2408.15664).
 
     Args:
         bias_E: added to the scores for the choice; ``[E]``, or ``[N, E]`` with one for each token.
     """
     score_NE = logits_NE.sigmoid() if config.score == "sigmoid" else logits_NE.softmax(-1)
-    if choice_NK is None:
+    if expert_indices_NK is None:
         expert_NK = (score_NE.detach() + bias_E).topk(config.num_active, dim=-1).indices
     else:
-        expert_NK = choice_NK.long()
+        expert_NK = expert_indices_NK.long()
     weight_NK = score_NE.gather(-1, expert_NK)
     if config.normalize_weights:
         weight_NK = weight_NK / weight_NK.sum(-1, keepdim=True).clamp(min=1e-20)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 
-class Travel:
+class AsyncAllToAll:
     """Equal shares of a tensor on their way to the other ranks of a group, and theirs on their way here.
 
     Share r of ``[others * N, ...]`` goes to the r-th of the other ranks, and the result's share r is what came from
@@ -18,15 +18,15 @@ class Travel:
     """
 
     def __init__(self, x_ON: Tensor, group: dist.ProcessGroup) -> None:
-        self.transit = _Transit(group)
-        self.pending = _Begin.apply(x_ON, self.transit)
+        self.exchange_function = _AllToAllFunction(group)
+        self.pending = _Begin.apply(x_ON, self.exchange_function)
 
-    def arrived(self) -> Tensor:
+    def result(self) -> Tensor:
         """What the others sent; waits for it."""
-        return _End.apply(self.pending, self.transit)
+        return _End.apply(self.pending, self.exchange_function)
 
 
-def to_each_other(x_N: Tensor, group: dist.ProcessGroup) -> Tensor:
+def exchange(x_N: Tensor, group: dist.ProcessGroup) -> Tensor:
     """A rank's ``[N, ...]``, once for each other rank of the group: ``[others * N, ...]``."""
     num_others = dist.get_world_size(group) - 1
     return x_N if num_others == 1 else x_N.repeat(num_others, *[1] * (x_N.dim() - 1))
@@ -45,7 +45,7 @@ def exchange_rows(row_MD: Tensor, sent: list[int], received: list[int], group: d
     return _ExchangeRows.apply(row_MD, sent, received, group)
 
 
-class _Transit:
+class _AllToAllFunction:
     """One tensor on its way."""
 
     def __init__(self, group: dist.ProcessGroup) -> None:
@@ -71,26 +71,26 @@ class _Transit:
 
 class _Begin(Function):
     @staticmethod
-    def forward(ctx: Any, x_ON: Tensor, transit: _Transit) -> Tensor:
-        ctx.transit = transit
-        return transit.begin(x_ON)
+    def forward(ctx: Any, x_ON: Tensor, exchange_function: _AllToAllFunction) -> Tensor:
+        ctx.exchange_function = exchange_function
+        return exchange_function.begin(x_ON)
 
     @staticmethod
     def backward(ctx: Any, grad_ON: Tensor) -> tuple[Tensor, None]:
-        ctx.transit.wait()
+        ctx.exchange_function.wait()
         return grad_ON, None
 
 
 class _End(Function):
     @staticmethod
-    def forward(ctx: Any, x_ON: Tensor, transit: _Transit) -> Tensor:
-        ctx.transit = transit
-        transit.wait()
+    def forward(ctx: Any, x_ON: Tensor, exchange_function: _AllToAllFunction) -> Tensor:
+        ctx.exchange_function = exchange_function
+        exchange_function.wait()
         return x_ON.view_as(x_ON)
 
     @staticmethod
     def backward(ctx: Any, grad_ON: Tensor) -> tuple[Tensor, None]:
-        return ctx.transit.begin(grad_ON), None
+        return ctx.exchange_function.begin(grad_ON), None
 
 
 class _ExchangeRows(Function):
@@ -105,6 +105,6 @@ class _ExchangeRows(Function):
 
 
 def _all_to_all(row_MD: Tensor, sent: list[int], received: list[int], group: dist.ProcessGroup) -> Tensor:
-    arrived_MD = row_MD.new_empty(sum(received), row_MD.shape[1])
-    dist.all_to_all_single(arrived_MD, row_MD.contiguous(), received, sent, group=group)
-    return arrived_MD
+    result_MD = row_MD.new_empty(sum(received), row_MD.shape[1])
+    dist.all_to_all_single(result_MD, row_MD.contiguous(), received, sent, group=group)
+    return result_MD

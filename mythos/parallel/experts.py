@@ -17,7 +17,7 @@ from mythos.config.model import MoEConfig
 from mythos.moe import fused
 from mythos.moe.experts import Experts
 from mythos.moe.router import Router, Routing
-from mythos.parallel.exchange import Travel, exchange_rows, to_each_other, with_parts
+from mythos.parallel.exchange import AsyncAllToAll, exchange, exchange_rows, with_parts
 from mythos.parallel.mesh import expert_ranks
 from mythos.types import RouterStats
 
@@ -55,10 +55,10 @@ def adopt_converted_layers(module: nn.Module, config: MoEConfig) -> None:
             layer.__class__ = ExpertParallelMoE
             layer.router.__class__ = Router
             layer.router.config = config
-            layer.experts.__class__ = SpreadExperts
+            layer.experts.__class__ = ShardedExperts
 
 
-class SpreadExperts(Experts):
+class ShardedExperts(Experts):
     """Experts of one rank, whose rows are as many as the routing sends there."""
 
     rows_vary = True
@@ -76,15 +76,15 @@ class ExpertParallelMoE(AutoEPMoELayer):
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(
-        self, x_BSD: Tensor, bias_E: Tensor, choice_NK: Tensor | None = None
+        self, x_BSD: Tensor, bias_E: Tensor, expert_indices_NK: Tensor | None = None
     ) -> tuple[Tensor, RouterStats, Tensor]:
         """As ``MoE.forward``."""
-        run = self._by_tokens if self.ep_size <= self.router.config.num_active else self._by_visits
-        y_ND, routing, stats = run(x_BSD, bias_E, choice_NK)
+        run = self._by_tokens if self.ep_size <= self.router.config.num_active else self._by_assignments
+        y_ND, routing, stats = run(x_BSD, bias_E, expert_indices_NK)
         return y_ND.view_as(x_BSD), stats, routing.expert_NK.to(torch.int16)
 
     def _by_tokens(
-        self, x_BSD: Tensor, bias_E: Tensor, choice_NK: Tensor | None
+        self, x_BSD: Tensor, bias_E: Tensor, expert_indices_NK: Tensor | None
     ) -> tuple[Tensor, Routing, RouterStats]:
         """The others' tokens first, so that what is made of them travels back while this rank's own tokens run.
 
@@ -92,64 +92,64 @@ class ExpertParallelMoE(AutoEPMoELayer):
         travel while the shared experts run. The backward goes the same way in reverse.
         """
         x_ND = x_BSD.flatten(0, 1)
-        routing, stats = self.router(x_BSD, bias_E, choice_NK)
+        routing, stats = self.router(x_BSD, bias_E, expert_indices_NK)
         counts_RE = stats.counts_E.new_empty(self.ep_size, stats.counts_E.shape[0])
         counting = dist.all_gather_into_tensor(counts_RE.view(-1), stats.counts_E, self.ep_group, async_op=True)
         counts_on_host = _OnHost(counts_RE, counting)
         numbers_NK = routing.expert_NK.to(routing.weight_NK.dtype)  # of experts, which fp32 holds exactly
         packed = torch.cat((routing.weight_NK, numbers_NK), dim=1)
-        choices = Travel(to_each_other(packed, self.ep_group), self.ep_group)
-        tokens = Travel(to_each_other(x_ND, self.ep_group), self.ep_group)
+        expert_indices = AsyncAllToAll(exchange(packed, self.ep_group), self.ep_group)
+        tokens = AsyncAllToAll(exchange(x_ND, self.ep_group), self.ep_group)
         shared_BSD = None if self.shared_experts is None else self.shared_experts(x_BSD)
 
         counting.wait()
         rank, num_experts = dist.get_rank(self.ep_group), self.experts.w1.shape[0]
         first = rank * num_experts
         here_RE = counts_RE[:, first : first + num_experts]
-        weight_ON, expert_ON = choices.arrived().chunk(2, dim=1)
-        others = fused.sort_local_visits(expert_ON.long() - first, _ends(here_RE.sum(0) - here_RE[rank]))
-        own = fused.sort_local_visits(routing.expert_NK - first, _ends(here_RE[rank]))
+        weight_ON, expert_ON = expert_indices.result().chunk(2, dim=1)
+        others = fused.sort_local_assignments(expert_ON.long() - first, _ends(here_RE.sum(0) - here_RE[rank]))
+        own = fused.sort_local_assignments(routing.expert_NK - first, _ends(here_RE[rank]))
         num_rows_R = counts_on_host.read()[:, first : first + num_experts].sum(1)
         num_own = int(num_rows_R[rank])
         num_others = int(num_rows_R.sum()) - num_own
 
         weights, copies = self.experts.fused_weights(x_ND.dtype)
-        made_ON = fused.from_tokens(tokens.arrived(), weight_ON, others.first_rows(num_others), weights, copies)
-        returned = Travel(made_ON, self.ep_group)
+        made_ON = fused.from_tokens(tokens.result(), weight_ON, others.first_rows(num_others), weights, copies)
+        returned = AsyncAllToAll(made_ON, self.ep_group)
         y_ND = fused.from_tokens(x_ND, routing.weight_NK, own.first_rows(num_own), weights, copies)
-        y_ND = with_parts(y_ND, returned.arrived())
+        y_ND = with_parts(y_ND, returned.result())
         return (y_ND if shared_BSD is None else y_ND + shared_BSD.flatten(0, 1)), routing, stats
 
-    def _by_visits(
-        self, x_BSD: Tensor, bias_E: Tensor, choice_NK: Tensor | None
+    def _by_assignments(
+        self, x_BSD: Tensor, bias_E: Tensor, expert_indices_NK: Tensor | None
     ) -> tuple[Tensor, Routing, RouterStats]:
         """Each visit is a row that travels to its expert's rank and back."""
-        routing, stats = self.router(x_BSD, bias_E, choice_NK)
+        routing, stats = self.router(x_BSD, bias_E, expert_indices_NK)
         counts_RE = stats.counts_E.view(self.ep_size, -1)
         received_RE = torch.empty_like(counts_RE)
         dist.all_to_all_single(received_RE, counts_RE, group=self.ep_group)
         num_rows = _OnHost(torch.cat((counts_RE.sum(1), received_RE.sum(1))))
         shared_BSD = None if self.shared_experts is None else self.shared_experts(x_BSD)
-        order = fused.sort_visits(routing.expert_NK, stats.counts_E)
+        order = fused.sort_assignments(routing.expert_NK, stats.counts_E)
         row_MD = x_BSD.flatten(0, 1)[order.token_M.long()]
         sizes = num_rows.read().tolist()
         sent, received = sizes[: self.ep_size], sizes[self.ep_size :]
 
-        arrived_MD = exchange_rows(row_MD, sent, received, self.ep_group)
-        done_MD = self._run_local_experts(arrived_MD, received_RE)
+        result_MD = exchange_rows(row_MD, sent, received, self.ep_group)
+        done_MD = self._run_local_experts(result_MD, received_RE)
         row_MD = exchange_rows(done_MD, received, sent, self.ep_group)
 
-        weighted_MD = row_MD * routing.weight_NK.flatten()[order.visit_M.long(), None].to(row_MD.dtype)
+        weighted_MD = row_MD * routing.weight_NK.flatten()[order.assignment_M.long(), None].to(row_MD.dtype)
         y_ND = weighted_MD[order.place_NK.long()].sum(1)
         return (y_ND if shared_BSD is None else y_ND + shared_BSD.flatten(0, 1)), routing, stats
 
-    def _run_local_experts(self, arrived_MD: Tensor, received_RE: Tensor) -> Tensor:
+    def _run_local_experts(self, result_MD: Tensor, received_RE: Tensor) -> Tensor:
         """Rows come sorted by source rank, then expert; the experts want them sorted by expert."""
         num_sources, num_experts = received_RE.shape
-        expert_M = torch.arange(num_experts, device=arrived_MD.device).repeat(num_sources)
-        expert_M = expert_M.repeat_interleave(received_RE.flatten(), output_size=arrived_MD.shape[0])
+        expert_M = torch.arange(num_experts, device=result_MD.device).repeat(num_sources)
+        expert_M = expert_M.repeat_interleave(received_RE.flatten(), output_size=result_MD.shape[0])
         order_M = expert_M.argsort(stable=True)
-        done_MD = self.experts(arrived_MD[order_M], _ends(received_RE.sum(0)))
+        done_MD = self.experts(result_MD[order_M], _ends(received_RE.sum(0)))
         return done_MD[order_M.argsort()]
 
 

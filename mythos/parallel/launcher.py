@@ -23,7 +23,7 @@ _NODE = ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What the launchers of several nodes must be told: the node's number, and where rank 0 waits for all."""
 
 
-class ToldByFirstRank(ConfigError):
+class ReportedByRankZero(ConfigError):
     """An error of rank 0 that every rank shares; rank 0 says it."""
 
 
@@ -74,8 +74,8 @@ def launch(cluster: ClusterConfig, arguments: list[str], started_at: float) -> i
     if signal.SIGINT in told:
         raise KeyboardInterrupt
     # A rank that was told before it could listen has nothing to save.
-    was_told = any(status == 128 + number for number in told)
-    return PREEMPTED if was_told else status
+    was_asked_to_stop = any(status == 128 + number for number in told)
+    return PREEMPTED if was_asked_to_stop else status
 
 
 def rank_environments(cluster: ClusterConfig, started_at: float) -> list[dict[str, str]]:

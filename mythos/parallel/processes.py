@@ -13,7 +13,7 @@ from torch.distributed import distributed_c10d
 from mythos.config.base import ConfigError
 from mythos.config.run import RunConfig
 from mythos.parallel.device import choose_accelerator
-from mythos.parallel.launcher import ToldByFirstRank
+from mythos.parallel.launcher import ReportedByRankZero
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ def on_first_rank(function: Callable[[], T]) -> T:
             answer[0] = error
     dist.broadcast_object_list(answer)
     if isinstance(answer[0], ConfigError):
-        raise answer[0] if dist.get_rank() == 0 else ToldByFirstRank(*answer[0].args)
+        raise answer[0] if dist.get_rank() == 0 else ReportedByRankZero(*answer[0].args)
     return answer[0]  # type: ignore[return-value]
 
 

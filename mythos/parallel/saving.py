@@ -57,7 +57,7 @@ class LayoutFreeCheckpoints(Strategy):
         assert module is not None
         buffers = buffers_of(module)
         restore(partition_of(module, self.optimizers[0]), buffers, FragmentReader(directory))
-        self.spread_weights()
+        self.sharded_weights()
         # Asked for anew: restoring has given the optimiser states that the partition before did not know.
         verify(partition_of(module, self.optimizers[0]), buffers, read_manifest(directory).checksums)
         state = json.loads((directory / STATE_FILE).read_text(encoding="utf-8"))
@@ -70,5 +70,5 @@ class LayoutFreeCheckpoints(Strategy):
     def load_optimizer_state_dict(self, checkpoint: Any) -> None:
         """``load_checkpoint`` has done it."""
 
-    def spread_weights(self) -> None:
+    def sharded_weights(self) -> None:
         """Bring the model's weights up to date with the fp32 pieces, where those are copies."""

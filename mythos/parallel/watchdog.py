@@ -41,7 +41,7 @@ class Watchdog:
         """When the last sign of life came, and what was about to be done; replaced as one."""
         self._stopped = threading.Event()
 
-    def alive(self, phase: str) -> None:
+    def beat(self, phase: str) -> None:
         """A sign of life: what came before has ended, ``phase`` begins."""
         self.sign = time.monotonic(), phase
 
@@ -103,7 +103,7 @@ def watched(logs: Path, seconds: float | None) -> Iterator[Watchdog]:
     if seconds is None:
         yield watchdog
         return
-    watchdog.alive("starting")
+    watchdog.beat("starting")
     watchdog.wind_up()
     thread = threading.Thread(target=watchdog.watch, name="watchdog", daemon=True)
     thread.start()

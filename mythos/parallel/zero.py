@@ -105,8 +105,8 @@ class ZeroStrategy(LayoutFreeCheckpoints, DeepSpeedStrategy):
         # by the micro-batches of a step, which the engine would do again.
         return super().backward(closure_loss * self.world_size, optimizer, *args, scale_wrt_gas=False, **kwargs)
 
-    def spread_weights(self) -> None:
-        spread_weights(self.optimizers[0])
+    def sharded_weights(self) -> None:
+        sharded_weights(self.optimizers[0])
 
 
 def prepare_deepspeed(device: str) -> None:
@@ -138,7 +138,7 @@ def _set_master_weights(engine: Any, weights: dict[str, Tensor]) -> None:
             flat.tensor[place.offset : place.offset + place.length] = value_N.to(flat.tensor.device)
 
 
-def spread_weights(zero: Any) -> None:
+def sharded_weights(zero: Any) -> None:
     """Copy the fp32 pieces into the model's weights on every rank, as the engine does after a step."""
     if hasattr(zero, "update_lp_params"):
         zero.update_lp_params()

@@ -73,7 +73,7 @@ def saturation(found: dict[str, Any], mean_depth: float) -> Saturation | None:
 def by_rule(points: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """The exit rules of a depth sweep, each with its thresholds in the order of their mean passes."""
     found: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-    for point in sorted(points, key=lambda point: point["mean_passes"]):
+    for point in sorted(points, key=lambda point: point["mean_loops"]):
         found[point["rule"]].append(point)
     return {rule: found[rule] for rule in dict.fromkeys(point["rule"] for point in points)}
 

@@ -92,7 +92,7 @@ ONE_RUN: tuple[Section[Run], ...] = (
             Plot("Token correlation", state.token_correlations),
             Plot("Token correlation, by quarter of the run", state.token_correlation_profile),
             Plot("Cosine to the state before", state.cosines),
-            Plot("Second difference", state.second_differences),
+            Plot("Second difference", state.curvature_ratios),
             Plot("Decay, gain and growth of one loop", state.recurrence),
             Plot("What each core block adds, last trace", state.update_norms),
         ),
@@ -103,7 +103,7 @@ ONE_RUN: tuple[Section[Run], ...] = (
         (
             Plot("By loop, over training", experts.halting_masses),
             Plot("By quarter of the run", experts.halting_profile),
-            Plot("Expected passes", experts.expected_passes),
+            Plot("Expected passes", experts.expected_loops),
         ),
     ),
     Section(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mythos.account.flops import outer_flops, pass_flops
+from mythos.account.flops import loop_flops, outer_flops
 from mythos.account.parameters import count_parameters
 from mythos.config import records
 from mythos.config.halting import PonderHalting
@@ -108,7 +108,7 @@ def _flops_per_token(run: Run, steps: npt.NDArray[np.int64]) -> Floats:
     """Mean over the tokens trained on up to each step."""
     model, seq_len = run.config.model, run.config.data.seq_len
     loops = _at(run.series[records.MEAN_LOOPS], steps)
-    outer, core = outer_flops(model, seq_len).total, pass_flops(model, seq_len).total
+    outer, core = outer_flops(model, seq_len).total, loop_flops(model, seq_len).total
     if isinstance(run.config.halting, PonderHalting) and run.config.halting.train == "gate":
         return outer + core * loops
     graded = run.series[records.NUM_GRAD_LOOPS]

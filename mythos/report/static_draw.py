@@ -96,15 +96,15 @@ def exits(found: dict[str, Sweep], look_of: dict[str, Look]) -> str:
     name, sweep = next(iter(found.items()))
 
     def draw(panels: list[Axes]) -> None:
-        panel, passes = panels[0], np.arange(1, len(sweep.loss) + 1)
-        deepest = max(point["mean_passes"] for points in sweep.rules.values() for point in points)
-        shown = passes <= np.ceil(deepest)
+        panel, loops = panels[0], np.arange(1, len(sweep.loss) + 1)
+        deepest = max(point["mean_loops"] for points in sweep.rules.values() for point in points)
+        shown = loops <= np.ceil(deepest)
         panel.plot(
-            passes[shown], np.array(sweep.loss)[shown], label="every token alike", color=LIGHT.muted, linewidth=2.5
+            loops[shown], np.array(sweep.loss)[shown], label="every token alike", color=LIGHT.muted, linewidth=2.5
         )
         for (rule, points), look in zip(sweep.rules.items(), looks(sweep.rules).values(), strict=True):
-            mean_passes, loss = ([point[key] for point in points] for key in ("mean_passes", "loss"))
-            panel.plot(mean_passes, loss, label=rule.replace("_", " "), **look.of(len(points)))
+            mean_loops, loss = ([point[key] for point in points] for key in ("mean_loops", "loss"))
+            panel.plot(mean_loops, loss, label=rule.replace("_", " "), **look.of(len(points)))
         panel.set_xlabel("mean passes")
         panel.set_ylabel(_LOSS)
         panel.set_title(name, loc="left", fontsize=9)
@@ -114,10 +114,10 @@ def exits(found: dict[str, Sweep], look_of: dict[str, Look]) -> str:
 
 def _curve_of_depth(panel: Axes, sweep: Sweep, values: list[float], name: str, look: Look) -> None:
     """A curve by pass with markers at the depths asked for, and a ring at the mean depth where it goes that far."""
-    passes, marked = np.arange(1, len(values) + 1), [depth - 1 for depth in sweep.depths]
-    panel.plot(passes, values, label=name, markevery=marked, **look._asdict())
+    loops, marked = np.arange(1, len(values) + 1), [depth - 1 for depth in sweep.depths]
+    panel.plot(loops, values, label=name, markevery=marked, **look._asdict())
     if sweep.mean_depth <= len(values):
-        panel.plot(sweep.mean_depth, np.interp(sweep.mean_depth, passes, values), color=look.color, **_RING)
+        panel.plot(sweep.mean_depth, np.interp(sweep.mean_depth, loops, values), color=look.color, **_RING)
 
 
 def _share_heights(panels: list[Axes]) -> None:

@@ -61,18 +61,18 @@ def facts(trace: TokenTrace) -> list[tuple[str, str]]:
         found.append(("Loss after the last pass", f"{nll_T[-1]:.3f} nats"))
         if num_loops > 1:
             found.append((f"Gained from pass 1 to {num_loops}", f"{nll_T[0] - nll_T[-1]:.3f} nats"))
-    found.append(("Mean pass that settles the word", f"{settled_pass(trace).mean():.1f}"))
+    found.append(("Mean pass that settles the word", f"{settled_loop(trace).mean():.1f}"))
     if trace.halting_TS is not None:
-        passes_T = np.arange(1, num_loops + 1)
-        found.append(("Mean pass of leaving", f"{(passes_T @ trace.halting_TS).mean():.1f}"))
+        loops_T = np.arange(1, num_loops + 1)
+        found.append(("Mean pass of leaving", f"{(loops_T @ trace.halting_TS).mean():.1f}"))
     return found
 
 
-def settled_pass(trace: TokenTrace) -> np.ndarray:
+def settled_loop(trace: TokenTrace) -> np.ndarray:
     """Of each token, the first pass (from 1) whose likeliest word is the last pass's and stays it, ``[S]``."""
     differs_TS = trace.top_token_TSR[:, :, 0] != trace.top_token_TSR[-1, :, 0]
-    pass_T = np.arange(1, len(differs_TS) + 1)
-    return (differs_TS * pass_T[:, None]).max(0) + 1
+    loop_T = np.arange(1, len(differs_TS) + 1)
+    return (differs_TS * loop_T[:, None]).max(0) + 1
 
 
 def _as_json(trace: TokenTrace, config: RunConfig) -> str:

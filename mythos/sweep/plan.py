@@ -68,10 +68,10 @@ class Plan:
                     f"cluster.num_nodes is {config.cluster.num_nodes}, but a job of a sweep lives on one node; set "
                     "cluster.num_nodes=1."
                 )
-            if search is not None and search.objective_depth not in config.run.validation.depths:
+            if search is not None and search.objective_num_loops not in config.run.validation.num_loops:
                 raise ConfigError(
-                    f"sweep.search.objective_depth is {search.objective_depth} but run.validation.depths is "
-                    f"{list(config.run.validation.depths)}; choose one of them."
+                    f"sweep.search.objective_num_loops is {search.objective_num_loops} but run.validation.num_loops is "
+                    f"{list(config.run.validation.num_loops)}; choose one of them."
                 )
         except ConfigError as error:
             raise ConfigError("\n".join(f"job {spec.name}: {line}" for line in str(error).splitlines())) from None

@@ -58,14 +58,14 @@ class JobProcess:
         number = os.environ.get("SLURM_JOB_ID") if before.slurm_job is not None else None
         self.record = dataclasses.replace(before.renewed(launch.after), overrides=launch.overrides, slurm_job=number)
         self._num_restarts = 0
-        self._told_to_stop: float | None = None
+        self._asked_to_stop: float | None = None
         self._start()
 
     def poll(self) -> bool:
         """Whether the job has ended for good; starts it again where its status asks for that, or its next command."""
         status = self._process.poll()
         if status is None:
-            if self._told_to_stop is not None and time.monotonic() - self._told_to_stop > _GRACE_SECONDS:
+            if self._asked_to_stop is not None and time.monotonic() - self._asked_to_stop > _GRACE_SECONDS:
                 self.kill()
             return False
         self._write_end(status if status >= 0 else 128 - status)
@@ -79,8 +79,8 @@ class JobProcess:
 
     def stop(self, reason: Literal["by the sweep", "early"]) -> None:
         """Tell the job to save and end; one that does not end in time is killed by a later ``poll``."""
-        if self._told_to_stop is None:
-            self._told_to_stop = time.monotonic()
+        if self._asked_to_stop is None:
+            self._asked_to_stop = time.monotonic()
             self._write(stopped=reason)
             self._process.terminate()
 

@@ -107,7 +107,7 @@ class Search:
         return job
 
     def _losses(self, name: str) -> list[tuple[int, float]]:
-        return validation_losses(self._plan.directory / name / records.FILE_NAME, self._config.objective_depth)
+        return validation_losses(self._plan.directory / name / records.FILE_NAME, self._config.objective_num_loops)
 
 
 def validation_losses(path: Path, depth: int) -> list[tuple[int, float]]:

@@ -24,7 +24,7 @@ from mythos.callbacks.run_record import RunRecord
 from mythos.callbacks.stragglers import Stragglers
 from mythos.callbacks.throughput import LoaderClock, Throughput
 from mythos.callbacks.validation import Validation
-from mythos.callbacks.watchdog import SignsOfLife
+from mythos.callbacks.watchdog import Heartbeat
 from mythos.config.halting import PonderHalting
 from mythos.config.parallel import DeepSpeedParallel
 from mythos.config.run import RunConfig
@@ -68,7 +68,7 @@ def train(
     record = RunRecord(config.tracking, data, config.data.seq_len, config.run.num_steps, config.depth.max_loops)
     validation = Validation(config.run.validation, data, record, config.run.num_steps)
     preemption = Preemption(config.run, request or StopRequest())
-    signs = SignsOfLife(watchdog or Watchdog(directory.path, None))
+    signs = Heartbeat(watchdog or Watchdog(directory.path, None))
     with warnings.catch_warnings():
         # Jobs of several ranks are started by launch/, which tells Lightning the ranks.
         warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
@@ -121,7 +121,7 @@ def build_trainer(
     record: RunRecord,
     validation: Validation,
     preemption: Preemption,
-    signs: SignsOfLife,
+    signs: Heartbeat,
 ) -> pl.Trainer:
     """Lightning's trainer with the house's callbacks, in the order in which they act at a step's end."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -137,8 +137,8 @@ def build_trainer(
     trains_model = not isinstance(config.halting, PonderHalting) or config.halting.train == "all"
     if config.model.is_moe and config.optim.router_bias_rate and trains_model:
         check_every = config.parallel.check_every if isinstance(config.parallel, DeepSpeedParallel) else 1
-        idle_follow = config.optim.router_bias_idle_rows == "follow"
-        callbacks.append(RouterBalance(config.optim.router_bias_rate, idle_follow, guard, check_every))
+        copy_last = config.optim.unused_loops == "copy_last"
+        callbacks.append(RouterBalance(config.optim.router_bias_rate, copy_last, guard, check_every))
     loader_clock = LoaderClock()
     window = ProfileWindow(config.tracking, directory.path, num_steps)
     throughput = Throughput(config, record, window, loader_clock)

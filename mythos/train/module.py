@@ -15,7 +15,7 @@ from mythos.loop.plan import plan_step
 from mythos.losses.objective import objective
 from mythos.model.mythos import Mythos
 from mythos.optim.build import build_optimizer, build_scheduler, set_schedule
-from mythos.optim.gate import Gate
+from mythos.optim.skippable import SkippableStep
 from mythos.parallel.device import autocast
 from mythos.types import Batch, Observation, Regularizers, RouterStats
 
@@ -54,7 +54,7 @@ class MythosModule(pl.LightningModule):
                 batch,
                 plan.depth.num_loops,
                 plan.depth.num_grad_loops,
-                exits=plan.exits.passes,
+                exits=plan.exits.loops,
                 trace=trace,
                 noise_seed=config.run.seed,
                 regularizers=self.regularizers,
@@ -113,7 +113,7 @@ class MythosModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimiser and its schedule, advanced once per optimiser step."""
         optimizer = build_optimizer(self.config.optim, _trained(self.model))
-        self.gate = Gate(optimizer)
+        self.gate = SkippableStep(optimizer)
         scheduler = build_scheduler(optimizer, self.config.schedule, self.config.run.num_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

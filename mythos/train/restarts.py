@@ -15,7 +15,7 @@ MAX_PAUSE_SECONDS = 600.0
 _POLL_SECONDS = 0.1
 
 
-def launch_again_and_again(config: RunConfig, overrides: list[str], options: list[str]) -> int:
+def run_with_restarts(config: RunConfig, overrides: list[str], options: list[str]) -> int:
     """Start the ranks of this machine; after a failure that may pass, up to ``run.max_restarts`` times in a row again.
 
     A checkpoint newer than those at the last start ends the row.

@@ -37,7 +37,7 @@ def start(config: RunConfig) -> int:
 
 
 def _start_alone(config: RunConfig, request: StopRequest, watchdog: Watchdog) -> int:
-    watchdog.alive("looking at the run's directory")
+    watchdog.beat("looking at the run's directory")
     config = settle_remat(config)
     with lock(config):
         return _train(config, prepare(config), request, watchdog)
@@ -47,10 +47,10 @@ def _start_rank(config: RunConfig, request: StopRequest, watchdog: Watchdog) -> 
     from mythos.parallel.mesh import describe
     from mythos.parallel.processes import lost_peer, on_first_rank, process_group
 
-    watchdog.alive("meeting the other ranks")
+    watchdog.beat("meeting the other ranks")
     try:
         with process_group(config), ExitStack() as stack:
-            watchdog.alive("looking at the run's directory")
+            watchdog.beat("looking at the run's directory")
 
             def prepare_alone() -> tuple[RunConfig, RunDirectory]:
                 settled = settle_remat(config)
@@ -77,7 +77,7 @@ def _train(config: RunConfig, directory: RunDirectory, request: StopRequest, wat
     if is_first_rank() and directory.manifest is not None:
         print(f"going on from {directory.checkpoint} (step {directory.manifest.step})")
 
-    watchdog.alive("building the model")
+    watchdog.beat("building the model")
     from mythos.callbacks.guard import Diverged
     from mythos.callbacks.preemption import Preempted
     from mythos.train.build import train

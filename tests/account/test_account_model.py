@@ -20,7 +20,7 @@ def variants() -> list[ModelConfig]:
     return [
         replace(base, head=HeadConfig(tied=False), norm_position="sandwich"),
         replace(base, injection=LinearInjection(), prelude_norm=False),
-        replace(base, injection=DiagonalInjection(spelling="parallel"), num_prelude_layers=0, num_coda_layers=0),
+        replace(base, injection=DiagonalInjection(update_rule="parallel"), num_prelude_layers=0, num_coda_layers=0),
     ]
 
 

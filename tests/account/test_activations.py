@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mythos.account.activations import ActivationBytes, activation_bytes
-from mythos.account.kept import Kept, Runtime
+from mythos.account.saved import Runtime, SavedActivations
 from mythos.config.model import AdditiveInjection, DiagonalInjection, LinearInjection, ModelConfig
 from mythos.config.parallel import SingleParallel
 from mythos.model.mythos import Mythos
@@ -70,7 +70,7 @@ def variants() -> list[ModelConfig]:
         replace(base, core_ffn=replace(experts, num_experts=16, num_active=4, num_shared=0, score="softmax")),
         replace(base, injection=LinearInjection(), norm_position="sandwich"),
         replace(base, injection=AdditiveInjection(), prelude_norm=False),
-        replace(base, injection=DiagonalInjection(spelling="parallel"), attention=replace(attention, qk_norm=False)),
+        replace(base, injection=DiagonalInjection(update_rule="parallel"), attention=replace(attention, qk_norm=False)),
     ]
 
 
@@ -80,7 +80,7 @@ def variants() -> list[ModelConfig]:
 def test_a_pass_keeps_what_the_account_says(config: ModelConfig, remat: str, precision: str) -> None:
     parallel = SingleParallel(remat=remat, precision=precision)
     measured = living_bytes(config, parallel, 3, 3) - living_bytes(config, parallel, 2, 2)
-    assert account(config, parallel).per_pass == pytest.approx(measured, rel=0.02)  # vectors of width D are left out
+    assert account(config, parallel).per_loop == pytest.approx(measured, rel=0.02)  # vectors of width D are left out
 
 
 @pytest.mark.parametrize("config", variants())
@@ -90,7 +90,7 @@ def test_what_runs_once_keeps_what_the_account_says(config: ModelConfig, precisi
     found = account(config, parallel)
     copies = 2 * config.vocab_size * config.dim if precision == "bf16" else 0
     chunk = CHUNK * config.vocab_size * (18 if precision == "bf16" else 16) + copies
-    expected = found.prelude + found.coda - chunk + found.per_pass  # the chunk lives in the backward only
+    expected = found.prelude + found.coda - chunk + found.per_loop  # the chunk lives in the backward only
     assert expected == pytest.approx(living_bytes(config, parallel, 1, 1), rel=0.05)
 
 
@@ -102,18 +102,18 @@ def test_passes_without_gradients_keep_nothing() -> None:
 @pytest.mark.parametrize(("name", "choices"), [("debug", 2 * 2 * 2 * BATCH * LENGTH), ("debug-dense", 0)])
 def test_a_recomputed_pass_keeps_one_state_and_its_choices(name: str, choices: int) -> None:
     config = model_of_width_64(name)
-    assert account(config, SingleParallel(remat="loop")).per_pass == STATE + choices
+    assert account(config, SingleParallel(remat="loop")).per_loop == STATE + choices
     offloaded = account(config, SingleParallel(remat="loop", offload_states=True))
-    assert (offloaded.per_pass, offloaded.host_per_pass) == (choices, STATE)
+    assert (offloaded.per_loop, offloaded.host_per_loop) == (choices, STATE)
 
 
 def test_the_peak_grows_by_passes_with_gradients_from_what_is_held_once() -> None:
     config = model_of_width_64()
-    kept, loop = (account(config, SingleParallel(remat=remat)) for remat in ("none", "loop"))
-    assert loop.recomputed == kept.per_pass
+    saved, loop = (account(config, SingleParallel(remat=remat)) for remat in ("none", "loop"))
+    assert loop.recomputed == saved.per_loop
     assert loop.fixed == loop.prelude + max(loop.coda, loop.recomputed + loop.backward)
-    assert loop.peak(8) == loop.fixed + 8 * loop.per_pass < kept.peak(8)
-    assert kept.peak(1) == kept.prelude + max(kept.coda, kept.backward) + kept.per_pass
+    assert loop.peak(8) == loop.fixed + 8 * loop.per_loop < saved.peak(8)
+    assert saved.peak(1) == saved.prelude + max(saved.coda, saved.backward) + saved.per_loop
 
 
 def test_a_mask_costs_a_copy_in_every_layer() -> None:
@@ -121,7 +121,7 @@ def test_a_mask_costs_a_copy_in_every_layer() -> None:
     without, masked = (
         activation_bytes(config, SingleParallel(), BATCH, LENGTH, mask_documents=mask) for mask in (False, True)
     )
-    assert masked.per_pass - without.per_pass == 2 * 4 * BATCH * LENGTH * LENGTH
+    assert masked.per_loop - without.per_loop == 2 * 4 * BATCH * LENGTH * LENGTH
 
 
 @pytest.mark.parametrize(("fused", "measured_mib"), [(True, 946), (False, 2227)])
@@ -129,6 +129,6 @@ def test_a_compiled_mixture_on_a_gpu_keeps_what_was_measured(fused: bool, measur
     """docs/performance.md: the layer D 1024, E 64, F 512, K 8, 32,768 tokens, bf16 copies of the experts included."""
     model = model_config("560m-a210m")
     runtime = Runtime(width=2, casts_weights=True, is_cuda=True, compiled=True, fused_experts=fused)
-    kept = Kept(model, runtime, num_masked_keys=0)
-    found = 32_768 * kept.mixture(model.core_ffn) + kept.expert_copies
+    saved = SavedActivations(model, runtime, num_masked_keys=0)
+    found = 32_768 * saved.mixture(model.core_ffn) + saved.expert_copies
     assert found / 2**20 == pytest.approx(measured_mib, rel=0.10)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mythos.account.flops import Flops, forward_flops, outer_flops, pass_flops, training_flops
+from mythos.account.flops import Flops, forward_flops, loop_flops, outer_flops, training_flops
 
 SEQ_LEN = 10
 
@@ -18,14 +18,14 @@ def test_one_pass_counts_visited_experts_router_and_injection(tiny_model):
     router, visited, shared = 4 * 8, 2 * 3 * 64, 3 * 64
     blocks = 2 * 2 * (192 + router + visited + shared)
     attention = 2 * SEQ_LEN * 2 * (4 + 4)
-    assert pass_flops(tiny_model(), SEQ_LEN) == Flops(matrices=blocks + 2 * 64, attention=attention)
+    assert loop_flops(tiny_model(), SEQ_LEN) == Flops(matrices=blocks + 2 * 64, attention=attention)
 
 
 def test_latent_attention_counts_its_own_widths(tiny_model):
     attention = {"kind": "mla", "num_heads": 2, "kv_rank": 4, "nope_head_dim": 4, "rope_head_dim": 2}
     model = tiny_model(attention=attention | {"value_head_dim": 3})
     scores_and_values = SEQ_LEN * 2 * (4 + 2 + 3)
-    assert pass_flops(model, SEQ_LEN).attention == 2 * scores_and_values
+    assert loop_flops(model, SEQ_LEN).attention == 2 * scores_and_values
 
 
 def test_forward_and_training_totals(tiny_model):
@@ -43,7 +43,7 @@ def test_training_with_all_gradients_costs_three_forwards(tiny_model):
 def test_a_pass_without_gradients_costs_one_forward(tiny_model):
     model = tiny_model()
     added = training_flops(model, SEQ_LEN, 6, 2).total - training_flops(model, SEQ_LEN, 5, 2).total
-    assert added == pass_flops(model, SEQ_LEN).total
+    assert added == loop_flops(model, SEQ_LEN).total
 
 
 def test_mean_depth_gives_mean_cost(tiny_model):
@@ -61,7 +61,7 @@ def test_only_attention_grows_with_the_sequence(tiny_model):
 
 def test_what_holds_no_matrix_costs_nothing(tiny_model):
     bare = tiny_model(injection={"kind": "additive"}, prelude_norm=False)
-    normed = tiny_model(injection={"kind": "additive", "spelling": "parallel"}, norm_position="sandwich")
+    normed = tiny_model(injection={"kind": "additive", "update_rule": "parallel"}, norm_position="sandwich")
     assert forward_flops(bare, SEQ_LEN, 2) == forward_flops(normed, SEQ_LEN, 2)
 
 

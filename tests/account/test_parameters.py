@@ -58,7 +58,7 @@ def test_latent_attention(tiny_model, query_rank, expected, qk_norm):
     [
         ({"injection": {"kind": "linear"}}, "injection", 2 * 64 - 80),
         ({"injection": {"kind": "additive"}}, "injection", -80),
-        ({"injection": {"kind": "diagonal", "spelling": "parallel"}}, "core", 8),
+        ({"injection": {"kind": "diagonal", "update_rule": "parallel"}}, "core", 8),
         ({"prelude_norm": False}, "prelude", -8),
         ({"norm_position": "sandwich"}, "core", 2 * 2 * 8),
         ({"head": {"tied": False}}, "head", 16 * 8),

@@ -43,11 +43,11 @@ RUN = [
 def test_the_peak_of_a_step_is_within_a_tenth_of_the_measured_one(model, remat, compiled, offloaded, peaks) -> None:
     how = [f"parallel.remat={remat}", f"parallel.compile={compiled}", f"parallel.offload_states={offloaded}"]
     run = load([f"model={model}", *SHAPE, *(word.lower() for word in how)])
-    kept = activation_bytes(
+    saved = activation_bytes(
         run.model, run.parallel, 8, 2048, mask_documents=False, runtime=runtime(run, has_fused_experts=False)
     )
     for num_loops, peak in peaks.items():
-        assert kept.peak(num_loops) / MIB == pytest.approx(peak, rel=WITHIN)
+        assert saved.peak(num_loops) / MIB == pytest.approx(peak, rel=WITHIN)
 
 
 @pytest.mark.parametrize(("layout", "peak"), RUNS)
@@ -124,7 +124,7 @@ def test_a_state_in_bf16_halves_what_a_recomputed_pass_keeps() -> None:
     words = [*RUN, "parallel.precision=bf16", "parallel.remat=loop"]
     runs = [load([*words, f"parallel.state_precision={precision}"]) for precision in ("fp32", "bf16")]
     whole, half = (
-        activation_bytes(run.model, run.parallel, 8, 2048, mask_documents=False, runtime=runtime(run, True)).per_pass
+        activation_bytes(run.model, run.parallel, 8, 2048, mask_documents=False, runtime=runtime(run, True)).per_loop
         for run in runs
     )
     assert whole - half == 2 * 1024 * 8 * 2048
@@ -155,7 +155,7 @@ def test_fused_experts_keep_two_products_a_row_and_one_copy_a_step() -> None:
     copies = 6 * core.num_experts * core.hidden_dim * run.model.dim
     rows_plain = core.num_active * (4 * run.model.dim + 6 * core.hidden_dim + 32)
     rows_fused = core.num_active * (4 * core.hidden_dim + 16)
-    assert plain.per_pass - fused.per_pass == 4 * (copies + num_tokens * (rows_plain - rows_fused))
+    assert plain.per_loop - fused.per_loop == 4 * (copies + num_tokens * (rows_plain - rows_fused))
     assert fused.prelude - plain.prelude == 4 * copies
 
 

@@ -176,10 +176,10 @@ def test_ratios_are_of_times_for_a_token() -> None:
 
 def test_the_line_is_fitted_to_the_medians() -> None:
     line = fit({loops: Spread(5 + 2.0 * loops, 0, 0) for loops in (2, 4, 8)})
-    assert (line.pass_ms, line.outer_ms) == (pytest.approx(2), pytest.approx(5))
+    assert (line.loop_ms, line.outer_ms) == (pytest.approx(2), pytest.approx(5))
     assert line.largest_deviation < 1e-9
     bent = fit({1: Spread(1, 0, 0), 2: Spread(4, 0, 0), 3: Spread(1, 0, 0)})
-    assert (bent.pass_ms, bent.outer_ms) == (pytest.approx(0, abs=1e-9), pytest.approx(2))
+    assert (bent.loop_ms, bent.outer_ms) == (pytest.approx(0, abs=1e-9), pytest.approx(2))
     assert bent.largest_deviation == pytest.approx(1.0)
 
 
@@ -188,8 +188,8 @@ def test_the_line_is_fitted_to_the_medians() -> None:
     [
         (PLAN._replace(num_rounds=0), [], "--rounds is 0"),
         (PLAN._replace(mean_document=-1), [], "--documents is -1"),
-        (PLAN, [4], "--loops is 4; a line needs two"),
-        (PLAN, [4, 0], "--loops is 4 0"),
+        (PLAN, [4], "--num-loops is 4; a line needs two"),
+        (PLAN, [4, 0], "--num-loops is 4 0"),
     ],
 )
 def test_plans_that_measure_nothing_are_refused(plan: Plan, loops: list[int], message: str) -> None:
@@ -217,7 +217,7 @@ def test_compared_variants_add_to_the_common_overrides() -> None:
 def test_the_command_prints_tables_and_writes_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "model.json"
     words = ["model=debug", *SMALL, "depth.mean=2", "--rounds", "2", "--warmup", "1", "--naive", "--json", str(file)]
-    assert main(["bench", "model", *words, "--loops", "1", "2", "--draw-depths", "4"]) == 0
+    assert main(["bench", "model", *words, "--num-loops", "1", "2", "--num-drawn-steps", "4"]) == 0
     written = json.loads(file.read_text())
     assert [arm["name"] for arm in written["arms"]] == ["training", "naive"]
     assert written["arms"][1]["config"]["model"]["core_ffn"]["dispatch"] == "naive"

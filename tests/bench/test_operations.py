@@ -60,7 +60,7 @@ def micro_batch(num_loops: int, num_grad_loops: int, *words: str) -> tuple[int, 
     return operations.num, operations.num_bytes / (NUM_TOKENS * DIM)
 
 
-def one_pass(num_loops: int, num_grad_loops: int, is_graded: bool, *words: str) -> tuple[int, float]:
+def one_loop(num_loops: int, num_grad_loops: int, is_graded: bool, *words: str) -> tuple[int, float]:
     """What one pass more, with or without gradients, adds to these."""
     more = micro_batch(num_loops + 1, num_grad_loops + is_graded, *words)
     fewer = micro_batch(num_loops, num_grad_loops, *words)
@@ -70,7 +70,7 @@ def one_pass(num_loops: int, num_grad_loops: int, is_graded: bool, *words: str) 
 @pytest.mark.parametrize("model", PASSES)
 @pytest.mark.parametrize("kind", ["graded", "not graded"])
 def test_a_pass_needs_no_more_than_its_bound(model: str, kind: str) -> None:
-    num, num_bytes = one_pass(3, 2, kind == "graded", f"model={model}")
+    num, num_bytes = one_loop(3, 2, kind == "graded", f"model={model}")
     most, most_bytes = PASSES[model][kind]
     assert 0 < num <= most
     assert 0 < num_bytes <= most_bytes
@@ -78,26 +78,26 @@ def test_a_pass_needs_no_more_than_its_bound(model: str, kind: str) -> None:
 
 @pytest.mark.parametrize("model", OUTSIDE)
 def test_what_runs_once_needs_no_more_than_its_bound(model: str) -> None:
-    of_pass = one_pass(3, 3, True, f"model={model}")
+    of_loop = one_loop(3, 3, True, f"model={model}")
     num, num_bytes = micro_batch(3, 3, f"model={model}")
     most, most_bytes = OUTSIDE[model]
-    assert 0 < num - 3 * of_pass[0] <= most
-    assert 0 < num_bytes - 3 * of_pass[1] <= most_bytes
+    assert 0 < num - 3 * of_loop[0] <= most
+    assert 0 < num_bytes - 3 * of_loop[1] <= most_bytes
 
 
 @pytest.mark.parametrize("is_graded", [True, False])
 def test_a_late_pass_costs_what_an_early_one_does(is_graded: bool) -> None:
-    assert one_pass(6, 3, is_graded, "model=debug") == one_pass(3, 2, is_graded, "model=debug")
+    assert one_loop(6, 3, is_graded, "model=debug") == one_loop(3, 2, is_graded, "model=debug")
 
 
 def test_more_experts_are_no_more_operations() -> None:
-    four, sixteen = (one_pass(2, 2, True, "model=debug", f"model.core_ffn.num_experts={num}")[0] for num in (4, 16))
+    four, sixteen = (one_loop(2, 2, True, "model=debug", f"model.core_ffn.num_experts={num}")[0] for num in (4, 16))
     assert four == sixteen
 
 
 def test_the_count_sees_what_the_grouped_path_saves() -> None:
     grouped, naive = (
-        one_pass(2, 2, True, "model=debug", f"model.core_ffn.dispatch={path}") for path in ("grouped", "naive")
+        one_loop(2, 2, True, "model=debug", f"model.core_ffn.dispatch={path}") for path in ("grouped", "naive")
     )
     assert naive[0] > 1.2 * grouped[0]
 

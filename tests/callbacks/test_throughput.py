@@ -60,8 +60,8 @@ def test_rates_count_steps_and_leave_out_warmup_validation_and_saving(config: Ru
         {
             records.TOKENS_PER_SECOND: TOKENS,
             records.MEAN_TOKENS_PER_SECOND: TOKENS,
-            records.PASSES_PER_SECOND: 3 * TOKENS,
-            records.MEAN_PASSES_PER_SECOND: 3 * TOKENS,
+            records.LOOPS_PER_SECOND: 3 * TOKENS,
+            records.MEAN_LOOPS_PER_SECOND: 3 * TOKENS,
             records.DATA_WAIT_SECONDS: 0.75,
             records.DATA_WAIT_SHARE: 0.25,
         }
@@ -75,8 +75,8 @@ def test_rates_count_steps_and_leave_out_warmup_validation_and_saving(config: Ru
         {
             records.TOKENS_PER_SECOND: TOKENS / 2,
             records.MEAN_TOKENS_PER_SECOND: 7 * TOKENS / 11,
-            records.PASSES_PER_SECOND: 5 * TOKENS / 2,
-            records.MEAN_PASSES_PER_SECOND: (9 + 20) * TOKENS / 11,
+            records.LOOPS_PER_SECOND: 5 * TOKENS / 2,
+            records.MEAN_LOOPS_PER_SECOND: (9 + 20) * TOKENS / 11,
             records.DATA_WAIT_SECONDS: 2,
             records.DATA_WAIT_SHARE: 0.25,
         }

@@ -208,8 +208,8 @@ def test_swapped_elements_change_a_checksum(dtype: torch.dtype) -> None:
 )
 def test_a_header_that_does_not_agree_with_itself_is_refused(tmp_path: Path, item: dict) -> None:
     path = tmp_path / "shard-00000-of-00001.safetensors"
-    sound = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}
-    for tensors in ({"a|weight|0": sound}, {"a|weight|0": sound, "b|weight|0": item}):
+    valid = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}
+    for tensors in ({"a|weight|0": valid}, {"a|weight|0": valid, "b|weight|0": item}):
         text = json.dumps({"__metadata__": {"shapes": '{"a": [4], "b": [4]}'}, **tensors}).encode()
         path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(16))
         if len(tensors) == 1:

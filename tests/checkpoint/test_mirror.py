@@ -84,7 +84,7 @@ def test_the_mirror_is_pruned_like_the_folder(tmp_path: Path, mirror: Mirror) ->
     for step, loss in ((1, 3.0), (2, 1.0), (3, 2.0), (4, 5.0), (9, 5.0)):
         mirror.copy(write(tmp_path, step, validation_loss=loss))
     mirror._files.rm_file(mirror._at("step-00000003", FILE_NAME))  # now an unfinished copy
-    assert mirror.prune(settings(keep_last=1, keep_best=1), sound="step-00000004") == ["step-00000001", "step-00000003"]
+    assert mirror.prune(settings(keep_last=1, keep_best=1), valid="step-00000004") == ["step-00000001", "step-00000003"]
     assert mirror.checkpoints() == ["step-00000002", "step-00000004", "step-00000009"]
     assert mirror.prune(settings(keep_last=2)) == ["step-00000002"]
     assert not mirror._files.exists(mirror._at("step-00000003", SHARD))

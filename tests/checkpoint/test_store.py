@@ -302,5 +302,5 @@ def test_a_save_never_drops_itself_for_a_later_one_that_was_passed_over(tmp_path
     for step in (9, 5):
         write(tmp_path, step)
     last = write(tmp_path, 6)
-    keep(tmp_path, settings(keep_last=1), sound=last)
+    keep(tmp_path, settings(keep_last=1), valid=last)
     assert names(tmp_path) == ["step-00000006", "step-00000009"]

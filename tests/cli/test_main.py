@@ -51,7 +51,7 @@ def test_help_names_every_command_in_under_a_second() -> None:
 
 
 def test_evaluate_prints_bits_per_byte_by_depth_beside_compressors(run: Path, capsys) -> None:
-    assert main(["evaluate", str(run), "--depths", "1", "4"]) == 0
+    assert main(["evaluate", str(run), "--num-loops", "1", "4"]) == 0
     lines = capsys.readouterr().out.splitlines()
     bits = {line[:11].strip(): float(line[11:].split()[0]) for line in lines[2:]}
     assert list(bits) == ["gzip -9", "xz -9", "T = 1", "T = 4"]
@@ -61,7 +61,7 @@ def test_evaluate_prints_bits_per_byte_by_depth_beside_compressors(run: Path, ca
 
 
 def test_sample_writes_a_continuation_for_each_depth(run: Path, capsys) -> None:
-    command = ["sample", str(run), "--prompt", "the king", "--loops", "1", "3", "--num-tokens", "12"]
+    command = ["sample", str(run), "--prompt", "the king", "--num-loops", "1", "3", "--num-tokens", "12"]
     assert main(command) == 0
     first = capsys.readouterr().out
     assert first.count("the king") >= 2
@@ -113,8 +113,8 @@ def test_resume_auto_goes_on_and_says_from_where(run: Path, packed: Path) -> Non
         (["train", "model.dimm=3"], "model.dimm: no such key; did you mean 'dim'?"),
         (["train", "data.dir=nowhere"], "nowhere"),
         (["evaluate", "nowhere"], "nowhere: no checkpoint that verifies"),
-        (["evaluate", "nowhere", "--depths", "0"], "--depths: 0 was given"),
-        (["sample", "nowhere", "--loops", "0"], "--num-loops: 0 was given"),
+        (["evaluate", "nowhere", "--num-loops", "0"], "--num-loops: 0 was given"),
+        (["sample", "nowhere", "--num-loops", "0"], "--num-loops: 0 was given"),
         (["sample", "nowhere", "--top-p", "1.5"], "--top-p: 1.5 was given"),
         (["sample", "nowhere", "--exit-rule", "entropy"], "--exit-rule: 'entropy' was given; it is one of quantile,"),
         (["sample", "nowhere", "--exit-threshold", "0.1"], "--exit-threshold: 0.1 was given without exit_rule"),

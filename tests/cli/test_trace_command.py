@@ -48,7 +48,7 @@ def test_trace_writes_a_page_and_arrays_at_the_mean_depth(run: Path, packed: Pat
 
 
 def test_loops_layers_heads_and_folder_are_the_ones_asked_for(run: Path, tmp_path: Path) -> None:
-    options = ["--loops", "5", "--layers", "1", "--heads", "1", "0", "1", "--to", str(tmp_path / "there")]
+    options = ["--num-loops", "5", "--layers", "1", "--heads", "1", "0", "1", "--to", str(tmp_path / "there")]
     assert main(["trace", str(run), "--prompt", PROMPT, *options]) == 0
     arrays = read_arrays(tmp_path / "there" / "trace.npz")
     assert arrays.attention_TCHSS.shape[:3] == (5, 1, 2)
@@ -59,7 +59,7 @@ def test_loops_layers_heads_and_folder_are_the_ones_asked_for(run: Path, tmp_pat
     ("options", "sentence"),
     [
         (["--prompt", ""], "--prompt: 0 characters were given; give at least 1"),
-        (["--prompt", "king", "--loops", "0"], "--loops: 0 was given; the core runs at least 1 pass"),
+        (["--prompt", "king", "--num-loops", "0"], "--num-loops: 0 was given; the core runs at least 1 pass"),
         (["--prompt", "king", "--layers", "2"], "--layers: 2 was given, but the model has 2 core layers"),
         (["--prompt", "king", "--layers", "-1"], "--layers: -1 was given"),
         (
@@ -79,7 +79,7 @@ def test_a_mistake_is_one_sentence_with_both_numbers(run: Path, options: list[st
 
 def test_a_text_with_too_many_weights_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.setattr(command, "MAX_WEIGHTS", 50)
-    assert main(["trace", str(run), "--prompt", PROMPT, "--layers", "0", "--heads", "0", "--loops", "2"]) == 2
+    assert main(["trace", str(run), "--prompt", PROMPT, "--layers", "0", "--heads", "0", "--num-loops", "2"]) == 2
     assert "makes 2 attention maps of" in capsys.readouterr().err
 
 

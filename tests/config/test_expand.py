@@ -43,8 +43,8 @@ def test_a_group_may_have_several_options_or_a_glob() -> None:
         ("model=debug-dense",),
         ("model=debug-mla",),
     ]
-    lists = expand(["run.validation.depths=[1,2],[1,4]"], CONF).jobs
-    assert [load(list(job.overrides)).run.validation.depths for job in lists] == [(1, 2), (1, 4)]
+    lists = expand(["run.validation.num_loops=[1,2],[1,4]"], CONF).jobs
+    assert [load(list(job.overrides)).run.validation.num_loops for job in lists] == [(1, 2), (1, 4)]
 
 
 def test_named_jobs_meet_the_grid_and_beat_what_is_shared(config_dir: Path) -> None:

@@ -26,8 +26,8 @@ def message(*overrides: str) -> str:
 
 
 def test_overrides_reach_the_frozen_configuration():
-    run = load(["model=debug", "depth=fixed", "depth.num_loops=5", "run.validation.depths=[1,5]"])
-    assert (run.model.dim, run.depth.mean, run.run.validation.depths) == (32, 5.0, (1, 5))
+    run = load(["model=debug", "depth=fixed", "depth.num_loops=5", "run.validation.num_loops=[1,5]"])
+    assert (run.model.dim, run.depth.mean, run.run.validation.num_loops) == (32, 5.0, (1, 5))
 
 
 def test_a_default_that_no_yaml_mentions_can_be_overridden():

@@ -7,10 +7,10 @@ from mythos.config.telemetry import TelemetryConfig
 
 def test_the_loss_is_read_at_powers_of_two_and_the_mean_depth() -> None:
     tracking = TelemetryConfig()
-    assert tracking.depths_read(1.0) == (1,)
-    assert tracking.depths_read(8.0) == (1, 2, 4, 8)
-    assert tracking.depths_read(11.6) == (1, 2, 4, 8, 12)
-    assert TelemetryConfig(trace_depths=(6, 2, 6)).depths_read(8.0) == (2, 6)
+    assert tracking.loops_read(1.0) == (1,)
+    assert tracking.loops_read(8.0) == (1, 2, 4, 8)
+    assert tracking.loops_read(11.6) == (1, 2, 4, 8, 12)
+    assert TelemetryConfig(trace_num_loops=(6, 2, 6)).loops_read(8.0) == (2, 6)
 
 
 def test_power_iterations_are_part_of_a_trace() -> None:

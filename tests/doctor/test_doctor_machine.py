@@ -235,7 +235,7 @@ def test_a_slow_disk_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("optim", ["adamw", "muon_adamw"])
 def test_a_checkpoint_is_as_large_as_was_said(optim: str, packed: Path, tmp_path: Path) -> None:
     small = "data.seq_len=32 data.batch_size=2 data.micro_batch_size=2 depth.mean=2 run.num_steps=1".split()
-    small += "run.validation={every: 1, num_batches: 1, depths: [1]};schedule.num_warmup_steps=0".split(";")
+    small += "run.validation={every: 1, num_batches: 1, num_loops: [1]};schedule.num_warmup_steps=0".split(";")
     config = run_config(*small, f"data.dir={packed}", f"run.dir={tmp_path}", "parallel.device=cpu", f"optim={optim}")
     train(config, prepare(config))
     named = dict(Mythos(config.model).named_parameters())

@@ -74,7 +74,7 @@ def test_accuracy_equals_the_definition_item_by_item(name: str, scorer: Scorer, 
     found = evaluate_task(scorer, task, sets)
     assert found.accuracy == sum(right) / 2
     assert found.centred == pytest.approx((found.accuracy - task.baseline) / (1 - task.baseline))
-    assert (found.num_items, found.mean_passes) == (2, 3)
+    assert (found.num_items, found.mean_loops) == (2, 3)
     assert evaluate_task(scorer, task, sets, limit=1).accuracy in (0.0, 1.0)
 
 

@@ -44,7 +44,7 @@ def test_convergence_equals_the_trace_of_a_training_forward(model: Mythos) -> No
     with torch.no_grad():
         traces = [model(batch, LOOPS, 0, trace=True).trace for batch in batches(model)]
         states = [model.unroll(batch, LOOPS).states for batch in batches(model)]
-    for key, figures in (("relative_change", "relative_change_T"), ("second_difference", "second_difference_T")):
+    for key, figures in (("relative_change", "relative_change_T"), ("curvature_ratio", "curvature_ratio_T")):
         expected = np.mean([getattr(trace, figures).numpy() for trace in traces], axis=0)
         assert getattr(found, key) == pytest.approx(expected.tolist(), rel=1e-5)
     assert found.angle_degrees[0] == pytest.approx(90)
@@ -58,15 +58,15 @@ def test_convergence_equals_the_trace_of_a_training_forward(model: Mythos) -> No
 
 def test_rules_sum_up_what_tokens_do(model: Mythos) -> None:
     found = sweep(model, batches(model), LOOPS)
-    assert {point.rule for point in found.rules} >= {"quantile", "relative_change", "stable_choice"}
+    assert {point.rule for point in found.rules} >= {"quantile", "relative_change", "stable_argmax"}
     reads = [read_out(model, batch, LOOPS) for batch in batches(model)]
     for point in found.rules:
         rule = ExitRule(point.rule, point.threshold)
         left = [read.at(leave(rule, read)) for read in reads]
         assert point.loss == pytest.approx(torch.cat([one.nll_N for one in left]).double().mean().item())
-        assert point.mean_passes == pytest.approx(torch.cat([one.num_passes_N for one in left]).double().mean().item())
+        assert point.mean_loops == pytest.approx(torch.cat([one.num_loops_N for one in left]).double().mean().item())
         assert point.accuracy == pytest.approx(torch.cat([one.is_right_N for one in left]).double().mean().item())
-        assert sum(point.passes_share) == pytest.approx(1)
+        assert sum(point.loops_share) == pytest.approx(1)
 
 
 def test_exits_move_with_the_noise_and_only_with_it(model: Mythos) -> None:
@@ -94,25 +94,25 @@ def test_frozen_routing_repeats_the_experts_of_the_first_pass(model: Mythos) -> 
             target_N = batch.targets_BS[keep_BS]
             losses.append(torch.nn.functional.cross_entropy(logits_NV, target_N, reduction="sum").item())
             right.append(int((logits_NV.argmax(-1) == target_N).sum()))
-        choices = model.unroll(batch, 3).choices
+        expert_indices = model.unroll(batch, 3).expert_indices
         places = keep_BS.flatten().nonzero().flatten().tolist()
-        sets = [[[set(row) for row in layer.tolist()] for layer in chosen] for chosen in choices]
-        for of_pass in sets:
-            pairs = [(new[n], old[n]) for new, old in zip(of_pass, sets[0], strict=True) for n in places]
+        sets = [[[set(row) for row in layer.tolist()] for layer in chosen] for chosen in expert_indices]
+        for of_loop in sets:
+            pairs = [(new[n], old[n]) for new, old in zip(of_loop, sets[0], strict=True) for n in places]
             shared.append(sum(len(new & old) / len(old) for new, old in pairs) / len(sets[0]))
     assert found.frozen_loss == pytest.approx((np.array(losses).reshape(2, 3).sum(0) / 39).tolist(), rel=1e-5)
     assert found.frozen_accuracy == pytest.approx((np.array(right).reshape(2, 3).sum(0) / 39).tolist())
-    assert found.shared_choices == pytest.approx((np.array(shared).reshape(2, 3).sum(0) / 39).tolist())
+    assert found.shared_expert_share == pytest.approx((np.array(shared).reshape(2, 3).sum(0) / 39).tolist())
     assert (found.frozen_loss[0], found.frozen_accuracy[0]) == (found.loss[0], found.accuracy[0])
-    assert found.shared_choices[0] == 1
-    assert 0 < found.shared_choices[2] < 1
+    assert found.shared_expert_share[0] == 1
+    assert 0 < found.shared_expert_share[2] < 1
     assert abs(found.frozen_loss[2] - found.loss[2]) > 1e-3
 
 
 def test_a_dense_core_has_no_routing_to_freeze() -> None:
     dense = random_model(model_config("debug-dense", vocab_size=64)).eval()
     found = sweep(dense, batches(dense), 2)
-    assert (found.shared_choices, found.frozen_loss, found.frozen_accuracy) == (None, None, None)
+    assert (found.shared_expert_share, found.frozen_loss, found.frozen_accuracy) == (None, None, None)
 
 
 def test_the_states_of_one_run_are_gone_before_the_next_begins(model: Mythos, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,8 +130,8 @@ def test_the_states_of_one_run_are_gone_before_the_next_begins(model: Mythos, mo
 
 
 def test_the_summary_recovers_a_curve_that_saturates() -> None:
-    passes = np.arange(1, 33)
-    losses = (2.5 + 1.2 * np.exp(-1.5 * passes / 8)).tolist()
+    loops = np.arange(1, 33)
+    losses = (2.5 + 1.2 * np.exp(-1.5 * loops / 8)).tolist()
     zeros = [0.0] * 32
     found = summarize(Sweep(1, 0.0, losses, *[zeros] * 5, []), (1, 2, 4, 6, 8, 12, 16, 24, 32), 8.0)
     assert found.fitted is not None

@@ -8,7 +8,7 @@ from mythos.cli.main import main
 
 
 def test_depth_sweep_prints_tables_and_shows_in_the_report(short_run: Path, capsys) -> None:
-    assert main(["evaluate", str(short_run), "depth-sweep", "--depths", "1", "2", "5", "--num-windows", "3"]) == 0
+    assert main(["evaluate", str(short_run), "depth-sweep", "--num-loops", "1", "2", "5", "--num-windows", "3"]) == 0
     out = capsys.readouterr().out
     assert "at step 6: 96 held-out tokens, mean depth 2" in out
     assert "best T = " in out
@@ -22,7 +22,7 @@ def test_depth_sweep_prints_tables_and_shows_in_the_report(short_run: Path, caps
         place = int(depth) - 1
         assert loss == pytest.approx(found["frozen_loss"][place], abs=1e-4)
         assert cost == pytest.approx(found["frozen_loss"][place] - found["loss"][place], abs=1e-4)
-        assert shared == pytest.approx(found["shared_choices"][place], abs=1e-3)
+        assert shared == pytest.approx(found["shared_expert_share"][place], abs=1e-3)
     assert main(["report", str(short_run)]) == 0
     assert "Evaluated: depth" in (short_run / "report" / "index.html").read_text()
 
@@ -47,10 +47,10 @@ def test_runs_are_compared_at_equal_parameters_flops_and_seconds(short_run: Path
     ("options", "sentence"),
     [
         (["depth-swep"], "'depth-swep' was given after the run; it is one of depth-sweep, reasoning"),
-        (["depth-sweep", "--depths", "0"], "--depths: 0 was given; the core runs at least once"),
-        (["depth-sweep", "--depths", "5000"], "num_loops: 5000 was given"),
+        (["depth-sweep", "--num-loops", "0"], "--num-loops: 0 was given; the core runs at least once"),
+        (["depth-sweep", "--num-loops", "5000"], "num_loops: 5000 was given"),
         (["depth-sweep", "--num-windows", "0"], "--num-windows 0 and --noise 0.01 were given"),
-        (["--depths", "5000"], "num_loops: 5000 was given"),
+        (["--num-loops", "5000"], "num_loops: 5000 was given"),
         (["reasoning"], "hold no problems; train on a task"),
         (["--tasks", "pika_local", "--data-dir", "SETS"], "no task is called 'pika_local'; near it: piqa_local"),
         (["--tasks", "piqa_local"], "--data-dir: none was given, but the task reads piqa.jsonl"),

@@ -114,7 +114,7 @@ def test_metrics_follow_from_the_scores(scorer: Scorer, sets: Path) -> None:
         right.append(values.index(max(values)) == row["gold"])
     assert found["piqa_local"].metrics["acc"] == sum(right) / 2
     assert found["piqa_local"].num_items == 2
-    assert found["piqa_local"].mean_passes == 3
+    assert found["piqa_local"].mean_loops == 3
     assert found["arithmetic_local"].metrics.keys() == {"acc"}
     pages = [row["page"] for row in local_data.load_text("wikitext2_raw_test.txt", str(sets))["test"]]
     total = sum(one.log_prob for one in scorer.score([([0], scorer.encode(page)) for page in pages]))
@@ -169,13 +169,13 @@ def test_task_files_say_which_version_they_are() -> None:
 def test_the_command_keeps_results_of_several_depths(short_run: Path, sets: Path, capsys) -> None:
     command = ["evaluate", str(short_run), "--tasks", "piqa_local,core_copa", "--data-dir", str(sets)]
     assert main([*command, "--num-loops", "2"]) == 0
-    assert main([*command, "--num-loops", "4", "--exit-rule", "stable_choice", "--exit-threshold", "2"]) == 0
-    assert "at most 4 passes, leaving by stable_choice" in capsys.readouterr().out
+    assert main([*command, "--num-loops", "4", "--exit-rule", "stable_argmax", "--exit-threshold", "2"]) == 0
+    assert "at most 4 passes, leaving by stable_argmax" in capsys.readouterr().out
     results = json.loads((short_run / "evaluation" / "tasks.json").read_text())["results"]
     assert [(one["task"], one["num_loops"], one["exit_rule"]) for one in results] == [
-        (task, *setting) for setting in ((2, None), (4, "stable_choice")) for task in ("core_copa", "piqa_local")
+        (task, *setting) for setting in ((2, None), (4, "stable_argmax")) for task in ("core_copa", "piqa_local")
     ]
-    assert all(1 <= one["mean_passes"] <= one["num_loops"] for one in results)
+    assert all(1 <= one["mean_loops"] <= one["num_loops"] for one in results)
     assert all(one["num_items"] == 2 for one in results)
 
 

@@ -38,8 +38,8 @@ def test_every_pass_is_read_as_a_forward_of_that_depth_reads_its_last(halting: H
         torch.testing.assert_close(read.nll_TN[depth - 1], expected_N, rtol=1e-5, atol=1e-5)
         last = read_last(model, batch, depth)
         torch.testing.assert_close(last.nll_N, expected_N, rtol=1e-5, atol=1e-5)
-        assert torch.equal(last.is_right_N, read.choice_TN[depth - 1] == read.target_N)
-    assert torch.equal(read.choice_TN, model.predict(batch, LOOPS)[0][:, keep_BS])
+        assert torch.equal(last.is_right_N, read.prediction_TN[depth - 1] == read.target_N)
+    assert torch.equal(read.prediction_TN, model.predict(batch, LOOPS)[0][:, keep_BS])
     assert read.target_N.tolist() == batch.targets_BS[keep_BS].tolist()
 
 
@@ -69,15 +69,15 @@ def test_rules_decide_as_the_functions_of_the_loop_do() -> None:
                 "quantile": lambda x: exits.by_quantile(halting_TN, x),
                 "output_divergence": lambda x: exits.by_output_divergence(log_prob_TNV, x),
                 "relative_change": lambda x: exits.by_relative_change(state_TND, x),
-                "second_difference": lambda x: exits.by_second_difference(state_TND, x),
-                "stable_choice": lambda x: exits.by_stable_choice(log_prob_TNV.argmax(-1), int(x)),
+                "relative_acceleration": lambda x: exits.by_relative_acceleration(state_TND, x),
+                "stable_argmax": lambda x: exits.by_stable_argmax(log_prob_TNV.argmax(-1), int(x)),
             }[kind](threshold)
-            leave_N = leave(ExitRule(kind, threshold), read)
-            assert leave_N.tolist() == expected_N.tolist()
-            moved |= {(kind, exit_) for exit_ in leave_N.tolist()}
-            left = read.at(leave_N)
-            assert left.num_passes_N.tolist() == [exit_ + 1 for exit_ in expected_N.tolist()]
-            expected_nll = [float(read.nll_TN[exit_, place]) for place, exit_ in enumerate(leave_N.tolist())]
+            exit_loop_N = leave(ExitRule(kind, threshold), read)
+            assert exit_loop_N.tolist() == expected_N.tolist()
+            moved |= {(kind, exit_) for exit_ in exit_loop_N.tolist()}
+            left = read.at(exit_loop_N)
+            assert left.num_loops_N.tolist() == [exit_ + 1 for exit_ in expected_N.tolist()]
+            expected_nll = [float(read.nll_TN[exit_, place]) for place, exit_ in enumerate(exit_loop_N.tolist())]
             assert left.nll_N.tolist() == pytest.approx(expected_nll)
     assert all(len({exit_ for found, exit_ in moved if found == kind}) > 1 for kind in THRESHOLDS)
 
@@ -88,7 +88,7 @@ def test_rules_decide_as_the_functions_of_the_loop_do() -> None:
         ("relative_chang", None, "'relative_chang' was given; it is one of quantile, output_divergence"),
         ("quantile", 1.5, "exit_threshold: 1.5 was given; a quantile is at most 1"),
         ("relative_change", 0.0, "exit_threshold: 0.0 was given"),
-        ("stable_choice", 2.5, "stable_choice counts whole passes"),
+        ("stable_argmax", 2.5, "stable_argmax counts whole passes"),
         (None, 0.5, "0.5 was given without exit_rule"),
     ],
 )

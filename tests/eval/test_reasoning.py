@@ -50,15 +50,15 @@ def test_problems_are_solved_where_decoding_by_hand_solves_them(task: Path) -> N
 def test_quantiles_trade_depth_for_accuracy_and_correlate_with_difficulty() -> None:
     difficulty = np.array([1, 1, 2, 3, 3, 3])
     needed = np.array([1, 2, 2, 4, 3, 4])
-    passes = np.arange(1, 5)[:, None]
-    result = Reasoning(difficulty, passes >= needed, (passes == needed).astype(np.float32))
+    loops = np.arange(1, 5)[:, None]
+    result = Reasoning(difficulty, loops >= needed, (loops == needed).astype(np.float32))
     point = exit_point(result, 0.5)
     assert point.accuracy == 1
-    assert point.mean_passes == pytest.approx(needed.mean())
-    assert point.mean_passes_by_difficulty == {1: 1.5, 2: 2.0, 3: pytest.approx(11 / 3)}
+    assert point.mean_loops == pytest.approx(needed.mean())
+    assert point.mean_loops_by_difficulty == {1: 1.5, 2: 2.0, 3: pytest.approx(11 / 3)}
     assert point.rank_correlation == pytest.approx(stats.spearmanr(needed, difficulty).statistic)
     assert result.accuracy(2) == {1: 1.0, 2: 1.0, 3: 0.0}
-    same = Reasoning(difficulty, passes >= needed, np.full((4, 6), 0.25, dtype=np.float32))
+    same = Reasoning(difficulty, loops >= needed, np.full((4, 6), 0.25, dtype=np.float32))
     assert np.isnan(exit_point(same, 0.5).rank_correlation)
 
 
@@ -66,12 +66,12 @@ def test_evaluate_prints_accuracy_by_difficulty_and_depth(task: Path, tmp_path: 
     options = [f"data.dir={task}", f"run.dir={tmp_path}", "run.name=r", "model.vocab_size=64"]
     assert main(["train", *SMALL, *options]) == 0
     capsys.readouterr()
-    assert main(["evaluate", str(tmp_path / "r"), "--depths", "1", "4", "--json", str(tmp_path / "found.json")]) == 0
+    assert main(["evaluate", str(tmp_path / "r"), "--num-loops", "1", "4", "--json", str(tmp_path / "found.json")]) == 0
     out = capsys.readouterr().out
     assert "share of 14 problems solved, by difficulty" in out
     assert "leaving at a quantile of the exit distribution" in out
     assert (tmp_path / "found.json").read_text().count('"rank_correlation"') == 11
-    assert main(["evaluate", str(tmp_path / "r"), "reasoning", "--depths", "1", "4"]) == 0
+    assert main(["evaluate", str(tmp_path / "r"), "reasoning", "--num-loops", "1", "4"]) == 0
     study = json.loads((tmp_path / "r" / "evaluation" / "reasoning.json").read_text())
     printed = json.loads((tmp_path / "found.json").read_text())
     assert study["accuracy"] == {str(task): printed[str(task)]["accuracy"]}

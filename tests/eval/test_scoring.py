@@ -10,7 +10,7 @@ from mythos.config.base import ConfigError
 from mythos.config.decoding import ExitRule
 from mythos.data.manifest import data_fingerprint
 from mythos.eval.restore import check_data
-from mythos.eval.scoring import Scorer, mean_passes, scorer_of
+from mythos.eval.scoring import Scorer, mean_loops, scorer_of
 from mythos.model.generate import generate
 
 TEXTS = ["the king", "his queen of war and peace", "night", "old england my lord said he while"]
@@ -50,7 +50,7 @@ def test_scores_equal_decoding_token_by_token_whatever_the_batches(scorer: Score
         assert [one.is_greedy for one in found] == [is_greedy for _, is_greedy in expected]
         assert [one.num_tokens for one in found] == [len(answer) for _, answer in pairs]
     assert scorer.score(pairs) == scorer.score(pairs)
-    assert mean_passes(found) == 3
+    assert mean_loops(found) == 3
 
 
 def test_depth_is_the_one_asked_for(scorer: Scorer) -> None:
@@ -67,16 +67,16 @@ def test_under_a_rule_each_token_is_read_where_decoding_leaves(scorer: Scorer) -
     found = adaptive.score(pairs)
     for (context, answer), score in zip(pairs, found, strict=True):
         cache = scorer.model.new_cache(6, len(context) + len(answer))
-        fresh, total, passes = context, 0.0, []
+        fresh, total, loops = context, 0.0, []
         for token in answer:
             with torch.no_grad():
                 decoded = scorer.model.decode_until(torch.tensor([fresh]), cache, rule)
             total += float(decoded.logits_BSV[0, -1].double().log_softmax(-1)[token])
-            passes.append(int(decoded.num_passes_BS[0, -1]))
+            loops.append(int(decoded.num_loops_BS[0, -1]))
             fresh = [token]
         assert score.log_prob == pytest.approx(total, rel=1e-5)
-        assert score.num_passes == pytest.approx(sum(passes) / len(passes))
-    assert 1 < mean_passes(found) < 6
+        assert score.num_loops == pytest.approx(sum(loops) / len(loops))
+    assert 1 < mean_loops(found) < 6
     never = with_options(scorer, num_loops=3, rule=ExitRule("relative_change", 1e-9)).score(pairs)
     assert [one.log_prob for one in never] == pytest.approx([one.log_prob for one in scorer.score(pairs)], rel=1e-5)
 
@@ -89,7 +89,7 @@ def test_text_under_a_rule_is_what_decoding_writes(scorer: Scorer) -> None:
     tokens = tokens[: tokens.index(0)] if 0 in tokens else tokens
     (text,) = with_options(scorer, num_loops=6, rule=rule).write([prompt], 8, [])
     assert text == scorer.tokenizer.decode(tokens, skip_special_tokens=False)
-    assert float(made.num_passes_BS.float().mean()) < 6
+    assert float(made.num_loops_BS.float().mean()) < 6
 
 
 def test_what_is_too_long_loses_its_beginning(scorer: Scorer) -> None:

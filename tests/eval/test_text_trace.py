@@ -73,8 +73,8 @@ def check_own_output(model: Mythos) -> None:
 def test_predictions_are_the_models_own_at_every_depth(name: str) -> None:
     model = random_model(model_config(name)).eval()
     found = traced(model)
-    choice_TBS, _ = model.predict(batch(), 4)
-    assert (found.top_token_TSR[..., 0] == choice_TBS[:, 0].numpy()).all()
+    prediction_TBS, _ = model.predict(batch(), 4)
+    assert (found.top_token_TSR[..., 0] == prediction_TBS[:, 0].numpy()).all()
     with torch.no_grad():
         output = model(batch(), 4, exits=(0, 1, 2, 3), trace=True)
     np.testing.assert_allclose(-np.log(found.next_prob_TS[:, :-1]), output.nll_XBS[:, 0, :-1], rtol=1e-4, atol=1e-5)
@@ -110,10 +110,10 @@ def test_halting_is_the_models_own(halting: PonderHalting | ActHalting) -> None:
     model = Mythos(model_config(), halting).eval()
     fill(model)
     found = traced(model)
-    choice_TBS, halting_TBS = model.predict(batch(), 4)
+    prediction_TBS, halting_TBS = model.predict(batch(), 4)
     np.testing.assert_allclose(found.halting_TS, halting_TBS[:, 0], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(found.halting_TS.sum(0), 1, rtol=1e-5)
-    assert (found.top_token_TSR[..., 0] == choice_TBS[:, 0].numpy()).all()
+    assert (found.top_token_TSR[..., 0] == prediction_TBS[:, 0].numpy()).all()
     assert traced(random_model(model_config())).halting_TS is None
 
 

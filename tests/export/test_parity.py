@@ -24,9 +24,12 @@ KINDS: dict[str, dict[str, Any]] = {
     "act": {"halting": ActHalting(threshold=0.2)},
     "ponder": {"halting": PonderHalting()},
     "untied-capped-sandwich": {"head": HeadConfig(tied=False, soft_cap=2.0), "norm_position": "sandwich"},
-    "linear-parallel": {"injection": LinearInjection(spelling="parallel")},
+    "linear-parallel": {"injection": LinearInjection(update_rule="parallel")},
     "additive-from-embedding": {"injection": AdditiveInjection(), "initial_state": "embedding"},
-    "zoh-parallel": {"injection": DiagonalInjection(spelling="parallel", discretization="zoh"), "prelude_norm": False},
+    "zoh-parallel": {
+        "injection": DiagonalInjection(update_rule="parallel", discretization="zoh"),
+        "prelude_norm": False,
+    },
     "softmax-naive-scaled": {
         "core_ffn": replace(MOE, score="softmax", dispatch="naive", num_shared=0, weight_scale=2.0),
         "residual_scale": "inverse_sqrt",
@@ -78,8 +81,8 @@ def test_exits_are_reported_and_need_no_cache(exported) -> None:
     with torch.no_grad():
         found = loaded(TOKENS, num_loops=6, exit_rule="quantile", exit_threshold=0.3)
         expected = model.decode_until(TOKENS, model.new_cache(6, 12), ExitRule("quantile", 0.3))
-    assert torch.equal(found.num_passes, expected.num_passes_BS)
-    assert found.num_passes.unique().numel() > 1
+    assert torch.equal(found.num_loops, expected.num_loops_BS)
+    assert found.num_loops.unique().numel() > 1
     assert found.past_key_values is None
     assert relative_error(found.logits, expected.logits_BSV) < 1e-6
 

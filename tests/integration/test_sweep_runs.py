@@ -12,7 +12,7 @@ import pytest
 from integration.slurm import reason_to_skip, slurm
 
 SMALL = """model=debug-dense data.seq_len=32 data.batch_size=4 data.micro_batch_size=4 depth.mean=2
-run.validation.every=10 run.validation.num_batches=2 run.validation.depths=[1,2] run.checkpoint.every=10
+run.validation.every=10 run.validation.num_batches=2 run.validation.num_loops=[1,2] run.checkpoint.every=10
 tracking.log_every=5 tracking.trace_every=1000 parallel.device=cpu schedule.num_warmup_steps=1 optim=adamw""".split()
 
 
@@ -98,7 +98,7 @@ def test_a_search_stops_what_does_not_learn(packed: Path, tmp_path: Path) -> Non
     pytest.importorskip("optuna")
     ranges = "{optim.lr: {kind: real, low: 1e-6, high: 1e-1, log: true}}"
     stop = "{kind: median, num_startup_trials: 2, num_warmup_steps: 20}"
-    search = f"kind: random, num_trials: 6, seed: 1, objective_depth: 2, ranges: {ranges}, stop: {stop}"
+    search = f"kind: random, num_trials: 6, seed: 1, objective_num_loops: 2, ranges: {ranges}, stop: {stop}"
     options = [*SMALL, f"data.dir={packed}", f"run.dir={tmp_path}", "sweep.name=mine", "run.num_steps=400"]
     out = finish(start(*options, f"sweep.search={{{search}}}"))
     print(out)

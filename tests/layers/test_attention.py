@@ -52,7 +52,7 @@ def test_cached_attention_equals_full_attention(kind: str, cuts: tuple[int, ...]
     for length in cuts:
         end = start + length
         parts.append(layer(x[:, start:end], part(rotation, start, end), None, cache))
-        cache.settle(length)
+        cache.commit(length)
         start = end
     assert relative_error(torch.cat(parts, 1), full) < 2e-6
 
@@ -118,8 +118,8 @@ def test_blocks_hold_the_dense_mask(num_documents: int) -> None:
     is_full = seen.all(-1).all(-1)
     assert torch.equal(blocks.to_dense()[:, 0].bool(), wanted)
     assert torch.equal(blocks.full_kv_num_blocks[:, 0], is_full.sum(-1).int())
-    place = [torch.arange(n) for n in (3, 4 * BLOCK, 4 * BLOCK)]
-    batch, query, key = torch.meshgrid(*place, indexing="ij")
+    places = [torch.arange(n) for n in (3, 4 * BLOCK, 4 * BLOCK)]
+    batch, query, key = torch.meshgrid(*places, indexing="ij")
     assert torch.equal(blocks.mask_mod(batch, None, query, key), dense_mask(ids)[:, 0])
     rows = mask_of_rows(blocks, 2)
     assert torch.equal(rows.to_dense(), blocks.to_dense()[:2])

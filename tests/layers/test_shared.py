@@ -72,7 +72,7 @@ def test_a_sum_becomes_the_gradient_without_a_copy_and_hooks_see_it_once_a_backw
     layer.weight.register_post_accumulate_grad_hook(lambda weight: seen.append(weight.grad.data_ptr()))
     for _ in range(2):
         layer.share(torch.float32)
-        place = layer.shared.sums.totals[0].data_ptr()
+        place = layer.shared.accumulators.accumulators[0].data_ptr()
         (layer(torch.ones(2, 5)) + layer(torch.ones(2, 5))).sum().backward()
         assert seen.pop() == layer.weight.grad.data_ptr() == place
         assert not seen
@@ -201,7 +201,7 @@ def test_products_in_bfloat16_add_up_in_fp32(compiled: bool, monkeypatch: pytest
     layer.cuda()
     x = torch.randn(777, 192, generator=torch.Generator().manual_seed(1)).cuda()
 
-    def sums(shares: bool, dtype: torch.dtype) -> dict[str, Tensor]:
+    def accumulators(shares: bool, dtype: torch.dtype) -> dict[str, Tensor]:
         layer.zero_grad(set_to_none=True)
         if shares:
             share(layer)
@@ -213,9 +213,9 @@ def test_products_in_bfloat16_add_up_in_fp32(compiled: bool, monkeypatch: pytest
         unshare(layer)
         return gradients(layer)
 
-    exact = sums(False, torch.float32)
+    exact = accumulators(False, torch.float32)
     if compiled:
         layer.compile(dynamic=False, fullgraph=True)
-    found, plain = sums(True, torch.bfloat16), sums(False, torch.bfloat16)
+    found, plain = accumulators(True, torch.bfloat16), accumulators(False, torch.bfloat16)
     for name, gradient in exact.items():
         assert relative_error(found[name], gradient) < 1e-3 + relative_error(plain[name], gradient), name

@@ -10,7 +10,7 @@ from mythos.loop.halting import stick_breaking
 NUM_LOOPS = 9
 
 
-def leaves_after(rule: ExitRule, state_TND: Tensor, logits_TNV: Tensor, p_TN: Tensor) -> Tensor:
+def exits_after(rule: ExitRule, state_TND: Tensor, logits_TNV: Tensor, p_TN: Tensor) -> Tensor:
     """The pass after which each token leaves when the rule is asked pass by pass, and never after the last."""
     has_stops, last_N = stops(rule), torch.full(state_TND.shape[1:2], NUM_LOOPS - 1)
     for loop in range(NUM_LOOPS - 1):
@@ -32,14 +32,14 @@ def test_rules_asked_pass_by_pass_leave_where_the_rules_over_all_passes_do(thres
         "quantile": exits.by_quantile(p_TN, threshold),
         "output_divergence": exits.by_output_divergence(logits_TNV.log_softmax(-1), threshold),
         "relative_change": exits.by_relative_change(state_TND, threshold),
-        "second_difference": exits.by_second_difference(state_TND, threshold),
-        "stable_choice": exits.by_stable_choice(logits_TNV.argmax(-1), round(5 * threshold)),
+        "relative_acceleration": exits.by_relative_acceleration(state_TND, threshold),
+        "stable_argmax": exits.by_stable_argmax(logits_TNV.argmax(-1), round(5 * threshold)),
     }
     for kind in EXIT_KINDS:
-        rule = ExitRule(kind, round(5 * threshold) if kind == "stable_choice" else threshold)
-        found = leaves_after(rule, state_TND, logits_TNV, p_TN)
+        rule = ExitRule(kind, round(5 * threshold) if kind == "stable_argmax" else threshold)
+        found = exits_after(rule, state_TND, logits_TNV, p_TN)
         assert torch.equal(found, expected[kind]), kind
-        assert found.unique().numel() > 1 or rule == ExitRule("stable_choice", 1)
+        assert found.unique().numel() > 1 or rule == ExitRule("stable_argmax", 1)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_rules_asked_pass_by_pass_leave_where_the_rules_over_all_passes_do(thres
         ("entropy", None, "'entropy' was given"),
         ("quantile", 1.5, "at most 1"),
         ("relative_change", 0.0, "above 0"),
-        ("stable_choice", 2.5, "whole passes"),
+        ("stable_argmax", 2.5, "whole passes"),
         (None, 0.5, "without exit_rule"),
     ],
 )

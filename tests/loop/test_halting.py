@@ -7,12 +7,12 @@ from mythos.config.halting import ActHalting, PonderHalting
 from mythos.loop.halting import (
     HaltingGate,
     adaptive_computation_time,
+    continuation_target,
     divergence_from_prior,
-    leave_at_median,
+    exit_at_median,
     penalty_weight,
     prior,
     stick_breaking,
-    worth_going_on,
 )
 
 
@@ -68,7 +68,7 @@ def test_straight_through_is_hard_forward_and_soft_backward() -> None:
     x = logits().requires_grad_()
     values = torch.randn(7, 3, 5, generator=torch.Generator().manual_seed(1))
     soft = stick_breaking(x)
-    hard = leave_at_median(soft)
+    hard = exit_at_median(soft)
     assert set(hard.detach().round(decimals=5).unique().tolist()) <= {0.0, 1.0}
     torch.testing.assert_close(hard.detach().sum(0), torch.ones(3, 5))
     chosen = hard.detach().argmax(0)
@@ -103,7 +103,7 @@ def test_a_gate_starts_at_its_initial_probability() -> None:
 
 def test_improvement_decides_what_going_on_is_worth() -> None:
     nll = torch.tensor([2.0, 1.0, 0.995, 1.5]).view(4, 1, 1)
-    target = worth_going_on(nll, sharpness=50.0, margin=0.005).flatten()
+    target = continuation_target(nll, sharpness=50.0, margin=0.005).flatten()
     assert target[0] > 0.999
     assert target[1].item() == pytest.approx(0.5, abs=1e-3)
     assert target[2].item() == pytest.approx(1 / (1 + math.exp(0.25)), rel=1e-4)

@@ -6,15 +6,15 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mythos.loop import trace
-from mythos.loop.rows import rows_of
 from mythos.loop.trace import (
     LoopRecorder,
+    curvature_ratio,
     expert_trace,
     relative_change,
-    second_difference,
     token_correlation,
     update_norm,
 )
+from mythos.loop.variable_depth import variable_depth_batch
 
 SHAPE = (2, 5, 7)
 
@@ -40,14 +40,14 @@ def test_changes_equal_their_formulas() -> None:
     expected = by_token(lambda b, s: norm(new[b, s] - h[b, s]) / norm(h[b, s]))
     torch.testing.assert_close(update_norm(new, h), expected, rtol=1e-5, atol=0, check_dtype=False)
     expected = by_token(lambda b, s: norm(newer[b, s] - 2 * new[b, s] + h[b, s]) / norm(newer[b, s] - new[b, s]))
-    found = second_difference(newer - new, new - h)
+    found = curvature_ratio(newer - new, new - h)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=0, check_dtype=False)
 
 
 def test_second_difference_tells_a_drift_from_a_cycle() -> None:
     (step,) = states(1)
-    assert second_difference(step, step).abs().max() == 0
-    torch.testing.assert_close(second_difference(step, -step), torch.full(SHAPE[:2], 2.0))
+    assert curvature_ratio(step, step).abs().max() == 0
+    torch.testing.assert_close(curvature_ratio(step, -step), torch.full(SHAPE[:2], 2.0))
 
 
 def test_token_correlation_is_the_mean_cosine_of_all_pairs() -> None:
@@ -67,7 +67,7 @@ def test_token_correlation_of_collapsed_and_of_single_tokens() -> None:
     torch.testing.assert_close(token_correlation(h[:, :1]), torch.zeros(2), atol=1e-6, rtol=0)
 
 
-def random_choices(num_layers: int, num_loops: int, num_tokens: int, num_active: int, num_experts: int):
+def random_expert_indices(num_layers: int, num_loops: int, num_tokens: int, num_active: int, num_experts: int):
     generator = torch.Generator().manual_seed(1)
     scores = torch.rand(num_layers, num_loops, num_tokens, num_experts, generator=generator)
     return scores.topk(num_active).indices.to(torch.int16)
@@ -75,7 +75,7 @@ def random_choices(num_layers: int, num_loops: int, num_tokens: int, num_active:
 
 def test_expert_sets_are_compared_as_sets() -> None:
     layers, loops, tokens, active, experts = 2, 4, 9, 2, 5
-    choice = random_choices(layers, loops, tokens, active, experts)
+    choice = random_expert_indices(layers, loops, tokens, active, experts)
     choice[0, 2] = choice[0, 1].flip(-1)  # the same sets in another order
     choice[:, 3, 6:] = -1  # tokens that did not run the last loop
     found = expert_trace(choice, experts)
@@ -107,7 +107,7 @@ def test_expert_sets_are_compared_as_sets() -> None:
 
 
 def test_autocast_does_not_round_the_comparison() -> None:
-    choice = random_choices(2, 6, 50, 4, 8)
+    choice = random_expert_indices(2, 6, 50, 4, 8)
     with torch.autocast("cpu", torch.bfloat16):
         rough = expert_trace(choice, 8)
     assert all(map(torch.equal, rough, expert_trace(choice, 8)))
@@ -118,7 +118,7 @@ def test_nothing_waits_for_the_device(loops_B: list[int] | None) -> None:
     """Tensors without values: to ask for one of them is an error."""
     num_tokens = 2 * SHAPE[1]
     with FakeTensorMode():
-        rows = None if loops_B is None else rows_of(np.array(loops_B), torch.device("cpu"))
+        rows = None if loops_B is None else variable_depth_batch(np.array(loops_B), torch.device("cpu"))
         h, choice = torch.zeros(SHAPE, requires_grad=True), torch.zeros(num_tokens, 2, dtype=torch.int16)
         recorder = LoopRecorder(h, 3, 8, rows)
         for loop in range(3):
@@ -132,7 +132,7 @@ def test_nothing_waits_for_the_device(loops_B: list[int] | None) -> None:
 
 
 def test_one_loop_has_no_loop_before_it() -> None:
-    found = expert_trace(random_choices(1, 1, 4, 2, 5), 5)
+    found = expert_trace(random_expert_indices(1, 1, 4, 2, 5), 5)
     assert found.identical_TL.tolist() == found.disjoint_TL.tolist() == [[0.0]]
     assert found.path_diversity_TL.item() == found.overlap_TT.item() == 1
 
@@ -142,7 +142,7 @@ def test_the_recorder_looks_at_evenly_spaced_tokens(monkeypatch: pytest.MonkeyPa
     first, second, third = states(3)
     recorder = LoopRecorder(first, 2, 5, None)
     assert recorder.stride == 3  # ten tokens, of which places 0 and 3 of each row are seen
-    (choice,) = random_choices(1, 1, 10, 2, 5)[0][None]
+    (choice,) = random_expert_indices(1, 1, 10, 2, 5)[0][None]
     recorder.see(second, first, [], [choice])
     recorder.see(third, second, [], [choice])
     found = recorder.trace()
@@ -150,24 +150,24 @@ def test_the_recorder_looks_at_evenly_spaced_tokens(monkeypatch: pytest.MonkeyPa
     rms = third[:, seen].square().mean(-1).sqrt().mean()
     torch.testing.assert_close(found.state_norm_T[1], rms)
     torch.testing.assert_close(found.token_correlation_T[1], token_correlation(third[:, seen]).mean())
-    bend = second_difference(third - second, second - first)[:, seen].mean()
-    torch.testing.assert_close(found.second_difference_T, torch.stack((torch.zeros(()), bend)))
+    bend = curvature_ratio(third - second, second - first)[:, seen].mean()
+    torch.testing.assert_close(found.curvature_ratio_T, torch.stack((torch.zeros(()), bend)))
     assert found.experts.identical_TL.tolist() == [[0.0], [1.0]]
 
 
 def test_a_row_that_enters_late_has_no_change_before_its_first_loop() -> None:
     h = states(4)
-    rows = rows_of(np.array([3, 2]), h[0].device)
+    rows = variable_depth_batch(np.array([3, 2]), h[0].device)
     recorder = LoopRecorder(h[0], 3, 0, rows)
     recorder.see(h[1][:1], h[0][:1], [], [None])
     recorder.see(h[2], torch.cat((h[1][:1], h[0][1:])), [], [None])
     recorder.see(h[3], h[2], [], [None])
     found = recorder.trace()
     bends = [
-        second_difference((h[2] - h[1])[:1], (h[1] - h[0])[:1]).mean(),
-        second_difference((h[3] - h[2])[1:], (h[2] - h[0])[1:]).mean(),
+        curvature_ratio((h[2] - h[1])[:1], (h[1] - h[0])[:1]).mean(),
+        curvature_ratio((h[3] - h[2])[1:], (h[2] - h[0])[1:]).mean(),
     ]
     assert found.num_rows_T.tolist() == [2, 2, 1]
-    assert found.second_difference_T[0] == 0
-    assert found.second_difference_T[1].item() == pytest.approx(sum(map(float, bends)) / 2, rel=1e-6)
+    assert found.curvature_ratio_T[0] == 0
+    assert found.curvature_ratio_T[1].item() == pytest.approx(sum(map(float, bends)) / 2, rel=1e-6)
     assert found.experts is None

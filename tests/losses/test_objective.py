@@ -78,11 +78,11 @@ def test_growth_is_the_power_method_on_the_jacobian_of_one_pass() -> None:
     e = model.encode(batch.tokens_BS, rotation, None)
     h = model(batch, 4).state_BSD.detach()
 
-    def one_pass(flat: torch.Tensor) -> torch.Tensor:
+    def one_loop(flat: torch.Tensor) -> torch.Tensor:
         new, *_ = model.core.step(flat.view_as(h), e_BSD=e, rotation=rotation, mask=None, loop=4)
         return new.flatten()
 
-    jacobian = torch.autograd.functional.jacobian(one_pass, h.flatten())
+    jacobian = torch.autograd.functional.jacobian(one_loop, h.flatten())
     direction = torch.randn(h.shape, generator=torch.Generator().manual_seed(0))
     growth = model.core.growth(h, e, rotation, None, 4, 5, direction)
     v = direction.flatten()

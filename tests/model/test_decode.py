@@ -33,7 +33,7 @@ def decoded(
 
 
 def never(kind: str) -> ExitRule:
-    return ExitRule(kind, {"quantile": 1.0, "stable_choice": 99}.get(kind, 1e-30))
+    return ExitRule(kind, {"quantile": 1.0, "stable_argmax": 99}.get(kind, 1e-30))
 
 
 @pytest.mark.parametrize("policy", ["all", "mean", "mod-3"])
@@ -46,7 +46,7 @@ def test_a_rule_that_never_fires_changes_no_bit(kind: str, halting: HaltingConfi
     model = filled(halting=halting)
     full, _ = decoded(model, (6, 1, 3, 1), policy=policy)
     found, _ = decoded(model, (6, 1, 3, 1), rule=never(kind), policy=policy)
-    assert (found.num_passes_BS == 4).all()
+    assert (found.num_loops_BS == 4).all()
     assert torch.equal(found.logits_BSV, full.logits_BSV)
 
 
@@ -58,10 +58,10 @@ def test_leaving_tokens_are_the_same_whether_they_come_together_or_one_by_one(
     model = filled(name, halting)
     rule = ExitRule("relative_change", 0.5) if halting.kind == "fixed" else ExitRule("quantile", 0.3)
     together, _ = decoded(model, (11,), num_loops=6, rule=rule)
-    assert together.num_passes_BS.unique().numel() > 1
+    assert together.num_loops_BS.unique().numel() > 1
     for cuts in ((1,) * 11, (4, 1, 5, 1)):
         found, _ = decoded(model, cuts, num_loops=6, rule=rule)
-        assert torch.equal(found.num_passes_BS, together.num_passes_BS)
+        assert torch.equal(found.num_loops_BS, together.num_loops_BS)
         assert relative_error(found.logits_BSV, together.logits_BSV) < 1e-5
 
 
@@ -70,7 +70,7 @@ def test_a_token_that_leaves_has_the_logits_of_a_shallower_model(halting: Haltin
     model = filled(halting=halting)
     found, _ = decoded(model, (11,), num_loops=6, rule=ExitRule("relative_change", 1e9))
     shallow, _ = decoded(model, (11,), num_loops=2)
-    assert (found.num_passes_BS == 2).all()
+    assert (found.num_loops_BS == 2).all()
     assert relative_error(found.logits_BSV, shallow.logits_BSV) < 1e-6
 
 
@@ -108,7 +108,7 @@ def test_a_policy_is_exact_within_a_chunk_and_an_approximation_after_it() -> Non
         assert relative_error(later.logits_BSV[:, 8:], exact.logits_BSV[:, 8:]) > 1e-4
 
 
-@pytest.mark.parametrize("rule", [None, ExitRule("stable_choice", 2), ExitRule("relative_change", 0.5)])
+@pytest.mark.parametrize("rule", [None, ExitRule("stable_argmax", 2), ExitRule("relative_change", 0.5)])
 @pytest.mark.parametrize("policy", ["all", "mean", "mod-2"])
 @pytest.mark.parametrize("name", MODELS)
 def test_padding_on_the_left_changes_nothing(name: str, policy: str, rule: ExitRule | None) -> None:
@@ -121,7 +121,7 @@ def test_padding_on_the_left_changes_nothing(name: str, policy: str, rule: ExitR
     for row, length in enumerate(lengths):
         alone = generate(model, TOKENS[row : row + 1, 7 - length : 7], 5, 4, 0, None, 0, rule=rule, cache_policy=policy)
         assert torch.equal(together.tokens_BS[row], alone.tokens_BS[0])
-        assert torch.equal(together.num_passes_BS[row], alone.num_passes_BS[0])
+        assert torch.equal(together.num_loops_BS[row], alone.num_loops_BS[0])
 
 
 def test_a_reordered_cache_goes_on_as_its_rows_would() -> None:

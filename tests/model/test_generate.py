@@ -13,7 +13,7 @@ def test_greedy_generation_is_repeated_argmax_of_the_full_forward() -> None:
         logits = model.decode(tokens, model.new_cache(3, 16))
         tokens = torch.cat((tokens, logits[:, -1].argmax(-1, keepdim=True)), 1)
     assert torch.equal(found.tokens_BS, tokens[:, 3:])
-    assert torch.equal(found.num_passes_BS, torch.full((2, 5), 3))
+    assert torch.equal(found.num_loops_BS, torch.full((2, 5), 3))
 
 
 def test_sampling_repeats_with_its_seed_and_stays_among_the_likeliest() -> None:

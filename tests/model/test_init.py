@@ -18,7 +18,7 @@ def variants() -> list[ModelConfig]:
         *base,
         replace(base[0], injection=LinearInjection(), head=HeadConfig(tied=False)),
         replace(base[0], injection=AdditiveInjection(), norm_position="sandwich"),
-        replace(base[0], injection=DiagonalInjection(spelling="parallel")),
+        replace(base[0], injection=DiagonalInjection(update_rule="parallel")),
         replace(base[0], attention=replace(mla, query_rank=None)),
     ]
 

@@ -17,23 +17,23 @@ def walk(model: Mythos, batch: Batch) -> tuple[list[Tensor], list[list[Tensor]],
     """States, inputs of every block with the last one's output, and experts chosen, pass by pass, in plain sight."""
     rotation, mask, e = model._begin(batch)
     h = torch.zeros_like(e)
-    states, inputs, choices = [h], [], []
+    states, inputs, expert_indices = [h], [], []
     for loop in range(NUM_LOOPS):
         with torch.set_grad_enabled(loop >= NUM_LOOPS - NUM_GRAD_LOOPS):
             x = model.core.injection(h, e)
             inputs.append([x])
-            choices.append([])
+            expert_indices.append([])
             for layer, block in enumerate(model.core.blocks):
                 x, _, choice = block(x, rotation, mask, model.core.router_bias[layer, loop])
                 inputs[-1].append(x)
-                choices[-1].append(choice)
+                expert_indices[-1].append(choice)
             h = x
         if h.requires_grad:
             h.retain_grad()
         states.append(h)
     nll, _ = model._read(h, rotation, mask, batch.targets_BS)
     nll.mean().backward()
-    return states, inputs, choices
+    return states, inputs, expert_indices
 
 
 @pytest.mark.parametrize("remat", ["none", "loop", "block"])
@@ -60,14 +60,14 @@ def test_the_trace_equals_what_is_read_from_the_states(name: str, remat: str) ->
     close(found.cosine_T[1:], [cosine.mean() for cosine in cosines])
     assert found.cosine_T[0] == 0  # the state before the first loop is zero
     bends = [(new - old).norm(dim=-1) / new.norm(dim=-1) for old, new in pairwise(changes)]
-    close(found.second_difference_T[1:], [bend.mean() for bend in bends])
+    close(found.curvature_ratio_T[1:], [bend.mean() for bend in bends])
     close(found.token_correlation_T, [token_correlation(h).mean() for h in states[1:]])
     for layer in range(len(model.core.blocks)):
         ratios = [(x[layer + 1] - x[layer]).norm(dim=-1) / x[layer].norm(dim=-1) for x in inputs]
         close(found.update_norm_TL[:, layer], [ratio.mean() for ratio in ratios])
     graded = states[-NUM_GRAD_LOOPS:]
     close(found.gradient_square_T[-NUM_GRAD_LOOPS:], [h.grad.square().sum() for h in graded])
-    assert found.num_graded_rows_T.tolist() == [0, 0, 3, 3, 3]
+    assert found.num_grad_rows_T.tolist() == [0, 0, 3, 3, 3]
     assert not found.gradient_square_T[:-NUM_GRAD_LOOPS].any()
     assert (found.experts is None) == (name == "debug-dense")
 
@@ -76,10 +76,10 @@ def test_experts_are_compared_as_they_were_chosen() -> None:
     model = random_model(model_config("debug"))
     model.core.router_bias.normal_(std=0.3, generator=torch.Generator().manual_seed(1))
     batch = random_batch(model.config)
-    _, _, choices = walk(model, batch)
+    _, _, expert_indices = walk(model, batch)
     found = model(batch, NUM_LOOPS, trace=True).trace.experts
     for layer in range(len(model.core.blocks)):
-        sets = [[set(token) for token in choices[loop][layer].tolist()] for loop in range(NUM_LOOPS)]
+        sets = [[set(token) for token in expert_indices[loop][layer].tolist()] for loop in range(NUM_LOOPS)]
         for loop, (old, new) in enumerate(pairwise(sets), start=1):
             same = sum(a == b for a, b in zip(old, new, strict=True)) / len(new)
             assert found.identical_TL[loop, layer].item() == pytest.approx(same, rel=1e-6)
@@ -92,5 +92,5 @@ def test_every_pass_is_watched_and_no_gradient_asked_for_in_evaluation() -> None
     model = random_model(model_config("debug"))
     with torch.no_grad():
         found = model(random_batch(model.config), 4, trace=True).trace
-    assert not found.num_graded_rows_T.any()
+    assert not found.num_grad_rows_T.any()
     assert all(not part.requires_grad for part in found if isinstance(part, Tensor))

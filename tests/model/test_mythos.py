@@ -45,7 +45,7 @@ def test_one_diagonal_loop_is_the_plain_stack_fed_the_injected_state(name: str) 
 
 
 def test_parallel_spelling_adds_the_residual_change_to_the_injected_state() -> None:
-    config = model_config("debug-dense", injection=DiagonalInjection(spelling="parallel"))
+    config = model_config("debug-dense", injection=DiagonalInjection(update_rule="parallel"))
     model = random_model(replace(config, initial_state="embedding"))
     batch = random_batch(model.config)
     rotation, mask, e = context(model, batch)
@@ -114,19 +114,19 @@ def test_exits_of_one_forward_equal_forwards_of_their_own(name: str) -> None:
     assert torch.equal(together.exit_prob_XBS.sum(0), torch.ones_like(batch.targets_BS, dtype=torch.float32))
 
 
-def passes_by_hand(model: Mythos, batch: Batch, num_loops: int, is_frozen: bool) -> tuple[list[Tensor], list]:
+def loops_by_hand(model: Mythos, batch: Batch, num_loops: int, is_frozen: bool) -> tuple[list[Tensor], list]:
     """States and choices of every pass, the blocks called one by one."""
     rotation, mask, e = context(model, batch)
-    states, choices = [torch.zeros_like(e)], []
+    states, expert_indices = [torch.zeros_like(e)], []
     for loop in range(num_loops):
         x, chosen = model.core.injection(states[-1], e), []
         for layer, block in enumerate(model.core.blocks):
-            given = choices[0][layer] if is_frozen and loop else None
+            given = expert_indices[0][layer] if is_frozen and loop else None
             x, _, choice = block(x, rotation, mask, model.core.router_bias[layer, loop], None, given)
             chosen.append(choice)
         states.append(x)
-        choices.append(chosen)
-    return states, choices
+        expert_indices.append(chosen)
+    return states, expert_indices
 
 
 @torch.no_grad()
@@ -137,12 +137,17 @@ def test_routing_frozen_to_the_first_pass_is_what_passing_its_choices_by_hand_gi
     batch = random_batch(model.config, num_documents=2)
     free, frozen = (model.unroll(batch, 3, freeze_routing=is_frozen) for is_frozen in (False, True))
     for found, is_frozen in ((free, False), (frozen, True)):
-        states, choices = passes_by_hand(model, batch, 3, is_frozen)
+        states, expert_indices = loops_by_hand(model, batch, 3, is_frozen)
         assert all(map(torch.equal, found.states, states))
-        assert all(torch.equal(torch.stack(a), torch.stack(b)) for a, b in zip(found.choices, choices, strict=True))
+        assert all(
+            torch.equal(torch.stack(a), torch.stack(b))
+            for a, b in zip(found.expert_indices, expert_indices, strict=True)
+        )
     assert torch.equal(free.states[-1], model(batch, 3).state_BSD)
     assert torch.equal(frozen.states[1], free.states[1])
-    assert all(torch.equal(torch.stack(chosen), torch.stack(free.choices[0])) for chosen in frozen.choices)
+    assert all(
+        torch.equal(torch.stack(chosen), torch.stack(free.expert_indices[0])) for chosen in frozen.expert_indices
+    )
     assert all(relative_error(frozen.states[loop], free.states[loop]) > 0.01 for loop in (2, 3))
 
 

@@ -15,7 +15,7 @@ PARTS = {
     **{name: {"name": name} for name in MODELS},
     "linear": {"injection": LinearInjection()},
     "additive-sandwich": {"injection": AdditiveInjection(), "norm_position": "sandwich"},
-    "parallel-zoh": {"injection": DiagonalInjection(spelling="parallel", discretization="zoh")},
+    "parallel-zoh": {"injection": DiagonalInjection(update_rule="parallel", discretization="zoh")},
     "scaled": {"residual_scale": "inverse_sqrt"},
 }
 
@@ -54,8 +54,8 @@ def test_the_recomputation_repeats_the_experts_it_chose(remat: str, monkeypatch:
     choose = router.route
     generator = torch.Generator().manual_seed(0)
 
-    def at_random(logits_NE, bias_E, config, choice_NK=None):
-        return choose(logits_NE, torch.randn(bias_E.shape, generator=generator), config, choice_NK)
+    def at_random(logits_NE, bias_E, config, expert_indices_NK=None):
+        return choose(logits_NE, torch.randn(bias_E.shape, generator=generator), config, expert_indices_NK)
 
     monkeypatch.setattr(router, "route", at_random)
     config = model_config("debug")

@@ -1,44 +1,44 @@
 import torch
 
-from mythos.moe.balance import fold_loops, load_violation, moved_bias
+from mythos.moe.balance import bucket_loops, load_violation, updated_bias
 
 
 def test_bias_moves_against_the_load_and_stays_centred() -> None:
     counts = torch.tensor([[[10, 0, 2, 0]]])
-    moved = moved_bias(torch.zeros(1, 1, 4), counts, rate=1e-3)
+    moved = updated_bias(torch.zeros(1, 1, 4), counts, rate=1e-3)
     torch.testing.assert_close(moved[0, 0], torch.tensor([-1.5e-3, 0.5e-3, 0.5e-3, 0.5e-3]))
     assert moved.dtype == torch.float32
 
 
 def test_a_step_of_one_thousandth_registers_on_a_large_bias() -> None:
     bias = torch.full((1, 1, 2), 8.0)
-    moved = moved_bias(bias, torch.tensor([[[1, 3]]]), rate=1e-3)
+    moved = updated_bias(bias, torch.tensor([[[1, 3]]]), rate=1e-3)
     assert moved[0, 0].tolist() == [torch.tensor(8.001).item(), torch.tensor(7.999).item()]
 
 
 def test_loops_that_were_not_run_keep_their_rows() -> None:
     counts_TLE = torch.tensor([[[4, 0]], [[0, 4]]])
-    rows = fold_loops(counts_TLE, max_loops=5)
+    rows = bucket_loops(counts_TLE, max_loops=5)
     assert rows.shape == (1, 5, 2)
     bias = torch.arange(10.0).view(1, 5, 2)
-    moved = moved_bias(bias, rows, rate=0.5)
+    moved = updated_bias(bias, rows, rate=0.5)
     assert torch.equal(moved[0, 2:], bias[0, 2:])
     assert (moved[0, :2] != bias[0, :2]).all()
 
 
 def test_idle_rows_may_follow_the_deepest_that_ran() -> None:
     counts_TLE = torch.tensor([[[4, 0], [0, 4]], [[0, 4], [4, 0]]])
-    rows = fold_loops(counts_TLE, max_loops=5)
+    rows = bucket_loops(counts_TLE, max_loops=5)
     bias = torch.arange(20.0).view(2, 5, 2)
-    step = moved_bias(bias, rows, rate=0.5, idle_follow=True) - bias
+    step = updated_bias(bias, rows, rate=0.5, copy_last=True) - bias
     assert step[0].tolist() == [[-0.5, 0.5], *4 * [[0.5, -0.5]]]
     assert step[1].tolist() == [[0.5, -0.5], *4 * [[-0.5, 0.5]]]
-    assert torch.equal(moved_bias(bias, torch.zeros(2, 5, 2), rate=0.5, idle_follow=True), bias)
+    assert torch.equal(updated_bias(bias, torch.zeros(2, 5, 2), rate=0.5, copy_last=True), bias)
 
 
 def test_loops_past_the_table_share_its_last_row() -> None:
     counts_TLE = torch.tensor([[[1, 0]], [[2, 0]], [[0, 4]], [[8, 8]]])
-    assert fold_loops(counts_TLE, max_loops=2)[0].tolist() == [[1, 0], [10, 12]]
+    assert bucket_loops(counts_TLE, max_loops=2)[0].tolist() == [[1, 0], [10, 12]]
 
 
 def test_balancing_a_skewed_router_evens_the_load() -> None:
@@ -51,6 +51,6 @@ def test_balancing_a_skewed_router_evens_the_load() -> None:
         chosen = (score + bias[0, 0]).argmax(-1)
         counts = torch.bincount(chosen, minlength=4).view(1, 1, 4)
         violations.append(load_violation(counts).item())
-        bias = moved_bias(bias, counts, rate=5e-3)
+        bias = updated_bias(bias, counts, rate=5e-3)
     assert sum(violations[:20]) / 20 > 0.5
     assert sum(violations[-100:]) / 100 < 0.2

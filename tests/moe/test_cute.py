@@ -28,7 +28,7 @@ class Problem:
         expert_NK = chance_NE.topk(num_active).indices.cuda() - int(elsewhere)
         here = expert_NK[expert_NK >= 0]
         end_E = torch.bincount(here, minlength=num_experts).cumsum(0).to(torch.int32)
-        self.order = fused.sort_local_visits(expert_NK, end_E)
+        self.order = fused.sort_local_assignments(expert_NK, end_E)
         self.num_rows = here.numel()
 
         def normal(*shape: int) -> Tensor:

@@ -16,12 +16,12 @@ Path = Callable[[Tensor, Routing, Tensor, Experts], Tensor]
 
 
 def from_tokens(x_ND: Tensor, routing: Routing, counts_E: Tensor, experts: Experts) -> Tensor:
-    order = fused.sort_visits(routing.expert_NK, counts_E)
+    order = fused.sort_assignments(routing.expert_NK, counts_E)
     return fused.from_tokens(x_ND, routing.weight_NK, order, *experts.fused_weights(x_ND.dtype))
 
 
 def from_rows(x_ND: Tensor, routing: Routing, counts_E: Tensor, experts: Experts) -> Tensor:
-    order = fused.sort_visits(routing.expert_NK, counts_E)
+    order = fused.sort_assignments(routing.expert_NK, counts_E)
     row_MD = x_ND[order.token_M.long()]
     row_MD = fused.from_rows(row_MD, order.end_E, *experts.fused_weights(x_ND.dtype))
     return (row_MD[order.place_NK.long()] * routing.weight_NK[..., None]).sum(1)
@@ -105,7 +105,7 @@ def test_nothing_is_kept_without_gradients() -> None:
     x_ND = torch.randn(9, 40)
     with torch.no_grad():
         routing, stats = layer.router(x_ND[None], torch.zeros(5))
-        order = fused.sort_visits(routing.expert_NK, stats.counts_E)
+        order = fused.sort_assignments(routing.expert_NK, stats.counts_E)
         weights, copies = layer.experts.fused_weights(torch.float32)
         y_ND, kept = fused._experts(x_ND, routing.weight_NK.flatten(), *order, *weights, None, *copies, False)
     assert kept.numel() == 0

@@ -28,7 +28,7 @@ class Problem:
         chance_NE = torch.rand(num_tokens, num_experts - 1, generator=generator)
         expert_NK = torch.full((num_tokens, 1), 1) if one_expert else chance_NE.topk(num_active).indices
         counts_E = torch.bincount(expert_NK.flatten(), minlength=num_experts)
-        self.order = fused.sort_visits(expert_NK.to(DEVICE), counts_E.to(DEVICE))
+        self.order = fused.sort_assignments(expert_NK.to(DEVICE), counts_E.to(DEVICE))
 
         def normal(*shape: int) -> torch.Tensor:
             return torch.randn(shape, generator=generator).to(DEVICE, DTYPE)

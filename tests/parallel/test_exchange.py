@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mythos.parallel.exchange import Travel, exchange_rows, to_each_other, with_parts
+from mythos.parallel.exchange import AsyncAllToAll, exchange, exchange_rows, with_parts
 
 SHAPE = (5, 3)
 
@@ -40,9 +40,9 @@ def visit_all(rank: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
     group = dist.group.WORLD
     x_ND = tokens_of(rank).requires_grad_()
     factor = torch.tensor(rank + 1.0, dtype=torch.float64, requires_grad=True)
-    tokens = Travel(to_each_other(x_ND, group), group)
-    returned = Travel(tokens.arrived() * factor, group)
-    y_ND = with_parts(x_ND * factor, returned.arrived())
+    tokens = AsyncAllToAll(exchange(x_ND, group), group)
+    returned = AsyncAllToAll(tokens.result() * factor, group)
+    y_ND = with_parts(x_ND * factor, returned.result())
     y_ND.backward(tokens_of(rank, salt=1))
     return y_ND.detach(), x_ND.grad, factor.grad
 
@@ -61,13 +61,13 @@ def send_rows(rank: int, size: int) -> tuple[Tensor, Tensor]:
     """Rank r sends r + s rows to rank s, of its own number."""
     sent = [rank + other for other in range(size)]
     row_MD = torch.full((sum(sent), 2), float(rank), requires_grad=True)
-    arrived_MD = exchange_rows(row_MD, sent, sent, dist.group.WORLD)
-    arrived_MD.backward(torch.full_like(arrived_MD, 10.0 + rank))
-    return arrived_MD.detach()[:, 0], row_MD.grad[:, 0]
+    result_MD = exchange_rows(row_MD, sent, sent, dist.group.WORLD)
+    result_MD.backward(torch.full_like(result_MD, 10.0 + rank))
+    return result_MD.detach()[:, 0], row_MD.grad[:, 0]
 
 
 def test_rows_go_to_the_ranks_that_they_are_for(tmp_path: Path) -> None:
-    for rank, (arrived_M, grad_M) in enumerate(in_ranks(send_rows, 3, tmp_path)):
+    for rank, (result_M, grad_M) in enumerate(in_ranks(send_rows, 3, tmp_path)):
         from_each = torch.arange(3.0).repeat_interleave(torch.tensor([rank + other for other in range(3)]))
-        assert torch.equal(arrived_M, from_each)
+        assert torch.equal(result_M, from_each)
         assert torch.equal(grad_M, 10 + from_each)

@@ -55,6 +55,6 @@ def test_ranks_record_what_one_process_records(recorded, name: str) -> None:
     assert ours.keys() == theirs.keys()
     names = {name for _, name in theirs}
     assert {"train/loss", "train/grad_norm", "val/loss/T08", "loop/gradient_norm/t00", "injection/decay_max"} <= names
-    assert ("halting/expected_passes" in names) == (name in HALTING)
+    assert ("halting/expected_loops" in names) == (name in HALTING)
     wrong = {key: (ours[key], value) for key, value in theirs.items() if ours[key] != pytest.approx(value, rel=2e-4)}
     assert not wrong

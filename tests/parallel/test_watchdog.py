@@ -54,5 +54,5 @@ def test_a_process_that_holds_the_interpreters_lock_ends_as_well(tmp_path: Path)
 
 def test_no_limit_no_watch(tmp_path: Path) -> None:
     with watched(tmp_path / "logs", None) as watchdog:
-        watchdog.alive("anything")
+        watchdog.beat("anything")
     assert not (tmp_path / "logs").exists()

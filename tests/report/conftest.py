@@ -82,7 +82,7 @@ def _whole(rng: np.random.Generator, age: float) -> Iterator[tuple[str, float]]:
     yield records.INPUT_GAIN, 1 + 0.4 * age
     yield records.JACOBIAN_RADIUS, 0.8 + 0.15 * age
     yield records.LOG_PARTITION, 7.6 + 2 * age
-    yield records.EXPECTED_PASSES, 4 + 2 * age
+    yield records.EXPECTED_LOOPS, 4 + 2 * age
     yield records.MEAN_LOOPS, 5 + age
     yield records.LOAD_VIOLATION, 0.4 * math.exp(-5 * age) + 0.1
     yield records.idle_steps(0), float(rng.integers(0, 4))
@@ -100,7 +100,7 @@ def _by_loop(rng: np.random.Generator, age: float, num_loops: int, num_layers: i
     for loop in range(num_loops):
         yield records.relative_change(loop), math.exp(-0.45 * loop) * (1 + 0.1 * rng.random())
         yield records.cosine(loop), 1 - 0.8 * math.exp(-0.5 * loop) * (1 - age / 2)
-        yield records.second_difference(loop), 0.3 + math.exp(-0.5 * loop)
+        yield records.curvature_ratio(loop), 0.3 + math.exp(-0.5 * loop)
         yield records.token_correlation(loop), 0.2 + 0.3 * age * (1 - math.exp(-loop))
         yield records.halting_mass(loop), float(mass[loop])
         if loop >= num_loops // 2:
@@ -117,23 +117,23 @@ def _by_loop(rng: np.random.Generator, age: float, num_loops: int, num_layers: i
 
 def fake_studies(num_loops: int) -> dict[str, dict[str, Any]]:
     """What ``mythos evaluate`` leaves beside a run, by study."""
-    passes = np.arange(1, num_loops + 1)
-    falling = np.exp(-passes / 4)
+    loops = np.arange(1, num_loops + 1)
+    falling = np.exp(-loops / 4)
     rules = [
-        {"rule": rule, "threshold": 0.1 / number, "mean_passes": 1.5 + number, "changed_share": 0.02 * number}
+        {"rule": rule, "threshold": 0.1 / number, "mean_loops": 1.5 + number, "changed_share": 0.02 * number}
         | {"loss": 2.5 + 0.5 / number, "accuracy": 0.4 + 0.02 * number}
-        for rule in ("relative_change", "stable_choice")
+        for rule in ("relative_change", "stable_argmax")
         for number in (1, 2, 3)
     ]
     sweep = {"depths": [depth for depth in (1, 2, 4, 6, 8, 12) if depth <= num_loops], "rules": rules}
     sweep |= {"loss": (2.4 + falling).tolist(), "accuracy": (0.5 - falling / 4).tolist()}
     sweep["frozen_loss"] = (2.5 + falling).tolist()
-    for key in ("relative_change", "second_difference", "distance_to_last"):
+    for key in ("relative_change", "curvature_ratio", "distance_to_last"):
         sweep[key] = falling.tolist()
     sweep["angle_degrees"] = (90 * falling).tolist()
     accuracy = {str(depth): {str(hops): 1 / max(1, hops / depth) for hops in (1, 2, 4)} for depth in (1, 4)}
     results = [
-        {"task": task, "num_loops": loops, "exit_rule": None, "mean_passes": loops, "metrics": {"acc": loops / 16}}
+        {"task": task, "num_loops": loops, "exit_rule": None, "mean_loops": loops, "metrics": {"acc": loops / 16}}
         for task in ("piqa_local", "core_copa")
         for loops in (8, 4)
     ]

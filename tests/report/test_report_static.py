@@ -88,15 +88,15 @@ def test_the_lines_are_the_losses_and_costs_of_the_runs(runs: list[Path], tmp_pa
 def test_the_curves_of_depth_their_fits_and_the_mean_depth(runs: list[Path], tmp_path: Path) -> None:
     write_figures(runs[1:], tmp_path / "out")
     panel = group(ElementTree.parse(tmp_path / "out" / "depth.svg").getroot(), "axes_1")
-    passes, heights = scale(panel, "x", is_log=True), scale(panel, "y", is_log=False)
+    loops, heights = scale(panel, "x", is_log=True), scale(panel, "y", is_log=False)
     (curve,), (fitted,) = lines_of(panel, COLORS[0]), lines_of(panel, LIGHT.text)
-    exact = [2.4 + np.exp(-passes_run / 4) for passes_run in range(1, 13)]
-    np.testing.assert_allclose(passes(curve[:, 0]), range(1, 13), rtol=1e-5)
+    exact = [2.4 + np.exp(-loops_run / 4) for loops_run in range(1, 13)]
+    np.testing.assert_allclose(loops(curve[:, 0]), range(1, 13), rtol=1e-5)
     np.testing.assert_allclose(heights(curve[:, 1]), exact, rtol=1e-5)
-    np.testing.assert_allclose(heights(fitted[:, 1]), 2.4 + np.exp(-passes(fitted[:, 0]) / 4), rtol=1e-4)
+    np.testing.assert_allclose(heights(fitted[:, 1]), 2.4 + np.exp(-loops(fitted[:, 0]) / 4), rtol=1e-4)
     marks = [use for use in panel.iter(f"{SVG}use") if f"stroke: {COLORS[0]}" in use.get("style", "")]
     (ring,) = [use for use in marks if "fill-opacity: 0" in use.get("style")]
-    at = passes(np.array([float(ring.get("x"))])), heights(np.array([float(ring.get("y"))]))
+    at = loops(np.array([float(ring.get("x"))])), heights(np.array([float(ring.get("y"))]))
     assert np.ravel(at) == pytest.approx([8, 2.4 + np.exp(-2)], rel=1e-4)
 
 

@@ -30,15 +30,15 @@ def test_a_sweep_comes_with_its_fit_and_its_rules_in_order(make_run: MakeRun) ->
     # The sweep's losses are 2.4 + exp(-T / 4), and the mean depth is 8.
     assert found.fitted[:4] == pytest.approx((2.4, 1.0, 2.0, 8.0), rel=1e-4)
     assert found.mean_depth == 8
-    assert [point["mean_passes"] for point in found.rules["stable_choice"]] == [2.5, 3.5, 4.5]
+    assert [point["mean_loops"] for point in found.rules["stable_argmax"]] == [2.5, 3.5, 4.5]
     assert read_exits(run) == found
     run.evaluations["depth-sweep"]["rules"] = []
     assert read_exits(run) is None
 
 
 def test_points_of_a_rule_are_in_the_order_of_their_passes() -> None:
-    points = [{"rule": rule, "mean_passes": passes} for rule, passes in (("b", 3.0), ("a", 1.0), ("b", 2.0))]
-    found = {rule: [point["mean_passes"] for point in of_rule] for rule, of_rule in by_rule(points).items()}
+    points = [{"rule": rule, "mean_loops": loops} for rule, loops in (("b", 3.0), ("a", 1.0), ("b", 2.0))]
+    found = {rule: [point["mean_loops"] for point in of_rule] for rule, of_rule in by_rule(points).items()}
     assert list(found.items()) == [("b", [2.0, 3.0]), ("a", [1.0])]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from mythos.config.load import load
 from mythos.report.trace_arrays import TokenTrace
-from mythos.report.trace_page import Origin, facts, render, settled_pass
+from mythos.report.trace_page import Origin, facts, render, settled_loop
 
 NUM_LOOPS, NUM_TOKENS, NUM_LAYERS, NUM_EXPERTS = 3, 7, 2, 4
 
@@ -101,7 +101,7 @@ def test_the_page_loads_nothing_from_elsewhere_and_words_stay_text() -> None:
 def test_the_settled_pass_is_the_first_from_which_the_word_stays() -> None:
     words = np.array([[5, 5, 2, 2], [5, 2, 2, 5], [5, 5, 2, 2]])
     trace = made(top_token_TSR=np.repeat(words[:, :, None], 5, axis=2))
-    assert settled_pass(trace).tolist() == [1, 3, 1, 3]
+    assert settled_loop(trace).tolist() == [1, 3, 1, 3]
 
 
 def test_the_header_says_how_well_the_text_is_predicted() -> None:

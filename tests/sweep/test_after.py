@@ -228,7 +228,9 @@ def test_a_record_of_an_earlier_version_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_whole_experiment_runs_from_one_command(small: list[str], tmp_path: Path) -> None:
-    after = 'sweep.after=["evaluate {run} --depths 1 2 --json {run}/held_out.json", "export {run} --to {run}/export"]'
+    after = (
+        'sweep.after=["evaluate {run} --num-loops 1 2 --json {run}/held_out.json", "export {run} --to {run}/export"]'
+    )
     at_end = 'sweep.at_end=["evaluate compare {runs} --json {sweep}/compare.json"]'
     assert main(["sweep", *small, "optim.lr=1e-3,1e-2", after, at_end]) == 0
     sweep, names = tmp_path / "mine", ["optim.lr-0.001", "optim.lr-0.01"]

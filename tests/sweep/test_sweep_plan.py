@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mythos.account.flops import pass_flops, training_flops
+from mythos.account.flops import loop_flops, training_flops
 from mythos.account.parameters import count_parameters
 from mythos.config.base import ConfigError
 from mythos.config.expand import expand
@@ -54,7 +54,7 @@ def test_learning_rates_keep_their_ratio() -> None:
 
 def test_cuts_of_the_experts_cost_the_same() -> None:
     runs = configs("experts-top-k").values()
-    flops = [pass_flops(run.model, run.data.seq_len).total for run in runs]
+    flops = [loop_flops(run.model, run.data.seq_len).total for run in runs]
     assert max(flops) / min(flops) < 1.02
     assert len({count_parameters(run.model).total for run in runs}) == 9
 
@@ -146,9 +146,9 @@ def test_a_search_is_checked_at_the_ends_of_its_ranges(packed: Path, tmp_path: P
         make([*options, "depth.max_loops=10"], conf)
     with pytest.raises(
         ConfigError,
-        match=r"search.objective_depth is 3 but run.validation.depths is \[1, 2, 4, 8, 16\]",
+        match=r"search.objective_num_loops is 3 but run.validation.num_loops is \[1, 2, 4, 8, 16\]",
     ):
-        make([*options, "sweep.search.objective_depth=3"], conf)
+        make([*options, "sweep.search.objective_num_loops=3"], conf)
 
 
 def test_a_frozen_plan_refuses_another_and_says_how_they_differ(options: list[str]) -> None:

@@ -28,7 +28,7 @@ class Queue:
 
 def search_plan(small: list[str], tmp_path: Path, name: str, stop: str = "{kind: none}", num_trials: int = 14) -> Plan:
     ranges = "{optim.lr: {kind: real, low: 1e-4, high: 1e-1, log: true}, depth.mean: {kind: integer, low: 1, high: 4}}"
-    search = f"kind: tpe, num_trials: {num_trials}, seed: 5, objective_depth: 2, ranges: {ranges}, stop: {stop}"
+    search = f"kind: tpe, num_trials: {num_trials}, seed: 5, objective_num_loops: 2, ranges: {ranges}, stop: {stop}"
     options = [option for option in small if not option.startswith("run.name=")]
     plan = make([*options, f"sweep.name={name}", f"sweep.search={{{search}}}"])
     plan.directory.mkdir(exist_ok=True)

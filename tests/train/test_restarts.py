@@ -12,7 +12,7 @@ import pytest
 from mythos.config.exit_status import DIVERGED, LOST_PEER, PREEMPTED, STALLED
 from mythos.data.poison import Step, StepRecord
 from mythos.train import restarts
-from mythos.train.restarts import launch_again_and_again
+from mythos.train.restarts import run_with_restarts
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def supervise(configure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         monkeypatch.setattr(restarts, "launch", launch)
         config = replace(configure("run.restart_backoff_seconds=0", *options), **changes)
         given = [f"resume={config.resume}", "run.num_steps=8"]
-        return launch_again_and_again(config, given, ["--config-dir", "conf"]), commands
+        return run_with_restarts(config, given, ["--config-dir", "conf"]), commands
 
     return run
 

@@ -72,7 +72,7 @@ def first_batch(config):
 def test_a_record_equals_a_direct_computation(configure, halting: tuple[str, ...]) -> None:
     config = configure(
         *("data.micro_batch_size=4", "tracking.trace_every=1", "tracking.jacobian_every=1", "tracking.trace_rows=3"),
-        *("tracking.trace_depths=[1, 3]", "run.num_steps=1", "schedule.num_warmup_steps=1", "optim.clip_norm=1e-3"),
+        *("tracking.trace_num_loops=[1, 3]", "run.num_steps=1", "schedule.num_warmup_steps=1", "optim.clip_norm=1e-3"),
         *("model.output_scale=1", "model.embedding_std=0.5", "model.injection.discretization=zoh", *halting),
         depth=("depth=fixed", "depth.num_loops=4"),
     )
@@ -84,7 +84,7 @@ def test_a_record_equals_a_direct_computation(configure, halting: tuple[str, ...
 
     model, batch = build_model(config), first_batch(config)
     plan = plan_step(config, 0, batch.sample_ids_B)
-    output = model(batch, 4, 4, exits=plan.exits.passes, noise_seed=0)
+    output = model(batch, 4, 4, exits=plan.exits.loops, noise_seed=0)
     objective(config, output, batch, plan).total.backward()
 
     def check(name: str, value: torch.Tensor | float) -> None:
@@ -138,7 +138,7 @@ def test_a_record_equals_a_direct_computation(configure, halting: tuple[str, ...
         check(records.cosine(loop), trace.cosine_T[loop])
         check(records.token_correlation(loop), trace.token_correlation_T[loop])
         if loop:
-            check(records.second_difference(loop), trace.second_difference_T[loop])
+            check(records.curvature_ratio(loop), trace.curvature_ratio_T[loop])
         for layer in range(2):
             check(records.update_norm(layer, loop), trace.update_norm_TL[loop, layer])
             check(records.path_diversity(layer, loop), trace.experts.path_diversity_TL[loop, layer])
@@ -174,7 +174,7 @@ def gradients_by_loop(model: Mythos, batch, plan, config) -> list[float]:
         return new + additions[-1], *rest
 
     model.core.step = step_and_add
-    output = model(batch, 4, 4, exits=plan.exits.passes, noise_seed=0)
+    output = model(batch, 4, 4, exits=plan.exits.loops, noise_seed=0)
     objective(config, output, batch, plan).total.backward()
     del model.core.step
     return [addition.grad.norm().item() for addition in additions]
@@ -195,7 +195,7 @@ def test_arrays_hold_one_history_after_a_resume(configure) -> None:
 
 
 def test_depths_beyond_the_policys_are_read_when_asked_for(configure) -> None:
-    config = configure("tracking.trace_every=4", "tracking.trace_depths=[9, 1]", "run.num_steps=4")
+    config = configure("tracking.trace_every=4", "tracking.trace_num_loops=[9, 1]", "run.num_steps=4")
     train(config, prepare(config))
     for depth in (1, 9):
         assert math.isfinite(recorded(run_of(config), records.loss_at(depth))[4])

@@ -185,7 +185,7 @@ def test_a_second_stage_trains_the_gate_on_the_first_stages_model(configure) -> 
     loss = recorded(Path(first.run.dir) / "second", records.penalty("gate"))
     early, late = list(loss.values())[:8], list(loss.values())[-8:]
     assert sum(late) < 0.9 * sum(early)
-    passes = recorded(Path(first.run.dir) / "second", records.EXPECTED_PASSES)
+    passes = recorded(Path(first.run.dir) / "second", records.EXPECTED_LOOPS)
     assert all(1 <= value <= 4 for value in passes.values())
 
 
@@ -226,7 +226,7 @@ def test_the_router_bias_moves_once_a_step_on_rows_that_ran(configure) -> None:
 
 
 def test_idle_rows_of_the_router_bias_follow_the_deepest_that_ran(configure) -> None:
-    options = ("run.num_steps=5", "optim.router_bias_idle_rows=follow")
+    options = ("run.num_steps=5", "optim.unused_loops=copy_last")
     config = configure(*options, depth=("depth=fixed", "depth.num_loops=3"))
     train(config, prepare(config))
     bias = saved(Path(config.run.dir) / "test", 5)["core.router_bias|weight"]

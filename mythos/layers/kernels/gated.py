@@ -18,7 +18,7 @@ from torch import Tensor
 from mythos.layers.kernels import aligned
 
 
-class Rows(NamedTuple):
+class GroupedRows(NamedTuple):
     """Rows sorted by expert."""
 
     offset_X: Tensor
@@ -55,7 +55,7 @@ def _weighted_swiglu(acc: Any, weight: Any) -> dict[str, Any]:
 
 
 def gated(
-    x_ND: Tensor, w13: Tensor, keep: bool, rows: Rows | None = None, weight_M: Tensor | None = None
+    x_ND: Tensor, w13: Tensor, keep: bool, rows: GroupedRows | None = None, weight_M: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """h = w silu(g) v with g and v from x W_13^T, and g and v in turn, ``[M, 2F]``, if ``keep``.
 
@@ -94,7 +94,7 @@ def gated(
 
 
 def gated_backward(
-    grad_ND: Tensor, w2: Tensor, kept_MG: Tensor, rows: Rows | None = None, weight_M: Tensor | None = None
+    grad_ND: Tensor, w2: Tensor, kept_MG: Tensor, rows: GroupedRows | None = None, weight_M: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Gradients of the products, the weighted hidden rows made again, and fp32 gradients of the weights.
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mythos.layers.kernels import gated
-from mythos.layers.kernels.gated import Rows
+from mythos.layers.kernels.gated import GroupedRows
 from mythos.moe.kernels import products
 from mythos.moe.kernels.passes import combine
 from mythos.moe.kernels.products import weight_gradient_w2
@@ -28,7 +28,7 @@ __all__ = [
 def gate_value(
     x_ND: Tensor,
     token_M: Tensor | None,
-    visit_M: Tensor | None,
+    assignment_M: Tensor | None,
     weight_V: Tensor | None,
     end_E: Tensor,
     w13_EGD: Tensor,
@@ -38,7 +38,7 @@ def gate_value(
     num_rows, width = (x_ND if token_M is None else token_M).shape[0], w13_EGD.shape[1]
     if num_rows == 0:
         return x_ND.new_empty(0, width // 2), x_ND.new_empty(0, width)
-    hidden_MF, kept_MG = gated.gated(x_ND, w13_EGD, keep, _rows(end_E, token_M), _by_row(weight_V, visit_M))
+    hidden_MF, kept_MG = gated.gated(x_ND, w13_EGD, keep, _rows(end_E, token_M), _by_row(weight_V, assignment_M))
     return hidden_MF, x_ND.new_empty(0, width) if kept_MG is None else kept_MG
 
 
@@ -46,7 +46,7 @@ def hidden_backward(
     grad_ND: Tensor,
     place_NK: Tensor | None,
     token_M: Tensor | None,
-    visit_M: Tensor | None,
+    assignment_M: Tensor | None,
     weight_V: Tensor | None,
     end_E: Tensor,
     w2_EDF: Tensor,
@@ -56,7 +56,7 @@ def hidden_backward(
     if kept_MG.shape[0] == 0:
         no_weights = None if weight_V is None else torch.zeros_like(weight_V)
         return SwigluGradients(kept_MG, kept_MG.new_empty(0, w2_EDF.shape[2]), no_weights)
-    rows, weight_M = _rows(end_E, token_M), _by_row(weight_V, visit_M)
+    rows, weight_M = _rows(end_E, token_M), _by_row(weight_V, assignment_M)
     grad_MG, hidden_MF, grad_weight_M = gated.gated_backward(grad_ND, w2_EDF, kept_MG, rows, weight_M)
     if grad_weight_M is None or place_NK is None:
         return SwigluGradients(grad_MG, hidden_MF, None)
@@ -75,10 +75,15 @@ def gate_value_backward(grad_MG: Tensor, end_E: Tensor, w13_EGD: Tensor) -> Tens
 
 
 def weight_gradient_w13(
-    x_ND: Tensor, token_M: Tensor | None, grad_MG: Tensor, end_E: Tensor, totals: tuple[Tensor, Tensor], adds: bool
+    x_ND: Tensor,
+    token_M: Tensor | None,
+    grad_MG: Tensor,
+    end_E: Tensor,
+    accumulators: tuple[Tensor, Tensor],
+    adds: bool,
 ) -> None:
     """Those of w1 and w3, ``[E, F, D]`` each; Triton's, for clusters gain nothing where the sum is over tokens."""
-    products.weight_gradient_w13(x_ND, token_M, grad_MG, end_E, totals, adds, in_turn=True)
+    products.weight_gradient_w13(x_ND, token_M, grad_MG, end_E, accumulators, adds, in_turn=True)
 
 
 def _grouped(row_MK: Tensor, matrix_EKN: Tensor, end_E: Tensor) -> Tensor:
@@ -87,9 +92,9 @@ def _grouped(row_MK: Tensor, matrix_EKN: Tensor, end_E: Tensor) -> Tensor:
     return gated.grouped(row_MK, matrix_EKN, _rows(end_E, None).offset_X)
 
 
-def _rows(end_E: Tensor, token_M: Tensor | None) -> Rows:
-    return Rows(functional.pad(end_E, (1, 0)), token_M)
+def _rows(end_E: Tensor, token_M: Tensor | None) -> GroupedRows:
+    return GroupedRows(functional.pad(end_E, (1, 0)), token_M)
 
 
-def _by_row(weight_V: Tensor | None, visit_M: Tensor | None) -> Tensor | None:
-    return None if weight_V is None or visit_M is None else weight_V.index_select(0, visit_M)
+def _by_row(weight_V: Tensor | None, assignment_M: Tensor | None) -> Tensor | None:
+    return None if weight_V is None or assignment_M is None else weight_V.index_select(0, assignment_M)

@@ -30,11 +30,11 @@ def hidden_backward(
     grad_ND: Tensor,
     place_NK: Tensor | None,
     token_M: Tensor | None,
-    visit_M: Tensor | None,
+    assignment_M: Tensor | None,
     weight_V: Tensor | None,
     end_E: Tensor,
     w2_EDF: Tensor,
     gate_value_MG: Tensor,
 ) -> SwigluGradients:
     """``swiglu_backward`` of ``down_backward``: in one kernel the tile would not fit the registers."""
-    return swiglu_backward(gate_value_MG, visit_M, weight_V, down_backward(grad_ND, token_M, end_E, w2_EDF))
+    return swiglu_backward(gate_value_MG, assignment_M, weight_V, down_backward(grad_ND, token_M, end_E, w2_EDF))

@@ -20,7 +20,7 @@ def combine(row_MD: Tensor, place_NK: Tensor) -> Tensor:
 
 
 def swiglu_backward(
-    gate_value_MG: Tensor, visit_M: Tensor | None, weight_V: Tensor | None, grad_hidden_MF: Tensor
+    gate_value_MG: Tensor, assignment_M: Tensor | None, weight_V: Tensor | None, grad_hidden_MF: Tensor
 ) -> SwigluGradients:
     """Gradients of SwiGLU with the routing weight, and its result."""
     num_rows, hidden_dim = grad_hidden_MF.shape
@@ -33,7 +33,7 @@ def swiglu_backward(
     rows = 2048 // block
     _swiglu_backward_kernel[(triton.cdiv(num_rows, rows),)](
         gate_value_MG,
-        visit_M,
+        assignment_M,
         weight_V,
         grad_hidden_MF,
         *grads,
@@ -64,7 +64,7 @@ def _combine_kernel(
 @triton.jit
 def _swiglu_backward_kernel(
     gate_value_pointer,
-    visit_pointer,
+    assignment_pointer,
     weight_pointer,
     grad_hidden_pointer,
     grad_gate_value_pointer,
@@ -79,8 +79,8 @@ def _swiglu_backward_kernel(
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     weight = tl.full([ROWS, 1], 1.0, tl.float32)
     if WEIGHTED:
-        visit = tl.load(visit_pointer + row, mask=row < num_rows, other=0)
-        weight = tl.load(weight_pointer + visit, mask=row < num_rows, other=0.0)[:, None]
+        assignment = tl.load(assignment_pointer + row, mask=row < num_rows, other=0)
+        weight = tl.load(weight_pointer + assignment, mask=row < num_rows, other=0.0)[:, None]
     kind = hidden_pointer.dtype.element_ty
     grad_weight = tl.zeros([ROWS], dtype=tl.float32)
     for start in tl.static_range(0, HIDDEN_DIM, BLOCK):
@@ -100,4 +100,4 @@ def _swiglu_backward_kernel(
         tl.store(grad_gate_value_pointer + wide, grad_gate.to(kind), mask=inside)
         tl.store(grad_gate_value_pointer + wide + HIDDEN_DIM, (grad * activation).to(kind), mask=inside)
     if WEIGHTED:
-        tl.store(grad_weight_pointer + visit, grad_weight, mask=row < num_rows)
+        tl.store(grad_weight_pointer + assignment, grad_weight, mask=row < num_rows)

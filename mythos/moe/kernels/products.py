@@ -42,7 +42,7 @@ _WEIGHT_GRADIENT_GATHERED = _Tile(128, 256, 64, 8, 5)  # an operand behind an in
 def gate_value(
     x_ND: Tensor,
     token_M: Tensor | None,
-    visit_M: Tensor | None,
+    assignment_M: Tensor | None,
     weight_V: Tensor | None,
     end_E: Tensor,
     w13_2EFD: Tensor,
@@ -59,7 +59,7 @@ def gate_value(
     _gate_value_kernel[_grid(num_rows, num_experts, hidden_dim, tile)](
         x_ND if token_M is not None else _descriptor(x_ND, [tile.m, tile.k]),
         token_M,
-        visit_M,
+        assignment_M,
         weight_V,
         end_E,
         _descriptor(w13_2EFD, [tile.n, tile.k]),
@@ -105,12 +105,12 @@ def weight_gradient_w13(
     token_M: Tensor | None,
     grad_MG: Tensor,
     end_E: Tensor,
-    totals: tuple[Tensor, Tensor],
+    accumulators: tuple[Tensor, Tensor],
     adds: bool,
     in_turn: bool = False,
 ) -> None:
     """The same of w1 and w3, ``[E, F, D]`` each; columns of ``grad_MG`` one half after the other, or in turn."""
-    _weight_gradient(x_ND, token_M, grad_MG, end_E, totals, adds, in_turn)
+    _weight_gradient(x_ND, token_M, grad_MG, end_E, accumulators, adds, in_turn)
 
 
 def _rows_product(a: Tensor, token_M: Tensor | None, end_E: Tensor, b: Tensor, transposed: bool, tile: _Tile) -> Tensor:
@@ -148,13 +148,13 @@ def _weight_gradient(
     token_M: Tensor | None,
     b_MG: Tensor,
     end_E: Tensor,
-    totals: tuple[Tensor, ...],
+    accumulators: tuple[Tensor, ...],
     adds: bool,
     in_turn: bool = False,
 ) -> None:
     """a^T b of each expert: one total is ``[E, D, F]``; of two, ``[E, F, D]`` each, b has both halves."""
-    assert all(total.is_contiguous() for total in totals)
-    num_halves = 1 if in_turn else len(totals)
+    assert all(total.is_contiguous() for total in accumulators)
+    num_halves = 1 if in_turn else len(accumulators)
     num_experts, p, q = end_E.shape[0], a_ND.shape[1], b_MG.shape[1] // num_halves
     tile = _WEIGHT_GRADIENT if token_M is None else _WEIGHT_GRADIENT_GATHERED
     _weight_gradient_kernel[(num_experts * triton.cdiv(p, tile.m) * triton.cdiv(q, tile.n) * num_halves,)](
@@ -162,11 +162,11 @@ def _weight_gradient(
         token_M,
         b_MG,
         end_E,
-        totals[0],
-        totals[-1],
+        accumulators[0],
+        accumulators[-1],
         P=p,
         Q=q,
-        IS_PAIR=len(totals) == 2,
+        IS_PAIR=len(accumulators) == 2,
         IN_TURN=in_turn,
         ADDS=adds,
         GATHER=token_M is not None,
@@ -212,7 +212,7 @@ def _find(tile, begin, end, last_tile, NUM_EXPERTS: tl.constexpr, EXPERTS_BLOCK:
 def _gate_value_kernel(
     x,
     token_pointer,
-    visit_pointer,
+    assignment_pointer,
     weight_pointer,
     end_pointer,
     w13,
@@ -259,8 +259,8 @@ def _gate_value_kernel(
             tl.store(place + HIDDEN_DIM, value.to(kind), mask=inside)
         hidden = gate * tl.sigmoid(gate) * value
         if WEIGHTED:
-            visit = tl.load(visit_pointer + row, mask=row < stop, other=0)
-            hidden = hidden * tl.load(weight_pointer + visit, mask=row < stop, other=0.0)[:, None]
+            assignment = tl.load(assignment_pointer + row, mask=row < stop, other=0)
+            hidden = hidden * tl.load(weight_pointer + assignment, mask=row < stop, other=0.0)[:, None]
         place = hidden_pointer + row.to(tl.int64)[:, None] * HIDDEN_DIM + column[None, :]
         tl.store(place, hidden.to(kind), mask=inside)
 

@@ -1,7 +1,7 @@
 """What the kernels compute, in plain PyTorch: their test, and the same function on every other device.
 
 A visit is one token at one of its K experts, numbered n * K + k; a row is a visit in the order of experts. Rows of one
-expert lie together and end at ``end_E``. ``token_M`` gives the token of a row and ``visit_M`` its visit; None says
+expert lie together and end at ``end_E``. ``token_M`` gives the token of a row and ``assignment_M`` its visit; None says
 that the rows lie there already, row m being token m. ``w13`` is w1 and w3, one after the other; how it and the products
 lie is each module's own affair (``cute`` has them in turn).
 """
@@ -26,7 +26,7 @@ class SwigluGradients(NamedTuple):
 def gate_value(
     x_ND: Tensor,
     token_M: Tensor | None,
-    visit_M: Tensor | None,
+    assignment_M: Tensor | None,
     weight_V: Tensor | None,
     end_E: Tensor,
     w13_2EFD: Tensor,
@@ -36,25 +36,25 @@ def gate_value(
     row_MD = _gathered(x_ND, token_M)
     gate_MF = functional.grouped_mm(row_MD, w13_2EFD[0].transpose(1, 2), offs=end_E)
     value_MF = functional.grouped_mm(row_MD, w13_2EFD[1].transpose(1, 2), offs=end_E)
-    hidden_MF = functional.silu(gate_MF.float()) * value_MF.float() * _by_row(weight_V, visit_M)
+    hidden_MF = functional.silu(gate_MF.float()) * value_MF.float() * _by_row(weight_V, assignment_M)
     gate_value_MG = torch.cat((gate_MF, value_MF), dim=-1)
     return hidden_MF.to(x_ND.dtype), gate_value_MG if keep else gate_value_MG[:0].clone()
 
 
 def swiglu_backward(
-    gate_value_MG: Tensor, visit_M: Tensor | None, weight_V: Tensor | None, grad_hidden_MF: Tensor
+    gate_value_MG: Tensor, assignment_M: Tensor | None, weight_V: Tensor | None, grad_hidden_MF: Tensor
 ) -> SwigluGradients:
     """dv = w a silu(g), dg = w a v silu'(g), dw = sum_f a silu(g) v, where a is the gradient of h = w silu(g) v."""
     gate_MF, value_MF = gate_value_MG.float().chunk(2, dim=-1)
-    weight_M1 = _by_row(weight_V, visit_M)
+    weight_M1 = _by_row(weight_V, assignment_M)
     chance_MF = gate_MF.sigmoid()
     activation_MF = gate_MF * chance_MF
     grad_MF = grad_hidden_MF.float() * weight_M1
     grad_gate_MF = grad_MF * value_MF * chance_MF * (1 + gate_MF * (1 - chance_MF))
     grad_weight_V = None
-    if weight_V is not None and visit_M is not None:
+    if weight_V is not None and assignment_M is not None:
         grad_weight_M = (grad_hidden_MF.float() * activation_MF * value_MF).sum(-1)
-        grad_weight_V = torch.zeros_like(weight_V).index_copy_(0, visit_M.long(), grad_weight_M)
+        grad_weight_V = torch.zeros_like(weight_V).index_copy_(0, assignment_M.long(), grad_weight_M)
     return SwigluGradients(
         torch.cat((grad_gate_MF, grad_MF * activation_MF), dim=-1).to(gate_value_MG.dtype),
         (weight_M1 * activation_MF * value_MF).to(gate_value_MG.dtype),
@@ -66,14 +66,14 @@ def hidden_backward(
     grad_ND: Tensor,
     place_NK: Tensor | None,
     token_M: Tensor | None,
-    visit_M: Tensor | None,
+    assignment_M: Tensor | None,
     weight_V: Tensor | None,
     end_E: Tensor,
     w2_EDF: Tensor,
     gate_value_MG: Tensor,
 ) -> SwigluGradients:
     """``swiglu_backward`` of ``down_backward``; a kernel may take ``place_NK``, the row of a visit."""
-    return swiglu_backward(gate_value_MG, visit_M, weight_V, down_backward(grad_ND, token_M, end_E, w2_EDF))
+    return swiglu_backward(gate_value_MG, assignment_M, weight_V, down_backward(grad_ND, token_M, end_E, w2_EDF))
 
 
 def down(hidden_MF: Tensor, end_E: Tensor, w2_EDF: Tensor) -> Tensor:
@@ -99,11 +99,16 @@ def weight_gradient_w2(
 
 
 def weight_gradient_w13(
-    x_ND: Tensor, token_M: Tensor | None, grad_MG: Tensor, end_E: Tensor, totals: tuple[Tensor, Tensor], adds: bool
+    x_ND: Tensor,
+    token_M: Tensor | None,
+    grad_MG: Tensor,
+    end_E: Tensor,
+    accumulators: tuple[Tensor, Tensor],
+    adds: bool,
 ) -> None:
     """The same of w1 and w3, ``[E, F, D]`` each."""
     grad_EGD = functional.grouped_mm(grad_MG.t(), _gathered(x_ND, token_M), offs=end_E)
-    for grad_EFD, total_EFD in zip(grad_EGD.chunk(2, dim=1), totals, strict=True):
+    for grad_EFD, total_EFD in zip(grad_EGD.chunk(2, dim=1), accumulators, strict=True):
         _put(grad_EFD, total_EFD, adds)
 
 
@@ -118,8 +123,8 @@ def _gathered(x_ND: Tensor, token_M: Tensor | None) -> Tensor:
     return x_ND if token_M is None else x_ND[token_M.long()]
 
 
-def _by_row(weight_V: Tensor | None, visit_M: Tensor | None) -> Tensor | float:
-    return 1.0 if weight_V is None or visit_M is None else weight_V[visit_M.long(), None]
+def _by_row(weight_V: Tensor | None, assignment_M: Tensor | None) -> Tensor | float:
+    return 1.0 if weight_V is None or assignment_M is None else weight_V[assignment_M.long(), None]
 
 
 def _put(gradient: Tensor, total: Tensor, adds: bool) -> None:

@@ -20,7 +20,7 @@ def swept_loss(run: Run) -> go.Figure | None:
     if found is None:
         return None
     depths = np.arange(1, len(found["loss"]) + 1)
-    traces = [draw.curve(_by_pass(found["loss"]), "every token T passes", draw.color("train"))]
+    traces = [draw.curve(_by_loop(found["loss"]), "every token T passes", draw.color("train"))]
     fitted = saturation(found, run.config.depth.mean)
     if fitted is not None:
         between: Any = np.geomspace(1, len(depths), 80)
@@ -28,7 +28,7 @@ def swept_loss(run: Run) -> go.Figure | None:
         curve = Series(between, fitted.at(between))
         traces.append(draw.line(curve, in_symbols(fitted), draw.color("muted"), width=1.5, **quiet))
     if (frozen := found.get("frozen_loss")) is not None:
-        traces.append(draw.curve(_by_pass(frozen), "experts of the first pass", draw.category(1)))
+        traces.append(draw.curve(_by_loop(frozen), "experts of the first pass", draw.category(1)))
     figure = draw.figure(traces, _DEPTH | {"tickvals": draw.spaced(depths.tolist(), 1.3)}, {"title": LOSS})
     return figure.add_vline(x=run.config.depth.mean, line={"width": 1, "dash": "dot"})
 
@@ -38,7 +38,7 @@ def swept_accuracy(run: Run) -> go.Figure | None:
     found = run.evaluations.get(DEPTH_SWEEP)
     if found is None:
         return None
-    curve = _by_pass(found["accuracy"])
+    curve = _by_loop(found["accuracy"])
     traces = [draw.curve(curve, "accuracy", draw.color("train"), hovertemplate="%{y:.4f}")]
     return draw.figure(traces, _DEPTH | {"tickvals": draw.spaced(curve.steps.tolist(), 1.3)}, {"title": "accuracy"})
 
@@ -50,10 +50,10 @@ def convergence(run: Run) -> go.Figure | None:
         return None
     names = {
         "relative_change": "relative change",
-        "second_difference": "second difference",
+        "curvature_ratio": "second difference",
         "distance_to_last": "distance to the last state",
     }
-    shown = {name: _by_pass(found[key]) for key, name in names.items()}
+    shown = {name: _by_loop(found[key]) for key, name in names.items()}
     traces = [
         draw.curve(series, name, draw.category(index), hovertemplate="%{y:.3g}")
         for index, (name, series) in enumerate(shown.items())
@@ -67,7 +67,7 @@ def angles(run: Run) -> go.Figure | None:
     found = run.evaluations.get(DEPTH_SWEEP)
     if found is None:
         return None
-    traces = [draw.curve(_by_pass(found["angle_degrees"]), "angle", draw.color("train"), hovertemplate="%{y:.3g}°")]
+    traces = [draw.curve(_by_loop(found["angle_degrees"]), "angle", draw.color("train"), hovertemplate="%{y:.3g}°")]
     return draw.figure(
         traces, draw.loop_axis(range(1, len(found["loss"]) + 1)) | {"title": "passes T"}, {"title": "degrees"}
     )
@@ -127,10 +127,10 @@ def task_accuracies(run: Run) -> go.Figure | None:
         return None
     traces = []
     for index, (task, results) in enumerate(sorted(by_task.items())):
-        results.sort(key=lambda result: result["mean_passes"])
+        results.sort(key=lambda result: result["mean_loops"])
         traces.append(
             go.Scatter(
-                x=[result["mean_passes"] for result in results],
+                x=[result["mean_loops"] for result in results],
                 y=[result["metrics"]["acc"] for result in results],
                 mode="lines+markers",
                 marker={"size": 8, "symbol": ["x" if result["exit_rule"] else "circle" for result in results]},
@@ -147,9 +147,9 @@ def _rules(run: Run, figure: str, yaxis: dict[str, Any]) -> go.Figure | None:
     found = run.evaluations.get(DEPTH_SWEEP)
     if found is None or not found["rules"]:
         return None
-    equal = draw.curve(_by_pass(found[figure]), "all tokens alike", draw.color("muted"))
+    equal = draw.curve(_by_loop(found[figure]), "all tokens alike", draw.color("muted"))
     traces = [equal, *_rule_lines(found["rules"], figure)]
-    deepest = max(point["mean_passes"] for point in found["rules"])
+    deepest = max(point["mean_loops"] for point in found["rules"])
     xaxis = {"title": "mean passes", "range": [0.5, deepest + 0.5]}
     return draw.figure(traces, xaxis, yaxis, hovermode="closest")
 
@@ -159,7 +159,7 @@ def _rule_lines(points: list[dict[str, Any]], figure: str) -> list[Any]:
     for index, (rule, of_rule) in enumerate(by_rule(points).items()):
         traces.append(
             go.Scatter(
-                x=[point["mean_passes"] for point in of_rule],
+                x=[point["mean_loops"] for point in of_rule],
                 y=[point[figure] for point in of_rule],
                 text=[f"{rule.replace('_', ' ')}, threshold {point['threshold']:g}" for point in of_rule],
                 mode="lines+markers",
@@ -172,6 +172,6 @@ def _rule_lines(points: list[dict[str, Any]], figure: str) -> list[Any]:
     return traces
 
 
-def _by_pass(values: list[float]) -> Series:
+def _by_loop(values: list[float]) -> Series:
     """A list by pass as a series, the number of passes in place of steps."""
     return Series(np.arange(1, len(values) + 1), np.array(values))

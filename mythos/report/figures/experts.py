@@ -100,11 +100,11 @@ def halting_profile(run: Run) -> go.Figure | None:
     return draw.profile(by_index(run.series, records.halting_mass), "probability", rangemode="tozero")
 
 
-def expected_passes(run: Run) -> go.Figure | None:
+def expected_loops(run: Run) -> go.Figure | None:
     """Mean pass after which tokens leave, beside the passes that were run."""
-    if records.EXPECTED_PASSES not in run.series:
+    if records.EXPECTED_LOOPS not in run.series:
         return None
-    expected = draw.thinned(run.series[records.EXPECTED_PASSES])
+    expected = draw.thinned(run.series[records.EXPECTED_LOOPS])
     traces = [draw.line(expected, "expected passes", draw.color("train"), hovertemplate="%{y:.2f}")]
     if records.NUM_LOOPS in run.series:
         drawn = draw.thinned(run.series[records.NUM_LOOPS])

@@ -32,9 +32,9 @@ def cosines(run: Run) -> go.Figure | None:
     return draw.loop_heatmap(run, records.cosine, "cosine")
 
 
-def second_differences(run: Run) -> go.Figure | None:
+def curvature_ratios(run: Run) -> go.Figure | None:
     """|h'' - 2 h' + h| / |h'' - h'| as a heatmap over step and loop."""
-    return draw.loop_heatmap(run, records.second_difference, "second difference", is_log=True)
+    return draw.loop_heatmap(run, records.curvature_ratio, "second difference", is_log=True)
 
 
 def token_correlations(run: Run) -> go.Figure | None:

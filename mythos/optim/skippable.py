@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 
-class Gate:
+class SkippableStep:
     """Stands in front of an optimiser's ``step``; closed, it lets neither weights nor moments nor counts move.
 
     Where an engine shards the optimiser's state, it is the inner optimiser that stands behind the gate.

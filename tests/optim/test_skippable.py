@@ -1,12 +1,12 @@
 import torch
 
-from mythos.optim.gate import Gate
+from mythos.optim.skippable import SkippableStep
 
 
 def test_a_closed_gate_holds_weights_moments_and_counts() -> None:
     weight = torch.ones(3, requires_grad=True)
     optimizer = torch.optim.AdamW([weight], lr=0.1, fused=True)
-    gate = Gate(optimizer)
+    gate = SkippableStep(optimizer)
     weight.grad = torch.full((3,), 2.0)
     optimizer.step()
     before = weight.detach().clone()
@@ -26,7 +26,7 @@ def test_a_closed_gate_holds_weights_moments_and_counts() -> None:
 def test_a_closure_runs_with_gradients_and_decides() -> None:
     weight = torch.ones(2, requires_grad=True)
     optimizer = torch.optim.SGD([weight], lr=1.0)
-    gate = Gate(optimizer)
+    gate = SkippableStep(optimizer)
 
     def closure() -> torch.Tensor:
         loss = weight.square().sum()

@@ -95,7 +95,7 @@ def test_counts_and_trace_go_by_the_loop_of_each_row() -> None:
             num_rows = torch.minimum(num_rows_T, num_rows_T.T) if name == "overlap_TT" else num_rows_T
             sums /= num_rows
         torch.testing.assert_close(value, sums, rtol=1e-4, atol=1e-7, msg=lambda text, name=name: f"{name}: {text}")
-    assert found["num_graded_rows_T"].sum() == np.minimum(LOOPS, NUM_GRAD_LOOPS).sum()
+    assert found["num_grad_rows_T"].sum() == np.minimum(LOOPS, NUM_GRAD_LOOPS).sum()
     entropy = sum(row.router_stats.entropy.sum() for row in rows)
     torch.testing.assert_close(output.router_stats.entropy.sum(), entropy, rtol=1e-5, atol=0)
 
@@ -109,10 +109,10 @@ def test_growth_of_each_row_is_its_own() -> None:
     model = looped()
     batch = random_batch(model.config, batch=len(LOOPS))
     regularizers = Regularizers(num_power_iterations=2)
-    found = together(model, batch, regularizers=regularizers).growth_B
+    found = together(model, batch, regularizers=regularizers).jacobian_growth_B
     rows = alone(model, batch, regularizers=regularizers)
     # finite differences of 1e-2 magnify rounding a hundredfold
-    torch.testing.assert_close(found, torch.cat([row.growth_B for row in rows]), rtol=1e-4, atol=0)
+    torch.testing.assert_close(found, torch.cat([row.jacobian_growth_B for row in rows]), rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("name", ["debug", "debug-dense"])

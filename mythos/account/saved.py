@@ -51,7 +51,7 @@ class Runtime:
         return self.compiled and self.ep_size == 1
 
 
-class Kept:
+class SavedActivations:
     """Bytes by part. In eager bf16 every product saves a cast copy of its input of its own; norms and the residual
     stream stay in fp32. ``num_masked_keys`` is the length of a mask's row, 0 without a dense mask."""
 
@@ -184,7 +184,7 @@ class Kept:
     def injection(self) -> int:
         """State and written input of the diagonal injection; both operands of the linear one, side by side."""
         model = self.model
-        normed = self.norm(model.dim) if model.injection.spelling == "parallel" else 0
+        normed = self.norm(model.dim) if model.injection.update_rule == "parallel" else 0
         match model.injection.kind:
             case "diagonal":
                 cast = self.width * model.dim if self.runtime.is_cast else 0
@@ -197,7 +197,7 @@ class Kept:
                 return normed
 
     @property
-    def choices(self) -> int:
+    def expert_indices(self) -> int:
         """Experts chosen in one layer, which a recomputation repeats."""
         core = self.model.core_ffn
         return _INT16_BYTES * core.num_active if isinstance(core, MoEConfig) else 0
