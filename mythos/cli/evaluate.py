@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _QUANTILES: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _STUDIES: Final = ("depth-sweep", "reasoning")
 _USAGE: Final = """mythos evaluate RUN [--num-loops T ...]
-       mythos evaluate RUN --tasks NAME[,NAME ...] [--data-dir DIR] [--num-loops T] [--exit-rule RULE] [--limit N]
+       mythos evaluate RUN --tasks NAME[,NAME ...] [--data-dir DIR] [--num-loops T ...] [--exit-rule RULE] [--limit N]
        mythos evaluate RUN depth-sweep [--num-loops T ...] [--num-windows N] [--noise SIZE]
        mythos evaluate RUN reasoning [--num-loops T ...]
        mythos evaluate compare RUN RUN ..."""
@@ -29,10 +29,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "what", nargs="+", metavar="RUN", help="a run's directory, then nothing, depth-sweep or reasoning"
     )
-    parser.add_argument("--num-loops", type=int, nargs="+", metavar="T", help="loop counts")
+    parser.add_argument(
+        "--num-loops",
+        type=int,
+        nargs="+",
+        metavar="T",
+        help="loop counts (held-out loss: 1 2 4 8; tasks: the mean depth of training)",
+    )
     parser.add_argument("--tasks", metavar="NAMES", help="tasks with commas between, such as piqa_local,core")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of the evaluation sets")
-    parser.add_argument("--num-loops", type=int, metavar="T", help="passes for tasks; the mean depth of training")
     parser.add_argument(
         "--exit-rule", metavar="RULE", help="let each token leave by this rule, such as relative_change"
     )

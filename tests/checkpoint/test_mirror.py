@@ -221,7 +221,7 @@ def test_a_bad_copy_is_passed_over(tmp_path: Path, bucket: fsspec.AbstractFileSy
 
 
 def test_runs_do_not_share_a_place(tmp_path: Path) -> None:
-    raw = {"name": "a", "num_steps": 1, "validation": {"every": 1, "num_batches": 1, "depths": [1]}}
+    raw = {"name": "a", "num_steps": 1, "validation": {"every": 1, "num_batches": 1, "num_loops": [1]}}
     run = decode(RunSettings, raw | {"checkpoint": {"every": 1, "copy_to": f"{tmp_path}/"}})
     assert mirrors.mirror_of(run).url == f"{tmp_path}/a"
     assert mirrors.mirror_of(decode(RunSettings, raw | {"checkpoint": {"every": 1}})) is None

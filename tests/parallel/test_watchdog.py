@@ -15,8 +15,8 @@ from mythos.parallel.watchdog import watched
 with watched(Path({logs!r}), {seconds}) as watchdog:
     for _ in range({num_signs}):
         time.sleep(0.5)
-        watchdog.alive("in step 6, forward")
-    watchdog.alive("in step 7, forward")
+        watchdog.beat("in step 6, forward")
+    watchdog.beat("in step 7, forward")
     {line}
 """
 

@@ -51,7 +51,7 @@ def test_figures_show_what_was_found(make_run: MakeRun) -> None:
     assert "2.400 + 1.000 exp" in fitted.name
     equal, *rules = evaluation.exit_rules(run).data
     assert equal.y.tolist() == pytest.approx(sweep["loss"])
-    assert [trace.name for trace in rules] == ["relative change", "stable choice"]
+    assert [trace.name for trace in rules] == ["relative change", "stable argmax"]
     assert list(rules[0].x) == [2.5, 3.5, 4.5]
     solved = json.loads(evaluation.solved_by_difficulty(run).to_json())["data"][0]
     assert solved["y"] == ["T = 1", "T = 4"]

@@ -107,7 +107,7 @@ def test_exit_rules_are_those_of_the_first_run_with_a_sweep(
     lines = write_figures([bare, *runs], tmp_path / "out")
     tree = ElementTree.parse(tmp_path / "out" / "exits.svg").getroot()
     words = [element.text for element in tree.iter(f"{SVG}text")]
-    assert {"shallow", "relative change", "stable choice", "every token alike"} <= set(words)
+    assert {"shallow", "relative change", "stable argmax", "every token alike"} <= set(words)
     panel = group(tree, "axes_1")
     (line,) = lines_of(panel, COLORS[1])
     np.testing.assert_allclose(scale(panel, "x", is_log=False)(line[:, 0]), [2.5, 3.5, 4.5], rtol=1e-5)

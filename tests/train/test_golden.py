@@ -32,7 +32,7 @@ FEATURES = {
     "dense": ("model=debug-dense",),
     "mla": ("model=debug-mla",),
     "zero-order-hold": ("model.injection.discretization=zoh",),
-    "parallel-update_rule": ("model.injection.update_rule=parallel",),
+    "parallel-update-rule": ("model.injection.update_rule=parallel",),
     "linear-injection": ("model.injection.kind=linear",),
     "additive-injection": ("model.injection.kind=additive", "model.initial_state=zero"),
     "sandwich-untied-capped": ("model.norm_position=sandwich", "model.head={tied: false, soft_cap: 20.0}"),
