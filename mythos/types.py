@@ -87,7 +87,7 @@ class ExpertTrace(NamedTuple):
 class LoopTrace(NamedTuple):
     """What the state did, loop by loop; carries no gradient. T is the loop index of a token's own row.
 
-    Means over a sample of the tokens, ``loop.trace.MAX_TOKENS`` of them at most, of the rows that ran the loop. The
+    Means over a sample of the tokens, ``loop.recorder.MAX_TOKENS`` of them at most, of the rows that ran the loop. The
     gradient's figures are sums over rows; they are zero until the backward has filled them.
     """
 

@@ -10,6 +10,7 @@ from mythos.config.run import RunConfig
 from mythos.loop.exits import Exits
 from mythos.loop.plan import StepPlan
 from mythos.loop.policy import Depth
+from mythos.loop.remat import remat_of
 from mythos.losses.objective import objective
 from mythos.model.init import initialize
 from mythos.model.mythos import Mythos
@@ -35,7 +36,7 @@ def measure(config: RunConfig, loops: list[int]) -> list[MemoryPoint]:
     device = torch.device("cuda")
     model = Mythos(config.model, config.halting)
     initialize(model, config.model, config.run.seed)
-    model.to(device).core.remat = config.parallel
+    model.to(device).core.remat = remat_of(config.parallel)
     if config.parallel.compile:
         compile_parts(model)
     batch = random_batch(config, device)

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from mythos.account.flops import loop_flops, outer_flops
 from mythos.bench.step import Step
 from mythos.config.run import RunConfig
+from mythos.loop.part import LoopInputs, LoopState
+from mythos.loop.run import LoopStats, Observer, Schedule
 from mythos.model.mythos import Mythos
 
 PARTS = ("prelude and coda", "core without gradient", "core with gradient", "head and loss", "optimiser")
@@ -84,42 +86,44 @@ class _Clock:
 @contextmanager
 def marking(model: Mythos, mark: Callable[[str], None]) -> Iterator[None]:
     """Name each part where it ends while the context lasts: forward by module, backward by boundary tensor."""
-    core, head = model.core, model.head
-    is_graded = False
-
-    def before_core(module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        nonlocal is_graded
-        is_graded = False
-        mark("prelude and coda")
-        _when_complete(arguments[1], lambda: mark("core with gradient"))
-
-    def before_loop(module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        nonlocal is_graded
-        if torch.is_grad_enabled() and not is_graded:
-            is_graded = True
-            mark("core without gradient")
-
-    def after_core(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
-        mark("core with gradient")
-        _when_complete(output.exit_states[-1], lambda: mark("prelude and coda"))
 
     def before_head(module: nn.Module, arguments: tuple[Any, ...]) -> None:
         mark("prelude and coda")
         _when_complete(arguments[0], lambda: mark("head and loss"))
 
     # A compiled module traces its hooks too; a mark must be taken when it is passed and not be part of a graph.
-    outside = torch.compiler.disable
-    handles = [
-        core.register_forward_pre_hook(outside(before_core)),
-        core.register_forward_hook(outside(after_core)),
-        core.injection.register_forward_pre_hook(outside(before_loop)),
-        head.register_forward_pre_hook(outside(before_head)),
-    ]
+    handle = model.head.register_forward_pre_hook(torch.compiler.disable(before_head))
+    model.observers = (_CoreMarks(mark),)
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        model.observers = ()
+        handle.remove()
+
+
+class _CoreMarks(Observer):
+    """Marks where the core begins and ends, and its first loop with gradients."""
+
+    def __init__(self, mark: Callable[[str], None]) -> None:
+        self.mark = mark
+        self.last_loop_without_gradient = -1
+
+    def start(self, schedule: Schedule, state: LoopState, inputs: LoopInputs) -> None:
+        self.mark("prelude and coda")
+        _when_complete(inputs.e_BSD, lambda: self.mark("core with gradient"))
+        self.last_loop_without_gradient = schedule.num_loops - schedule.num_grad_loops - 1
+        self._mark_gradients_after(-1)
+
+    def see(self, loop: int, old: LoopState, new: LoopState, stats: LoopStats) -> None:
+        self._mark_gradients_after(loop)
+
+    def end(self, state: LoopState) -> None:
+        self.mark("core with gradient")
+        _when_complete(state.h_BSD, lambda: self.mark("prelude and coda"))
+
+    def _mark_gradients_after(self, loop: int) -> None:
+        if loop == self.last_loop_without_gradient:
+            self.mark("core without gradient")
 
 
 def _when_complete(tensor: Tensor, act: Callable[[], None]) -> None:

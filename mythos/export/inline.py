@@ -34,18 +34,17 @@ REPLACED: Final[dict[str, dict[str, str]]] = {
     },
     "mythos.moe.router": {"fused_router.is_available(x_ND, config.num_experts)": "False"},
     "mythos.model.core": {
-        "self.remat.remat == 'block' and torch.is_grad_enabled()": "False",
-        "token_stride": "False",
+        "self.remat.block(run, before_BSD, given)": "run(before_BSD, given)",
     },
 }
 """Expressions, by module, as ``ast.unparse`` writes them, and what stands for them."""
 LEFT_OUT: Final[dict[Key, set[str]]] = {
     ("mythos.layers.ffn", "SwiGLU"): {"shared"},
     ("mythos.layers.projection", "Projection"): {"shared"},
-    ("mythos.model.core", "Core"): {"forward", "remat"},
+    ("mythos.model.core", "Core"): {"remat"},
     ("mythos.model.head", "Head"): {"forward"},
     ("mythos.model.leave", "Halting"): {"forward"},
-    ("mythos.model.mythos", "Mythos"): {"forward"},
+    ("mythos.model.mythos", "Mythos"): {"forward", "observers"},
     ("mythos.moe.experts", "Experts"): {"forward", "shared"},
 }
 """Methods, and attributes that ``__init__`` or the class sets."""

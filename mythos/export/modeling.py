@@ -167,9 +167,7 @@ class MythosForCausalLM(PreTrainedModel, GenerationMixin):
         return past
 
     def _new_cache(self, num_loops: int, capacity: int | None, policy: str) -> MythosCache:
-        model = self.model
-        counts = (len(model.prelude), len(model.core.blocks), len(model.coda))
-        return MythosCache(*counts, num_loops=num_loops, capacity=capacity, policy=policy)
+        return self.model.new_cache_of(MythosCache, num_loops, capacity, policy)
 
     def _rule(self, kind: str | None, threshold: float | None) -> ExitRule | None:
         if kind is None and threshold is None:

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from mythos.config.model import GQAConfig
+from mythos.layers.attention_part import NO_INPUTS, AttentionPart, Carry, LayerInputs
 from mythos.layers.cache import KVCache
 from mythos.layers.heads import norm_and_rotate
 from mythos.layers.mask import Mask, attend
@@ -24,15 +25,26 @@ class GroupedQueryAttention(nn.Module):
         self.o_proj = Projection(config.num_heads * head_dim, dim)
         self.q_norm = RMSNorm(head_dim, eps) if config.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(head_dim, eps) if config.qk_norm else nn.Identity()
+        self.part = AttentionPart()
 
-    def forward(self, x_BSD: Tensor, rotation: Rotation, mask: Mask | None, cache: KVCache | None = None) -> Tensor:
-        """Attend; with a cache, ``x_BSD`` holds only the newest tokens."""
+    def forward(
+        self,
+        x_BSD: Tensor,
+        rotation: Rotation,
+        mask: Mask | None,
+        cache: KVCache | None = None,
+        inputs: LayerInputs = NO_INPUTS,
+    ) -> tuple[Tensor, Carry]:
+        """Attend, and return what the layer's parts carry on; with a cache, ``x_BSD`` holds only the new tokens."""
         query_BSHP = self.q_proj(x_BSD).unflatten(-1, (self.num_heads, -1))
         key_BSGP = self.k_proj(x_BSD).unflatten(-1, (self.num_kv_heads, -1))
         value_BSGP = self.v_proj(x_BSD).unflatten(-1, (self.num_kv_heads, -1))
+        heads = self.part.project(x_BSD, (query_BSHP, key_BSGP, value_BSGP), inputs)
+        query_BSHP, key_BSGP, value_BSGP = heads
         query_BSHP = norm_and_rotate(query_BSHP, self.q_norm, rotation)
         key_BSGP = norm_and_rotate(key_BSGP, self.k_norm, rotation)
-        if cache is not None:
-            key_BSGP, value_BSGP = cache.append(key_BSGP, value_BSGP)
-        mixed_BHSP = attend(query_BSHP.transpose(1, 2), key_BSGP.transpose(1, 2), value_BSGP.transpose(1, 2), mask)
-        return self.o_proj(mixed_BHSP.transpose(1, 2).flatten(2))
+        carry = self.part.remember((key_BSGP, value_BSGP), inputs)
+        memory = (key_BSGP, value_BSGP) if cache is None else cache.append(key_BSGP, value_BSGP)
+        (key_BCGP, value_BCGP), mask = self.part.attend_to(memory, mask, inputs)
+        mixed_BHSP = attend(query_BSHP.transpose(1, 2), key_BCGP.transpose(1, 2), value_BCGP.transpose(1, 2), mask)
+        return self.o_proj(mixed_BHSP.transpose(1, 2).flatten(2)), carry

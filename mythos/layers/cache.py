@@ -1,6 +1,7 @@
 """What attention remembers while decoding."""
 
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +15,42 @@ class KVCache(Protocol):
 
     def append(self, *new_parts: Tensor) -> tuple[Tensor, ...]:
         """Remember tensors ``[B, S, ...]`` of the newest tokens; returns those of all tokens, oldest first."""
+
+
+class _Nothing:
+    """A sequence of any length that holds None."""
+
+    def __getitem__(self, index: int) -> None:
+        return None
+
+
+class LoopCache(NamedTuple):
+    """What one loop over the core remembers of earlier tokens."""
+
+    layers: Any
+    """Sequence of a ``KVCache``, or None, for each block."""
+    parts: Any
+    """Sequence of what each loop part remembers, or None."""
+
+
+NO_CACHE = LoopCache(_Nothing(), _Nothing())
+
+
+class PartCache(Protocol):
+    """What a loop part remembers of earlier tokens, for all loops."""
+
+    def at(self, loop: int, exited_BS: Tensor | None) -> Any:
+        """What the part is given in a loop; tokens that have exited repeat what the loop before wrote."""
+
+    def commit(self, num_new: int, num_loops: int) -> None:
+        """Close the new tokens, which ran ``num_loops`` loops."""
+
+    def reorder(self, rows_B: Tensor) -> None:
+        """Take these rows of the batch, in this order."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that its tensors take."""
 
 
 class LayerCache:
@@ -112,7 +149,14 @@ class DecodeCache:
     """
 
     def __init__(
-        self, num_prelude: int, num_core: int, num_coda: int, num_loops: int, capacity: int | None, policy: str = "all"
+        self,
+        num_prelude: int,
+        num_core: int,
+        num_coda: int,
+        num_loops: int,
+        capacity: int | None,
+        policy: str = "all",
+        parts: Sequence[PartCache | None] = (),
     ) -> None:
         num_slots = num_cache_slots(policy, num_loops)
         self.num_loops = num_loops
@@ -121,6 +165,8 @@ class DecodeCache:
         self.prelude = [LayerCache(capacity) for _ in range(num_prelude)]
         self.slots = [[LayerCache(capacity) for _ in range(num_core)] for _ in range(num_slots)]
         self.coda = [LayerCache(capacity) for _ in range(num_coda)]
+        self.parts = parts
+        """One for each loop part; None for one that remembers nothing."""
         self.accumulators: list[list[Tensor]] | None = [[] for _ in range(num_core)] if policy == "mean" else None
         """Of each core layer, over the passes of the newest tokens."""
         self.is_real_BC: Tensor | None = None
@@ -143,8 +189,8 @@ class DecodeCache:
         self.is_real_BC = torch.cat((before, new), dim=1)
         return masked_window(self.is_real_BC, num_new)
 
-    def at(self, loop: int, exited_BS: Tensor | None) -> list[LoopCacheView]:
-        """The memories of the core's layers in a pass.
+    def at(self, loop: int, exited_BS: Tensor | None) -> LoopCache:
+        """The memories of the core's layers and parts in a loop.
 
         Args:
             exited_BS: tokens that have left the loop before.
@@ -152,37 +198,46 @@ class DecodeCache:
         slots = self.slots[loop % len(self.slots)]
         before = self.slots[(loop - 1) % len(self.slots)] if loop else [None] * len(slots)
         accumulators = [None] * len(slots) if self.accumulators is None else self.accumulators
-        return [
+        views = [
             LoopCacheView(slots[layer], before[layer], exited_BS, accumulators[layer]) for layer in range(len(slots))
         ]
+        return LoopCache(views, [None if part is None else part.at(loop, exited_BS) for part in self.parts])
 
     def commit(self, num_new: int, num_loops: int) -> None:
         """Close the newest tokens, which ran ``num_loops`` passes: write what the other passes are taken to give."""
         for loop in range(num_loops, self.num_loops):
-            for loop_cache in self.at(loop, None):
-                loop_cache.repeat(num_new)
+            for view in self.at(loop, None).layers:
+                view.repeat(num_new)
         if self.accumulators is not None:
             for layer_cache, accumulators in zip(self.slots[0], self.accumulators, strict=True):
                 layer_cache.append(*(total / self.num_loops for total in accumulators))
                 accumulators.clear()
         for layer_cache in self._layers():
             layer_cache.commit(num_new)
+        for part in self._parts():
+            part.commit(num_new, num_loops)
         self.length += num_new
 
     def reorder(self, rows_B: Tensor) -> None:
         """Take these rows of the batch, in this order, as beam search does."""
-        for layer_cache in self._layers():
-            layer_cache.reorder(rows_B)
+        for memory in self._memories():
+            memory.reorder(rows_B)
         if self.is_real_BC is not None:
             self.is_real_BC = self.is_real_BC.index_select(0, rows_B)
 
     @property
     def num_bytes(self) -> int:
         """Bytes of all tensors."""
-        return sum(layer_cache.num_bytes for layer_cache in self._layers())
+        return sum(memory.num_bytes for memory in self._memories())
 
     def _layers(self) -> list[LayerCache]:
         return [*self.prelude, *(layer_cache for slot in self.slots for layer_cache in slot), *self.coda]
+
+    def _memories(self) -> list[LayerCache | PartCache]:
+        return [*self._layers(), *self._parts()]
+
+    def _parts(self) -> list[PartCache]:
+        return [part for part in self.parts if part is not None]
 
 
 class NoCache:
@@ -201,9 +256,10 @@ class NoCache:
             return Window(positions_S.expand_as(tokens_BS), None)
         return masked_window(is_real_BS.bool(), tokens_BS.shape[1])
 
-    def at(self, loop: int, exited_BS: Tensor | None) -> None:
+    def at(self, loop: int, exited_BS: Tensor | None) -> LoopCache:
         """No memories."""
-        assert exited_BS is None, "tokens that leave the loop need a cache"
+        assert exited_BS is None, "tokens that exit the loop need a cache"
+        return NO_CACHE
 
     def commit(self, num_new: int, num_loops: int) -> None:
         """Nothing to close."""

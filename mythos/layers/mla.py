@@ -3,6 +3,7 @@
 from torch import Tensor, cat, einsum, nn
 
 from mythos.config.model import MLAConfig
+from mythos.layers.attention_part import NO_INPUTS, AttentionPart, Carry, LayerInputs
 from mythos.layers.cache import KVCache
 from mythos.layers.mask import Mask, attend, newest_mask
 from mythos.layers.norm import RMSNorm
@@ -35,21 +36,32 @@ class LatentAttention(nn.Module):
         self.k_rope = Projection(dim, config.rope_head_dim)
         self.kv_up = Projection(config.kv_rank, config.num_heads * (config.nope_head_dim + config.value_head_dim))
         self.o_proj = Projection(config.num_heads * config.value_head_dim, dim)
+        self.part = AttentionPart()
         self.scale = (config.nope_head_dim + config.rope_head_dim) ** -0.5
 
-    def forward(self, x_BSD: Tensor, rotation: Rotation, mask: Mask | None, cache: KVCache | None = None) -> Tensor:
-        """Attend; with a cache, ``x_BSD`` holds only the newest tokens."""
+    def forward(
+        self,
+        x_BSD: Tensor,
+        rotation: Rotation,
+        mask: Mask | None,
+        cache: KVCache | None = None,
+        inputs: LayerInputs = NO_INPUTS,
+    ) -> tuple[Tensor, Carry]:
+        """Attend, and return what the layer's parts carry on; with a cache, ``x_BSD`` holds only the new tokens."""
         query_BSD = self.q_proj(x_BSD) if hasattr(self, "q_proj") else self.q_up(self._query_latent(x_BSD))
         query_BSHP = query_BSD.unflatten(-1, (self.num_heads, -1))
+        latent_BSR = self.kv_latent_norm(self.kv_down(x_BSD))
+        heads = self.part.project(x_BSD, (query_BSHP, latent_BSR, self.k_rope(x_BSD)), inputs)
+        query_BSHP, latent_BSR, key_rope_BSP = heads
         nope_BSHP, rope_BSHP = query_BSHP.split((self.nope_head_dim, self.rope_head_dim), dim=-1)
         rope_BSHP = rotate(rope_BSHP, rotation)
-        latent_BSR = self.kv_latent_norm(self.kv_down(x_BSD))
-        key_rope_BSP = rotate(self.k_rope(x_BSD).unsqueeze(2), rotation).squeeze(2)
-        if cache is None:
-            mixed_BSHP = self._expanded(nope_BSHP, rope_BSHP, latent_BSR, key_rope_BSP, mask)
-        else:
-            mixed_BSHP = self._absorbed(nope_BSHP, rope_BSHP, mask, *cache.append(latent_BSR, key_rope_BSP))
-        return self.o_proj(mixed_BSHP.flatten(2))
+        key_rope_BSP = rotate(key_rope_BSP.unsqueeze(2), rotation).squeeze(2)
+        carry = self.part.remember((latent_BSR, key_rope_BSP), inputs)
+        memory = (latent_BSR, key_rope_BSP) if cache is None else cache.append(latent_BSR, key_rope_BSP)
+        (latent_BCR, key_rope_BCP), mask = self.part.attend_to(memory, mask, inputs)
+        attend_over = self._expanded if cache is None else self._absorbed
+        mixed_BSHP = attend_over(nope_BSHP, rope_BSHP, mask, latent_BCR, key_rope_BCP)
+        return self.o_proj(mixed_BSHP.flatten(2)), carry
 
     def _query_latent(self, x_BSD: Tensor) -> Tensor:
         return self.q_latent_norm(self.q_down(x_BSD))
@@ -58,9 +70,9 @@ class LatentAttention(nn.Module):
         self,
         nope_BSHP: Tensor,
         rope_BSHP: Tensor,
+        mask: Mask | None,
         latent_BSR: Tensor,
         key_rope_BSP: Tensor,
-        mask: Mask | None,
     ) -> Tensor:
         """Attention over keys and values written out for every head."""
         both_BSHP = self.kv_up(latent_BSR).unflatten(-1, (self.num_heads, -1))

@@ -1,6 +1,7 @@
-"""How the state and the prelude's output meet at the start of each pass: u = inject(h, e)."""
+"""How the state and the prelude's output meet in each loop: u = inject(h, e), and how the blocks update it."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ from torch.nn import functional
 
 from mythos.config.model import AdditiveInjection, DiagonalInjection, InjectionConfig, LinearInjection
 
+Blocks = Callable[[Tensor], Tensor]
 LARGEST_DECAY = 1 - 2**-20
 """Bound on A: the state always forgets, even where the parameters run to infinity."""
 _MIN_EXPONENT = 1.0625 * 2**-20  # a little above -log(LARGEST_DECAY), so that rounding cannot cross the bound
@@ -66,6 +68,22 @@ class Additive(nn.Module):
     def forward(self, h_BSD: Tensor, e_BSD: Tensor) -> Tensor:
         """The injected state, in the dtype of ``h_BSD``."""
         return h_BSD + e_BSD.to(h_BSD.dtype)
+
+
+def inject_then_blocks(e_BSD: Tensor, inject: nn.Module, norm: nn.Module, blocks: Blocks, h_BSD: Tensor) -> Tensor:
+    """h' = blocks(u), u = inject(h, e)."""
+    return blocks(inject(h_BSD, e_BSD))
+
+
+def parallel(e_BSD: Tensor, inject: nn.Module, norm: nn.Module, blocks: Blocks, h_BSD: Tensor) -> Tensor:
+    """h' = u + R(x), x = norm(h + e), R(x) = blocks(x) - x."""
+    u_BSD = inject(h_BSD, e_BSD)
+    x_BSD = norm(h_BSD + e_BSD)
+    return u_BSD + (blocks(x_BSD) - x_BSD)
+
+
+UPDATE_RULES = {"inject_then_blocks": inject_then_blocks, "parallel": parallel}
+"""By ``model.injection.update_rule``."""
 
 
 def build_injection(config: InjectionConfig, dim: int) -> nn.Module:

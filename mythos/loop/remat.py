@@ -1,45 +1,80 @@
-"""Trading computation for memory: what a pass needs for its backward is computed again, non-reentrantly.
+"""Trading computation for memory: what a loop or a block needs for its backward is recomputed, non-reentrantly.
 
 (Reentrant checkpointing fails under ZeRO-2 and gives silently wrong gradients under ZeRO-3.)
 """
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import checkpoint
 
+from mythos.config.parallel import ParallelBase
+
+X = TypeVar("X")
 S = TypeVar("S")
 M = TypeVar("M")
+Run = Callable[[X, M | None], tuple[X, S, M]]
+"""Maps tensors and earlier expert indices to (tensors, statistics, expert indices); given indices are repeated."""
 
 
-def recomputed(
-    run: Callable[[Tensor, M | None], tuple[Tensor, S, M]], x: Tensor, offload: bool = False
-) -> tuple[Tensor, S, M]:
-    """Call ``run(x, None)`` and keep only ``x`` and the choices that it made; the backward calls it again.
+class Remat(NamedTuple):
+    """What the backward recomputes: nothing, each loop, or each block."""
+
+    policy: Literal["none", "loop", "block"] = "none"
+    offload_states: bool = False
+    """With ``loop``, the states wait in host memory."""
+
+    def loop(self, run: Run[X, M, S], state: X) -> tuple[X, S, M]:
+        """Run one loop."""
+        if self.policy == "loop" and torch.is_grad_enabled():
+            return recomputed(run, state, self.offload_states)
+        return run(state, None)
+
+    def block(
+        self, run: Run[Tensor, Tensor | None, S], x_BSD: Tensor, expert_indices_NK: Tensor | None
+    ) -> tuple[Tensor, S, Tensor | None]:
+        """Run one block."""
+        if self.policy == "block" and torch.is_grad_enabled():
+            return recomputed(run, x_BSD)
+        return run(x_BSD, expert_indices_NK)
+
+
+NO_REMAT = Remat()
+
+
+def remat_of(parallel: ParallelBase) -> Remat:
+    """What a configuration asks for, once ``auto`` has been decided."""
+    assert parallel.remat != "auto", "settle_remat first"
+    return Remat(parallel.remat, parallel.offload_states)
+
+
+def recomputed(run: Run[X, M, S], x: X, offload: bool = False) -> tuple[X, S, M]:
+    """Call ``run(x, None)`` and keep only ``x`` and the expert indices; the backward calls it again.
 
     Args:
-        run: maps a tensor and earlier choices to (tensor, statistics, choices). Given choices, it repeats them: a
-            recomputed top-k could fall differently in low precision.
+        run: given expert indices, it repeats them: a recomputed top-k could differ in low precision.
+        x: a pytree of tensors.
         offload: keep ``x`` in host memory until the backward.
     """
-    kept = _Kept(x)
+    waiting = tree_map(_Waiting, x)
     expert_indices: list[M] = []
 
-    def again() -> tuple[Tensor, S]:
-        y, stats, chosen = run(kept.load(), expert_indices[0] if expert_indices else None)
+    def again() -> tuple[X, S]:
+        y, stats, indices = run(tree_map(_Waiting.load, waiting), expert_indices[0] if expert_indices else None)
         if not expert_indices:
-            expert_indices.append(chosen)
+            expert_indices.append(indices)
         return y, stats
 
     y, stats = checkpoint(again, use_reentrant=False, preserve_rng_state=False)
     if offload:
-        kept.move_to_host()
+        tree_map(_Waiting.move_to_host, waiting)
     return y, stats, expert_indices[0]
 
 
-class _Kept:
+class _Waiting:
     """A tensor that waits for the backward, on its device or in host memory."""
 
     def __init__(self, x: Tensor) -> None:

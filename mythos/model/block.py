@@ -1,10 +1,13 @@
 """One transformer layer."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from mythos.config.model import FeedForwardConfig, GQAConfig, MLAConfig, ModelConfig
 from mythos.layers.attention import GroupedQueryAttention
+from mythos.layers.attention_part import NO_INPUTS, Carry, LayerInputs
 from mythos.layers.cache import KVCache
 from mythos.layers.ffn import SwiGLU
 from mythos.layers.mask import Mask
@@ -14,6 +17,17 @@ from mythos.layers.precision import compute_dtype
 from mythos.layers.rope import Rotation
 from mythos.moe.layer import MoE
 from mythos.types import RouterStats
+
+
+class BlockOutput(NamedTuple):
+    """What a layer makes of its input."""
+
+    x_BSD: Tensor
+    router: RouterStats | None
+    """Of a mixture of experts, as is the next."""
+    expert_indices_NK: Tensor | None
+    carry: Carry
+    """What the parts of its attention carry on."""
 
 
 class Block(nn.Module):
@@ -45,14 +59,16 @@ class Block(nn.Module):
         bias_E: Tensor | None = None,
         cache: KVCache | None = None,
         expert_indices_NK: Tensor | None = None,
-    ) -> tuple[Tensor, RouterStats | None, Tensor | None]:
-        """One layer; the last two results are those of a mixture of experts.
+        inputs: LayerInputs = NO_INPUTS,
+    ) -> BlockOutput:
+        """One layer.
 
         Args:
-            bias_E: selection bias of the mixture of experts, ``[E]``, or ``[B, E]`` with one for each row.
-            expert_indices_NK: experts to take instead of choosing anew.
+            bias_E: selection bias of the mixture of experts, ``[E]``, or ``[B, E]`` with one for each sequence.
+            expert_indices_NK: experts that take the place of routing.
+            inputs: what the parts of the attention read.
         """
-        attended = self.attention(self.attention_norm(x_BSD), rotation, mask, cache)
+        attended, carry = self.attention(self.attention_norm(x_BSD), rotation, mask, cache, inputs)
         x_BSD = torch.add(x_BSD, self.attention_post_norm(attended), alpha=self.residual_scale)
         if self.is_moe:
             normed_BSD = self.ffn_norm(x_BSD)  # cast here, where compilation makes it part of the norm
@@ -61,7 +77,8 @@ class Block(nn.Module):
             )
         else:
             change, stats = self.ffn(self.ffn_norm(x_BSD)), None
-        return torch.add(x_BSD, self.ffn_post_norm(change), alpha=self.residual_scale), stats, expert_indices_NK
+        x_BSD = torch.add(x_BSD, self.ffn_post_norm(change), alpha=self.residual_scale)
+        return BlockOutput(x_BSD, stats, expert_indices_NK, carry)
 
 
 def _attention(config: ModelConfig) -> nn.Module:

@@ -1,253 +1,120 @@
-"""The recurrent core: a few blocks, passed T times over one state."""
+"""The recurrent core: a few blocks, looped T times over one state, and the parts around them."""
 
-from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mythos.config.model import ModelConfig
-from mythos.config.parallel import ParallelBase, SingleParallel
+from mythos.layers.attention_part import AttentionPart, Carry, LayerInputs
 from mythos.layers.cache import KVCache
-from mythos.layers.mask import Mask, mask_of_rows
 from mythos.layers.norm import RMSNorm
-from mythos.layers.rope import Rotation
-from mythos.loop.injection import build_injection
-from mythos.loop.remat import recomputed
-from mythos.loop.trace import LoopRecorder, relative_change, update_norm
-from mythos.loop.variable_depth import VariableDepthBatch
+from mythos.loop.injection import UPDATE_RULES, build_injection
+from mythos.loop.part import LoopInputs, LoopPart, LoopState, Rest, frozen
+from mythos.loop.remat import NO_REMAT, Remat
+from mythos.loop.run import ExpertIndices, LoopStats
 from mythos.model.block import Block
-from mythos.types import LoopTrace, RouterStats
-
-_FINITE_DIFFERENCE = 1e-2
-"""Size of the change in ``growth``, relative to the state: above fp32's rounding, below the blocks' curvature."""
-ExpertIndices = list[Tensor | None]
-"""The experts chosen in each block of a pass, ``[N, K]`` int16; None for a dense block."""
-
-
-class LoopStats(NamedTuple):
-    """What one pass saw, block by block."""
-
-    router: list[RouterStats]
-    """Of the mixtures of experts."""
-    update_norms: list[Tensor]
-    """Mean over tokens of what each block added relative to its input, ``[B]``; empty unless asked for."""
-
-
-class CoreOutput(NamedTuple):
-    """States where the caller asked for an exit, the last state, and what was seen on the way."""
-
-    exit_states: list[Tensor]
-    state_BSD: Tensor
-    router_stats: RouterStats | None
-    trace: LoopTrace | None
-    change_T: Tensor | None
+from mythos.types import RouterStats
 
 
 class Core(nn.Module):
-    """h_{t+1} = u + R(u) or u + R(norm(h_t + e)), with u = inject(h_t, e) and R the blocks' residual change."""
+    """h_{t+1} = part_1(part_2(... update(h_t, e, blocks) ...)); the driver is ``loop.run.run_loop``."""
 
     router_bias: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.parts = nn.ModuleList()
         self.injection = build_injection(config.injection, config.dim)
-        self.is_parallel = config.injection.update_rule == "parallel"
-        self.parallel_norm = RMSNorm(config.dim, config.norm_eps) if self.is_parallel else None
+        self.update_rule = UPDATE_RULES[config.injection.update_rule]
+        is_parallel = config.injection.update_rule == "parallel"
+        self.parallel_norm = RMSNorm(config.dim, config.norm_eps) if is_parallel else nn.Identity()
         self.blocks = nn.ModuleList(
             Block(config, config.core_ffn, config.core_residual_scale) for _ in range(config.num_core_layers)
         )
         self.max_loops = config.max_loops
-        self.remat: ParallelBase = SingleParallel()
-        """Set from outside: what the backward computes again."""
+        self.remat: Remat = NO_REMAT
+        """Set from outside: what the backward recomputes."""
         num_experts = config.core_ffn.num_experts if config.core_ffn.kind == "moe" else 0
         shape = (config.num_core_layers, config.max_loops, num_experts)
         self.register_buffer("router_bias", torch.zeros(shape))
 
-    def forward(
-        self,
-        h_BSD: Tensor,
-        e_BSD: Tensor,
-        rotation: Rotation,
-        mask: Mask | None,
-        num_loops: int,
-        num_grad_loops: int,
-        exits: Sequence[int],
-        trace: bool = False,
-        consistency: bool = False,
-        rows: VariableDepthBatch | None = None,
-        damping: float = 1.0,
-    ) -> CoreOutput:
-        """Run ``num_loops`` passes, the last ``num_grad_loops`` of them with gradients.
+    def loop_parts(self) -> list[LoopPart]:
+        """The parts around the blocks, the outermost first."""
+        return [part for part in self.parts if isinstance(part, LoopPart)]
 
-        Args:
-            h_BSD: the state before the first pass.
-            e_BSD: the prelude's output, injected at every pass.
-            exits: 0-based passes whose states are wanted.
-            rows: how the rows differ in depth, deepest first; None runs all of them in every pass. Per-loop tables,
-                expert counts and the trace then go by a row's own loop index, all else by the batch's pass.
-            damping: passes with gradients give (1 - damping) h + damping F(h) (Geng et al. 2021, arXiv 2111.05177).
-                For training only: the map F itself, without damping, is the model.
-        """
-        exit_states, stats, changes, counts = [], [], [], []
-        num_active_T = [h_BSD.shape[0]] * num_loops if rows is None else rows.num_active_T
-        recorder = LoopRecorder(h_BSD, num_loops, self.router_bias.shape[-1], rows) if trace else None
-        initial_BSD, h_BSD = h_BSD, h_BSD[: num_active_T[0]]
-        for loop, num_rows in enumerate(num_active_T):
-            has_grad = torch.is_grad_enabled() and loop >= num_loops - num_grad_loops
-            run = partial(
-                self.step,
-                e_BSD=e_BSD[:num_rows],
-                rotation=Rotation(*(part[:num_rows] for part in rotation)),
-                mask=mask if mask is None or rows is None else mask_of_rows(mask, num_rows),
-                loop=loop if rows is None else rows.own_loop(loop),
-                token_stride=0 if recorder is None else recorder.stride,
-            )
-            with torch.set_grad_enabled(has_grad):
-                if num_rows > h_BSD.shape[0]:
-                    h_BSD = torch.cat((h_BSD, initial_BSD[h_BSD.shape[0] : num_rows]))
-                if has_grad:
-                    new_BSD, loop_stats, expert_indices = self._graded(run, h_BSD, damping)
-                else:
-                    new_BSD, loop_stats, expert_indices = run(h_BSD)
-                if consistency:
-                    changes.append(relative_change(new_BSD, h_BSD).square().sum())
-            if recorder is not None:
-                recorder.see(new_BSD, h_BSD, loop_stats.update_norms, expert_indices)
-            h_BSD = new_BSD
-            stats.append(loop_stats.router)
-            if rows is not None and loop_stats.router:
-                counts.append(_counts_of_rows(expert_indices, num_rows, self.router_bias.shape[-1]))
-            if loop in exits:
-                exit_states.append(h_BSD)
-        router_stats = _stack_loops(stats)
-        if rows is not None and router_stats is not None:
-            router_stats = router_stats._replace(counts_E=rows.sum_by_own_loop(counts))
-        return CoreOutput(
-            exit_states=exit_states,
-            state_BSD=h_BSD,
-            router_stats=router_stats,
-            trace=None if recorder is None else recorder.trace(),
-            change_T=torch.stack(changes) if consistency else None,
+    def attention_parts(self) -> list[AttentionPart]:
+        """The part inside the attention of each block."""
+        return [block.get_submodule("attention.part") for block in self.blocks]  # type: ignore[misc]
+
+    def start(self, h_BSD: Tensor, e_BSD: Tensor) -> LoopState:
+        """The state before the first loop."""
+        return LoopState(
+            h_BSD,
+            carries=tuple(part.start(h_BSD, e_BSD) for part in self.loop_parts()),
+            layer_carries=tuple(part.start(e_BSD) for part in self.attention_parts()),
         )
 
-    def growth(
-        self,
-        h_BSD: Tensor,
-        e_BSD: Tensor,
-        rotation: Rotation,
-        mask: Mask | None,
-        loop: int | Tensor,
-        num_iterations: int,
-        direction_BSD: Tensor,
-    ) -> Tensor:
-        """|F(h + v) - F(h)|^2 / |v|^2 of each sequence for a small v that ``num_iterations`` passes have turned.
-
-        The power method on finite differences: it needs no second derivatives, so every attention and expert kernel
-        serves. Experts are those of F(h), and h and e are constants: the gradient reaches the core's weights only.
-        """
-        h_BSD, e_BSD = h_BSD.detach(), e_BSD.detach()
-        run = partial(self.step, e_BSD=e_BSD, rotation=rotation, mask=mask, loop=loop)
-        size_B11 = _FINITE_DIFFERENCE * h_BSD.float().norm(dim=(1, 2), keepdim=True).clamp(min=1e-6)
-        with torch.no_grad():
-            base_BSD, _, expert_indices = run(h_BSD)
-            for _ in range(num_iterations):
-                v_BSD = size_B11 * direction_BSD / direction_BSD.norm(dim=(1, 2), keepdim=True).clamp(min=1e-20)
-                direction_BSD = run(h_BSD + v_BSD, expert_indices)[0].float() - base_BSD.float()
-            v_BSD = size_B11 * direction_BSD / direction_BSD.norm(dim=(1, 2), keepdim=True).clamp(min=1e-20)
-        moved_BSD, base_BSD = run(h_BSD + v_BSD, expert_indices)[0], run(h_BSD, expert_indices)[0]
-        return ((moved_BSD - base_BSD).float() / size_B11).square().sum((1, 2))
-
     def step(
-        self,
-        h_BSD: Tensor,
-        expert_indices: ExpertIndices | None = None,
-        *,
-        e_BSD: Tensor,
-        rotation: Rotation,
-        mask: Mask | None,
-        loop: int | Tensor,
-        caches: Sequence[KVCache] | None = None,
-        token_stride: int = 0,
-    ) -> tuple[Tensor, LoopStats, ExpertIndices]:
-        """One pass: the next state, what was seen of each block, and the experts chosen (or repeated).
+        self, state: LoopState, inputs: LoopInputs, expert_indices: ExpertIndices | None = None
+    ) -> tuple[LoopState, LoopStats]:
+        """One loop: the next state, and what was seen of each block.
 
         Args:
-            loop: its index, one for all rows or ``[B]`` with one for each; says which row of the per-loop tables.
-            token_stride: measure what each block adds at every so many tokens; 0 does not.
+            expert_indices: of each block, taken instead of routing.
         """
-        last = self.max_loops - 1
-        table_row = min(loop, last) if isinstance(loop, int) else loop.clamp(max=last)
-        u_BSD = self.injection(h_BSD, e_BSD)
-        start_BSD = u_BSD if self.parallel_norm is None else self.parallel_norm(h_BSD + e_BSD)
-        x_BSD, stats, chosen = start_BSD, LoopStats([], []), []
-        for layer, block in enumerate(self.blocks):
-            run = partial(
-                _run_block,
-                block=block,
-                rotation=rotation,
-                mask=mask,
-                bias_E=self.router_bias[layer, table_row],
-                cache=None if caches is None else caches[layer],
-            )
-            before_BSD = x_BSD
-            if self.remat.remat == "block" and torch.is_grad_enabled():
-                x_BSD, block_stats, expert_indices_NK = recomputed(run, x_BSD)
-            else:
-                x_BSD, block_stats, expert_indices_NK = run(
-                    x_BSD, None if expert_indices is None else expert_indices[layer]
-                )
-            chosen.append(expert_indices_NK)
-            if block_stats is not None:
-                stats.router.append(block_stats)
-            if token_stride:
-                with torch.no_grad():
-                    norm_BS = update_norm(x_BSD[:, ::token_stride], before_BSD[:, ::token_stride])
-                    stats.update_norms.append(norm_BS.mean(1))
-        return (u_BSD + (x_BSD - start_BSD) if self.is_parallel else x_BSD), stats, chosen
+        stats, carries, layer_carries = LoopStats([], [], []), list(state.carries), list(state.layer_carries)
+        row = inputs.table_row(self.max_loops)
+        bias_LE, row_index = self.router_bias[:, row], _on_device(row, state.h_BSD)
 
-    def _graded(
-        self, run: Callable[..., tuple[Tensor, LoopStats, ExpertIndices]], h_BSD: Tensor, damping: float
-    ) -> tuple[Tensor, LoopStats, ExpertIndices]:
-        """A pass that keeps gradients, or what they are computed from again."""
-        if self.remat.remat == "loop":
-            new_BSD, stats, expert_indices = recomputed(run, h_BSD, self.remat.offload_states)
-        else:
-            new_BSD, stats, expert_indices = run(h_BSD)
-        if damping < 1:
-            new_BSD = (1 - damping) * h_BSD + damping * new_BSD
-        return new_BSD, stats, expert_indices
+        def blocks(x_BSD: Tensor) -> Tensor:
+            for layer, block in enumerate(self.blocks):
+                of_layer = LayerInputs(row_index, layer_carries[layer])
+                run = partial(_run_block, block, inputs, bias_LE[layer], inputs.cache.layers[layer], of_layer)
+                before_BSD, given = x_BSD, None if expert_indices is None else expert_indices[layer]
+                x_BSD, (router, layer_carries[layer]), indices_NK = self.remat.block(run, before_BSD, given)
+                stats.add(router, inputs.watch(before_BSD, x_BSD), indices_NK)
+            return x_BSD
+
+        rest: Rest = partial(self.update_rule, inputs.e_BSD, self.injection, self.parallel_norm, blocks)
+        for index, part in reversed(list(enumerate(self.loop_parts()))):
+            rest = partial(_run_part, part, index, carries, inputs, rest)
+        h_BSD = rest(state.h_BSD)
+        return LoopState(h_BSD, tuple(carries), tuple(layer_carries)), stats
+
+    def freeze(self, exited_BS: Tensor, old: LoopState, new: LoopState) -> LoopState:
+        """The state in which tokens that have exited the loop keep what they had."""
+        carries = zip(self.loop_parts(), old.carries, new.carries, strict=True)
+        return LoopState(
+            frozen(exited_BS, old.h_BSD, new.h_BSD),
+            carries=tuple(part.freeze(exited_BS, before, after) for part, before, after in carries),
+            layer_carries=frozen(exited_BS, old.layer_carries, new.layer_carries),
+        )
+
+
+def _on_device(row: int | Tensor, like: Tensor) -> Tensor:
+    """A row as a tensor, so that compiled blocks serve every loop; filled on the device, for a copy would wait."""
+    return row if isinstance(row, Tensor) else like.new_full((), row, dtype=torch.int64)
+
+
+def _run_part(
+    part: LoopPart, index: int, carries: list[Carry], inputs: LoopInputs, rest: Rest, h_BSD: Tensor
+) -> Tensor:
+    """One part around the rest of the loop. Its ``forward`` is called without hooks: under ZeRO 3 these would hold the
+    part's weights while the rest runs."""
+    h_BSD, carries[index] = part.forward(h_BSD, carries[index], inputs.of_part(index), rest)
+    return h_BSD
 
 
 def _run_block(
-    x_BSD: Tensor,
-    expert_indices_NK: Tensor | None,
-    *,
     block: nn.Module,
-    rotation: Rotation,
-    mask: Mask | None,
+    inputs: LoopInputs,
     bias_E: Tensor,
     cache: KVCache | None,
-) -> tuple[Tensor, RouterStats | None, Tensor | None]:
-    return block(x_BSD, rotation, mask, bias_E, cache, expert_indices_NK)
-
-
-def _stack_loops(stats: list[list[RouterStats]]) -> RouterStats | None:
-    """Statistics of every block of every pass as tensors ``[T, L, ...]``."""
-    if not stats[0]:
-        return None
-    return _stack([_stack(loop) for loop in stats])
-
-
-def _stack(items: Sequence[Iterable[Tensor]]) -> RouterStats:
-    """One tuple of tensors from many, stacked along a new first axis."""
-    return RouterStats(*map(torch.stack, zip(*items, strict=True)))
-
-
-@torch.no_grad()
-def _counts_of_rows(expert_indices: ExpertIndices, num_rows: int, num_experts: int) -> Tensor:
-    """Tokens of each row that chose each expert in the blocks of one pass, ``[rows, L, E]`` int64."""
-    chosen_BLM = torch.stack([c.view(num_rows, -1) for c in expert_indices if c is not None], dim=1).long()
-    counts_BLE = chosen_BLM.new_zeros(*chosen_BLM.shape[:2], num_experts)
-    return counts_BLE.scatter_add_(2, chosen_BLM, torch.ones_like(chosen_BLM))
+    of_layer: LayerInputs,
+    x_BSD: Tensor,
+    expert_indices_NK: Tensor | None,
+) -> tuple[Tensor, tuple[RouterStats | None, Carry], Tensor | None]:
+    """One block, as ``Remat`` runs it."""
+    output = block(x_BSD, inputs.rotation, inputs.mask, bias_E, cache, expert_indices_NK, of_layer)
+    return output.x_BSD, (output.router, output.carry), output.expert_indices_NK

@@ -72,7 +72,7 @@ class Halting(nn.Module):
             case _:
                 raise AssertionError(f"no exit distribution for {self.config}")
 
-    def read(self, states: list[Tensor], logits: list[Tensor], last_BS: Tensor) -> Tensor:
+    def exit_output(self, states: list[Tensor], logits: list[Tensor], last_BS: Tensor) -> Tensor:
         """What coda and head read of tokens that leave after pass ``last_BS`` and keep their state from there on."""
         match self.config:
             case ActHalting(threshold=threshold):

@@ -1,7 +1,7 @@
 """The looped transformer: embedding, prelude, core passed T times, coda, head."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -15,36 +15,45 @@ from mythos.layers.mask import Mask, document_mask
 from mythos.layers.norm import RMSNorm
 from mythos.layers.precision import compute_dtype
 from mythos.layers.rope import Rotation, rotation_at
-from mythos.loop.exit_rules import Seen, stops
+from mythos.loop.growth import jacobian_growth
+from mythos.loop.observers import ExitStates, LoopHistory, RouterTotals, StateChange
+from mythos.loop.part import LoopInputs, LoopState, Watch, watch_nothing
+from mythos.loop.recorder import LoopRecorder
+from mythos.loop.run import ExpertIndices, FrozenRouting, Observer, Schedule, TrainingSchedule, run_loop
 from mythos.loop.state import Noise
-from mythos.loop.variable_depth import variable_depth_batch
+from mythos.loop.variable_depth import SAME_DEPTH, Sequences, variable_depth_batch
 from mythos.model.block import Block
-from mythos.model.core import Core, ExpertIndices
+from mythos.model.core import Core
+from mythos.model.decoding import Decoding, EarlyExit
 from mythos.model.head import Head
 from mythos.model.leave import Halting, HaltingOutput
 from mythos.types import Batch, ModelOutput, Regularizers
 
+C = TypeVar("C", bound=DecodeCache)
+
 
 class Unrolled(NamedTuple):
-    """The passes of one forward, laid open."""
+    """The loops of one forward, one by one."""
 
     states: list[Tensor]
-    """Before the first pass, then after each."""
+    """Before the first loop, then after each."""
     expert_indices: list[ExpertIndices]
-    """The experts of each pass."""
+    """The experts of each loop."""
+    watched: list[list[Any]]
+    """What ``watch`` made of each block of each loop."""
     halting_output: HaltingOutput
-    """What coda and head read after each pass."""
+    """What coda and head read after each loop."""
     rotation: Rotation
     mask: Mask | None
 
 
 class Decoded(NamedTuple):
-    """What decoding makes of the newest tokens."""
+    """The result of decoding new tokens."""
 
     logits_BSV: Tensor
-    """Of the next tokens, fp32."""
+    """Next-token logits, fp32."""
     num_loops_BS: Tensor
-    """Passes that each token ran; full depth at padding."""
+    """Loops that each token ran; full depth at padding."""
 
 
 class Mythos(nn.Module):
@@ -63,6 +72,8 @@ class Mythos(nn.Module):
         self.head = Head(config)
         self.state_dtype: torch.dtype | None = None
         """Of the recurrent state and the residual stream, set from outside; None for the weights', fp32 at least."""
+        self.observers: tuple[Observer, ...] = ()
+        """Further observers of every forward, set from outside."""
 
     def forward(
         self,
@@ -92,52 +103,42 @@ class Mythos(nn.Module):
         exits = (num_loops - 1,) if exits is None else exits
         assert exits == tuple(sorted(set(exits))), f"exits must ascend, got {exits}"
         assert 0 <= exits[0] <= exits[-1] < num_loops, f"exits {exits} outside {num_loops} loops"
-        rows = None
-        if loops_B is not None:
-            assert num_loops == loops_B.max(), f"num_loops is {num_loops}, but the deepest row has {loops_B.max()}"
-            assert exits == (num_loops - 1,), f"rows of different depth have no common exits {exits}"
-            assert self.halting.gate is None, "rows of different depth have no halting"
-            rows = variable_depth_batch(loops_B, batch.tokens_BS.device)
-            batch = rows.sort(batch)
-        rotation, mask, e_BSD = self._begin(batch)
-        core = self.core(
-            self._initial_state(e_BSD, batch.sample_ids_B, noise_seed),
-            e_BSD,
-            rotation,
-            mask,
-            num_loops,
-            num_loops if num_grad_loops is None else num_grad_loops,
-            self.halting.required_exits(num_loops, exits),
-            trace,
-            regularizers.consistency,
-            rows=rows,
-            damping=damping,
+        sequences = self._sequences(batch, num_loops, exits, loops_B)
+        batch = sequences.sort(batch)
+        inputs = self._inputs(batch)
+        recorder = LoopRecorder(batch.tokens_BS, self.core.router_bias.shape[-1], sequences) if trace else None
+        change = StateChange() if regularizers.consistency else None
+        router, reached = RouterTotals(sequences), ExitStates(self.halting.required_exits(num_loops, exits))
+        observers = [each for each in (change, recorder, router, reached, *self.observers) if each is not None]
+        state = run_loop(
+            self.core.step,
+            self._start(inputs, batch.sample_ids_B, noise_seed),
+            inputs if recorder is None else inputs._replace(watch=recorder.watch),
+            TrainingSchedule(num_loops, num_grad_loops, sequences, self.core.remat, damping),
+            observers,
         )
-        jacobian_growth_B = None
+        growth_B = None
         if regularizers.num_power_iterations:
-            direction_BSD = self.noise(noise_seed or 0, batch.sample_ids_B, *e_BSD.shape[1:])
-            next_loop = num_loops if rows is None else num_loops - rows.entry_B
-            jacobian_growth_B = self.core.growth(
-                core.state_BSD, e_BSD, rotation, mask, next_loop, regularizers.num_power_iterations, direction_BSD
-            )
-        halting_output = self.halting(core.exit_states, exits)
-        is_one_of_many = len(exits) > 1
-        read = [self._read(h_BSD, rotation, mask, batch.targets_BS, is_one_of_many) for h_BSD in halting_output.states]
+            direction_BSD = self.noise(noise_seed or 0, batch.sample_ids_B, *state.h_BSD.shape[1:])
+            at = inputs._replace(loop=sequences.own_loop(num_loops))
+            growth_B = jacobian_growth(self.core.step, state, at, regularizers.num_power_iterations, direction_BSD)
+        halted = self.halting(reached.states, exits)
+        read = [self._read(h_BSD, inputs, batch.targets_BS, len(exits) > 1) for h_BSD in halted.states]
         nll_XBS, lse_XBS = map(torch.stack, zip(*read, strict=True))
         output = ModelOutput(
             nll_XBS=nll_XBS,
             lse_XBS=lse_XBS,
-            exit_prob_XBS=halting_output.exit_prob_XBS,
-            router_stats=core.router_stats,
-            state_BSD=core.state_BSD,
-            trace=core.trace,
-            halting_TBS=halting_output.halting_TBS,
-            ponder_BS=halting_output.ponder_BS,
-            stop_logit_TBS=halting_output.stop_logit_TBS,
-            change_T=core.change_T,
-            jacobian_growth_B=jacobian_growth_B,
+            exit_prob_XBS=halted.exit_prob_XBS,
+            router_stats=router.totals(),
+            state_BSD=state.h_BSD,
+            trace=None if recorder is None else recorder.trace(),
+            halting_TBS=halted.halting_TBS,
+            ponder_BS=halted.ponder_BS,
+            stop_logit_TBS=halted.stop_logit_TBS,
+            change_T=None if change is None else change.change_T(),
+            jacobian_growth_B=growth_B,
         )
-        return output if rows is None else rows.restore(output)
+        return sequences.restore(output)
 
     def encode(
         self,
@@ -164,108 +165,109 @@ class Mythos(nn.Module):
         is_real_BS: Tensor | None = None,
         num_logits: int | None = None,
     ) -> Decoded:
-        """Logits of the next tokens, each token leaving the loop when a rule lets it.
+        """Next-token logits, each token exiting the loop when a rule lets it.
 
-        A token that has left keeps its state; the loop ends when all have left. Gradients flow through all passes.
+        A token that has exited keeps its state; the loop ends when all have exited. Gradients flow through all loops.
 
         Args:
             tokens_BS: what follows the tokens that the cache has seen.
-            rule: None runs all passes.
+            rule: None runs all loops.
             is_real_BS: False at padding; None where there is none.
-            num_logits: of how many of the newest tokens logits are wanted; None for all.
+            num_logits: of how many of the last new tokens logits are wanted; None for all.
         """
         positions_BS, mask = cache.positions_and_mask(tokens_BS, is_real_BS)
         rotation = self._rotation(positions_BS)
-        e_BSD = self.encode(tokens_BS, rotation, mask, cache.prelude)
-        h_BSD = self._initial_state(e_BSD, None, None)
-        has_stops = None if rule is None else stops(rule)
-        exited_BS = torch.zeros_like(tokens_BS, dtype=torch.bool) if is_real_BS is None else ~is_real_BS.bool()
-        last_BS = torch.full_like(tokens_BS, cache.num_loops - 1)
-        states: list[Tensor] = []
-        gate_logits: list[Tensor] = []
+        inputs = LoopInputs(self.encode(tokens_BS, rotation, mask, cache.prelude), rotation, mask)
 
-        def logits(num_newest: int | None = None) -> Tensor:
-            x_BSD = self.halting.read(states, gate_logits, last_BS.clamp(max=len(states) - 1))
-            x_BSD = _run(self.coda, x_BSD, rotation, mask, cache.coda)
-            return self.head.logits(x_BSD if num_newest is None else x_BSD[:, -num_newest:], self.embedding.weight)
+        def logits(h_BSD: Tensor, num_last: int | None = None) -> Tensor:
+            x_BSD = _run(self.coda, h_BSD, rotation, mask, cache.coda)
+            return self.head.logits(x_BSD if num_last is None else x_BSD[:, -num_last:], self.embedding.weight)
 
-        for loop in range(cache.num_loops):
-            caches = cache.at(loop, None if has_stops is None else exited_BS)
-            new_BSD, _, _ = self.core.step(h_BSD, e_BSD=e_BSD, rotation=rotation, mask=mask, loop=loop, caches=caches)
-            h_BSD = new_BSD if has_stops is None else torch.where(exited_BS[..., None], h_BSD, new_BSD)
-            states = self.halting.update_history(states, h_BSD)
-            if self.halting.gate is not None:
-                gate_logits.append(self.halting.gate(h_BSD))
-            if has_stops is not None and loop < cache.num_loops - 1:
-                seen = Seen(h_BSD, lambda: self.halting.exit_mass(gate_logits), logits)
-                exits_now_BS = has_stops(seen) & ~exited_BS
-                last_BS = last_BS.masked_fill(exits_now_BS, loop)
-                exited_BS = exited_BS | exits_now_BS
-                if bool(exited_BS.all()):
-                    break
-        found = Decoded(logits(num_logits), last_BS + 1)
-        cache.commit(tokens_BS.shape[1], loop + 1)
-        return found
+        schedule = Decoding(self.halting, cache, tokens_BS)
+        if rule is not None:
+            exited_BS = torch.zeros_like(tokens_BS) if is_real_BS is None else ~is_real_BS.bool()
+            schedule = EarlyExit(self.halting, cache, tokens_BS, exited_BS.bool(), rule, self.core.freeze, logits)
+        run_loop(self.core.step, self._start(inputs), inputs, schedule)
+        decoded = Decoded(logits(schedule.exit_output(), num_logits), schedule.last_BS + 1)
+        cache.commit(tokens_BS.shape[1], schedule.num_run)
+        return decoded
 
     @torch.no_grad()
-    def unroll(self, batch: Batch, num_loops: int, freeze_routing: bool = False) -> Unrolled:
-        """Run a batch from the evaluation's initial state and keep the state after every pass.
+    def unroll(
+        self, batch: Batch, num_loops: int, freeze_routing: bool = False, watch: Watch = watch_nothing
+    ) -> Unrolled:
+        """Run a batch from the evaluation's initial state and keep the state after every loop.
 
         Args:
-            freeze_routing: every later pass takes the experts that the first one chose, weighted by the scores that
-                the router gives them in that pass.
+            freeze_routing: every later loop takes the experts of the first one, weighted by the scores that the router
+                gives them in that loop.
+            watch: called with the input and the output of each block of each loop.
         """
-        rotation, mask, e_BSD = self._begin(batch)
-        states = [self._initial_state(e_BSD, None, None)]
-        expert_indices: list[ExpertIndices] = []
-        for loop in range(num_loops):
-            frozen = expert_indices[0] if freeze_routing and loop > 0 else None
-            new_BSD, _, chosen = self.core.step(
-                states[-1], frozen, e_BSD=e_BSD, rotation=rotation, mask=mask, loop=loop
-            )
-            states.append(new_BSD)
-            expert_indices.append(chosen)
-        halting_output = self.halting(states[1:], tuple(range(num_loops)))
-        return Unrolled(states, expert_indices, halting_output, rotation, mask)
+        inputs, history = self._inputs(batch), LoopHistory()
+        schedule = FrozenRouting(num_loops) if freeze_routing else Schedule(num_loops)
+        run_loop(self.core.step, self._start(inputs), inputs._replace(watch=watch), schedule, (history,))
+        return Unrolled(
+            states=history.states,
+            expert_indices=[stats.expert_indices for stats in history.stats],
+            watched=[stats.watched for stats in history.stats],
+            halting_output=self.halting(history.states[1:], tuple(range(num_loops))),
+            rotation=inputs.rotation,
+            mask=inputs.mask,
+        )
 
     @torch.no_grad()
     def before_head(self, unrolled: Unrolled, loop: int) -> Tensor:
-        """The coda's output, ``[B, S, D]``, when all tokens leave after pass ``loop`` (0-based)."""
+        """The coda's output, ``[B, S, D]``, when all tokens exit after loop ``loop`` (0-based)."""
         return _run(self.coda, unrolled.halting_output.states[loop], unrolled.rotation, unrolled.mask)
 
     @torch.no_grad()
     def predict(self, batch: Batch, num_loops: int) -> tuple[Tensor, Tensor | None]:
-        """The likeliest next token after each pass, ``[T, B, S]``, and the exit distribution of a learned halting."""
+        """The predicted next token after each loop, ``[T, B, S]``, and the exit distribution of a learned halting."""
         unrolled = self.unroll(batch, num_loops)
         read = [self.before_head(unrolled, loop) for loop in range(num_loops)]
-        expert_indices = [self.head.logits(x_BSD, self.embedding.weight).argmax(-1) for x_BSD in read]
-        return torch.stack(expert_indices), unrolled.halting_output.halting_TBS
+        predictions = [self.head.logits(x_BSD, self.embedding.weight).argmax(-1) for x_BSD in read]
+        return torch.stack(predictions), unrolled.halting_output.halting_TBS
 
     def new_cache(self, num_loops: int, capacity: int | None, policy: str = "all") -> DecodeCache:
-        """An empty cache for decoding up to ``capacity`` tokens at ``num_loops`` passes each; None lets it grow."""
-        counts = (len(self.prelude), len(self.core.blocks), len(self.coda))
-        return DecodeCache(*counts, num_loops=num_loops, capacity=capacity, policy=policy)
+        """An empty cache for decoding up to ``capacity`` tokens at ``num_loops`` loops each; None lets it grow."""
+        return self.new_cache_of(DecodeCache, num_loops, capacity, policy)
 
-    def _begin(self, batch: Batch) -> tuple[Rotation, Mask | None, Tensor]:
-        """What every pass needs of a batch: angles, mask, and e."""
+    def new_cache_of(self, kind: type[C], num_loops: int, capacity: int | None, policy: str) -> C:
+        """An empty cache of a kind."""
+        counts = (len(self.prelude), len(self.core.blocks), len(self.coda))
+        parts = [part.new_cache(num_loops, capacity) for part in self.core.loop_parts()]
+        return kind(*counts, num_loops=num_loops, capacity=capacity, policy=policy, parts=parts)
+
+    def _sequences(self, batch: Batch, num_loops: int, exits: tuple[int, ...], loops_B: np.ndarray | None) -> Sequences:
+        """Which sequences run in which loop."""
+        if loops_B is None:
+            return SAME_DEPTH
+        assert num_loops == loops_B.max(), f"num_loops is {num_loops}, but the deepest sequence has {loops_B.max()}"
+        assert exits == (num_loops - 1,), f"sequences of different depth have no common exits {exits}"
+        assert self.halting.gate is None, "sequences of different depth have no halting"
+        return variable_depth_batch(loops_B, batch.tokens_BS.device)
+
+    def _inputs(self, batch: Batch) -> LoopInputs:
+        """What every loop reads of a batch: e, angles and mask."""
         rotation = self._rotation(batch.positions_BS)
         mask = None
         if batch.document_ids_BS is not None:
             dtype = compute_dtype(self.embedding.weight)
             width = None if isinstance(self.config.attention, MLAConfig) else self.config.head_dim
             mask = document_mask(batch.document_ids_BS, dtype, width, batch.num_documents)
-        return rotation, mask, self.encode(batch.tokens_BS, rotation, mask)
+        return LoopInputs(self.encode(batch.tokens_BS, rotation, mask), rotation, mask)
+
+    def _start(
+        self, inputs: LoopInputs, sample_ids_B: Tensor | None = None, noise_seed: int | None = None
+    ) -> LoopState:
+        """The state before the first loop."""
+        return self.core.start(self._initial_state(inputs.e_BSD, sample_ids_B, noise_seed), inputs.e_BSD)
 
     def _read(
-        self,
-        state_BSD: Tensor,
-        rotation: Rotation,
-        mask: Mask | None,
-        targets_BS: Tensor,
-        is_one_of_many: bool = False,
+        self, state_BSD: Tensor, inputs: LoopInputs, targets_BS: Tensor, is_one_of_many: bool = False
     ) -> tuple[Tensor, Tensor]:
         """Coda and head at one exit."""
-        x_BSD = _run(self.coda, state_BSD, rotation, mask)
+        x_BSD = _run(self.coda, state_BSD, inputs.rotation, inputs.mask)
         return self.head(x_BSD, self.embedding.weight, targets_BS, is_one_of_many)
 
     def _initial_state(self, e_BSD: Tensor, sample_ids_B: Tensor | None, noise_seed: int | None) -> Tensor:
@@ -291,5 +293,5 @@ def _run(
 ) -> Tensor:
     """Dense blocks one after the other."""
     for layer, block in enumerate(blocks):
-        x_BSD, _, _ = block(x_BSD, rotation, mask, None, None if caches is None else caches[layer])
+        x_BSD = block(x_BSD, rotation, mask, None, None if caches is None else caches[layer]).x_BSD
     return x_BSD

@@ -30,6 +30,7 @@ from mythos.config.parallel import DeepSpeedParallel
 from mythos.config.run import RunConfig
 from mythos.data.datamodule import TokenDataModule
 from mythos.eval.restore import load_weights
+from mythos.loop.remat import remat_of
 from mythos.model.init import initialize
 from mythos.model.mythos import Mythos
 from mythos.parallel.device import choose_accelerator
@@ -104,8 +105,7 @@ def build_model(config: RunConfig, origin: Path | None = None) -> Mythos:
     initialize(model, config.model, config.run.seed)
     if origin is not None:
         load_weights(model, origin)
-    assert config.parallel.remat != "auto", "settle_remat first"
-    model.core.remat = config.parallel
+    model.core.remat = remat_of(config.parallel)
     if config.parallel.state_precision == "bf16":
         model.state_dtype = torch.bfloat16
     if isinstance(config.halting, PonderHalting) and config.halting.train == "gate":

@@ -13,6 +13,7 @@ from mythos.account.activations import ActivationBytes, activation_bytes
 from mythos.account.saved import Runtime, SavedActivations
 from mythos.config.model import AdditiveInjection, DiagonalInjection, LinearInjection, ModelConfig
 from mythos.config.parallel import SingleParallel
+from mythos.loop.remat import remat_of
 from mythos.model.mythos import Mythos
 
 BATCH, LENGTH, CHUNK = 2, 64, 32
@@ -48,7 +49,7 @@ def living_bytes(config: ModelConfig, parallel: SingleParallel, num_loops: int, 
     """Memory alive after a forward whose output is held, without parameters."""
     model = Mythos(config)
     fill(model)
-    model.core.remat = parallel
+    model.core.remat = remat_of(parallel)
     batch = random_batch(config, batch=BATCH, length=LENGTH)
     is_bf16 = parallel.precision == "bf16"
     with Living() as living, torch.autocast("cpu", torch.bfloat16, enabled=is_bf16):

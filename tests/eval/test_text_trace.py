@@ -64,7 +64,7 @@ def check_own_output(model: Mythos) -> None:
         pattern_BHSS = pattern(heads, mask)
         mixed_BHSP = pattern_BHSS.double() @ heads.value_BHSP
         found = attention.o_proj(mixed_BHSP.transpose(1, 2).flatten(2))
-        torch.testing.assert_close(found, attention(x_BSD, rotation, mask), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(found, attention(x_BSD, rotation, mask)[0], rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(pattern_BHSS.sum(-1), torch.ones(2, model.config.attention.num_heads, 13))
         assert (pattern_BHSS.triu(1) == 0).all()
 

@@ -47,11 +47,11 @@ def inputs() -> Tensor:
 def test_cached_attention_equals_full_attention(kind: str, cuts: tuple[int, ...]) -> None:
     layer, rotation = build(kind)
     x = inputs()
-    full = layer(x, rotation, None)
+    full = layer(x, rotation, None)[0]
     cache, start, parts = LayerCache(capacity=11), 0, []
     for length in cuts:
         end = start + length
-        parts.append(layer(x[:, start:end], part(rotation, start, end), None, cache))
+        parts.append(layer(x[:, start:end], part(rotation, start, end), None, cache)[0])
         cache.commit(length)
         start = end
     assert relative_error(torch.cat(parts, 1), full) < 2e-6
@@ -63,10 +63,10 @@ def test_no_token_sees_another_document_or_the_future(kind: str) -> None:
     ids = torch.tensor([[0] * 4 + [1] * 7, [0] * 11])
     mask = dense_mask(ids)
     x = inputs()
-    before = layer(x, rotation, mask)
+    before = layer(x, rotation, mask)[0]
     disturbed = x.clone()
     disturbed[0, 2] += 1.0
-    after = layer(disturbed, rotation, mask)
+    after = layer(disturbed, rotation, mask)[0]
     changed = (after != before).any(-1)
     assert changed[0].tolist() == [False, False, True, True] + [False] * 7
     assert not changed[1].any()
@@ -76,7 +76,7 @@ def test_causal_shortcut_equals_one_dense_mask() -> None:
     layer, rotation = build("gqa")
     x = inputs()
     mask = dense_mask(torch.zeros(2, 11, dtype=torch.long))
-    assert relative_error(layer(x, rotation, None), layer(x, rotation, mask)) < 1e-6
+    assert relative_error(layer(x, rotation, None)[0], layer(x, rotation, mask)[0]) < 1e-6
 
 
 def test_gqa_equals_attention_written_out() -> None:
@@ -97,7 +97,7 @@ def test_gqa_equals_attention_written_out() -> None:
 
     weight = torch.randn(2, 11, DIM, generator=torch.Generator().manual_seed(4))
     results = []
-    for forward in (lambda: layer(x, rotation, None), naive):
+    for forward in (lambda: layer(x, rotation, None)[0], naive):
         layer.zero_grad()
         y = forward()
         (y * weight).sum().backward()

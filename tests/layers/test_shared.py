@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from mythos.config.parallel import SingleParallel
 from mythos.layers import ffn, projection, swiglu
 from mythos.layers.ffn import SwiGLU
 from mythos.layers.projection import Projection
 from mythos.layers.shared import share, unshare
+from mythos.loop.remat import Remat
 from mythos.model.block import Block
 from mythos.model.mythos import Mythos
 from mythos.moe import experts
@@ -47,7 +47,7 @@ def step_gradients(model: Mythos, shares: bool, batch_sizes: tuple[int, ...] = (
 @pytest.mark.parametrize("name", MODELS)
 def test_a_step_has_the_gradients_of_autograd(name: str, remat: str) -> None:
     model = random_model(model_config(name))
-    model.core.remat = SingleParallel(remat=remat)
+    model.core.remat = Remat(remat)
     expected, found = (step_gradients(model, shares) for shares in (False, True))
     assert found.keys() == expected.keys()
     for key, gradient in expected.items():

@@ -3,20 +3,35 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mythos.loop import trace
+from mythos.layers.rope import Rotation
+from mythos.loop import recorder as recorder_module
+from mythos.loop.part import LoopInputs, LoopState
+from mythos.loop.recorder import LoopRecorder
+from mythos.loop.run import LoopStats, Schedule
 from mythos.loop.trace import (
-    LoopRecorder,
     curvature_ratio,
     expert_trace,
     relative_change,
     token_correlation,
     update_norm,
 )
-from mythos.loop.variable_depth import variable_depth_batch
+from mythos.loop.variable_depth import SAME_DEPTH, Sequences, variable_depth_batch
 
 SHAPE = (2, 5, 7)
+
+
+def started(h: Tensor, num_loops: int, num_experts: int, sequences: Sequences = SAME_DEPTH) -> LoopRecorder:
+    """A recorder at the start of a forward from this state."""
+    recorder = LoopRecorder(h[..., 0], num_experts, sequences)
+    recorder.start(Schedule(num_loops), LoopState(h), LoopInputs(h, Rotation(h, h), None))
+    return recorder
+
+
+def see(recorder: LoopRecorder, loop: int, new: Tensor, old: Tensor, watched: list, expert_indices: list) -> None:
+    recorder.see(loop, LoopState(old), LoopState(new), LoopStats([], watched, expert_indices))
 
 
 def states(num: int, seed: int = 0) -> list[torch.Tensor]:
@@ -118,13 +133,13 @@ def test_nothing_waits_for_the_device(loops_B: list[int] | None) -> None:
     """Tensors without values: to ask for one of them is an error."""
     num_tokens = 2 * SHAPE[1]
     with FakeTensorMode():
-        rows = None if loops_B is None else variable_depth_batch(np.array(loops_B), torch.device("cpu"))
+        rows = SAME_DEPTH if loops_B is None else variable_depth_batch(np.array(loops_B), torch.device("cpu"))
         h, choice = torch.zeros(SHAPE, requires_grad=True), torch.zeros(num_tokens, 2, dtype=torch.int16)
-        recorder = LoopRecorder(h, 3, 8, rows)
+        recorder = started(h, 3, 8, rows)
         for loop in range(3):
-            num_rows = 2 if rows is None else rows.num_active_T[loop]
+            num_rows = 2 if loops_B is None else rows.num_active_T[loop]
             new = 2 * h[:num_rows]
-            recorder.see(new, h[:num_rows], [torch.zeros(num_rows)], [choice[: num_rows * SHAPE[1]]])
+            see(recorder, loop, new, h[:num_rows], [torch.zeros(num_rows)], [choice[: num_rows * SHAPE[1]]])
             h = torch.cat((new, h[num_rows:]))
         h.sum().backward()
         found = recorder.trace()
@@ -138,13 +153,13 @@ def test_one_loop_has_no_loop_before_it() -> None:
 
 
 def test_the_recorder_looks_at_evenly_spaced_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trace, "MAX_TOKENS", 4)
+    monkeypatch.setattr(recorder_module, "MAX_TOKENS", 4)
     first, second, third = states(3)
-    recorder = LoopRecorder(first, 2, 5, None)
+    recorder = started(first, 2, 5)
     assert recorder.stride == 3  # ten tokens, of which places 0 and 3 of each row are seen
     (choice,) = random_expert_indices(1, 1, 10, 2, 5)[0][None]
-    recorder.see(second, first, [], [choice])
-    recorder.see(third, second, [], [choice])
+    see(recorder, 0, second, first, [], [choice])
+    see(recorder, 1, third, second, [], [choice])
     found = recorder.trace()
     seen = [0, 3]
     rms = third[:, seen].square().mean(-1).sqrt().mean()
@@ -158,10 +173,10 @@ def test_the_recorder_looks_at_evenly_spaced_tokens(monkeypatch: pytest.MonkeyPa
 def test_a_row_that_enters_late_has_no_change_before_its_first_loop() -> None:
     h = states(4)
     rows = variable_depth_batch(np.array([3, 2]), h[0].device)
-    recorder = LoopRecorder(h[0], 3, 0, rows)
-    recorder.see(h[1][:1], h[0][:1], [], [None])
-    recorder.see(h[2], torch.cat((h[1][:1], h[0][1:])), [], [None])
-    recorder.see(h[3], h[2], [], [None])
+    recorder = started(h[0], 3, 0, rows)
+    see(recorder, 0, h[1][:1], h[0][:1], [], [None])
+    see(recorder, 1, h[2], torch.cat((h[1][:1], h[0][1:])), [], [None])
+    see(recorder, 2, h[3], h[2], [], [None])
     found = recorder.trace()
     bends = [
         curvature_ratio((h[2] - h[1])[:1], (h[1] - h[0])[:1]).mean(),

@@ -8,6 +8,8 @@ from helpers import model_config, random_batch, random_model, run_config
 from mythos.config.objective import ObjectiveConfig
 from mythos.config.run import RunConfig
 from mythos.loop.exits import Exits
+from mythos.loop.growth import jacobian_growth
+from mythos.loop.part import LoopInputs, LoopState
 from mythos.loop.plan import StepPlan
 from mythos.loop.policy import Depth
 from mythos.losses.objective import Loss, objective
@@ -76,15 +78,14 @@ def test_growth_is_the_power_method_on_the_jacobian_of_one_pass() -> None:
     batch = random_batch(config, batch=1, length=2)
     rotation = model._rotation(batch.positions_BS)
     e = model.encode(batch.tokens_BS, rotation, None)
-    h = model(batch, 4).state_BSD.detach()
+    h, inputs = model(batch, 4).state_BSD.detach(), LoopInputs(e, rotation, None, 4)
 
     def one_loop(flat: torch.Tensor) -> torch.Tensor:
-        new, *_ = model.core.step(flat.view_as(h), e_BSD=e, rotation=rotation, mask=None, loop=4)
-        return new.flatten()
+        return model.core.step(LoopState(flat.view_as(h), layer_carries=((),)), inputs)[0].h_BSD.flatten()
 
     jacobian = torch.autograd.functional.jacobian(one_loop, h.flatten())
     direction = torch.randn(h.shape, generator=torch.Generator().manual_seed(0))
-    growth = model.core.growth(h, e, rotation, None, 4, 5, direction)
+    growth = jacobian_growth(model.core.step, model.core.start(h, e), inputs, 5, direction)
     v = direction.flatten()
     for _ in range(5):
         v = torch.nn.functional.normalize(jacobian @ v, dim=0)

@@ -5,7 +5,7 @@ import torch
 from helpers import MODELS, model_config, random_batch, random_model
 from torch import Tensor
 
-from mythos.config.parallel import SingleParallel
+from mythos.loop.remat import Remat
 from mythos.loop.trace import token_correlation
 from mythos.model.mythos import Mythos
 from mythos.types import Batch
@@ -15,7 +15,7 @@ NUM_LOOPS, NUM_GRAD_LOOPS = 5, 3
 
 def walk(model: Mythos, batch: Batch) -> tuple[list[Tensor], list[list[Tensor]], list[list[Tensor]]]:
     """States, inputs of every block with the last one's output, and experts chosen, pass by pass, in plain sight."""
-    rotation, mask, e = model._begin(batch)
+    e, rotation, mask = model._inputs(batch)[:3]
     h = torch.zeros_like(e)
     states, inputs, expert_indices = [h], [], []
     for loop in range(NUM_LOOPS):
@@ -24,14 +24,14 @@ def walk(model: Mythos, batch: Batch) -> tuple[list[Tensor], list[list[Tensor]],
             inputs.append([x])
             expert_indices.append([])
             for layer, block in enumerate(model.core.blocks):
-                x, _, choice = block(x, rotation, mask, model.core.router_bias[layer, loop])
+                x, _, choice, _ = block(x, rotation, mask, model.core.router_bias[layer, loop])
                 inputs[-1].append(x)
                 expert_indices[-1].append(choice)
             h = x
         if h.requires_grad:
             h.retain_grad()
         states.append(h)
-    nll, _ = model._read(h, rotation, mask, batch.targets_BS)
+    nll, _ = model._read(h, model._inputs(batch), batch.targets_BS)
     nll.mean().backward()
     return states, inputs, expert_indices
 
@@ -42,7 +42,7 @@ def test_the_trace_equals_what_is_read_from_the_states(name: str, remat: str) ->
     model = random_model(model_config(name))
     batch = random_batch(model.config, num_documents=2)
     states, inputs, _ = walk(model, batch)
-    model.core.remat = SingleParallel(remat=remat)
+    model.core.remat = Remat(remat)
     output = model(batch, NUM_LOOPS, NUM_GRAD_LOOPS, trace=True)
     found = output.trace
     assert not found.gradient_square_T.any()

@@ -13,7 +13,8 @@ from mythos.types import Batch, take_rows
 
 def context(model: Mythos, batch: Batch) -> tuple[Rotation, Tensor, Tensor]:
     """Rotation, mask and e, as the forward makes them."""
-    return model._begin(batch)
+    inputs = model._inputs(batch)
+    return inputs.rotation, inputs.mask, inputs.e_BSD
 
 
 def plain_stack(model: Mythos, x: Tensor, rotation: Rotation, mask: Tensor, batch: Batch) -> Tensor:
@@ -81,11 +82,12 @@ def test_truncated_gradients_equal_those_from_a_detached_state() -> None:
     output.nll_XBS.mean().backward()
     truncated = gradients(model)
     model.zero_grad()
-    rotation, mask, e = context(model, batch)
+    _, _, e = context(model, batch)
     h = model(batch, 3).state_BSD.detach()
+    inputs, state = model._inputs(batch), model.core.start(h, e)
     for loop in (3, 4):
-        h, *_ = model.core.step(h, e_BSD=e, rotation=rotation, mask=mask, loop=loop)
-    nll, _ = model._read(h, rotation, mask, batch.targets_BS)
+        state, _ = model.core.step(state, inputs._replace(loop=loop))
+    nll, _ = model._read(state.h_BSD, inputs, batch.targets_BS)
     nll.mean().backward()
     for name, expected in gradients(model).items():
         assert relative_error(truncated[name], expected) < 1e-6, name
@@ -122,7 +124,7 @@ def loops_by_hand(model: Mythos, batch: Batch, num_loops: int, is_frozen: bool) 
         x, chosen = model.core.injection(states[-1], e), []
         for layer, block in enumerate(model.core.blocks):
             given = expert_indices[0][layer] if is_frozen and loop else None
-            x, _, choice = block(x, rotation, mask, model.core.router_bias[layer, loop], None, given)
+            x, _, choice, _ = block(x, rotation, mask, model.core.router_bias[layer, loop], None, given)
             chosen.append(choice)
         states.append(x)
         expert_indices.append(chosen)

@@ -6,7 +6,7 @@ from helpers import MODELS, fill, gradients, model_config, random_batch, relativ
 
 from mythos.config.halting import ActHalting, FixedHalting, PonderHalting
 from mythos.config.model import AdditiveInjection, DiagonalInjection, LinearInjection, ModelConfig
-from mythos.config.parallel import SingleParallel
+from mythos.loop.remat import Remat
 from mythos.model.mythos import Mythos
 from mythos.moe import router
 from mythos.types import Regularizers
@@ -20,7 +20,7 @@ PARTS = {
 }
 
 
-def backward(config: ModelConfig, halting, remat: SingleParallel) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def backward(config: ModelConfig, halting, remat: Remat) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     model = Mythos(config, halting)
     fill(model)
     model.core.remat = remat
@@ -39,8 +39,8 @@ def backward(config: ModelConfig, halting, remat: SingleParallel) -> tuple[torch
 def test_recomputed_gradients_equal_kept_ones(part: str, remat: str, halting) -> None:
     options = dict(PARTS[part])
     config = model_config(options.pop("name", "debug"), **options)
-    policy = SingleParallel(remat="loop" if remat == "offload" else remat, offload_states=remat == "offload")
-    kept, expected = backward(config, halting, SingleParallel())
+    policy = Remat("loop" if remat == "offload" else remat, offload_states=remat == "offload")
+    kept, expected = backward(config, halting, Remat())
     again, found = backward(config, halting, policy)
     assert torch.equal(kept, again)
     assert found.keys() == expected.keys()
@@ -60,7 +60,7 @@ def test_the_recomputation_repeats_the_experts_it_chose(remat: str, monkeypatch:
     monkeypatch.setattr(router, "route", at_random)
     config = model_config("debug")
     results = []
-    for policy in (SingleParallel(), SingleParallel(remat=remat)):
+    for policy in (Remat(), Remat(remat)):
         generator.manual_seed(5)
         results.append(backward(config, FixedHalting(), policy))
     assert torch.equal(results[0][0], results[1][0])
@@ -68,7 +68,7 @@ def test_the_recomputation_repeats_the_experts_it_chose(remat: str, monkeypatch:
         assert relative_error(results[1][1][name], gradient) < 1e-6, name
 
 
-def saved_bytes(remat: SingleParallel, num_loops: int) -> int:
+def saved_bytes(remat: Remat, num_loops: int) -> int:
     """Distinct memory that the graph keeps for the backward, parameters left out."""
     config = replace(model_config("debug"), dim=64)
     model = Mythos(config)
@@ -91,10 +91,7 @@ def saved_bytes(remat: SingleParallel, num_loops: int) -> int:
 
 
 def test_blocks_keep_less_than_nothing_recomputed() -> None:
-    per_loop = {
-        policy: saved_bytes(SingleParallel(remat=policy), 6) - saved_bytes(SingleParallel(remat=policy), 5)
-        for policy in ("none", "block")
-    }
+    per_loop = {policy: saved_bytes(Remat(policy), 6) - saved_bytes(Remat(policy), 5) for policy in ("none", "block")}
     state = 2 * 64 * 64 * 4
     assert per_loop["none"] > 20 * state
     assert per_loop["block"] < 0.35 * per_loop["none"]

@@ -4,8 +4,9 @@ import torch
 from helpers import MODELS, gradients, model_config, random_batch, random_model, relative_error
 from torch import Tensor
 
-from mythos.config.parallel import SingleParallel
 from mythos.layers.mask import dense_mask
+from mythos.loop.part import LoopInputs
+from mythos.loop.remat import Remat
 from mythos.loop.sequences import active_rows
 from mythos.loop.state import noise
 from mythos.model.mythos import Mythos
@@ -20,7 +21,7 @@ def looped(name: str = "debug", remat: str = "none", **changes) -> Mythos:
     """A model with fewer table rows than the deepest row has passes, and a bias that tells every loop apart."""
     model = random_model(model_config(name, max_loops=4, embedding_std=0.5, **changes))
     model.core.router_bias.normal_(std=0.3, generator=torch.Generator().manual_seed(1))
-    model.core.remat = SingleParallel(remat=remat)
+    model.core.remat = Remat(remat)
     return model
 
 
@@ -161,9 +162,10 @@ def test_damped_passes_equal_the_formula(damping: float, remat: str) -> None:
     e = model.encode(batch.tokens_BS, rotation, mask)
     h = noise(NOISE, batch.sample_ids_B, *e.shape[1:]) * model.config.embedding_std
     for loop in range(5):
-        mapped, *_ = model.core.step(h, e_BSD=e, rotation=rotation, mask=mask, loop=loop)
+        state, _ = model.core.step(model.core.start(h, e), LoopInputs(e, rotation, mask, loop))
+        mapped = state.h_BSD
         h = mapped.detach() if loop < 2 else (1 - damping) * h + damping * mapped
-    nll, _ = model._read(h, rotation, mask, batch.targets_BS)
+    nll, _ = model._read(h, LoopInputs(e, rotation, mask), batch.targets_BS)
     nll.mean().backward()
     if damping == 1:
         assert torch.equal(output.nll_XBS[0], nll)

@@ -9,6 +9,7 @@ from helpers import recorded, saved
 from mythos.callbacks import loop_telemetry
 from mythos.config import records
 from mythos.data.datamodule import TokenDataModule
+from mythos.loop.growth import jacobian_growth
 from mythos.loop.plan import plan_step
 from mythos.loop.state import noise
 from mythos.losses.objective import objective
@@ -159,19 +160,20 @@ def test_a_record_equals_a_direct_computation(configure, halting: tuple[str, ...
 @torch.no_grad()
 def growth_of(model: Mythos, rows, num_loops: int) -> float:
     """Growth over one more pass along the direction found in eight, from the state of a forward of its own."""
-    rotation, mask, e = model._begin(rows)
-    h, direction = model(rows, num_loops).state_BSD, noise(0, rows.sample_ids_B, *e.shape[1:])
-    return model.core.growth(h, e, rotation, mask, num_loops, 8, direction).sqrt().mean().item()
+    inputs = model._inputs(rows)._replace(loop=num_loops)
+    state = model.core.start(model(rows, num_loops).state_BSD, inputs.e_BSD)
+    direction = noise(0, rows.sample_ids_B, *inputs.e_BSD.shape[1:])
+    return jacobian_growth(model.core.step, state, inputs, 8, direction).sqrt().mean().item()
 
 
 def gradients_by_loop(model: Mythos, batch, plan, config) -> list[float]:
     """Norm of the gradient by a small addition to the state after each pass."""
     step, additions = model.core.step, []
 
-    def step_and_add(h, choices=None, **options):
-        new, *rest = step(h, choices, **options)
-        additions.append(torch.zeros_like(new, requires_grad=True))
-        return new + additions[-1], *rest
+    def step_and_add(state, inputs, expert_indices=None):
+        new, stats = step(state, inputs, expert_indices)
+        additions.append(torch.zeros_like(new.h_BSD, requires_grad=True))
+        return new._replace(h_BSD=new.h_BSD + additions[-1]), stats
 
     model.core.step = step_and_add
     output = model(batch, 4, 4, exits=plan.exits.loops, noise_seed=0)

@@ -1,0 +1,78 @@
+"""What a loop part changes inside the attention of a layer."""
+
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from mythos.layers.mask import Mask
+
+Carry = Any
+"""What is remembered from loop to loop: a pytree of tensors of fixed shapes, batch first; () for nothing."""
+
+
+class LayerInputs(NamedTuple):
+    """What the parts of a layer's attention read."""
+
+    row: Tensor | None = None
+    """Row of tables over loops, a scalar, or ``[B]`` with one for each sequence; None outside of the core."""
+    carry: Carry = ()
+
+
+NO_INPUTS = LayerInputs()
+
+
+class AttentionPart(nn.Module):
+    """The null object: attention as it is.
+
+    ``heads`` are a layer's query, key and value ``[B, S, H, P]`` before normalisation and rotation, for MLA query,
+    latent ``[B, S, R]`` and shared key. ``memory`` is what is attended to: keys and values ``[B, C, G, P]``, for MLA
+    latents and rotated keys.
+    """
+
+    def start(self, e_BSD: Tensor) -> Carry:
+        """What is carried into the first loop."""
+        return ()
+
+    def project(self, x_BSD: Tensor, heads: tuple[Tensor, ...], inputs: LayerInputs) -> tuple[Tensor, ...]:
+        """Changed projections of the layer's input."""
+        return heads
+
+    def attend_to(
+        self, memory: tuple[Tensor, ...], mask: Mask | None, inputs: LayerInputs
+    ) -> tuple[tuple[Tensor, ...], Mask | None]:
+        """Further keys and values, and the mask over all of them."""
+        return memory, mask
+
+    def remember(self, written: tuple[Tensor, ...], inputs: LayerInputs) -> Carry:
+        """What to carry on, given the keys and values of the new tokens."""
+        return inputs.carry
+
+
+class AttentionParts(AttentionPart):
+    """Several parts, one after the other; the carry is a tuple of theirs."""
+
+    def __init__(self, parts: list[AttentionPart]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def start(self, e_BSD: Tensor) -> Carry:
+        return tuple(part.start(e_BSD) for part in self._parts())
+
+    def project(self, x_BSD: Tensor, heads: tuple[Tensor, ...], inputs: LayerInputs) -> tuple[Tensor, ...]:
+        for part, carry in zip(self._parts(), inputs.carry, strict=True):
+            heads = part.project(x_BSD, heads, inputs._replace(carry=carry))
+        return heads
+
+    def attend_to(
+        self, memory: tuple[Tensor, ...], mask: Mask | None, inputs: LayerInputs
+    ) -> tuple[tuple[Tensor, ...], Mask | None]:
+        for part, carry in zip(self._parts(), inputs.carry, strict=True):
+            memory, mask = part.attend_to(memory, mask, inputs._replace(carry=carry))
+        return memory, mask
+
+    def remember(self, written: tuple[Tensor, ...], inputs: LayerInputs) -> Carry:
+        parts = zip(self._parts(), inputs.carry, strict=True)
+        return tuple(part.remember(written, inputs._replace(carry=carry)) for part, carry in parts)
+
+    def _parts(self) -> list[AttentionPart]:
+        return [part for part in self.parts if isinstance(part, AttentionPart)]
