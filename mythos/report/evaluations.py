@@ -11,7 +11,7 @@ from mythos.config.base import ConfigError
 from mythos.files import write_text
 from mythos.report.saturation import Saturation, fit
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 FOLDER: Final = "evaluation"
 DEPTH_SWEEP: Final = "depth-sweep"
 REASONING: Final = "reasoning"
@@ -57,9 +57,12 @@ def read_studies(run: Path) -> dict[str, dict[str, Any]]:
                 results = json.loads(path.read_text(encoding="utf-8"))
                 schema = results["schema"]
             except (ValueError, KeyError, TypeError):
-                raise ConfigError(f"{path}: damaged; delete it, or write it again with mythos evaluate.") from None
+                raise ConfigError(f"{path}: damaged; delete it and run mythos evaluate again.") from None
             if schema != SCHEMA:
-                raise ConfigError(f"{path}: schema {schema}, but this version reads {SCHEMA}; write it again.")
+                raise ConfigError(
+                    f"{path}: schema {schema}, but this version reads {SCHEMA}; "
+                    "delete it and run mythos evaluate again."
+                )
             studies[study] = results
     return studies
 

@@ -20,7 +20,7 @@ def test_studies_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert read_studies(tmp_path) == {}
     path = write_study(tmp_path, "depth-sweep", {"loss": [2.0, 1.5]})
     assert path == tmp_path / "evaluation" / "depth-sweep.json"
-    assert read_studies(tmp_path) == {"depth-sweep": {"schema": 1, "loss": [2.0, 1.5]}}
+    assert read_studies(tmp_path) == {"depth-sweep": {"schema": 2, "loss": [2.0, 1.5]}}
 
 
 def test_a_newer_result_replaces_that_of_the_same_setting_only(tmp_path: Path) -> None:
