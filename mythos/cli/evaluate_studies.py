@@ -125,7 +125,7 @@ def depth_sweep(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     _print_frozen(found, depths)
     study = found._asdict() | {
         "step": manifest.step,
-        "depths": depths,
+        "num_loops": depths,
         "mean_depth": config.depth.mean,
         "rules": [point._asdict() for point in found.rules],
         "summary": summary._asdict() | {"fitted": None if summary.fitted is None else summary.fitted._asdict()},
@@ -250,7 +250,7 @@ def _print_costs(costs: "dict[str, Spent]", groups: list[list[str]]) -> None:
     for name, cost in costs.items():
         print(
             f"{name:<{width}}{cost.num_parameters:>14,}{cost.num_active:>14,}{cost.tokens[-1]:>10.3g}"
-            f"{cost.flops[-1]:>10.3g}{cost.seconds[-1]:>10.4g}{cost.depth:>4}{cost.loss[-1]:>9.4f}"
+            f"{cost.flops[-1]:>10.3g}{cost.seconds[-1]:>10.4g}{cost.num_loops:>4}{cost.loss[-1]:>9.4f}"
         )
     print("last loss at equal parameters, within 5 %, and its distance to the best of the group")
     for group in groups:

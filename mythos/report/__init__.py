@@ -1,1 +1,1 @@
-"""One HTML page for a run, made from what the run wrote down. This package never imports torch."""
+"""One HTML page for a run, built from the files that the run wrote. This package never imports torch."""

@@ -1,4 +1,4 @@
-"""What tells several runs apart: the configuration values that differ, and the loss that came of them."""
+"""Compare several runs: the configuration values that differ, and the resulting validation loss."""
 
 from pathlib import Path
 from typing import Any
@@ -7,15 +7,15 @@ import numpy as np
 
 from mythos.config import records
 from mythos.config.base import encode, flatten
-from mythos.report.read import Run, mean_depth
+from mythos.report.read import Run, nearest_num_loops
 
 _OWN = ("run.name", "run.dir")
-"""What differs between any two runs."""
+"""Paths whose values differ between any two runs."""
 _ABSENT = "–"
 
 
 def named(runs: list[Run], directories: list[Path]) -> dict[str, Run]:
-    """Runs by name; where two share one, by the path of their directories."""
+    """Runs by name; if two runs share a name, by the paths of their directories."""
     names = [run.config.run.name for run in runs]
     if len(set(names)) < len(names):
         names = [str(directory) for directory in directories]
@@ -23,17 +23,17 @@ def named(runs: list[Run], directories: list[Path]) -> dict[str, Run]:
 
 
 def differences(runs: dict[str, Run]) -> dict[str, list[Any]]:
-    """Dotted path to the value of each run, for all paths whose values differ; a path that a run lacks is a dash."""
+    """The values of each run by dotted path, for all paths whose values differ; a dash where a run lacks the path."""
     flat = [flatten(encode(run.config)) for run in runs.values()]
     paths = dict.fromkeys(path for values in flat for path in values)
-    found = {path: [values.get(path, _ABSENT) for values in flat] for path in paths if path not in _OWN}
-    return {path: values for path, values in found.items() if any(value != values[0] for value in values)}
+    by_path = {path: [values.get(path, _ABSENT) for values in flat] for path in paths if path not in _OWN}
+    return {path: values for path, values in by_path.items() if any(value != values[0] for value in values)}
 
 
 def final_validation(run: Run) -> float:
-    """The last validation loss at the depth nearest to the run's mean, in nats per token; NaN without one."""
-    depth = mean_depth(run)
-    return float("nan") if depth is None else float(run.series[records.validation_loss(depth)].values[-1])
+    """The last validation loss at ``nearest_num_loops``, in nats per token; NaN without one."""
+    num_loops = nearest_num_loops(run)
+    return float("nan") if num_loops is None else float(run.series[records.validation_loss(num_loops)].values[-1])
 
 
 def ranked(runs: dict[str, Run]) -> list[str]:
@@ -43,8 +43,8 @@ def ranked(runs: dict[str, Run]) -> list[str]:
     return [names[index] for index in np.argsort(np.where(np.isfinite(losses), losses, np.inf), kind="stable")]
 
 
-def in_words(value: Any) -> str:
-    """A configuration value as a table shows it."""
+def format_value(value: Any) -> str:
+    """A configuration value as text for a table."""
     match value:
         case bool():
             return "true" if value else "false"

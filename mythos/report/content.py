@@ -1,13 +1,13 @@
-"""The parts of a page that follow from the runs: words, tables and figures, for one run or for several."""
+"""The parts of a page that depend on the runs: texts, tables and figures, for one run or for several."""
 
 import html
 import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from mythos.report.compare import differences, final_validation, in_words, ranked
+from mythos.report.compare import differences, final_validation, format_value, ranked
 from mythos.report.draw import MAX_NAMES
-from mythos.report.facts import duration, facts, last_record, model_in_words, quantity, wall_seconds
+from mythos.report.facts import describe_model, duration, facts, last_update, quantity, wall_seconds
 from mythos.report.figures.compare import Runs, colors
 from mythos.report.jobs import Job
 from mythos.report.read import Run
@@ -28,8 +28,8 @@ class Content(NamedTuple):
     facts: str
     sections: str
     figures: dict[str, str]
-    """Figure by the id of its place."""
-    last_record: str
+    """Figure by the id of its HTML element."""
+    last_update: str
 
 
 def of_run(run: Run) -> Content:
@@ -38,20 +38,20 @@ def of_run(run: Run) -> Content:
     return Content(
         kind="Mythos run",
         title=run.config.run.name,
-        subtitle=html.escape(model_in_words(run.config)),
+        subtitle=html.escape(describe_model(run.config)),
         facts="\n".join(_fact(label, value) for label, value in facts(run)),
         sections="\n".join(_section(section, run, plots) for section in ONE_RUN),
         figures=plots,
-        last_record=html.escape(last_record(run)),
+        last_update=html.escape(last_update(run)),
     )
 
 
 def of_runs(runs: Runs, is_sweep: bool, title: str | None = None, jobs: Sequence[Job] = ()) -> Content:
-    """The page of several runs; a sweep begins with the values that differ against the loss.
+    """The page of several runs; that of a sweep begins with a plot of the differing values against the loss.
 
     Args:
-        title: of the page; None takes the names of the runs, or their number.
-        jobs: of a sweep that ``mythos sweep`` drives, those without records among them.
+        title: title of the page; None takes the names of the runs, or their number.
+        jobs: jobs of a sweep that ``mythos sweep`` runs, including those without metrics.
     """
     plots: dict[str, str] = {}
     best = ranked(runs)[0]
@@ -60,21 +60,21 @@ def of_runs(runs: Runs, is_sweep: bool, title: str | None = None, jobs: Sequence
     if jobs:
         parts.append(_jobs_table(jobs))
     parts += [_section(section, runs, plots) for section in SEVERAL_RUNS]
-    told = [
+    labelled = [
         ("Runs", f"{len(runs)}"),
         ("Lowest validation loss", f"{final_validation(runs[best]):.3f} nats"),
         ("Reached by", best),
-        ("Tokens together", quantity(sum(run.series["tokens"].values[-1] for run in runs.values()))),
-        ("Wall time together", duration(sum(wall_seconds(run) for run in runs.values()))),
+        ("Total tokens", quantity(sum(run.series["tokens"].values[-1] for run in runs.values()))),
+        ("Total wall time", duration(sum(wall_seconds(run) for run in runs.values()))),
     ]
     return Content(
         kind="Mythos sweep" if is_sweep else "Mythos runs",
         title=title or _names(runs),
         subtitle=f"Configuration values that differ: {len(differences(runs))}.",
-        facts="\n".join(_fact(label, value) for label, value in told),
+        facts="\n".join(_fact(label, value) for label, value in labelled),
         sections="\n".join(parts),
         figures=plots,
-        last_record=html.escape(max(last_record(run) for run in runs.values())),
+        last_update=html.escape(max(last_update(run) for run in runs.values())),
     )
 
 
@@ -88,7 +88,7 @@ def figures_as_json(content: Content) -> str:
 
 
 def _section(section: Section[T], shown: T, plots: dict[str, str]) -> str:
-    """One section as HTML; its figures are added to ``plots``."""
+    """One section as HTML; adds its figures to ``plots``."""
     cards = []
     for plot in section.plots:
         figure = plot.draw(shown)
@@ -105,29 +105,29 @@ def _section(section: Section[T], shown: T, plots: dict[str, str]) -> str:
 
 
 def _differences_table(runs: Runs) -> str:
-    """One column a run: final loss, then every configuration value that differs."""
+    """A table with one column per run: final loss, then every configuration value that differs."""
     head = ["", *(f"{_dot(color)}{html.escape(name)}" for name, color in colors(runs).items())]
     rows = [["validation loss", *(_loss(run) for run in runs.values())]]
-    rows += [[path, *map(in_words, values)] for path, values in differences(runs).items()]
-    return _table("differences", "What differs", "Values that are equal in all runs are left out.", head, rows)
+    rows += [[path, *map(format_value, values)] for path, values in differences(runs).items()]
+    return _table("differences", "Differences", "Values that are equal in all runs are left out.", head, rows)
 
 
 def _best_table(runs: Runs) -> str:
-    """One row a run, the best first."""
+    """A table with one row per run, the best first."""
     different, names = differences(runs), list(runs)
     rows = []
-    for place, name in enumerate(ranked(runs)[:_MAX_BEST], start=1):
-        values = [in_words(column[names.index(name)]) for column in different.values()]
-        rows.append([str(place), name, _loss(runs[name]), *values])
+    for rank, name in enumerate(ranked(runs)[:_MAX_BEST], start=1):
+        values = [format_value(column[names.index(name)]) for column in different.values()]
+        rows.append([str(rank), name, _loss(runs[name]), *values])
     head = ["", "run", "validation loss", *map(html.escape, different)]
-    note = f"By final validation loss; {len(rows)} of {len(runs)} runs."
-    return _table("best", "The best", note, head, rows)
+    note = f"Sorted by final validation loss; {len(rows)} of {len(runs)} runs."
+    return _table("best", "Best runs", note, head, rows)
 
 
 def _jobs_table(jobs: Sequence[Job]) -> str:
-    """One row a job, in the order of the plan."""
+    """A table with one row per job, in the order of the plan."""
     rows = [[job.record.name, job.state, job.record.num_starts, " ".join(job.record.overrides)] for job in jobs]
-    note = "A job that has not finished is not worse than others, but shorter."
+    note = "The last loss of an unfinished job is not comparable with those of finished jobs."
     return _table("jobs", "Jobs", note, ["job", "state", "starts", "overrides"], rows)
 
 

@@ -1,4 +1,4 @@
-"""What the figures are made of: lines, heatmaps and layouts, without colours, which the page's script adds."""
+"""Elements of the figures: lines, heatmaps and layouts. The page's script adds the colours."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,7 @@ except ModuleNotFoundError:
     raise ConfigError("plotly, which draws the report, is not installed; pip install 'mythos[report]'.") from None
 
 MAX_POINTS = 1000
-"""Points in one line: more than a screen can tell apart."""
+"""Points in one line: more than a screen can resolve."""
 MAX_COLUMNS = 200
 """Columns in a heatmap."""
 MAX_NAMES = 8
@@ -52,12 +52,12 @@ def curve(series: Series, name: str, color: dict[str, str], **options: Any) -> g
 
 
 def dots(series: Series, name: str, color: dict[str, str]) -> go.Scatter:
-    """Faint points, for a series that jumps about."""
+    """Faint points, for a noisy series."""
     return line(series, name, color, mode="markers", marker={"size": 3.5}, opacity=0.45, hovertemplate="%{y:.3g}")
 
 
 def lines(named: dict[str, Series], yaxis: dict[str, Any], hover: str = "%{y:.4g}") -> go.Figure | None:
-    """One line a series over the steps, the colours far apart; None without a series."""
+    """One line per series against the step, in distinct colours; None without a series."""
     traces = [
         line(thinned(series), name, category(index), hovertemplate=hover)
         for index, (name, series) in enumerate(named.items())
@@ -92,7 +92,7 @@ def heatmap(
     hover_y: str = "loop %{y}",
     **options: Any,
 ) -> go.Figure:
-    """A matrix as colours; hovering tells column, row and value."""
+    """A matrix as colours; hovering shows column, row and value."""
     shown, bar, hover_z = values.astype(np.float32), {}, "%{z:.4g}"
     if is_log:
         shown = np.log10(np.where(values > 0, values, np.nan)).astype(np.float32)
@@ -123,7 +123,7 @@ def profile(loops: dict[int, Series], what: str, **yaxis: Any) -> go.Figure | No
 
 
 def at(series: Series, indices: Any) -> Series:
-    """The series at some of its places."""
+    """The series at some of its positions."""
     return Series(series.steps[indices], series.values[indices])
 
 
@@ -143,27 +143,27 @@ def shade(index: int, count: int) -> dict[str, str]:
 
 
 def category(index: int) -> dict[str, str]:
-    """The colour of thing ``index`` among things without an order; repeats after the last colour."""
+    """The colour of item ``index`` of an unordered set; repeats after the last colour."""
     return {scheme: palette.categories[index % len(palette.categories)] for scheme, palette in SCHEMES.items()}
 
 
 def loop_axis(loops: Any) -> dict[str, Any]:
-    """An axis over loop indices with at most some eight ticks."""
+    """An axis over loop indices with about eight ticks."""
     indices = list(loops)
     return {"title": "loop t", "tickvals": indices[:: len(indices) // 8 or 1]}
 
 
-def spaced(depths: list[int], ratio: float) -> list[int]:
-    """The first depth and every next one that is at least ``ratio`` times the one kept before it."""
-    kept = depths[:1]
-    for depth in depths[1:]:
-        if depth >= ratio * kept[-1]:
-            kept.append(depth)
+def spaced(loop_counts: list[int], ratio: float) -> list[int]:
+    """The first number of loops, and each later one that is at least ``ratio`` times the one kept before it."""
+    kept = loop_counts[:1]
+    for num_loops in loop_counts[1:]:
+        if num_loops >= ratio * kept[-1]:
+            kept.append(num_loops)
     return kept
 
 
 def focus(shown: list[Series]) -> list[float] | None:
-    """A range without the steep first twentieth of the run and without spikes; None lets the plot choose."""
+    """An axis range that excludes the steep first twentieth of the run and spikes; None lets the plot choose."""
     start = max(series.steps[-1] for series in shown) / 20
     tails = [series.values[(series.steps >= start) & np.isfinite(series.values)] for series in shown]
     low = min((tail.min() for tail in tails if len(tail)), default=0.0)

@@ -1,4 +1,4 @@
-"""What went wrong or was caught in a run: alarms, and what the guards did."""
+"""Events of a run: alarms, and interventions of the guards."""
 
 from typing import NamedTuple
 
@@ -11,19 +11,19 @@ _ALARM, _GUARD = records.alarm(""), "guard/"
 
 
 class Event(NamedTuple):
-    """Something that happened once."""
+    """One event."""
 
     step: int
     kind: str
     """``alarm`` or ``guard``."""
     name: str
-    told: str
-    """The figure that raised it, in words; empty where none was recorded."""
+    detail: str
+    """The value that raised it, as text; empty if none was recorded."""
 
 
 def events(run: Run) -> list[Event]:
-    """Every alarm that was raised and everything that a guard counted, in order of step."""
-    found = []
+    """Every alarm that was raised and every intervention of a guard, in order of step."""
+    result = []
     for name, series in run.series.items():
         kind = "alarm" if name.startswith(_ALARM) else "guard" if name.startswith(_GUARD) else None
         if kind is None or name.endswith(("/figure", "/limit")):
@@ -31,15 +31,15 @@ def events(run: Run) -> list[Event]:
         for step, value in zip(series.steps.tolist(), series.values.tolist(), strict=True):
             if value and not np.isnan(value):
                 short = name.split("/", 1)[1]
-                told = _alarm_in_words(run, short, step) if kind == "alarm" else f"{value:.4g}"
-                found.append(Event(step, kind, short.replace("_", " "), told))
-    return sorted(found)
+                detail = _describe_alarm(run, short, step) if kind == "alarm" else f"{value:.4g}"
+                result.append(Event(step, kind, short.replace("_", " "), detail))
+    return sorted(result)
 
 
-def _alarm_in_words(run: Run, name: str, step: int) -> str:
-    told = []
+def _describe_alarm(run: Run, name: str, step: int) -> str:
+    parts = []
     for word, key in (("", records.alarm_figure(name)), ("limit ", records.alarm_limit(name))):
         series = run.series.get(key)
         if series is not None and len(value := series.values[series.steps == step]):
-            told.append(f"{word}{value[0]:.4g}")
-    return ", ".join(told)
+            parts.append(f"{word}{value[0]:.4g}")
+    return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""The page's header: what was trained, how far, and how well, in words."""
+"""The header of the page: model, progress and losses, as text."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ from mythos.config import records
 from mythos.config.depth import FixedDepth
 from mythos.config.model import DenseConfig
 from mythos.config.run import RunConfig
-from mythos.report.read import Run, Series, by_index, mean_depth
+from mythos.report.read import Run, Series, by_index, nearest_num_loops
 from mythos.report.reduce import smoothed
 
 _DEPTHS = {
@@ -24,8 +24,8 @@ _DEPTHS = {
 _IN_WORDS = ("", " thousand", " million", " billion", " trillion")
 
 
-def model_in_words(config: RunConfig) -> str:
-    """The shape of the model and the depth it trains at, in one line."""
+def describe_model(config: RunConfig) -> str:
+    """The shape of the model and the depth distribution of training, in one line."""
     model, depth = config.model, config.depth
     match model.core_ffn:
         case DenseConfig():
@@ -46,25 +46,25 @@ def model_in_words(config: RunConfig) -> str:
 
 
 def facts(run: Run) -> list[tuple[str, str]]:
-    """Label and value of each fact that the records hold."""
+    """Label and value of each fact that the metrics contain."""
     clock, tokens = run.series["time"], run.series["tokens"]
-    found = [
-        ("Parameters", parameters_in_words(run.config)),
+    result = [
+        ("Parameters", describe_parameters(run.config)),
         (f"Steps of {run.config.run.num_steps:,}", f"{clock.steps[-1]:,}"),
         ("Tokens", quantity(tokens.values[-1])),
         ("Wall time", duration(wall_seconds(run))),
     ]
     if train := run.series.get(records.TRAIN_LOSS):
-        found.append(("Training loss, smoothed", f"{smoothed(train).values[-1]:.3f} nats"))
-    depths = by_index(run.series, records.validation_loss)
-    if (depth := mean_depth(run)) is not None:
-        found.append((f"Validation loss, T = {depth}", f"{_last(depths[depth]):.3f} nats"))
-        if (best := best_validation(depths)) is not None:
-            found.append((f"Best validation, T = {best.depth}, step {best.step:,}", f"{best.loss:.3f} nats"))
-        if depth > (shallowest := min(depths)):
-            gain = _last(depths[shallowest]) - _last(depths[depth])
-            found.append((f"Gained from T = {shallowest} to {depth}", f"{gain:.3f} nats"))
-    return found
+        result.append(("Training loss, smoothed", f"{smoothed(train).values[-1]:.3f} nats"))
+    losses = by_index(run.series, records.validation_loss)
+    if (num_loops := nearest_num_loops(run)) is not None:
+        result.append((f"Validation loss, T = {num_loops}", f"{_last(losses[num_loops]):.3f} nats"))
+        if (best := best_validation(losses)) is not None:
+            result.append((f"Best validation, T = {best.num_loops}, step {best.step:,}", f"{best.loss:.3f} nats"))
+        if num_loops > (fewest := min(losses)):
+            gain = _last(losses[fewest]) - _last(losses[num_loops])
+            result.append((f"Gained from T = {fewest} to {num_loops}", f"{gain:.3f} nats"))
+    return result
 
 
 class Best(NamedTuple):
@@ -72,22 +72,22 @@ class Best(NamedTuple):
 
     loss: float
     """In nats per token."""
-    depth: int
+    num_loops: int
     step: int
 
 
-def best_validation(depths: dict[int, Series]) -> Best | None:
-    """The lowest validation loss over all depths and looks; None when none is finite."""
-    found = []
-    for depth, series in depths.items():
+def best_validation(losses: dict[int, Series]) -> Best | None:
+    """The lowest loss over all numbers of loops (the keys) and validations; None when none is finite."""
+    candidates = []
+    for num_loops, series in losses.items():
         if (finite := np.isfinite(series.values)).any():
             index = int(np.where(finite, series.values, np.inf).argmin())
-            found.append(Best(float(series.values[index]), depth, int(series.steps[index])))
-    return min(found, default=None)
+            candidates.append(Best(float(series.values[index]), num_loops, int(series.steps[index])))
+    return min(candidates, default=None)
 
 
-def parameters_in_words(config: RunConfig) -> str:
-    """Parameters in all and, with experts, those that a token meets in one pass: 560 million, 210 million active."""
+def describe_parameters(config: RunConfig) -> str:
+    """Total parameters and, with experts, those active for a token in one loop: 560 million, 210 million active."""
     total = quantity(count_parameters(config.model).total)
     if not config.model.is_moe:
         return total
@@ -99,18 +99,18 @@ def parameters_in_words(config: RunConfig) -> str:
 
 
 def wall_seconds(run: Run) -> float:
-    """Seconds from the first record to the last."""
+    """Seconds from the first line of metrics to the last."""
     clock = run.series["time"]
     return float(clock.values[-1] - clock.values[0])
 
 
-def last_record(run: Run) -> str:
-    """When the run last wrote something, in UTC."""
+def last_update(run: Run) -> str:
+    """Time of the run's last line of metrics, in UTC."""
     return f"{datetime.fromtimestamp(_last(run.series['time']), UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def quantity(count: float, units: Sequence[str] = _IN_WORDS) -> str:
-    """A count in three digits: 32.8 million."""
+    """A count with three significant digits: 32.8 million."""
     for unit in units[:-1]:
         if count < 999.5:
             return f"{count:.3g}{unit}"

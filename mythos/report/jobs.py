@@ -1,8 +1,8 @@
-"""Reads a sweep's directory back: its jobs and how far each has come.
+"""Reads a sweep's directory: its jobs and their states.
 
 ``sweep.json`` is the frozen plan: ``schema``, ``name``, ``jobs`` (each with ``name``, ``overrides`` and ``config``),
 and for a search its ``search`` and the ``config`` that trials start from. Each job's folder is a run directory that
-also holds ``job.json``, a ``JobRecord``, and ``job.lock``, which whoever starts the job's processes holds meanwhile.
+also contains ``job.json``, a ``JobRecord``, and ``job.lock``, which is locked by whoever runs the job's processes.
 """
 
 import dataclasses
@@ -26,40 +26,40 @@ _FAILURES = {2: "refused", DIVERGED: "diverged"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobRecord:
-    """What is written down about a job each time it starts or ends."""
+    """The contents of ``job.json``, written each time the job starts or ends."""
 
     name: str
     overrides: tuple[str, ...] = ()
-    """Those that tell the job from others."""
+    """The overrides that distinguish the job from others."""
     num_starts: int = 0
     seconds: float = 0.0
-    """Wall time of all starts that have ended."""
+    """Wall time over all starts that have ended."""
     status: int | None = None
     """Exit status of the last start; None before the first end and while it runs."""
     stopped: Literal["by the sweep", "early"] | None = None
-    """Who ended it, if not the job itself: the sweep, which was stopped, or the early stopping of a search."""
+    """Why it was stopped, if it was: the sweep itself was stopped, or the search stopped the trial early."""
     slurm_job: str | None = None
-    """SLURM's number of the last submission."""
+    """SLURM's job ID of the last submission."""
     after: dict[str, int | None] = field(default_factory=dict)
     """Exit status of each command that follows the training, in order; None before it has ended."""
 
     @property
     def is_complete(self) -> bool:
-        """Whether the training and all commands have ended well."""
+        """Whether the training and all commands have succeeded."""
         return self.status == 0 and all(status == 0 for status in self.after.values())
 
     @property
     def is_open(self) -> bool:
-        """Whether the training, or the next command, has yet to end."""
+        """Whether the training or one of the commands has not ended yet."""
         return self.status is None or (self.status == 0 and not self.is_complete and self.failed_command is None)
 
     @property
     def failed_command(self) -> str | None:
-        """The command that failed and how, if one did."""
+        """The command that failed, with its exit status; None without one."""
         return next((f"{command} failed ({status})" for command, status in self.after.items() if status), None)
 
     def renewed(self, after: tuple[str, ...]) -> "JobRecord":
-        """Before another start, with these commands: what has ended well stays, all else is open."""
+        """The record before another start with these commands: keeps what has succeeded and resets the rest."""
         done: dict[str, int | None] = {command: 0 for command, status in self.after.items() if status == 0}
         commands = done | {command: None for command in after if command not in done}
         return dataclasses.replace(self, status=0 if self.status == 0 else None, stopped=None, after=commands)
@@ -72,7 +72,7 @@ class Job:
     directory: Path
     record: JobRecord
     is_held: bool
-    """Whether a process has the job in hand now."""
+    """Whether a process is running the job now."""
 
     @property
     def state(self) -> str:
@@ -105,12 +105,14 @@ def read_plan(directory: Path) -> dict[str, Any]:
     """The frozen plan.
 
     Raises:
-        ConfigError: the directory is no sweep, or of another version.
+        ConfigError: the directory is not a sweep, or is of another version.
     """
     try:
         plan = json.loads((directory / PLAN_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise ConfigError(f"{directory}: no sweep, for it has no sound {PLAN_FILE}; name a sweep's folder.") from None
+        raise ConfigError(
+            f"{directory}: not a sweep, because it has no valid {PLAN_FILE}; give the folder of a sweep."
+        ) from None
     if plan.get("schema") != SCHEMA:
         raise ConfigError(
             f"{directory}: the schema of {PLAN_FILE} is {plan.get('schema')} but this version reads {SCHEMA}; use the "
@@ -123,21 +125,19 @@ def read_jobs(directory: Path) -> list[Job]:
     """All jobs of the plan in its order, then the trials that a search has started.
 
     Raises:
-        ConfigError: the directory is no sweep, of another version, or its plan names jobs outside of it.
+        ConfigError: the directory is not a sweep, is of another version, or its plan names jobs outside of it.
     """
     planned = {job["name"]: tuple(job["overrides"]) for job in read_plan(directory)["jobs"]}
     for name in planned:
         if not resolves_below(directory, name):
-            raise ConfigError(
-                f"{directory / PLAN_FILE}: names the job {name!r}, which does not lie in the sweep's folder."
-            )
-    found = sorted(path.parent.name for path in directory.glob(f"*/{JOB_FILE}"))
-    names = [*planned, *(name for name in found if name not in planned)]
+            raise ConfigError(f"{directory / PLAN_FILE}: names the job {name!r}, which is not in the sweep's folder.")
+    started = sorted(path.parent.name for path in directory.glob(f"*/{JOB_FILE}"))
+    names = [*planned, *(name for name in started if name not in planned)]
     return [read_job(directory / name, planned.get(name, ())) for name in names]
 
 
 def read_job(directory: Path, overrides: tuple[str, ...] = ()) -> Job:
-    """One job; ``overrides`` are those of a job that has not been started."""
+    """Read one job; ``overrides`` apply if it has not been started."""
     try:
         raw = json.loads((directory / JOB_FILE).read_text(encoding="utf-8"))
         record = JobRecord(**(raw | {"overrides": tuple(raw["overrides"])}))
@@ -146,8 +146,8 @@ def read_job(directory: Path, overrides: tuple[str, ...] = ()) -> Job:
     return Job(directory=directory, record=record, is_held=_is_held(directory / LOCK_FILE))
 
 
-def has_records(job: Job) -> bool:
-    """Whether the job's run has recorded a step, so that it can be shown."""
+def has_metrics(job: Job) -> bool:
+    """Whether the job's run has written metrics, so that it can be shown."""
     path = job.directory / records.FILE_NAME
     return path.is_file() and path.read_bytes().count(b"\n") > 1
 

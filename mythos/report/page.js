@@ -21,14 +21,14 @@ function paint(trace, scheme) {
 function draw(id) {
   const figure = figures[id];
   const scheme = dark.matches ? "dark" : "light";
-  // A finger that drags means to scroll the page, not to zoom the plot. The constant uirevision keeps a reader's zoom.
+  // On a touch screen, dragging scrolls the page instead of zooming the plot. The constant uirevision keeps the zoom.
   const layout = { ...figure.layout, template: themes[scheme], dragmode: isTouch ? false : "zoom", uirevision: "kept" };
   const settings = { responsive: true, displaylogo: false, displayModeBar: false };
   Plotly.react(id, figure.data.map((trace) => paint(trace, scheme)), layout, settings);
   drawn.add(id);
 }
 
-// Plots are drawn when they come near the screen, so that a long page opens at once.
+// Plots are drawn when they come near the visible area, so that a long page opens at once.
 const drawn = new Set();
 const observer = new IntersectionObserver((entries) => {
   for (const entry of entries) {
@@ -47,7 +47,7 @@ function redraw() {
 function replaceContent(content) {
   figures = content.figures;
   byId("facts").innerHTML = content.facts;
-  byId("last-record").textContent = content.last_record;
+  byId("last-update").textContent = content.last_update;
   const fresh = document.createElement("main");
   fresh.innerHTML = content.sections;
   const ids = (root) => [...root.querySelectorAll(".plot, .wide-table")].map((part) => part.id).join();
@@ -57,10 +57,10 @@ function replaceContent(content) {
     redraw();
     return;
   }
-  // A new plot has come: the plots that are there move over as they are, so that nothing blinks or loses its zoom.
-  for (const place of fresh.querySelectorAll(".plot")) {
-    const shown = byId(place.id);
-    if (shown) place.replaceWith(shown);
+  // There is a new plot: the existing plots are moved to the new page, so that they neither flicker nor lose their zoom.
+  for (const slot of fresh.querySelectorAll(".plot")) {
+    const shown = byId(slot.id);
+    if (shown) slot.replaceWith(shown);
   }
   const top = scrollY;
   main.replaceChildren(...fresh.children);
@@ -83,7 +83,7 @@ async function follow() {
     status.textContent = "live";
   } catch {
     status.className = "off";
-    status.textContent = "the server has gone";
+    status.textContent = "the server does not respond";
   }
   setTimeout(follow, 3000);
 }
@@ -95,5 +95,5 @@ loadPlotly().then(() => {
   if (version !== null) follow();
 }).catch((error) => {
   document.querySelector("footer").textContent =
-    "The plots need a browser of 2023 or newer; this one says: " + error.message;
+    "The plots need a browser of 2023 or newer; this browser reports: " + error.message;
 });

@@ -1,4 +1,4 @@
-"""Assembles the report: one HTML file that needs nothing but a browser."""
+"""Assembles the report: one HTML file that needs only a browser."""
 
 import base64
 import functools
@@ -24,11 +24,11 @@ def write_report(directories: Sequence[Path], folder: Path | None = None, is_swe
     """Write ``index.html`` about one run, several, or the directory of a sweep, and return its path.
 
     Args:
-        folder: where to write; None writes into ``report`` in the run's directory, or beside the first of several.
+        folder: folder to write to; None takes ``report`` in the run's directory, or beside the first of several.
         is_sweep: show several runs as a sweep even if they are few.
 
     Raises:
-        ConfigError: a directory is no run and no sweep, or the page cannot be written.
+        ConfigError: a directory is neither a run nor a sweep, or the page cannot be written.
     """
     text = render(read_content(directories, is_sweep))
     if folder is None:
@@ -44,10 +44,10 @@ def write_report(directories: Sequence[Path], folder: Path | None = None, is_swe
 
 
 def read_content(directories: Sequence[Path], is_sweep: bool = False) -> Content:
-    """What the page about these run directories, or about the directory of one sweep, shows.
+    """The content of the page about these run directories, or about the directory of one sweep.
 
     Raises:
-        ConfigError: a directory is no run.
+        ConfigError: a directory is not a run.
     """
     if len(directories) == 1 and jobs.is_sweep(directories[0]):
         return _of_sweep(directories[0])
@@ -58,20 +58,20 @@ def read_content(directories: Sequence[Path], is_sweep: bool = False) -> Content
 
 
 def _of_sweep(directory: Path) -> Content:
-    """The jobs that have recorded something as runs, and the states of all."""
-    found = jobs.read_jobs(directory)
-    begun = [job for job in found if jobs.has_records(job)]
-    if not begun:
-        raise ConfigError(f"{directory}: none of its {len(found)} jobs has recorded a step yet; wait for one.")
-    runs = {job.record.name: read_run(job.directory) for job in begun}
-    return of_runs(runs, is_sweep=True, title=jobs.read_plan(directory)["name"], jobs=found)
+    """The page of a sweep: the jobs that have metrics as runs, and the states of all jobs."""
+    all_jobs = jobs.read_jobs(directory)
+    started = [job for job in all_jobs if jobs.has_metrics(job)]
+    if not started:
+        raise ConfigError(f"{directory}: none of its {len(all_jobs)} jobs has logged a step yet; wait for one.")
+    runs = {job.record.name: read_run(job.directory) for job in started}
+    return of_runs(runs, is_sweep=True, title=jobs.read_plan(directory)["name"], jobs=all_jobs)
 
 
 def render(content: Content, version: str | None = None) -> str:
     """The whole page as text; equal runs give equal pages.
 
     Args:
-        version: of a page that is served and asks for newer content; None makes a page that stands alone.
+        version: version of a served page, which polls for newer content; None makes a stand-alone page.
     """
     resources = files("mythos.report")
     page = Template(resources.joinpath("page.html").read_text(encoding="utf-8"))
@@ -81,7 +81,7 @@ def render(content: Content, version: str | None = None) -> str:
         subtitle=content.subtitle,
         facts=content.facts,
         sections=content.sections,
-        last_record=content.last_record,
+        last_update=content.last_update,
         light=css_variables(LIGHT),
         dark=css_variables(DARK),
         themes=json.dumps({scheme: template(palette) for scheme, palette in SCHEMES.items()}),

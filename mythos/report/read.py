@@ -1,4 +1,4 @@
-"""Reads a run directory back: its configuration and its metrics as columns."""
+"""Reads a run directory: its configuration and its metrics as columns."""
 
 import json
 import math
@@ -16,7 +16,7 @@ from mythos.config.run import RunConfig
 from mythos.report.evaluations import read_studies
 
 _ALWAYS: Final = {"step", "time", "tokens"}
-"""What every record holds."""
+"""Keys of every line of metrics."""
 
 
 class Series(NamedTuple):
@@ -33,27 +33,27 @@ class Series(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What one run directory says."""
+    """The contents of one run directory."""
 
     config: RunConfig
     series: dict[str, Series]
     """Metric name to its values, with ``time`` (Unix seconds) and ``tokens`` among them."""
     arrays: dict[str, npt.NDArray[np.float64]] = {}  # noqa: RUF012  (never written to)
-    """Arrays of the last trace, by name; empty where there is none."""
+    """Arrays of the last line of ``trace.jsonl``, by name; empty without one."""
     evaluations: dict[str, dict[str, Any]] = {}  # noqa: RUF012
-    """What ``mythos evaluate`` found, by study; see ``report.evaluations``."""
+    """Results of ``mythos evaluate``, by study; see ``report.evaluations``."""
 
 
 def read_run(directory: Path) -> Run:
     """Read ``config.json`` and ``metrics.jsonl`` of a run directory.
 
     Raises:
-        ConfigError: the directory is no run, holds nothing yet, or was written by another version.
+        ConfigError: the directory is not a run, has no metrics yet, or was written by another version.
     """
     for path in (directory / "config.json", directory / records.FILE_NAME):
         if not path.is_file():
             raise ConfigError(
-                f"{directory}: no run, for it holds no {path.name}; "
+                f"{directory}: not a run, because it has no {path.name}; "
                 "give the folder that mythos train wrote, for instance runs/quickstart."
             )
     series = read_series(directory / records.FILE_NAME)
@@ -64,27 +64,27 @@ def read_run(directory: Path) -> Run:
 def read_series(path: Path) -> dict[str, Series]:
     """Read ``metrics.jsonl`` as columns.
 
-    A last line that is torn is left out, for the run may be writing it now. A run that resumes from a
-    checkpoint steps back: what it records again replaces everything from that step on.
+    An incomplete last line is ignored, since the run may be writing it. A run that resumes from a checkpoint
+    steps back: what it logs then replaces everything from that step on.
 
     Raises:
-        ConfigError: no record, another schema, or a line that is no record.
+        ConfigError: no metrics, another schema, or a line that is not a line of metrics.
     """
     columns: defaultdict[str, dict[int, float]] = defaultdict(dict)
     last_step = -1
-    for record in _read_records(path):
-        step = int(record.pop("step"))
+    for metrics in _read_lines(path):
+        step = int(metrics.pop("step"))
         if step < last_step:
             for name, column in columns.items():
                 columns[name] = {kept: value for kept, value in column.items() if kept < step}
         last_step = step
-        for name, value in record.items():
+        for name, value in metrics.items():
             columns[name][step] = value
     return {name: _series(column) for name, column in columns.items() if column}
 
 
 def read_arrays(path: Path) -> dict[str, npt.NDArray[np.float64]]:
-    """The arrays of the last whole line of ``trace.jsonl``; empty without one.
+    """The arrays of the last complete line of ``trace.jsonl``; empty without one.
 
     Raises:
         ConfigError: another schema.
@@ -94,17 +94,17 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[np.float64]]:
         _check_schema(path, _parse(lines[0]) or {})
     for line in reversed(lines[1:]):
         try:
-            record = json.loads(line)
+            arrays = json.loads(line)
             return {
-                name: np.array(value, dtype=np.float64) for name, value in record.items() if isinstance(value, list)
+                name: np.array(value, dtype=np.float64) for name, value in arrays.items() if isinstance(value, list)
             }
-        except ValueError:  # torn, for the run may be writing it
+        except ValueError:  # incomplete, since the run may be writing it
             continue
     return {}
 
 
 def by_index(series: dict[str, Series], name_of: Callable[[int], str]) -> dict[int, Series]:
-    """The series of one family, sorted by loop or depth; ``name_of`` is a naming function of ``records``."""
+    """The series of one family by loop or number of loops, sorted; ``name_of`` is a naming function of ``records``."""
     indices = {index for name in series if (index := records.index_of(name)) is not None}
     return {index: series[name_of(index)] for index in sorted(indices) if name_of(index) in series}
 
@@ -112,11 +112,11 @@ def by_index(series: dict[str, Series], name_of: Callable[[int], str]) -> dict[i
 def by_layer(series: dict[str, Series], name_of: Callable[[int, int], str]) -> dict[int, dict[int, Series]]:
     """The series of a family with one value per layer and loop, by layer and by loop."""
     indices = {(records.layer_of(name), records.index_of(name)) for name in series}
-    found: dict[int, dict[int, Series]] = {}
+    by_loop: dict[int, dict[int, Series]] = {}
     for layer, loop in sorted((layer, loop) for layer, loop in indices if layer is not None and loop is not None):
         if (name := name_of(layer, loop)) in series:
-            found.setdefault(layer, {})[loop] = series[name]
-    return found
+            by_loop.setdefault(layer, {})[loop] = series[name]
+    return by_loop
 
 
 def with_prefix(run: Run, prefix: str) -> dict[str, Series]:
@@ -124,10 +124,10 @@ def with_prefix(run: Run, prefix: str) -> dict[str, Series]:
     return {name.removeprefix(prefix): run.series[name] for name in sorted(run.series) if name.startswith(prefix)}
 
 
-def mean_depth(run: Run) -> int | None:
-    """The validated depth nearest to the mean depth of training, the deeper of two, if any."""
-    depths = by_index(run.series, records.validation_loss)
-    return min(reversed(depths), key=lambda depth: abs(depth - run.config.depth.mean), default=None)
+def nearest_num_loops(run: Run) -> int | None:
+    """The validated number of loops nearest to the mean depth of training, the larger of two; None without one."""
+    losses = by_index(run.series, records.validation_loss)
+    return min(reversed(losses), key=lambda num_loops: abs(num_loops - run.config.depth.mean), default=None)
 
 
 def _read_config(path: Path) -> RunConfig:
@@ -141,24 +141,24 @@ def _read_config(path: Path) -> RunConfig:
         ) from None
 
 
-def _read_records(path: Path) -> list[dict[str, float]]:
-    """Every record of the file in order, without the lines that say the schema."""
-    found = []
+def _read_lines(path: Path) -> list[dict[str, float]]:
+    """All lines of metrics of the file in order, without the lines that specify the schema."""
+    result = []
     lines = path.read_bytes().splitlines()
     for number, line in enumerate(lines, start=1):
-        record = _parse(line)
-        if record is not None and (number == 1 or "schema" in record):
-            _check_schema(path, record)
-        elif record is not None and record.keys() >= _ALWAYS:
-            found.append(record)
+        metrics = _parse(line)
+        if metrics is not None and (number == 1 or "schema" in metrics):
+            _check_schema(path, metrics)
+        elif metrics is not None and metrics.keys() >= _ALWAYS:
+            result.append(metrics)
         elif number < len(lines):
             raise ConfigError(
-                f"{path}: line {number} is no record, which is a JSON object of numbers with "
-                f"{', '.join(sorted(_ALWAYS))}; delete that line."
+                f"{path}: line {number} is not a JSON object of numbers with {', '.join(sorted(_ALWAYS))}; "
+                "delete that line."
             )
-    if not found:
-        raise ConfigError(f"{path}: holds no record yet; wait until the run has logged a step.")
-    return found
+    if not result:
+        raise ConfigError(f"{path}: has no metrics yet; wait until the run has logged a step.")
+    return result
 
 
 def _parse(line: bytes) -> dict[str, float] | None:
@@ -168,12 +168,12 @@ def _parse(line: bytes) -> dict[str, float] | None:
         return None
 
 
-def _check_schema(path: Path, record: dict[str, float]) -> None:
-    given = record.get("schema")
-    if given != records.SCHEMA:
-        told = "none" if given is None else f"{given:g}"
+def _check_schema(path: Path, first: dict[str, float]) -> None:
+    schema = first.get("schema")
+    if schema != records.SCHEMA:
+        text = "none" if schema is None else f"{schema:g}"
         raise ConfigError(
-            f"{path}: the schema of its records is {told} but this version reads {records.SCHEMA}; "
+            f"{path}: its schema is {text} but this version reads {records.SCHEMA}; "
             "make the report with the version of mythos that trained the run."
         )
 

@@ -1,4 +1,4 @@
-"""Long series made short enough to draw, and noisy ones smooth enough to read."""
+"""Reduction of long series to a number of points that can be drawn, and smoothing of noisy ones."""
 
 from itertools import pairwise
 
@@ -10,9 +10,9 @@ from mythos.report.read import Series
 Floats = npt.NDArray[np.float64]
 
 _HALF_WIDTH = 0.02
-"""Half width of the running mean of ``smoothed``, as a part of the series."""
+"""Half width of the running mean of ``smoothed``, as a share of the series."""
 _LAST_SHARE = 0.25
-"""Part of the run's steps, at its end, over which a quantity of the loops is averaged."""
+"""Share of the run's steps, at its end, over which a quantity of the loops is averaged."""
 
 
 def thin(values: Floats, limit: int) -> npt.NDArray[np.intp]:
@@ -34,7 +34,7 @@ def smoothed(series: Series) -> Series:
 
 
 def smooth(values: Floats, half_width: int) -> Floats:
-    """Running mean over ``half_width`` values to either side; what is not finite is left out of it.
+    """Running mean over ``half_width`` values to either side; values that are not finite are left out.
 
     The window narrows towards the start, where a loss falls fast, and is cut off at the end.
     """
@@ -52,7 +52,7 @@ def table(rows: list[Series], limit: int) -> tuple[Floats, Floats]:
     """Several series as one matrix, neighbouring steps averaged until at most ``limit`` columns are left.
 
     Returns:
-        steps [columns], the mean step of each column, and values [rows, columns], NaN where none is known.
+        steps [columns], the mean step of each column, and values [rows, columns], NaN where there is none.
     """
     steps = np.unique(np.concatenate([row.steps for row in rows]))
     num_columns = min(limit, len(steps))
@@ -68,9 +68,9 @@ def table(rows: list[Series], limit: int) -> tuple[Floats, Floats]:
 
 
 def at_the_end(loops: dict[int, Series]) -> Series:
-    """Each loop's mean over the last quarter of the run, the loops in place of steps.
+    """Each loop's mean over the last quarter of the run, as a series over the loops.
 
-    A loop that no step ran in that quarter is left out: its last record would tell of another time than the others'.
+    A loop that no step ran in that quarter is left out, since its last value is from an earlier part of the run.
     """
     start = (1 - _LAST_SHARE) * max((series.steps[-1] for series in loops.values()), default=0)
     late = {loop: series.values[(series.steps > start) & np.isfinite(series.values)] for loop, series in loops.items()}

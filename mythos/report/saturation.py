@@ -1,4 +1,4 @@
-"""How the loss saturates over depth: L(T) = L_inf + Z exp(-z T / mean), fitted by least squares."""
+"""Saturation of the loss over the number of loops: L(T) = L_inf + Z exp(-z T / mean), fitted by least squares."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 _RATES = np.geomspace(0.02, 60, 400)
-"""Where z is looked for: slower is a straight line over the depths that are read, faster is over after one pass."""
+"""Values of z to search: below, the curve is a straight line over the given loop counts; above, flat after one loop."""
 _REFINEMENTS = 5
 
 
@@ -16,31 +16,31 @@ class Saturation(NamedTuple):
     """The fitted curve; losses in nats per token."""
 
     floor: float
-    """L_inf, the loss of infinitely many passes."""
+    """L_inf, the loss in the limit of infinitely many loops."""
     amplitude: float
-    """Z, what the passes gain in all."""
+    """Z, the total gain of the loops."""
     rate: float
-    """z, in passes of the mean depth."""
+    """z, per ``mean_depth`` loops."""
     mean_depth: float
     error: float
-    """Root mean square of what the curve leaves over."""
+    """Root mean square of the residuals."""
 
-    def at(self, depths: Floats) -> Floats:
-        """The curve at these depths."""
-        return self.floor + self.amplitude * np.exp(-self.rate * depths / self.mean_depth)
+    def at(self, num_loops: Floats) -> Floats:
+        """The curve at these numbers of loops."""
+        return self.floor + self.amplitude * np.exp(-self.rate * num_loops / self.mean_depth)
 
 
-def fit(depths: Floats, losses: Floats, mean_depth: float) -> Saturation | None:
-    """The curve that is nearest in least squares: floor and amplitude in closed form, the rate by search.
+def fit(num_loops: Floats, losses: Floats, mean_depth: float) -> Saturation | None:
+    """The least-squares curve: floor and amplitude in closed form, the rate by search.
 
-    None when there are fewer than four depths, or no rate inside the range is best (the loss does not saturate over
-    these depths, or does not fall with depth at all).
+    None with fewer than four loop counts, or if no rate inside the range is best (the loss does not saturate over
+    these loop counts, or does not fall with the number of loops at all).
     """
-    if len(depths) < 4 or not np.isfinite(losses).all():
+    if len(num_loops) < 4 or not np.isfinite(losses).all():
         return None
     rates = _RATES
     for refinement in range(_REFINEMENTS):
-        candidates = [_linear(depths / mean_depth, losses, float(rate)) for rate in rates]
+        candidates = [_linear(num_loops / mean_depth, losses, float(rate)) for rate in rates]
         best = int(np.argmin([error for _, _, error in candidates]))
         if refinement == 0 and best in (0, len(rates) - 1):
             return None

@@ -1,4 +1,4 @@
-"""Serves the report to this machine while training goes on, and builds it anew when the records grow."""
+"""Serves the report to this machine during training, and rebuilds it when the metrics grow."""
 
 import json
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class Source:
         self._content = read_content(directories, is_sweep)
 
     def latest(self) -> tuple[str, Content]:
-        """A version and the content that goes with it; what cannot be read now is what was read before."""
+        """The current version and its content; the previous ones while a file cannot be read."""
         with self._lock:
             state = self._state_of_files()
             if state != self._seen:
@@ -43,14 +43,14 @@ class Source:
 
     def _state_of_files(self) -> str:
         """Text that changes when a watched file grows or is replaced."""
-        found = []
+        states = []
         for directory in self._directories:
             runs = sorted(directory.glob("*/")) if is_sweep(directory) else [directory]
             for path in (run / name for run in runs for name in _WATCHED):
                 if path.is_file():
                     status = path.stat()
-                    found.append(f"{status.st_size:x}.{status.st_mtime_ns:x}")
-        return "-".join(found)
+                    states.append(f"{status.st_size:x}.{status.st_mtime_ns:x}")
+        return "-".join(states)
 
 
 class ReportServer(ThreadingHTTPServer):
@@ -69,7 +69,7 @@ class ReportServer(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """Where a browser finds the page."""
+        """The URL of the page."""
         return f"http://{HOST}:{self.server_address[1]}/"
 
 
@@ -79,7 +79,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer with the page or with its newer content."""
         parts = urlsplit(self.path)
-        # A page of another site that has pointed its own name at this machine sends that name as Host.
+        # DNS rebinding: a site that has pointed its own name at this machine sends that name as Host.
         if self.headers.get("Host", "").rpartition(":")[0] not in (HOST, "localhost"):
             self.send_error(HTTPStatus.FORBIDDEN)
         elif parts.path == "/":
@@ -96,7 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(HTTPStatus.NOT_FOUND)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing about single requests."""
+        """Do not log single requests."""
 
     def _answer(self, kind: str, text: str) -> None:
         body = text.encode()
@@ -112,11 +112,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _as_json(version: str, content: Content) -> str:
-    """What a page that is open needs to become the newer one."""
-    words = {
+    """The data that updates an open page to this version."""
+    texts = {
         "version": version,
         "facts": content.facts,
         "sections": content.sections,
-        "last_record": content.last_record,
+        "last_update": content.last_update,
     }
-    return f'{json.dumps(words)[:-1]}, "figures": {figures_as_json(content)}}}'
+    return f'{json.dumps(texts)[:-1]}, "figures": {figures_as_json(content)}}}'

@@ -1,8 +1,8 @@
-"""What a run has spent, record by record, and what loss it bought: parameters, training FLOPs, seconds.
+"""The cost of a run up to each validation (tokens, training FLOPs, seconds) and the validation loss there.
 
-FLOPs are those of ``account.flops`` at the depth that was run: a token's forward and backward cost
-``outer * 3 + core * (T + 2 k)``. The sum of T is recorded exactly; k is recorded with every training record, and
-steps between two records are taken to have the mean k of the records so far. Validation, checkpoints and pauses
+FLOPs are those of ``account.flops`` at the number of loops that was run: a token's forward and backward cost
+``outer * 3 + core * (T + 2 k)``. The sum of T is logged exactly; k is logged with every line of training metrics, and
+steps between two lines are assumed to have the mean k of the lines so far. Validation, checkpoints and pauses
 between starts count neither as FLOPs nor as seconds.
 """
 
@@ -15,44 +15,44 @@ from mythos.account.flops import loop_flops, outer_flops
 from mythos.account.parameters import count_parameters
 from mythos.config import records
 from mythos.config.halting import PonderHalting
-from mythos.report.read import Run, Series, mean_depth
+from mythos.report.read import Run, Series, nearest_num_loops
 
 Floats = npt.NDArray[np.float64]
 
 SAME_PARAMETERS = 0.05
-"""Runs whose parameter counts differ by no more than this share are held against each other at equal parameters."""
+"""Runs whose parameter counts differ by no more than this share are compared at equal parameters."""
 BUDGETS = (0.25, 0.5, 1.0)
 """Shares of the smallest run's budget at which runs are compared."""
 
 
 class Spent(NamedTuple):
-    """What a run cost up to each of its validations, and the loss there."""
+    """The cost of a run up to each of its validations, and the loss there."""
 
     num_parameters: int
     num_active: int
-    """Parameters that a token meets in one pass."""
-    depth: int
-    """Passes at which the loss was read: the validated depth nearest to the mean of training."""
+    """Parameters active for a token in one loop."""
+    num_loops: int
+    """Number of loops of the validation: the validated one nearest to the mean depth of training."""
     steps: npt.NDArray[np.int64]
     tokens: Floats
     flops: Floats
     seconds: Floats
-    """Of training; NaN where no speed was recorded."""
+    """Seconds of training; NaN where no speed was logged."""
     loss: Floats
-    """Nats per token, held out."""
+    """Held-out loss in nats per token."""
 
 
 def spent(run: Run) -> Spent | None:
-    """The costs and losses of a run; None without a validation, or without recorded depths."""
-    depth = mean_depth(run)
-    if depth is None or records.MEAN_LOOPS not in run.series:
+    """The costs and losses of a run; None without a validation, or without logged numbers of loops."""
+    num_loops = nearest_num_loops(run)
+    if num_loops is None or records.MEAN_LOOPS not in run.series:
         return None
-    validation = run.series[records.validation_loss(depth)]
+    validation = run.series[records.validation_loss(num_loops)]
     steps, tokens = validation.steps, _at(run.series["tokens"], validation.steps)
     return Spent(
         num_parameters=round(count_parameters(run.config.model).total),
         num_active=round(count_parameters(run.config.model, active=True).total),
-        depth=depth,
+        num_loops=num_loops,
         steps=steps,
         tokens=tokens,
         flops=tokens * _flops_per_token(run, steps),
@@ -62,7 +62,7 @@ def spent(run: Run) -> Spent | None:
 
 
 def loss_at(costs: Floats, losses: Floats, budget: float) -> float:
-    """The loss at a budget, linear in the logarithm of the cost between two validations; NaN outside of them."""
+    """The loss at a budget, interpolated linearly in the logarithm of the cost; NaN outside of the validations."""
     known = np.isfinite(costs) & np.isfinite(losses) & (costs > 0)
     costs, losses = costs[known], losses[known]
     if not len(costs) or not costs[0] * (1 - 1e-9) <= budget <= costs[-1] * (1 + 1e-9):
@@ -71,15 +71,15 @@ def loss_at(costs: Floats, losses: Floats, budget: float) -> float:
 
 
 class EqualBudget(NamedTuple):
-    """Runs at budgets that all of them reach."""
+    """Losses of several runs at budgets that all of them reach."""
 
     budgets: list[float]
     losses: dict[str, list[float]]
-    """By run: nats per token at each budget; NaN before its first validation."""
+    """Nats per token at each budget, by run; NaN before its first validation."""
 
 
 def at_equal(runs: dict[str, Spent], cost: str) -> EqualBudget:
-    """Losses of runs at shares of the smallest final budget of theirs.
+    """Losses of the runs at shares of their smallest final budget.
 
     Args:
         cost: ``flops`` or ``seconds``.
@@ -105,25 +105,25 @@ def at_equal_parameters(runs: dict[str, Spent]) -> list[list[str]]:
 
 
 def _flops_per_token(run: Run, steps: npt.NDArray[np.int64]) -> Floats:
-    """Mean over the tokens trained on up to each step."""
+    """Training FLOPs per token, averaged over the tokens trained on up to each step."""
     model, seq_len = run.config.model, run.config.data.seq_len
     loops = _at(run.series[records.MEAN_LOOPS], steps)
     outer, core = outer_flops(model, seq_len).total, loop_flops(model, seq_len).total
     if isinstance(run.config.halting, PonderHalting) and run.config.halting.train == "gate":
         return outer + core * loops
-    graded = run.series[records.NUM_GRAD_LOOPS]
-    running = Series(graded.steps, np.cumsum(graded.values) / np.arange(1, len(graded.values) + 1))
+    grad_loops = run.series[records.NUM_GRAD_LOOPS]
+    running = Series(grad_loops.steps, np.cumsum(grad_loops.values) / np.arange(1, len(grad_loops.values) + 1))
     return outer * 3 + core * (loops + 2 * _at(running, steps))
 
 
 def _seconds(run: Run, steps: npt.NDArray[np.int64]) -> Floats:
-    """Seconds of training up to each step: the tokens between records over the speed recorded there."""
+    """Seconds of training up to each step: the tokens between two lines of metrics over the speed logged there."""
     speed = run.series.get(records.TOKENS_PER_SECOND)
     if speed is None:
         return np.full(len(steps), np.nan)
     tokens = _at(run.series["tokens"], speed.steps)
-    passed = np.cumsum(np.diff(tokens, prepend=0.0) / speed.values)
-    return _at(Series(speed.steps, passed), steps)
+    elapsed = np.cumsum(np.diff(tokens, prepend=0.0) / speed.values)
+    return _at(Series(speed.steps, elapsed), steps)
 
 
 def _at(series: Series, steps: npt.NDArray[np.int64]) -> Floats:

@@ -1,4 +1,4 @@
-"""What static figures show of a run, as numbers."""
+"""The data of the static figures."""
 
 from typing import Any, NamedTuple
 
@@ -13,52 +13,52 @@ from mythos.report.spent import Spent, spent
 
 
 class Norms(NamedTuple):
-    """The state by loop, averaged over the last quarter of a run's records; loops in place of steps."""
+    """The state by loop, averaged over the last quarter of a run's steps; series over the loops."""
 
     norm: Series
     relative_change: Series
-    """Empty where it was not recorded."""
+    """Empty if it was not logged."""
 
 
-class Sweep(NamedTuple):
-    """A depth sweep; lists begin with the first pass."""
+class DepthSweep(NamedTuple):
+    """A depth sweep; lists begin with the first loop."""
 
     loss: list[float]
     """Nats per token."""
     accuracy: list[float]
-    depths: list[int]
-    """Those asked for, which the fit reads."""
+    num_loops: list[int]
+    """Requested loop counts, which the fit uses."""
     mean_depth: float
-    """Of training."""
+    """Mean depth of training."""
     fitted: Saturation | None
     rules: dict[str, list[dict[str, Any]]]
-    """Points of each exit rule, the fewest mean passes first."""
+    """Points of each exit rule, in increasing order of the mean number of loops."""
 
 
 def read_losses(run: Run) -> Spent | None:
-    """Validation losses of a run and what it had spent for each; None without a finite one."""
-    found = spent(run)
-    return found if found is not None and np.isfinite(found.loss).any() else None
+    """Validation losses of a run and their costs; None without a finite loss."""
+    result = spent(run)
+    return result if result is not None and np.isfinite(result.loss).any() else None
 
 
 def read_norms(run: Run) -> Norms | None:
-    """The state's norm and relative change after each loop; None where no norm was traced."""
+    """The state's norm and relative change after each loop; None if no norm was logged."""
     norm = at_the_end(by_index(run.series, records.state_norm))
     change = at_the_end(by_index(run.series, records.relative_change))
     return Norms(norm, change) if np.isfinite(norm.values).any() else None
 
 
-def read_sweep(run: Run) -> Sweep | None:
+def read_depth_sweep(run: Run) -> DepthSweep | None:
     """The run's depth sweep with the fit of ``report.saturation``; None without one."""
-    found = run.evaluations.get(DEPTH_SWEEP)
-    if found is None:
+    sweep = run.evaluations.get(DEPTH_SWEEP)
+    if sweep is None:
         return None
     mean = run.config.depth.mean
-    fitted = saturation(found, mean)
-    return Sweep(found["loss"], found["accuracy"], found["depths"], mean, fitted, by_rule(found["rules"]))
+    fitted = saturation(sweep, mean)
+    return DepthSweep(sweep["loss"], sweep["accuracy"], sweep["num_loops"], mean, fitted, by_rule(sweep["rules"]))
 
 
-def read_exits(run: Run) -> Sweep | None:
+def read_exits(run: Run) -> DepthSweep | None:
     """The run's depth sweep if it tried exit rules; None otherwise."""
-    found = read_sweep(run)
-    return found if found is not None and found.rules else None
+    sweep = read_depth_sweep(run)
+    return sweep if sweep is not None and sweep.rules else None

@@ -1,4 +1,4 @@
-"""How static figures look: colours, type, axes and the legend; and a figure as the text of an SVG file."""
+"""The style of static figures: colours, fonts, axes and legend; and the rendering of a figure as SVG text."""
 
 import io
 import math
@@ -18,31 +18,31 @@ except ModuleNotFoundError:
     raise ConfigError("matplotlib, which draws the figures, is not installed; pip install 'mythos[report]'.") from None
 
 COLORS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""Okabe and Ito's colours (Wong, Nature Methods 8, 441, 2011): any two differ to colour-blind readers as well."""
+"""Okabe and Ito's colours (Wong, Nature Methods 8, 441, 2011), distinct for colour-blind readers as well."""
 _MARKERS: Final = "osD^vPX"
 _DASHES: Final = ("solid", (0, (4, 1.5)), (0, (1, 1.2)))
 MAX_RUNS: Final = len(COLORS) * len(_DASHES)
 _WIDTH: Final = 8.3
-"""In inches of 96 pixels: 800 pixels."""
+"""Width in inches of 96 pixels: 800 pixels."""
 _ROW_LETTERS: Final = 120
-"""Letters that a row of the legend takes."""
+"""Letters per row of the legend."""
 _HANDLE_LETTERS: Final = 8
-"""Letters' room that a handle of the legend takes."""
+"""Width of a handle of the legend, in letters."""
 _FACTORS: Final = (
     (3, (1.0,)),
     (2, (1.0, 2.0, 5.0)),
     (2, (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0)),
 )
-"""Multiples of powers of ten for ticks, and how many ticks they must give to be taken."""
+"""Multiples of powers of ten for ticks, each with the number of ticks that they must give to be used."""
 _MAX_MARKERS: Final = 10
-"""Of a line with more points, some show a marker."""
+"""Markers per line; a line with more points shows a marker at some of them."""
 _STYLE: Final[Any] = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "mythos",  # equal figures get equal ids
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "Helvetica"],
     "font.size": 9,
-    "text.parse_math": False,  # a dollar sign in a run's name is one
+    "text.parse_math": False,  # a dollar sign in a run's name stays one
     "text.color": LIGHT.text,
     "axes.labelcolor": LIGHT.text,
     "axes.edgecolor": LIGHT.muted,
@@ -61,36 +61,36 @@ _STYLE: Final[Any] = {
 }
 
 
-class Look(NamedTuple):
-    """What tells a line from others: a colour and a marker, then also dashes."""
+class LineStyle(NamedTuple):
+    """Colour, marker and dashes of a line; the dashes differ only when the colours are used up."""
 
     color: str
     marker: str
     linestyle: Any
 
     def of(self, num_points: int) -> dict[str, Any]:
-        """As options of matplotlib's ``plot``, for a line of so many points."""
+        """The style as options of matplotlib's ``plot``, for a line of ``num_points`` points."""
         return self._asdict() | {"markevery": max(1, math.ceil(num_points / _MAX_MARKERS))}
 
 
-def looks(names: Iterable[str]) -> dict[str, Look]:
-    """A look for each name, in their order; at most ``MAX_RUNS``."""
-    found = {}
+def line_styles(names: Iterable[str]) -> dict[str, LineStyle]:
+    """A style for each name, in their order; at most ``MAX_RUNS``."""
+    style_of = {}
     for index, name in enumerate(names):
-        dashes, place = divmod(index, len(COLORS))
-        found[name] = Look(COLORS[place], _MARKERS[place], _DASHES[dashes])
-    return found
+        dashes, color = divmod(index, len(COLORS))
+        style_of[name] = LineStyle(COLORS[color], _MARKERS[color], _DASHES[dashes])
+    return style_of
 
 
 def render(num_panels: int, draw: Callable[[list[Axes]], None], height: float = 3.2) -> str:
     """A row of panels with one legend above, as SVG; the same panels always give the same text.
 
     Args:
-        draw: fills the panels; a legend names each label once.
-        height: of the panels, in inches; the rows of the legend are added.
+        draw: fills the panels; the legend lists each label once.
+        height: height of the panels in inches, to which the rows of the legend are added.
     """
     with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # not what the user's matplotlibrc says
+        matplotlib.rcdefaults()  # not the user's matplotlibrc
         matplotlib.rcParams.update(_STYLE)
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         panels = list(figure.subplots(1, num_panels, squeeze=False)[0])
@@ -109,7 +109,7 @@ def log_axis(axes: Axes, which: Literal["x", "y"], values: Iterable[float], labe
 
 
 def log_ticks(values: Iterable[float]) -> list[float]:
-    """Powers of ten between the positive values or, where these are few, multiples of them as well."""
+    """Powers of ten between the positive values; multiples of them as well if these are few."""
     positive = [float(value) for value in values if math.isfinite(value) and value > 0]
     if not positive:
         return []
@@ -123,18 +123,18 @@ def log_ticks(values: Iterable[float]) -> list[float]:
     return sorted({low, high})
 
 
-def depth_axis(axes: Axes, deepest: int) -> None:
-    """Passes on a logarithmic axis, a tick at each power of two."""
+def num_loops_axis(axes: Axes, max_loops: int) -> None:
+    """Make the x axis one of numbers of loops: logarithmic, with a tick at each power of two."""
     axes.set_xscale("log", base=2)
-    set_ticks(axes.xaxis, [2**power for power in range(deepest.bit_length())], "{:g}".format)
-    axes.set_xlabel("passes T")
+    set_ticks(axes.xaxis, [2**power for power in range(max_loops.bit_length())], "{:g}".format)
+    axes.set_xlabel("loops T")
 
 
-def set_ticks(axis: Any, places: list[float], label: Callable[[float], str]) -> None:
-    """Ticks at these places and nowhere else."""
-    axis.set_major_locator(FixedLocator(places))
+def set_ticks(axis: Any, positions: list[float], label: Callable[[float], str]) -> None:
+    """Set ticks at these positions only."""
+    axis.set_major_locator(FixedLocator(positions))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda place, _: label(place)))
+    axis.set_major_formatter(FuncFormatter(lambda position, _: label(position)))
 
 
 def short(count: float) -> str:
@@ -151,7 +151,7 @@ def scientific(number: float) -> str:
 
 
 def _add_legend(figure: Figure, panels: list[Axes]) -> int:
-    """One legend of what all panels show; returns the number of its rows."""
+    """Add one legend for all panels; returns the number of its rows."""
     handles: dict[str, Any] = {}
     for panel in panels:
         for line in panel.get_lines():

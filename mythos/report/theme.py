@@ -15,9 +15,9 @@ class Palette(NamedTuple):
     train: str
     validation: str
     categories: tuple[str, ...]
-    """Colours of things without an order, told apart by hue and by lightness."""
+    """Colours of unordered items, distinguished by hue and by lightness."""
     ramp: tuple[str, ...]
-    """Sequential scale for lines: early or shallow to late or deep, all of it legible on the card."""
+    """Sequential scale for lines: from early, or few loops, to late, or many; all of it legible on the card."""
     surface: tuple[str, ...]
     """Sequential scale for areas: low values near the card, high ones far from it."""
 
@@ -53,9 +53,9 @@ _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 
 def mix(ramp: tuple[str, ...], fraction: float) -> str:
     """The colour at ``fraction`` (0 to 1) of a ramp of hex colours, linear between its stops."""
-    place = fraction * (len(ramp) - 1)
-    index = min(int(place), len(ramp) - 2)
-    weight = place - index
+    position = fraction * (len(ramp) - 1)
+    index = min(int(position), len(ramp) - 2)
+    weight = position - index
     lower, upper = (bytes.fromhex(stop[1:]) for stop in ramp[index : index + 2])
     return "#" + bytes(round(a + (b - a) * weight) for a, b in zip(lower, upper, strict=True)).hex()
 
@@ -66,7 +66,7 @@ def css_variables(palette: Palette) -> str:
 
 
 def template(palette: Palette) -> dict[str, Any]:
-    """A plotly template: what all plots have in common under one colour scheme."""
+    """A plotly template: the common properties of all plots under one colour scheme."""
     axis = {
         "gridcolor": palette.line,
         "linecolor": palette.line,

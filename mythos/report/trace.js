@@ -5,7 +5,7 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 const { T, S, L, K } = data;
 const width = innerWidth < 640 ? 66 : 82;
 const words = data.words.map(visible);
-const state = { token: 0, measure: "top", pass: T - 1, layer: 0, map: 0, head: -1 };
+const state = { token: 0, measure: "top", loop: T - 1, layer: 0, map: 0, head: -1 };
 let maps = null;
 
 function visible(word) {
@@ -29,7 +29,7 @@ const measures = {
   norm: { name: "state norm", of: (t, s) => at(data.norm, t, s) },
   change: { name: "relative change", of: (t, s) => at(data.change, t, s), low: 0 },
 };
-if (data.halting) measures.halting = { name: "leaving here", of: (t, s) => at(data.halting, t, s), low: 0, high: 1 };
+if (data.halting) measures.halting = { name: "exit probability", of: (t, s) => at(data.halting, t, s), low: 0, high: 1 };
 for (const measure of Object.values(measures)) {
   const seen = [];
   for (let t = 0; t < T; t++) for (let s = 0; s < S; s++) seen.push(measure.of(t, s));
@@ -43,8 +43,8 @@ let ramp = [];
 function setScheme() {
   const stops = themes[dark.matches ? "dark" : "light"].map(channels);
   ramp = Array.from({ length: 256 }, (_, index) => {
-    const place = index / 255 * (stops.length - 1), low = Math.min(Math.floor(place), stops.length - 2);
-    return stops[low].map((value, i) => Math.round(value + (stops[low + 1][i] - value) * (place - low)));
+    const position = index / 255 * (stops.length - 1), low = Math.min(Math.floor(position), stops.length - 2);
+    return stops[low].map((value, i) => Math.round(value + (stops[low + 1][i] - value) * (position - low)));
   });
 }
 function shade(fraction) {
@@ -78,7 +78,7 @@ function choose(holder, key, options, then) {
 function drawLabels() {
   const labels = byId("labels");
   labels.replaceChildren(element("div", { className: "token", textContent: "token" }));
-  for (let t = 0; t < T; t++) labels.append(element("div", { className: "cell", textContent: `pass ${t + 1}` }));
+  for (let t = 0; t < T; t++) labels.append(element("div", { className: "cell", textContent: `loop ${t + 1}` }));
   if (!data.experts) return;
   labels.append(element("div", { className: "gap", textContent: "experts" }));
   for (let layer = 0; layer < L; layer++) {
@@ -98,7 +98,7 @@ function column(s) {
   for (let t = 0; t < T; t++) {
     const value = measure.of(t, s);
     const cell = element("div", { className: isHit(t, s) ? "cell hit" : "cell", textContent: words[word(t, s)] });
-    cell.title = `pass ${t + 1}: ${words[word(t, s)]} ${number(prob(t, s))}\n${measure.name}: ${number(value)}`;
+    cell.title = `loop ${t + 1}: ${words[word(t, s)]} ${number(prob(t, s))}\n${measure.name}: ${number(value)}`;
     if (value !== null) {
       const color = shade((value - measure.low) / (measure.high - measure.low || 1));
       cell.style.background = css(color);
@@ -116,14 +116,14 @@ function column(s) {
   made.onclick = () => select(s, false);
   return made;
 }
-function chosen(t, layer, s) {
+function expertsOf(t, layer, s) {
   const start = ((t * L + layer) * S + s) * K;
   return data.experts.slice(start, start + K).sort((a, b) => a - b);
 }
 function experts(t, layer, s) {
-  const found = chosen(t, layer, s);
-  const strip = element("div", { className: "experts", title: `pass ${t + 1}, layer ${layer}: experts ${found.join(", ")}` });
-  for (const expert of found) strip.append(element("i", { style: `background:${expertColor(expert)}` }));
+  const indices = expertsOf(t, layer, s);
+  const strip = element("div", { className: "experts", title: `loop ${t + 1}, layer ${layer}: experts ${indices.join(", ")}` });
+  for (const expert of indices) strip.append(element("i", { style: `background:${expertColor(expert)}` }));
   return strip;
 }
 
@@ -158,7 +158,7 @@ function drawChips() {
   const order = Array.from({ length: S - 1 }, (_, s) => s).sort((a, b) => gain(b) - gain(a));
   state.token = order[0];
   const chips = byId("chips");
-  chips.append(element("span", { className: "note", textContent: "Depth helped most before" }));
+  chips.append(element("span", { className: "note", textContent: "Largest gains from looping" }));
   for (const s of order.slice(0, 6).filter((s) => gain(s) > 0.01)) {
     const chip = element("button", { type: "button", onclick: () => select(s) });
     chip.append(words[data.tokens[s + 1]] + " ", element("b", { textContent: `+${gain(s).toFixed(2)}` }));
@@ -172,9 +172,9 @@ function drawToken() {
   const next = s + 1 < S ? data.words[data.tokens[s + 1]] : null;
   byId("context").replaceChildren(
     element("span", { textContent: (s > 14 ? "…" : "") + before }), element("mark", { textContent: words[data.tokens[s]] }),
-    element("span", { textContent: next === null ? "  → the text ends here" : `${data.words[data.tokens[s + 1]]}` }));
-  const heads = ["pass", ..."12345".slice(0, data.R), "true next", "entropy", "norm", "change"];
-  if (data.halting) heads.push("leaving");
+    element("span", { textContent: next === null ? "  → end of the text" : `${data.words[data.tokens[s + 1]]}` }));
+  const heads = ["loop", ..."12345".slice(0, data.R), "true next", "entropy", "norm", "change"];
+  if (data.halting) heads.push("exit");
   if (data.experts) for (let layer = 0; layer < L; layer++) heads.push(`experts, layer ${layer}`);
   const rows = [element("tr", {}, ...heads.map((name) => element("th", { textContent: name })))];
   for (let t = 0; t < T; t++) {
@@ -182,7 +182,7 @@ function drawToken() {
     for (let rank = 0; rank < data.R; rank++) {
       const bar = element("div", {}, element("i", { style: `width:${100 * prob(t, s, rank)}%` }),
         element("span", { textContent: words[word(t, s, rank)] }), element("small", { textContent: number(prob(t, s, rank)) }));
-      row.append(element("td", { className: isHit(t, s, rank) ? "guess hit" : "guess" }, bar));
+      row.append(element("td", { className: isHit(t, s, rank) ? "prediction hit" : "prediction" }, bar));
     }
     const numbers = [at(data.next, t, s), at(data.entropy, t, s), at(data.norm, t, s), at(data.change, t, s)];
     if (data.halting) numbers.push(at(data.halting, t, s));
@@ -193,7 +193,7 @@ function drawToken() {
     }
     rows.push(row);
   }
-  byId("guesses").replaceChildren(...rows);
+  byId("predictions").replaceChildren(...rows);
 }
 
 function select(s, scrollTo = true) {
@@ -218,35 +218,35 @@ async function unpackMaps() {
   const packed = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
   maps = new Uint8Array(await new Response(unpacked).arrayBuffer());
-  byId("pass").max = T - 1;
-  byId("pass").value = state.pass;
+  byId("loop").max = T - 1;
+  byId("loop").value = state.loop;
   for (let head = 0; head < data.heads.length; head++) {
     const canvas = element("canvas", { width: S, height: S });
     canvas.onmousemove = (event) => point(event, canvas, head);
-    canvas.onclick = (event) => select(place(event, canvas)[0]);
+    canvas.onclick = (event) => select(cellAt(event, canvas)[0]);
     byId("maps").append(element("figure", {}, element("figcaption", { textContent: `head ${data.heads[head]}` }), canvas));
   }
   drawMaps();
 }
 function weightRow(head, query) {
-  const start = (((state.pass * data.layers.length + state.map) * data.heads.length + head) * S + query) * S;
+  const start = (((state.loop * data.layers.length + state.map) * data.heads.length + head) * S + query) * S;
   return maps.subarray(start, start + S);
 }
-function place(event, canvas) {
+function cellAt(event, canvas) {
   const box = canvas.getBoundingClientRect();
   const of = (part, size) => Math.min(S - 1, Math.max(0, Math.floor(part / size * S)));
   return [of(event.clientY - box.top, box.height), of(event.clientX - box.left, box.width)];
 }
 function point(event, canvas, head) {
-  const [query, key] = place(event, canvas);
+  const [query, key] = cellAt(event, canvas);
   const weight = (weightRow(head, query)[key] / 255) ** 2;
   byId("weight").textContent = key > query ? "" :
-    `head ${data.heads[head]}: ${words[data.tokens[query]]} (token ${query}) reads ${words[data.tokens[key]]} (token ${key}) ` +
+    `head ${data.heads[head]}: ${words[data.tokens[query]]} (token ${query}) attends to ${words[data.tokens[key]]} (token ${key}) ` +
     `with weight ${weight.toFixed(3)}`;
 }
 function drawMaps() {
   if (!maps) return;
-  byId("pass-name").textContent = `${state.pass + 1} of ${T}`;
+  byId("loop-name").textContent = `${state.loop + 1} of ${T}`;
   const mark = channels(getComputedStyle(document.documentElement).getPropertyValue("--validation").trim());
   const empty = channels(getComputedStyle(document.documentElement).getPropertyValue("--page").trim());
   byId("maps").querySelectorAll("canvas").forEach((canvas, head) => {
@@ -285,8 +285,8 @@ function play() {
     timer = null;
   } else {
     timer = setInterval(() => {
-      state.pass = (state.pass + 1) % T;
-      byId("pass").value = state.pass;
+      state.loop = (state.loop + 1) % T;
+      byId("loop").value = state.loop;
       drawMaps();
     }, 450);
   }
@@ -314,7 +314,7 @@ drawLabels();
 const stripHeight = data.experts ? 26 + L * (T * 16 + 8) : 0;
 byId("sheet").style.cssText = `position:relative;width:${S * width}px;height:${30 + T * 30 + stripHeight}px`;
 byId("scroll").onscroll = () => drawColumns();
-byId("pass").oninput = (event) => { state.pass = +event.target.value; drawMaps(); };
+byId("loop").oninput = (event) => { state.loop = +event.target.value; drawMaps(); };
 byId("play").onclick = play;
 byId("play").hidden = T < 2;
 dark.addEventListener("change", drawAll);
@@ -326,6 +326,6 @@ addEventListener("keydown", (event) => {
 });
 unpackMaps().then(() => { setScheme(); select(state.token); drawScale(); drawSwatches(); }).catch((error) => {
   document.querySelector("footer").textContent =
-    "The attention maps need a browser of 2023 or newer; this one says: " + error.message;
+    "The attention maps need a browser of 2023 or newer; this browser reports: " + error.message;
 });
 drawAll();

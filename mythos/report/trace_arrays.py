@@ -1,7 +1,7 @@
 """The arrays of one traced text, as ``mythos trace`` writes them and notebooks read them. Needs numpy only.
 
-Shape suffixes: S tokens of the text, T passes (index 0 is the first pass), L core layers, K experts per token,
-C core layers and H heads whose attention was asked for, W distinct tokens that appear in the text or a prediction.
+Shape suffixes: S tokens of the text, T loops (index 0 is the first loop), L core layers, K experts per token,
+C core layers and H heads whose attention was requested, W distinct tokens that appear in the text or a prediction.
 """
 
 from pathlib import Path
@@ -17,32 +17,32 @@ Integers = npt.NDArray[np.int64]
 
 
 class TokenTrace(NamedTuple):
-    """One text, token by token and pass by pass."""
+    """One text, token by token and loop by loop."""
 
     token_S: Integers
     """Token ids; the first opens a document."""
     state_norm_TS: Floats
-    """Root mean square of the state after each pass."""
+    """Root mean square of the state after each loop."""
     relative_change_TS: Floats
-    """|h' - h| / |h'| over each pass; 1 in the first pass where h_0 is zero."""
+    """|h' - h| / |h'| over each loop; 1 in the first loop where h_0 is zero."""
     top_token_TSR: Integers
-    """The likeliest next tokens, best first (R is 5), read through coda, norm and head after each pass."""
+    """The R = 5 most probable next tokens, best first, decoded through coda, norm and head after each loop."""
     top_prob_TSR: Floats
     """Their probabilities."""
     next_prob_TS: Floats
-    """Probability of the token that does follow in the text; NaN after the last one."""
+    """Probability of the token that follows in the text; NaN after the last one."""
     entropy_TS: Floats
     """Entropy of the predicted distribution, in nats."""
     halting_TS: Floats | None
-    """Probability of leaving after each pass, or ACT's weights; sums to one over T. None when halting is fixed."""
+    """Probability of exiting after each loop, or ACT's weights; sums to one over T. None when halting is fixed."""
     expert_TLSK: Integers | None
-    """Experts that each token visits, best first. None when the core is dense."""
+    """Experts that each token is routed to, best first. None when the core is dense."""
     attention_TCHSS: Floats
     """Weight of each earlier token (last axis) for each token (the axis before); rows sum to one."""
     layer_C: Integers
-    """The core layers of ``attention_TCHSS``, 0-based."""
+    """Core layers of ``attention_TCHSS``, 0-based."""
     head_H: Integers
-    """Its heads, 0-based."""
+    """Heads of ``attention_TCHSS``, 0-based."""
     word_id_W: Integers
     """Ids of all tokens that appear above, ascending."""
     word_W: npt.NDArray[np.str_]
@@ -56,7 +56,7 @@ def write_arrays(path: Path, trace: TokenTrace) -> None:
 
 
 def read_arrays(path: Path) -> TokenTrace:
-    """Read what ``write_arrays`` wrote."""
+    """Read the arrays that ``write_arrays`` wrote."""
     with np.load(path) as arrays:
         parts: dict[str, Any] = {name: arrays.get(name) for name in TokenTrace._fields}
     return TokenTrace(**parts)

@@ -1,4 +1,4 @@
-"""One traced text as one HTML file that needs nothing but a browser."""
+"""One traced text as one HTML file that needs only a browser."""
 
 import base64
 import gzip
@@ -13,20 +13,20 @@ import numpy as np
 
 from mythos.config.run import RunConfig
 from mythos.files import write_text
-from mythos.report.facts import model_in_words
+from mythos.report.facts import describe_model
 from mythos.report.theme import DARK, LIGHT, SCHEMES, css_variables
 from mythos.report.trace_arrays import TokenTrace
 
 _DIGITS = 4
-"""Decimal places of the numbers on the page; the npz keeps them all."""
+"""Decimal places of the numbers on the page; the npz has full precision."""
 
 
 class Origin(NamedTuple):
-    """Where a trace comes from."""
+    """The source of a trace."""
 
     config: RunConfig
     step: int
-    """Optimiser steps of the checkpoint."""
+    """Optimiser steps at the checkpoint."""
 
 
 def write_trace_page(path: Path, trace: TokenTrace, origin: Origin) -> None:
@@ -40,7 +40,7 @@ def render(trace: TokenTrace, origin: Origin) -> str:
     page = Template(resources.joinpath("trace.html").read_text(encoding="utf-8"))
     return page.substitute(
         name=html.escape(origin.config.run.name),
-        model=html.escape(model_in_words(origin.config)),
+        model=html.escape(describe_model(origin.config)),
         facts="\n".join(f"<div><dt>{label}</dt><dd>{value}</dd></div>" for label, value in facts(trace)),
         origin=f"Checkpoint of step {origin.step:,}.",
         light=css_variables(LIGHT),
@@ -53,30 +53,30 @@ def render(trace: TokenTrace, origin: Origin) -> str:
 
 
 def facts(trace: TokenTrace) -> list[tuple[str, str]]:
-    """Label and value of what can be said about the text as a whole."""
+    """Label and value of each quantity of the text as a whole."""
     num_loops, num_tokens = trace.next_prob_TS.shape
-    found = [("Tokens", f"{num_tokens:,}"), ("Passes", f"{num_loops}")]
+    result = [("Tokens", f"{num_tokens:,}"), ("Loops", f"{num_loops}")]
     if num_tokens > 1:
         nll_T = -np.log(np.maximum(trace.next_prob_TS[:, :-1].astype(np.float64), 1e-30)).mean(1)
-        found.append(("Loss after the last pass", f"{nll_T[-1]:.3f} nats"))
+        result.append(("Loss after the last loop", f"{nll_T[-1]:.3f} nats"))
         if num_loops > 1:
-            found.append((f"Gained from pass 1 to {num_loops}", f"{nll_T[0] - nll_T[-1]:.3f} nats"))
-    found.append(("Mean pass that settles the word", f"{settled_loop(trace).mean():.1f}"))
+            result.append((f"Gained from loop 1 to {num_loops}", f"{nll_T[0] - nll_T[-1]:.3f} nats"))
+    result.append(("Mean loop of the final prediction", f"{final_prediction_loop(trace).mean():.1f}"))
     if trace.halting_TS is not None:
         loops_T = np.arange(1, num_loops + 1)
-        found.append(("Mean pass of leaving", f"{(loops_T @ trace.halting_TS).mean():.1f}"))
-    return found
+        result.append(("Mean exit loop", f"{(loops_T @ trace.halting_TS).mean():.1f}"))
+    return result
 
 
-def settled_loop(trace: TokenTrace) -> np.ndarray:
-    """Of each token, the first pass (from 1) whose likeliest word is the last pass's and stays it, ``[S]``."""
+def final_prediction_loop(trace: TokenTrace) -> np.ndarray:
+    """The first loop (from 1) from which on the prediction equals that of the last loop, for each token, ``[S]``."""
     differs_TS = trace.top_token_TSR[:, :, 0] != trace.top_token_TSR[-1, :, 0]
     loop_T = np.arange(1, len(differs_TS) + 1)
     return (differs_TS * loop_T[:, None]).max(0) + 1
 
 
 def _as_json(trace: TokenTrace, config: RunConfig) -> str:
-    """Everything but the attention maps; words are numbers into ``words``, arrays are flat in row-major order."""
+    """All data but the attention maps; words are indices into ``words``, arrays are flat in row-major order."""
     num_loops, num_tokens, num_predictions = trace.top_token_TSR.shape
     experts = trace.expert_TLSK
     data = {
@@ -108,7 +108,7 @@ def _rounded(values: np.ndarray) -> list[Any]:
 
 
 def _packed_maps(trace: TokenTrace) -> str:
-    """Attention as bytes, 255 times the square root of the weight, compressed; empty when none was kept."""
+    """Attention as bytes, 255 times the square root of the weight, compressed; empty when none was requested."""
     if not trace.attention_TCHSS.size:
         return ""
     byte = np.rint(255 * np.sqrt(np.clip(trace.attention_TCHSS, 0, 1))).astype(np.uint8)

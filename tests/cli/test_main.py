@@ -121,7 +121,7 @@ def test_resume_auto_goes_on_and_says_from_where(run: Path, packed: Path) -> Non
         (["sample", "nowhere", "--cache-policy", "first"], "--cache-policy: 'first' was given"),
         (["sample", "nowhere", "--temperature", "-1"], "--temperature -1.0"),
         (["report", "nowhere"], "nowhere"),
-        (["figures", "nowhere", "--to", "out"], "nowhere: no run, for it holds no config.json"),
+        (["figures", "nowhere", "--to", "out"], "nowhere: not a run, because it has no config.json"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_code_two(arguments: list[str], sentence: str, capsys) -> None:

@@ -35,13 +35,13 @@ def of(findings: list[Finding], check: str) -> Finding:
     return found
 
 
-def test_a_line_says_what_was_found_what_was_expected_and_what_to_do() -> None:
+def test_a_line_has_the_measured_and_expected_values_and_advice() -> None:
     line = str(Finding(check="a", status="warning", found="3", expected="4", advice="add one"))
     assert line.split(maxsplit=2) == ["warning", "a", "3, expected 4; add one"]
     assert str(Finding(check="a", status="ok", found="3")).split() == ["ok", "a", "3"]
 
 
-def test_nodes_are_joined_by_their_gravest_finding() -> None:
+def test_findings_of_nodes_are_joined_by_the_worst_status() -> None:
     def node(*statuses: str) -> list[Finding]:
         return [
             Finding(check=check, status=status, found=status) for check, status in zip("xyz", statuses, strict=True)
@@ -59,7 +59,7 @@ def test_nodes_are_joined_by_their_gravest_finding() -> None:
     assert joined([("a", node("ok", "ok", "ok"))]) == node("ok", "ok", "ok")
 
 
-def test_versions_are_held_against_the_packages_own_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_versions_are_checked_against_the_ranges_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     real = versions_module.version
     monkeypatch.setattr(versions_module, "version", lambda name: "2.10.1" if name == "torch" else real(name))
     found = of(versions(None, []), "torch")
@@ -72,7 +72,7 @@ def test_versions_are_held_against_the_packages_own_ranges(monkeypatch: pytest.M
     assert of(versions(None, []), "python").status == "ok"
 
 
-def test_a_hopper_gpu_is_told_of_faster_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hopper_gpu_without_faster_kernels_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     hopper, _, _ = parse(SMI)
     assert not [one for one in versions(None, []) if one.check == "quack-kernels"]
     found = of(versions(None, [hopper]), "quack-kernels")
@@ -107,7 +107,7 @@ def test_deepspeed_is_needed_by_ranks_only(monkeypatch: pytest.MonkeyPatch) -> N
         ("470.82.01", "11.8", "ok"),
     ],
 )
-def test_the_driver_is_held_against_cuda(driver: str, cuda: str, status: str) -> None:
+def test_the_driver_is_checked_against_cuda(driver: str, cuda: str, status: str) -> None:
     assert driver_of(driver, cuda).status == status
 
 
@@ -214,7 +214,7 @@ def test_a_cache_in_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypa
     assert host.caches()[-1].status == "fails"  # it would be made there, and might be replaced
 
 
-def test_the_disk_is_written_to_and_left_as_it_was(tmp_path: Path) -> None:
+def test_the_disk_is_written_to_and_cleaned_up(tmp_path: Path) -> None:
     config = run_config(f"run.dir={tmp_path / 'runs'}", "run.name=a")
     speed, room = storage.disk(config)
     assert str(tmp_path) in speed.found
@@ -233,7 +233,7 @@ def test_a_slow_disk_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("optim", ["adamw", "muon_adamw"])
-def test_a_checkpoint_is_as_large_as_was_said(optim: str, packed: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_is_as_large_as_estimated(optim: str, packed: Path, tmp_path: Path) -> None:
     small = "data.seq_len=32 data.batch_size=2 data.micro_batch_size=2 depth.mean=2 run.num_steps=1".split()
     small += "run.validation={every: 1, num_batches: 1, num_loops: [1]};schedule.num_warmup_steps=0".split(";")
     config = run_config(*small, f"data.dir={packed}", f"run.dir={tmp_path}", "parallel.device=cpu", f"optim={optim}")
@@ -247,7 +247,7 @@ def test_a_checkpoint_is_as_large_as_was_said(optim: str, packed: Path, tmp_path
 
 
 @pytest.mark.parametrize("settings", [(5, 2, None, 0), (5, 3, 20, 0), (1, 1, None, 3), (10, 9, 10, 2), (2, 1, 4, 1)])
-def test_no_run_keeps_more_checkpoints_than_was_said(settings: tuple, tmp_path: Path) -> None:
+def test_no_run_keeps_more_checkpoints_than_estimated(settings: tuple, tmp_path: Path) -> None:
     every, last, milestone, best = settings
     num_steps = 43
     texts = [f"every: {every}", f"keep_last: {last}", f"keep_every: {milestone or 'null'}", f"keep_best: {best}"]
@@ -261,7 +261,7 @@ def test_no_run_keeps_more_checkpoints_than_was_said(settings: tuple, tmp_path: 
     assert most <= storage.num_checkpoints(config) <= most + last
 
 
-def test_room_is_what_is_not_there_yet(tmp_path: Path) -> None:
+def test_room_does_not_count_existing_checkpoints(tmp_path: Path) -> None:
     config = run_config(f"run.dir={tmp_path}", "run.name=a")
     one = storage.checkpoint_bytes(config)
     assert [storage.room(config, free).status for free in (3 * one, 3 * one - 1)] == ["ok", "fails"]

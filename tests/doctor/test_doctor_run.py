@@ -25,13 +25,13 @@ RUN = [
 ]
 
 
-def test_sound_data_are_hashed(packed: Path) -> None:
+def test_valid_data_are_hashed(packed: Path) -> None:
     finding = data(run_config(f"data.dir={packed}"))
     assert (finding.status, finding.found.startswith(f"{packed}: ")) == ("ok", True)
     assert finding.found.endswith("every SHA-256 matches")
 
 
-def test_damaged_data_say_how_they_are_mended(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_data_fail_with_advice(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = tmp_path / "packed"
     shutil.copytree(packed, directory)
     config = run_config(f"data.dir={directory}")
@@ -72,7 +72,7 @@ def test_the_key_of_wandb_is_found_and_not_shown(tmp_path: Path, monkeypatch: py
     assert tracker(run_config()).found == "jsonl"
 
 
-def test_the_layout_is_that_of_plan_with_the_change_that_would_fit() -> None:
+def test_the_layout_is_that_of_plan_with_a_change_that_fits() -> None:
     config, tight = run_config(*RUN), run_config(*RUN, "parallel.memory_gb=24")
     needed = plan(config, "H100").memory.total / 2**30
     assert layout(config, "H100").found == f"fits: {needed:.1f} of 79.0 GiB on H100"
@@ -85,7 +85,7 @@ def test_the_layout_is_that_of_plan_with_the_change_that_would_fit() -> None:
         layout(config, "abacus")
 
 
-def test_bandwidth_is_held_against_the_links() -> None:
+def test_bandwidth_is_compared_with_the_links() -> None:
     links = Links(named_device("H200"), 1, 8)
     expected = 1e9 / links.ring_seconds(1e9, 8, 1)
     assert expected == pytest.approx(0.8 * 450e9)

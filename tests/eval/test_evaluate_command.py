@@ -13,18 +13,18 @@ def test_depth_sweep_prints_tables_and_shows_in_the_report(short_run: Path, caps
     assert "at step 6: 96 held-out tokens, mean depth 2" in out
     assert "best T = " in out
     found = json.loads((short_run / "evaluation" / "depth-sweep.json").read_text())
-    assert (found["depths"], len(found["loss"]), found["num_tokens"]) == ([1, 2, 5], 5, 96)
+    assert (found["num_loops"], len(found["loss"]), found["num_tokens"]) == ([1, 2, 5], 5, 96)
     assert {point["rule"] for point in found["rules"]} >= {"relative_change", "output_divergence"}
     frozen = out.split("routing frozen to the first pass\n")[1].splitlines()[1:]
     rows = [[float(word) for word in line.split()] for line in frozen[:3]]
-    assert [row[0] for row in rows] == found["depths"]
+    assert [row[0] for row in rows] == found["num_loops"]
     for depth, loss, cost, *_, shared in rows:
         place = int(depth) - 1
         assert loss == pytest.approx(found["frozen_loss"][place], abs=1e-4)
         assert cost == pytest.approx(found["frozen_loss"][place] - found["loss"][place], abs=1e-4)
         assert shared == pytest.approx(found["shared_expert_share"][place], abs=1e-3)
     assert main(["report", str(short_run)]) == 0
-    assert "Evaluated: depth" in (short_run / "report" / "index.html").read_text()
+    assert "Evaluation: depth sweep" in (short_run / "report" / "index.html").read_text()
 
 
 def test_runs_are_compared_at_equal_parameters_flops_and_seconds(short_run: Path, tmp_path: Path, capsys) -> None:

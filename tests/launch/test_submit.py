@@ -102,7 +102,7 @@ def test_a_run_is_submitted_once(slurm, packed: Path, capsys) -> None:
         assert "is being submitted by another process" in refusal(capsys, *overrides)
 
 
-def test_what_the_scheduler_does_not_take_leaves_nothing(commands, packed: Path, capsys) -> None:
+def test_a_submission_that_the_scheduler_refuses_leaves_no_files(commands, packed: Path, capsys) -> None:
     commands.add("squeue")
     commands.add("sbatch", "echo 'sbatch: error: invalid partition specified: nope' >&2; exit 1")
     said = refusal(capsys, *TWO_NODES, f"data.dir={packed}")
@@ -136,7 +136,7 @@ def test_what_the_scheduler_does_not_take_leaves_nothing(commands, packed: Path,
         ([*PODS, "run.name=A_b"], "run.name is 'A_b', but a Job is named by at most 52 lower-case letters"),
     ],
 )
-def test_what_cannot_be_submitted_is_refused_in_one_sentence(
+def test_a_run_that_cannot_be_submitted_is_refused_in_one_sentence(
     commands, packed: Path, capsys, overrides: list[str], expected: str
 ) -> None:
     where = [] if "cluster=kubernetes" in overrides else [f"data.dir={packed}"]

@@ -46,17 +46,17 @@ def manifests(tmp_path: Path) -> list[dict]:
     return list(yaml.safe_load_all(rendered(kubernetes, tmp_path, *PODS, *CLAIMS)))
 
 
-def test_no_template_is_left_without_a_test() -> None:
+def test_every_template_is_tested() -> None:
     assert {path.name for path in FOLDER.iterdir()} == {"slurm.sh", "torchrun.sh", "node.sh", "kubernetes.yaml"}
 
 
-def test_a_key_too_many_or_too_few_is_a_mistake() -> None:
+def test_a_missing_or_unknown_key_is_an_error() -> None:
     with pytest.raises(AssertionError, match="'num_nodes'"):
         render("torchrun.sh", submission="/x")
 
 
 @pytest.mark.parametrize("network", [[], ["cluster.network_interface=eth1"]])
-def test_scripts_are_sound(tmp_path: Path, network: list[str]) -> None:
+def test_scripts_are_valid(tmp_path: Path, network: list[str]) -> None:
     pods = yaml.safe_load_all(rendered(kubernetes, tmp_path, *PODS, *CLAIMS, *network))
     scripts = {
         "slurm": rendered(slurm, tmp_path, "cluster=slurm", *network),
@@ -75,7 +75,7 @@ def test_scripts_are_sound(tmp_path: Path, network: list[str]) -> None:
             assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_directives_say_what_was_configured(batch: str) -> None:
+def test_directives_match_the_configuration(batch: str) -> None:
     directives = set(re.findall(r"^#SBATCH (\S+)$", batch, re.MULTILINE))
     assert directives >= {
         *("--nodes=2", "--ntasks-per-node=4", "--gpus-per-node=4", "--cpus-per-task=8", "--mem=512G", "--requeue"),
@@ -116,7 +116,7 @@ def run_batch(tmp_path: Path, srun: str, restart: int = 0, latest: str | None = 
 
 
 @pytest.mark.parametrize("status", [0, 1, 2, DIVERGED, LOST_PEER, PREEMPTED, STALLED, 137])
-def test_a_job_is_requeued_after_what_is_worth_another_start(tmp_path: Path, status: int) -> None:
+def test_a_job_is_requeued_after_restartable_statuses(tmp_path: Path, status: int) -> None:
     again = status in (LOST_PEER, PREEMPTED, STALLED, 137)
     waits = ["sleep 10"] if again and status != PREEMPTED else []
     expected = [*waits, "scontrol requeue 7"] if again else []
@@ -133,7 +133,7 @@ def test_restarts_are_bounded_and_slower_until_there_is_a_new_checkpoint(tmp_pat
     assert lost(7) == ["sleep 20", again]
 
 
-def test_a_signal_to_the_script_reaches_the_ranks_and_their_status_comes_back(tmp_path: Path) -> None:
+def test_a_signal_to_the_script_reaches_the_ranks_and_their_status_is_returned(tmp_path: Path) -> None:
     told = f"trap 'exit {PREEMPTED}' USR1; kill -USR1 $PPID; while :; do read -t 0.1 <> <(:); done"
     assert run_batch(tmp_path, told) == (PREEMPTED, ["scontrol requeue 7"])
 
@@ -164,7 +164,7 @@ def test_pods_read_the_frozen_configuration(manifests: list[dict], tmp_path: Pat
     assert json.loads(manifests[0]["data"]["submission.json"])["overrides"] == [*PODS, *CLAIMS]
 
 
-def test_pods_find_the_first_one_and_all_start_again_together(manifests: list[dict]) -> None:
+def test_pods_find_the_first_one_and_all_restart_together(manifests: list[dict]) -> None:
     config_map, service, job = manifests
     spec = job["spec"]
     pod = spec["template"]["spec"]
@@ -222,7 +222,7 @@ def test_a_pod_starts_its_node(manifests: list[dict], tmp_path: Path) -> None:
         assert (kept / "train.yaml").exists() == copied
 
 
-def test_the_dockerfile_is_sound() -> None:
+def test_the_dockerfile_is_valid() -> None:
     hadolint = shutil.which("hadolint", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if hadolint is None:
         pytest.skip("hadolint is not installed")
@@ -243,7 +243,7 @@ def test_the_image_runs_as_a_user_without_secrets() -> None:
 
 
 @pytest.mark.parametrize("is_link", [False, True])
-def test_a_cache_that_somebody_else_may_fill_is_refused(tmp_path: Path, is_link: bool) -> None:
+def test_a_cache_that_another_user_may_write_to_is_refused(tmp_path: Path, is_link: bool) -> None:
     """In its place stands a file, or a link, which may lead elsewhere a moment later."""
     cache = tmp_path / "cache"
     if is_link:
@@ -259,7 +259,7 @@ def test_a_cache_that_somebody_else_may_fill_is_refused(tmp_path: Path, is_link:
     )
 
 
-def test_every_task_of_a_batch_job_looks_at_its_nodes_cache(tmp_path: Path, batch: str) -> None:
+def test_every_task_of_a_batch_job_checks_the_cache_of_its_node(tmp_path: Path, batch: str) -> None:
     (task,) = re.findall(r"bash -c \\\n\s+'(.*?)' rank ", batch, re.DOTALL)
     numbers = {"SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NODEID": "1"}
 

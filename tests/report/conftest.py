@@ -1,4 +1,4 @@
-"""A run directory as training would leave it, computed by a pure function."""
+"""A run directory as training would write it, computed by a pure function."""
 
 import json
 import math
@@ -18,16 +18,18 @@ TOKENS_PER_STEP = 4096
 SECONDS_PER_STEP = 0.25
 
 
-def held_out_loss(step: int, depth: int) -> float:
-    """Loss in nats per token: falls with the step, and with depth once the loops have learnt."""
+def held_out_loss(step: int, num_loops: int) -> float:
+    """Loss in nats per token: falls with the step, and with the number of loops once these are trained."""
     learned = 1 - math.exp(-step / 300)
-    return 2.31 + 5.3 / (1 + step / 9) ** 0.72 + learned * (0.055 + 0.26 * math.exp(-0.42 * depth))
+    return 2.31 + 5.3 / (1 + step / 9) ** 0.72 + learned * (0.055 + 0.26 * math.exp(-0.42 * num_loops))
 
 
-def fake_records(num_steps: int, num_loops: int, log_every: int, depths: tuple[int, ...]) -> Iterator[dict[str, Any]]:
-    """The lines of a run's ``metrics.jsonl``."""
+def fake_metrics(
+    num_steps: int, num_loops: int, log_every: int, validated: tuple[int, ...]
+) -> Iterator[dict[str, Any]]:
+    """The lines of a run's ``metrics.jsonl``; ``validated`` are the loop counts of its validations."""
     rng = np.random.default_rng(0)
-    look_every = max(num_steps // 20, 1)
+    validate_every = max(num_steps // 20, 1)
     yield {"schema": records.SCHEMA}
     for step in range(log_every, num_steps + 1, log_every):
         drawn = int(np.clip(rng.poisson(num_loops * 0.67), 1, num_loops))
@@ -38,14 +40,14 @@ def fake_records(num_steps: int, num_loops: int, log_every: int, depths: tuple[i
             growth = 0.25 + 0.5 * math.exp(-step / 500)
             norms = 1 + growth * np.log1p(np.arange(drawn)) + rng.normal(0, 0.01, drawn)
             yield head | {records.state_norm(loop): float(norm) for loop, norm in enumerate(norms)}
-        if step % look_every == 0:
-            yield head | {records.validation_loss(depth): held_out_loss(step, depth) for depth in depths}
+        if step % validate_every == 0:
+            yield head | {records.validation_loss(count): held_out_loss(step, count) for count in validated}
 
 
-def fake_traces(
+def fake_telemetry(
     num_steps: int, num_loops: int, every: int, num_layers: int, num_experts: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Everything that the telemetry can record, as lines of ``metrics.jsonl`` and of ``trace.jsonl``."""
+    """All metrics of the telemetry, as lines of ``metrics.jsonl`` and of ``trace.jsonl``."""
     rng = np.random.default_rng(1)
     metrics, arrays = [], [{"schema": records.SCHEMA}]
     for step in range(every, num_steps + 1, every):
@@ -95,8 +97,8 @@ def _whole(rng: np.random.Generator, age: float) -> Iterator[tuple[str, float]]:
 def _by_loop(rng: np.random.Generator, age: float, num_loops: int, num_layers: int) -> Iterator[tuple[str, float]]:
     """Quantities of each loop, and of each loop and layer."""
     mass = rng.dirichlet(np.linspace(1 + 9 * age, 1, num_loops))
-    for depth in (1, 2, 4, 8):
-        yield records.loss_at(depth), 3 + math.exp(-depth) + 2 * math.exp(-5 * age)
+    for count in (1, 2, 4, 8):
+        yield records.loss_at(count), 3 + math.exp(-count) + 2 * math.exp(-5 * age)
     for loop in range(num_loops):
         yield records.relative_change(loop), math.exp(-0.45 * loop) * (1 + 0.1 * rng.random())
         yield records.cosine(loop), 1 - 0.8 * math.exp(-0.5 * loop) * (1 - age / 2)
@@ -116,7 +118,7 @@ def _by_loop(rng: np.random.Generator, age: float, num_loops: int, num_layers: i
 
 
 def fake_studies(num_loops: int) -> dict[str, dict[str, Any]]:
-    """What ``mythos evaluate`` leaves beside a run, by study."""
+    """Results of ``mythos evaluate``, by study."""
     loops = np.arange(1, num_loops + 1)
     falling = np.exp(-loops / 4)
     rules = [
@@ -125,13 +127,13 @@ def fake_studies(num_loops: int) -> dict[str, dict[str, Any]]:
         for rule in ("relative_change", "stable_argmax")
         for number in (1, 2, 3)
     ]
-    sweep = {"depths": [depth for depth in (1, 2, 4, 6, 8, 12) if depth <= num_loops], "rules": rules}
+    sweep = {"num_loops": [count for count in (1, 2, 4, 6, 8, 12) if count <= num_loops], "rules": rules}
     sweep |= {"loss": (2.4 + falling).tolist(), "accuracy": (0.5 - falling / 4).tolist()}
     sweep["frozen_loss"] = (2.5 + falling).tolist()
     for key in ("relative_change", "curvature_ratio", "distance_to_last"):
         sweep[key] = falling.tolist()
     sweep["angle_degrees"] = (90 * falling).tolist()
-    accuracy = {str(depth): {str(hops): 1 / max(1, hops / depth) for hops in (1, 2, 4)} for depth in (1, 4)}
+    accuracy = {str(count): {str(hops): 1 / max(1, hops / count) for hops in (1, 2, 4)} for count in (1, 4)}
     results = [
         {"task": task, "num_loops": loops, "exit_rule": None, "mean_loops": loops, "metrics": {"acc": loops / 16}}
         for task in ("piqa_local", "core_copa")
@@ -141,7 +143,7 @@ def fake_studies(num_loops: int) -> dict[str, dict[str, Any]]:
 
 
 def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
-    """One JSON object a line."""
+    """Write one JSON object per line."""
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
@@ -154,7 +156,7 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         num_steps: int = 2000,
         num_loops: int = 12,
         log_every: int = 10,
-        depths: tuple[int, ...] = (1, 2, 4, 8, 12),
+        validated: tuple[int, ...] = (1, 2, 4, 8, 12),
         lines: list[dict[str, Any]] | None = None,
         trace_every: int | None = None,
         num_layers: int = 2,
@@ -167,14 +169,14 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         directory.mkdir(parents=True)
         (directory / "config.json").write_text(json.dumps(encode(config)))
         if lines is None:
-            lines = list(fake_records(num_steps, num_loops, log_every, depths))
+            lines = list(fake_metrics(num_steps, num_loops, log_every, validated))
         if trace_every is not None:
-            traces, arrays = fake_traces(num_steps, num_loops, trace_every, num_layers, num_experts)
-            lines[1:] = sorted([*lines[1:], *traces], key=lambda line: line["step"])
+            telemetry, arrays = fake_telemetry(num_steps, num_loops, trace_every, num_layers, num_experts)
+            lines[1:] = sorted([*lines[1:], *telemetry], key=lambda line: line["step"])
             write_lines(directory / records.TRACE_FILE_NAME, arrays)
         write_lines(directory / records.FILE_NAME, lines)
-        for study, found in fake_studies(num_loops).items() if is_evaluated else ():
-            write_study(directory, study, found)
+        for study, results in fake_studies(num_loops).items() if is_evaluated else ():
+            write_study(directory, study, results)
         return directory
 
     return make

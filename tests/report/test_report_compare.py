@@ -24,12 +24,12 @@ def runs(make_run: MakeRun) -> dict[str, Run]:
 
 
 def test_differences_leave_out_what_is_equal_and_names(runs: dict[str, Run]) -> None:
-    found = differences(runs)
-    assert found["optim.lr"] == [0.01, 0.03, 0.01]
-    assert found["depth.mean"] == [8.0, 4.0, 8.0]
-    assert found["depth.kind"] == ["poisson", "poisson", "lognormal_poisson"]
-    assert found["depth.sigma"][:2] == ["–", "–"]
-    assert not any(path.startswith(("model.", "run.")) for path in found)
+    result = differences(runs)
+    assert result["optim.lr"] == [0.01, 0.03, 0.01]
+    assert result["depth.mean"] == [8.0, 4.0, 8.0]
+    assert result["depth.kind"] == ["poisson", "poisson", "lognormal_poisson"]
+    assert result["depth.sigma"][:2] == ["–", "–"]
+    assert not any(path.startswith(("model.", "run.")) for path in result)
 
 
 def test_runs_are_ranked_by_their_last_validation_at_their_mean_depth(runs: dict[str, Run]) -> None:
@@ -39,7 +39,7 @@ def test_runs_are_ranked_by_their_last_validation_at_their_mean_depth(runs: dict
     assert ranked(runs) == ["c", "b", "a"]
 
 
-def test_runs_of_one_name_go_by_their_directories(runs: dict[str, Run]) -> None:
+def test_runs_of_one_name_are_named_by_their_directories(runs: dict[str, Run]) -> None:
     paths = [Path("x/a"), Path("x/b"), Path("x/c")]
     assert list(named(list(runs.values()), paths)) == ["x/a", "x/b", "x/c"]
 
@@ -76,16 +76,16 @@ def test_each_line_of_a_sweep_goes_through_its_values(runs: dict[str, Run]) -> N
     at_lr = [trace.y[labels.index("optim.lr")] for trace in figure.data]
     assert at_lr == [0.0, 1.0, 0.0]
     losses = np.array([final_validation(run) for run in runs.values()])
-    places = (losses - losses.min()) / np.ptp(losses)
-    np.testing.assert_allclose([trace.y[-1] for trace in figure.data], places, atol=1e-6)
+    positions = (losses - losses.min()) / np.ptp(losses)
+    np.testing.assert_allclose([trace.y[-1] for trace in figure.data], positions, atol=1e-6)
     runs["b"].series[records.validation_loss(4)].values[-1] = np.inf
     assert [trace.name for trace in parallel_coordinates(runs).data] == ["a", "c"]
 
 
 def test_axes_are_logarithmic_over_a_wide_span_and_categories_are_in_order() -> None:
     assert axis_of("model.x", [1, 10, 100]) == ("x", [0, 0.5, 1], [(0, "1"), (0.5, "10"), (1, "100")])
-    assert axis_of("x", [0.0, 5.0, 10.0]).places == [0, 0.5, 1]
+    assert axis_of("x", [0.0, 5.0, 10.0]).positions == [0, 0.5, 1]
     words = axis_of("x", [True, None, "b"])
     assert words.ticks == [(0, "b"), (0.5, "null"), (1, "true")]
-    assert words.places == [1, 0.5, 0]
-    assert axis_of("x", [3, 3]).places == [0, 0]
+    assert words.positions == [1, 0.5, 0]
+    assert axis_of("x", [3, 3]).positions == [0, 0]

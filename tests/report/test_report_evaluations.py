@@ -16,11 +16,11 @@ def result(task: str, accuracy: float, **setting: object) -> dict:
     return {"task": task, "num_loops": 4, "limit": None, "metrics": {"acc": accuracy}} | setting
 
 
-def test_studies_come_back_as_they_were_written(tmp_path: Path) -> None:
+def test_studies_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert read_studies(tmp_path) == {}
     path = write_study(tmp_path, "depth-sweep", {"loss": [2.0, 1.5]})
     assert path == tmp_path / "evaluation" / "depth-sweep.json"
-    assert read_studies(tmp_path) == {"depth-sweep": {"schema": 1, "loss": [2.0, 1.5]}}
+    assert read_studies(tmp_path) == {"depth-sweep": {"schema": 2, "loss": [2.0, 1.5]}}
 
 
 def test_a_newer_result_replaces_that_of_the_same_setting_only(tmp_path: Path) -> None:
@@ -35,14 +35,14 @@ def _results(run: Path) -> list[dict]:
 
 
 @pytest.mark.parametrize(("text", "sentence"), [("{", "damaged; delete it"), ('{"schema": 9}', "schema 9, but this")])
-def test_a_file_that_cannot_be_read_is_one_sentence(text: str, sentence: str, tmp_path: Path) -> None:
+def test_an_unreadable_file_is_refused_in_one_sentence(text: str, sentence: str, tmp_path: Path) -> None:
     (tmp_path / "evaluation").mkdir()
     (tmp_path / "evaluation" / "tasks.json").write_text(text)
     with pytest.raises(ConfigError, match=sentence):
         read_studies(tmp_path)
 
 
-def test_figures_show_what_was_found(make_run: MakeRun) -> None:
+def test_figures_show_the_results(make_run: MakeRun) -> None:
     run = read_run(make_run(is_evaluated=True))
     sweep = run.evaluations["depth-sweep"]
     loss, fitted, frozen = evaluation.swept_loss(run).data

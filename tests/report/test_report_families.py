@@ -27,7 +27,7 @@ def run(directory: Path) -> Run:
     return read_run(directory)
 
 
-def last_trace(directory: Path) -> dict[str, list]:
+def last_arrays(directory: Path) -> dict[str, list]:
     return json.loads((directory / records.TRACE_FILE_NAME).read_text().splitlines()[-1])
 
 
@@ -36,7 +36,7 @@ def test_a_figure_is_absent_without_its_series(make_run: MakeRun) -> None:
     assert [plot.title for section in ONE_RUN for plot in section.plots if plot.draw(empty) is not None] == []
 
 
-def test_a_logarithmic_heatmap_shows_exponents_and_tells_values(run: Run) -> None:
+def test_a_logarithmic_heatmap_has_exponents_as_colours_and_values_on_hover(run: Run) -> None:
     heatmap = state.relative_changes(run).data[0]
     series = by_index(run.series, records.relative_change)[2]
     known = np.isfinite(heatmap.z[2])
@@ -73,7 +73,7 @@ def test_token_correlation_has_the_same_scale_in_every_run(run: Run) -> None:
     np.testing.assert_allclose(heatmap.z[1][np.isfinite(heatmap.z[1])], series.values, rtol=1e-6)
 
 
-def test_update_norms_are_those_of_the_last_trace(run: Run) -> None:
+def test_update_norms_are_those_of_the_last_measurement(run: Run) -> None:
     lines = state.update_norms(run).data
     assert [line.name for line in lines] == ["layer 0", "layer 1"]
     layers = by_layer(run.series, records.update_norm)
@@ -83,13 +83,13 @@ def test_update_norms_are_those_of_the_last_trace(run: Run) -> None:
 
 
 def test_the_load_heatmap_holds_the_last_array_layer_by_layer(directory: Path, run: Run) -> None:
-    load_LTE = np.array(last_trace(directory)[records.EXPERT_LOAD])
+    load_LTE = np.array(last_arrays(directory)[records.EXPERT_LOAD])
     heatmap = experts.expert_load(run).data[0]
     num_loops = load_LTE.shape[1]
     np.testing.assert_allclose(heatmap.z, load_LTE.reshape(-1, 8), rtol=1e-6)
     assert heatmap.y[num_loops] == "l2 t00"  # of every second layer
     overlap = experts.expert_overlap(run).data[0]
-    np.testing.assert_allclose(overlap.z, last_trace(directory)[records.EXPERT_OVERLAP], rtol=1e-6)
+    np.testing.assert_allclose(overlap.z, last_arrays(directory)[records.EXPERT_OVERLAP], rtol=1e-6)
 
 
 def test_heatmaps_of_experts_are_means_over_layers(run: Run) -> None:
@@ -100,7 +100,7 @@ def test_heatmaps_of_experts_are_means_over_layers(run: Run) -> None:
     np.testing.assert_allclose(shown[np.isfinite(shown)], 0.4, rtol=1e-6)
 
 
-def test_a_layer_without_a_record_is_left_out_of_the_mean(run: Run) -> None:
+def test_a_layer_without_a_value_is_left_out_of_the_mean(run: Run) -> None:
     first, second = (run.series[records.router_entropy(layer, 0)] for layer in (0, 1))
     first.values[:], second.values[:] = 1.0, 3.0
     run.series[records.router_entropy(1, 0)] = Series(second.steps[::2], second.values[::2])
@@ -115,7 +115,7 @@ def test_expert_changes_start_at_loop_one(run: Run) -> None:
     assert none.y[0] == pytest.approx(0.2 * np.exp(-0.4))
 
 
-def test_gradients_are_drawn_in_all_and_by_group(run: Run) -> None:
+def test_gradients_are_drawn_in_total_and_by_group(run: Run) -> None:
     lines = training.gradient_norms(run).data
     assert [line.name for line in lines] == ["all parameters", "experts", "hidden", "other"]
     np.testing.assert_allclose(lines[0].y, run.series[records.GRAD_NORM].values, rtol=1e-6)
@@ -126,13 +126,13 @@ def test_gradients_are_drawn_in_all_and_by_group(run: Run) -> None:
 def test_speed_memory_and_depth_hold_their_series(run: Run) -> None:
     assert [line.name for line in training.utilisation(run).data] == ["MFU", "waiting for data"]
     assert training.memory(run).data[1].y[0] == 68.0
-    drawn, _, graded = loss.depth_drawn(run).data
+    drawn, _, grad_loops = loss.loops_drawn(run).data
     np.testing.assert_array_equal(drawn.y, run.series[records.NUM_LOOPS].values.astype(np.float32))
-    assert 2 <= graded.y.min() <= graded.y.max() <= 4
+    assert 2 <= grad_loops.y.min() <= grad_loops.y.max() <= 4
 
 
-def test_events_are_alarms_with_their_figures_and_what_guards_did(run: Run) -> None:
-    assert [(event.step, event.kind, event.name, event.told) for event in events(run)] == [
+def test_events_are_alarms_with_their_values_and_guard_interventions(run: Run) -> None:
+    assert [(event.step, event.kind, event.name, event.detail) for event in events(run)] == [
         (500, "alarm", "token correlation", "0.97, limit 0.95"),
         (500, "guard", "skipped steps", "3"),
     ]
@@ -143,10 +143,10 @@ def test_events_are_alarms_with_their_figures_and_what_guards_did(run: Run) -> N
 
 def test_a_guard_that_did_nothing_is_no_event(run: Run) -> None:
     quiet = run._replace(series={"guard/skipped_steps": Series.of([1, 2, 3], [0.0, float("nan"), 2.0])})
-    assert [(event.step, event.told) for event in events(quiet)] == [(3, "2")]
+    assert [(event.step, event.detail) for event in events(quiet)] == [(3, "2")]
 
 
-def test_a_torn_last_trace_is_left_out(directory: Path) -> None:
+def test_an_incomplete_last_line_of_arrays_is_ignored(directory: Path) -> None:
     path = directory / records.TRACE_FILE_NAME
     whole = read_run(directory).arrays
     with path.open("a") as file:

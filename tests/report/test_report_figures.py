@@ -12,8 +12,8 @@ from mythos.report.theme import DARK, LIGHT, mix
 MakeRun = Callable[..., Path]
 ALL = (
     loss.loss,
-    loss.loss_by_depth,
-    loss.loss_over_depth,
+    loss.loss_by_num_loops,
+    loss.loss_over_num_loops,
     state.state_norms,
     state.state_norm_profile,
 )
@@ -38,39 +38,39 @@ def test_the_loss_plot_ends_at_the_last_values(run: Run) -> None:
     assert validation.y[-1] == pytest.approx(run.series[records.validation_loss(8)].values[-1], rel=1e-6)
 
 
-def test_each_depth_is_a_line_and_a_point_of_the_last_look(run: Run) -> None:
-    depths = by_index(run.series, records.validation_loss)
-    lines = loss.loss_by_depth(run).data
+def test_each_number_of_loops_is_a_line_and_a_point_of_the_last_validation(run: Run) -> None:
+    losses = by_index(run.series, records.validation_loss)
+    lines = loss.loss_by_num_loops(run).data
     assert [line.name for line in lines] == ["T = 1", "T = 2", "T = 4", "T = 8", "T = 12"]
-    _, *points = loss.loss_over_depth(run).data
-    last = [series.values[-1] for series in depths.values()]
-    assert [point.x[0] for point in points] == list(depths)
+    _, *points = loss.loss_over_num_loops(run).data
+    last = [series.values[-1] for series in losses.values()]
+    assert [point.x[0] for point in points] == list(losses)
     np.testing.assert_allclose([point.y[0] for point in points], last, rtol=1e-6)
     assert [point.meta for point in points] == [line.meta for line in lines]
 
 
-def test_the_last_look_shows_the_saturation_that_the_losses_have(run: Run) -> None:
-    """The fixture's losses are a constant plus 0.26 exp(-0.42 T) times what has been learnt; the mean depth is 8."""
+def test_the_last_validation_is_drawn_with_the_saturation_fit_of_its_losses(run: Run) -> None:
+    """The fixture's losses are a constant plus 0.26 exp(-0.42 T) times ``learned``; the mean depth is 8."""
     fitted = loss.saturation(run)
     learned = 1 - np.exp(-2000 / 300)
     assert fitted.amplitude == pytest.approx(0.26 * learned, rel=1e-4)
     assert fitted.rate == pytest.approx(0.42 * 8, rel=1e-4)
     assert fitted.floor == pytest.approx(2.31 + 5.3 / (1 + 2000 / 9) ** 0.72 + 0.055 * learned, rel=1e-6)
-    curve = loss.loss_over_depth(run).data[0]
+    curve = loss.loss_over_num_loops(run).data[0]
     assert curve.name == f"{fitted.floor:.3f} + {fitted.amplitude:.3f} exp(−3.36 T / 8), error {fitted.error:.1g}"
     np.testing.assert_allclose(curve.y[[0, -1]], [run.series["val/loss/T01"].values[-1], fitted.at(12)], rtol=1e-5)
 
 
-def test_few_depths_are_joined_by_a_plain_line(make_run: MakeRun) -> None:
-    run = read_run(make_run(num_steps=200, depths=(1, 4, 8)))
-    line = loss.loss_over_depth(run).data[0]
+def test_few_loop_counts_are_joined_by_a_plain_line(make_run: MakeRun) -> None:
+    run = read_run(make_run(num_steps=200, validated=(1, 4, 8)))
+    line = loss.loss_over_num_loops(run).data[0]
     assert line.x.tolist() == [1, 4, 8]
     assert not line.showlegend
 
 
-def test_many_depths_keep_the_legend_short(make_run: MakeRun) -> None:
-    run = read_run(make_run(num_steps=200, depths=(1, 2, 3, 4, 5, 6, 7, 8, 12, 16)))
-    lines = loss.loss_by_depth(run).data
+def test_many_loop_counts_have_a_short_legend(make_run: MakeRun) -> None:
+    run = read_run(make_run(num_steps=200, validated=(1, 2, 3, 4, 5, 6, 7, 8, 12, 16)))
+    lines = loss.loss_by_num_loops(run).data
     assert [line.name for line in lines if line.showlegend] == ["T = 1", "T = 2", "T = 4", "T = 8", "T = 16"]
 
 
@@ -102,20 +102,20 @@ def test_a_plot_is_absent_when_its_series_are(run: Run) -> None:
     ]
 
 
-def test_one_depth_makes_no_curve_over_depth(make_run: MakeRun) -> None:
-    assert loss.loss_over_depth(read_run(make_run(num_steps=200, depths=(4,)))) is None
+def test_one_number_of_loops_makes_no_curve(make_run: MakeRun) -> None:
+    assert loss.loss_over_num_loops(read_run(make_run(num_steps=200, validated=(4,)))) is None
 
 
 def test_the_loss_range_leaves_out_the_start_and_lone_spikes(run: Run) -> None:
     train = run.series[records.TRAIN_LOSS]
     train.values[120] = 50.0
     low, high = loss.loss(run).layout.yaxis.range
-    settled = train.values[train.steps >= 100]
-    assert low < settled.min()
-    assert np.median(settled) < high < train.values[0]
+    after_start = train.values[train.steps >= 100]
+    assert low < after_start.min()
+    assert np.median(after_start) < high < train.values[0]
 
 
-def test_a_run_of_one_record_or_of_no_finite_loss_is_drawn(run: Run) -> None:
+def test_a_run_with_one_step_or_without_a_finite_loss_is_drawn(run: Run) -> None:
     train = run.series[records.TRAIN_LOSS]
     single = run._replace(series={records.TRAIN_LOSS: train._replace(steps=train.steps[:1], values=train.values[:1])})
     assert loss.loss(single).layout.yaxis.range is None
@@ -129,7 +129,7 @@ def relative_luminance(color: str) -> float:
     return float(linear @ [0.2126, 0.7152, 0.0722])
 
 
-def test_depth_scales_are_monotone_in_lightness() -> None:
+def test_sequential_scales_are_monotone_in_lightness() -> None:
     light = [relative_luminance(mix(LIGHT.ramp, fraction)) for fraction in np.linspace(0, 1, 16)]
     dark = [relative_luminance(mix(DARK.ramp, fraction)) for fraction in np.linspace(0, 1, 16)]
     assert (np.diff(light) < 0).all()
@@ -137,7 +137,7 @@ def test_depth_scales_are_monotone_in_lightness() -> None:
 
 
 @pytest.mark.parametrize("palette", [LIGHT, DARK])
-def test_text_has_the_contrast_that_small_print_needs(palette) -> None:
+def test_text_has_the_contrast_of_wcag_aa(palette) -> None:
     for text in (palette.text, palette.muted):
         for ground in (palette.page, palette.card):
             darker, lighter = sorted((relative_luminance(text), relative_luminance(ground)))

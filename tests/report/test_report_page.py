@@ -52,7 +52,7 @@ class Page(HTMLParser):
             self.headings.append(data)
 
 
-def test_the_header_says_how_far_and_how_well(make_run: MakeRun) -> None:
+def test_the_header_shows_progress_and_losses(make_run: MakeRun) -> None:
     directory = make_run()
     text = write_report([directory]).read_text()
     series = read_run(directory).series
@@ -60,19 +60,19 @@ def test_the_header_says_how_far_and_how_well(make_run: MakeRun) -> None:
     assert "<dt>Steps of 2,000</dt><dd>2,000</dd>" in text
     assert "<dd>8.19 million</dd>" in text
     assert "<dd>8 min 18 s</dd>" in text
-    shallow, deep = (series[records.validation_loss(depth)].values[-1] for depth in (1, 8))
-    assert f"<dt>Validation loss, T = 8</dt><dd>{deep:.3f} nats</dd>" in text
-    assert f"<dt>Gained from T = 1 to 8</dt><dd>{shallow - deep:.3f} nats</dd>" in text
+    one_loop, eight_loops = (series[records.validation_loss(num_loops)].values[-1] for num_loops in (1, 8))
+    assert f"<dt>Validation loss, T = 8</dt><dd>{eight_loops:.3f} nats</dd>" in text
+    assert f"<dt>Gained from T = 1 to 8</dt><dd>{one_loop - eight_loops:.3f} nats</dd>" in text
     assert f"<dd>{series[records.TRAIN_LOSS].values[-5:].mean():.3f} nats</dd>" in text
 
 
-def test_the_page_carries_its_plots_and_the_library_that_draws_them(make_run: MakeRun) -> None:
+def test_the_page_includes_its_plots_and_the_plotting_library(make_run: MakeRun) -> None:
     page = Page(write_report([make_run()]).read_text())
     drawn = json.loads(page.scripts["figures"])
-    names = ["loss", "loss_by_depth", "loss_over_depth", "depth_drawn", "state_norms", "state_norm_profile"]
+    names = ["loss", "loss_by_num_loops", "loss_over_num_loops", "loops_drawn", "state_norms", "state_norm_profile"]
     assert list(drawn) == names
     assert page.tags.count("figure") == 6
-    assert page.headings[1:] == ["Loss", "What a loop is worth", "The recurrent state"]
+    assert page.headings[1:] == ["Loss", "Loss by number of loops", "The recurrent state"]
     assert json.loads(page.scripts["themes"]).keys() == {"light", "dark"}
     library = gzip.decompress(base64.b64decode(page.scripts["plotly"])).decode()
     assert library.lstrip().startswith("/**\n* plotly.js v")
@@ -104,13 +104,13 @@ def test_a_run_with_every_series_fills_every_plot(make_run: MakeRun) -> None:
 
 def test_a_long_run_of_many_loops_stays_under_five_megabytes(make_run: MakeRun) -> None:
     directory = make_run(
-        num_steps=10_000, num_loops=32, log_every=1, depths=(1, 2, 4, 8, 16, 32), trace_every=50, num_experts=64
+        num_steps=10_000, num_loops=32, log_every=1, validated=(1, 2, 4, 8, 16, 32), trace_every=50, num_experts=64
     )
     assert write_report([directory]).stat().st_size < 5_000_000
 
 
 def test_the_header_counts_parameters_and_names_the_best_validation(make_run: MakeRun) -> None:
-    directory = make_run("model=debug", depths=(1, 8))
+    directory = make_run("model=debug", validated=(1, 8))
     text = write_report([directory]).read_text()
     assert "<dt>Parameters</dt><dd>73.5 thousand, 61.2 active</dd>" in text
     best = read_run(directory).series[records.validation_loss(8)].values.min()
@@ -132,19 +132,19 @@ def test_several_runs_share_a_page_with_a_table_of_what_differs(make_run: MakeRu
     assert [[trace["name"] for trace in figure["data"]] for figure in drawn.values()] == [["<one>", "two"]] * len(drawn)
 
 
-def test_many_runs_or_a_wish_make_a_sweep_with_a_table_of_the_best(make_run: MakeRun) -> None:
+def test_many_runs_or_the_option_make_a_sweep_with_a_table_of_the_best(make_run: MakeRun) -> None:
     runs = [
-        make_run(f"optim.lr={lr}", f"depth.mean={depth}", num_steps=100, name=f"{lr}-{depth}", depths=(1, 4, 8))
+        make_run(f"optim.lr={lr}", f"depth.mean={depth}", num_steps=100, name=f"{lr}-{depth}", validated=(1, 4, 8))
         for lr in (0.001, 0.01, 0.1)
         for depth in (4, 8)
     ]
-    few, many = (Page(write_report(chosen).read_text()) for chosen in (runs[:3], [*runs, runs[0]]))
-    wished = Page(write_report(runs[:3], is_sweep=True).read_text())
+    few, many = (Page(write_report(some).read_text()) for some in (runs[:3], [*runs, runs[0]]))
+    requested = Page(write_report(runs[:3], is_sweep=True).read_text())
     assert "parallel_coordinates" not in json.loads(few.scripts["figures"])
-    assert few.headings[1] == "What differs"
-    for page in (many, wished):
+    assert few.headings[1] == "Differences"
+    for page in (many, requested):
         assert next(iter(json.loads(page.scripts["figures"]))) == "parallel_coordinates"
-        assert page.headings[1:3] == ["Configuration and loss", "The best"]
+        assert page.headings[1:3] == ["Configuration and loss", "Best runs"]
 
 
 def test_a_hostile_name_stays_text(make_run: MakeRun) -> None:
@@ -168,7 +168,7 @@ def test_equal_runs_give_equal_pages_and_a_second_report_replaces_the_first(make
     assert os.listdir(directory / "report") == ["index.html"]  # noqa: PTH208
 
 
-def test_a_full_disk_leaves_the_old_page_and_no_scraps(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_old_page_and_no_leftovers(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = make_run(num_steps=50)
     first = write_report([directory]).read_bytes()
 
@@ -202,7 +202,7 @@ def test_a_sweep_of_one_run_is_refused(make_run: MakeRun) -> None:
         args.run(args)
 
 
-def test_a_missing_plotly_is_one_sentence() -> None:
+def test_a_missing_plotly_is_reported_in_one_sentence() -> None:
     code = "import sys; sys.modules['plotly'] = None; import mythos.report.page"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     last = done.stderr.strip().splitlines()[-1]
@@ -219,7 +219,7 @@ def test_the_report_needs_no_torch() -> None:
     ("seconds", "words"),
     [(0.4, "0 s"), (59.6, "1 min 0 s"), (498, "8 min 18 s"), (4350, "1 h 12 min"), (360_000, "4 d 4 h")],
 )
-def test_durations_in_words(seconds: float, words: str) -> None:
+def test_durations_as_text(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
 
@@ -227,5 +227,5 @@ def test_durations_in_words(seconds: float, words: str) -> None:
     ("count", "words"),
     [(512, "512"), (999_900, "1 million"), (32_768_000, "32.8 million"), (3.1e12, "3.1 trillion")],
 )
-def test_quantities_in_words(count: float, words: str) -> None:
+def test_quantities_as_text(count: float, words: str) -> None:
     assert quantity(count) == words

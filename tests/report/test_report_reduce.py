@@ -16,14 +16,14 @@ def test_thinning_keeps_ends_and_extremes_within_the_limit(length: int) -> None:
     assert {values.argmin(), values.argmax()} <= set(kept)
 
 
-def test_thinning_sees_a_spike_beside_what_is_not_a_number() -> None:
+def test_thinning_keeps_a_spike_beside_nans() -> None:
     values = np.zeros(10_000)
     values[5000:5010] = np.nan
     values[5010], values[4999] = 9.0, -9.0
     assert {5010, 4999} <= set(thin(values, 50))
 
 
-def test_a_short_series_is_left_whole() -> None:
+def test_a_short_series_is_unchanged() -> None:
     assert thin(np.arange(7.0), 7).tolist() == list(range(7))
 
 
@@ -32,12 +32,12 @@ def test_the_running_mean_narrows_to_the_first_value_and_is_cut_off_at_the_end()
     np.testing.assert_allclose(smoothed, [8.0, 5.0, 3.6, 3.2, 3.0, 3.0], rtol=1e-12)
 
 
-def test_the_running_mean_leaves_out_what_is_not_finite() -> None:
+def test_the_running_mean_ignores_values_that_are_not_finite() -> None:
     smoothed = smooth(np.array([1.0, np.nan, np.inf, 3.0, np.nan, np.nan, np.nan]), 1)
     np.testing.assert_allclose(smoothed, [1.0, 1.0, 3.0, 3.0, 3.0, np.nan, np.nan], rtol=1e-12)
 
 
-def test_a_table_lines_up_series_that_know_different_steps() -> None:
+def test_a_table_aligns_series_with_different_steps() -> None:
     rows = [
         Series(np.array([10, 20, 30]), np.array([1.0, 2.0, np.nan])),
         Series(np.array([20]), np.array([5.0])),
@@ -59,6 +59,6 @@ def test_the_end_of_a_run_is_the_last_quarter_of_its_steps() -> None:
     loops = {0: Series.of(steps, [float(step) for step in steps])}
     loops[1] = Series.of([10, 80, 90, 100], [1.0, 5.0, 7.0, np.nan])
     loops[2] = Series.of([10, 70], [1.0, 1.0])  # no step of the last quarter was that deep
-    found = at_the_end(loops)
-    assert found.steps.tolist() == [0, 1]
-    assert found.values.tolist() == [(80 + 90 + 100) / 3, 6.0]
+    result = at_the_end(loops)
+    assert result.steps.tolist() == [0, 1]
+    assert result.values.tolist() == [(80 + 90 + 100) / 3, 6.0]

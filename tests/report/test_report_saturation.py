@@ -4,43 +4,43 @@ from scipy.optimize import curve_fit
 
 from mythos.report.saturation import fit
 
-DEPTHS = np.array([1, 2, 4, 8, 12, 16, 32], dtype=float)
+NUM_LOOPS = np.array([1, 2, 4, 8, 12, 16, 32], dtype=float)
 
 
 @pytest.mark.parametrize("rate", [0.1, 1.0, 5.0, 25.0])
-def test_an_exact_curve_is_found_again(rate: float) -> None:
-    losses = 2.9 + 0.3 * np.exp(-rate * DEPTHS / 8)
-    found = fit(DEPTHS, losses, mean_depth=8)
-    assert found[:4] == pytest.approx((2.9, 0.3, rate, 8), rel=1e-4)
-    assert found.error < 1e-6
-    np.testing.assert_allclose(found.at(DEPTHS), losses, rtol=1e-6)
+def test_an_exact_curve_is_recovered(rate: float) -> None:
+    losses = 2.9 + 0.3 * np.exp(-rate * NUM_LOOPS / 8)
+    result = fit(NUM_LOOPS, losses, mean_depth=8)
+    assert result[:4] == pytest.approx((2.9, 0.3, rate, 8), rel=1e-4)
+    assert result.error < 1e-6
+    np.testing.assert_allclose(result.at(NUM_LOOPS), losses, rtol=1e-6)
 
 
 def test_noisy_losses_give_the_least_squares_of_scipy() -> None:
-    noise = np.random.default_rng(0).normal(0, 0.01, len(DEPTHS))
-    losses = 2.9 + 0.3 * np.exp(-2 * DEPTHS / 8) + noise
+    noise = np.random.default_rng(0).normal(0, 0.01, len(NUM_LOOPS))
+    losses = 2.9 + 0.3 * np.exp(-2 * NUM_LOOPS / 8) + noise
 
-    def curve(depths: np.ndarray, floor: float, amplitude: float, rate: float) -> np.ndarray:
-        return floor + amplitude * np.exp(-rate * depths / 8)
+    def curve(num_loops: np.ndarray, floor: float, amplitude: float, rate: float) -> np.ndarray:
+        return floor + amplitude * np.exp(-rate * num_loops / 8)
 
-    expected, _ = curve_fit(curve, DEPTHS, losses, p0=(3, 0.2, 1), xtol=1e-12)
-    found = fit(DEPTHS, losses, mean_depth=8)
-    assert found[:3] == pytest.approx(expected, rel=1e-4)
-    assert found.error == pytest.approx(np.sqrt(np.mean((losses - curve(DEPTHS, *expected)) ** 2)), rel=1e-6)
+    expected, _ = curve_fit(curve, NUM_LOOPS, losses, p0=(3, 0.2, 1), xtol=1e-12)
+    result = fit(NUM_LOOPS, losses, mean_depth=8)
+    assert result[:3] == pytest.approx(expected, rel=1e-4)
+    assert result.error == pytest.approx(np.sqrt(np.mean((losses - curve(NUM_LOOPS, *expected)) ** 2)), rel=1e-6)
 
 
 @pytest.mark.parametrize(
     "losses",
     [
-        3 - 0.01 * DEPTHS,  # falls for ever
-        3 + 0.2 * np.exp(-20 * DEPTHS),  # over after one pass
-        3 - 0.3 * np.exp(-DEPTHS / 4),  # rises
-        np.where(DEPTHS == 4, np.nan, 3.0),
+        3 - 0.01 * NUM_LOOPS,  # a straight line
+        3 + 0.2 * np.exp(-20 * NUM_LOOPS),  # flat after one loop
+        3 - 0.3 * np.exp(-NUM_LOOPS / 4),  # rises
+        np.where(NUM_LOOPS == 4, np.nan, 3.0),
     ],
 )
-def test_losses_that_do_not_saturate_over_the_depths_have_no_fit(losses: np.ndarray) -> None:
-    assert fit(DEPTHS, losses, mean_depth=8) is None
+def test_losses_that_do_not_saturate_have_no_fit(losses: np.ndarray) -> None:
+    assert fit(NUM_LOOPS, losses, mean_depth=8) is None
 
 
-def test_three_depths_are_too_few_for_three_numbers() -> None:
-    assert fit(DEPTHS[:3], 3 + np.exp(-DEPTHS[:3]), mean_depth=8) is None
+def test_three_loop_counts_are_too_few_for_three_parameters() -> None:
+    assert fit(NUM_LOOPS[:3], 3 + np.exp(-NUM_LOOPS[:3]), mean_depth=8) is None

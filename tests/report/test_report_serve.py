@@ -53,7 +53,7 @@ def test_the_page_is_served_to_this_machine_only(server: ReportServer) -> None:
     assert server.address == f"http://127.0.0.1:{server.server_address[1]}/"
 
 
-def test_content_is_sent_when_the_records_grow_and_only_then(server: ReportServer, directory: Path) -> None:
+def test_content_is_sent_only_when_the_metrics_grow(server: ReportServer, directory: Path) -> None:
     first = json.loads(get(server, "/content?version=")[1])
     path = f"/content?version={first['version']}"
     assert get(server, path)[0].status == 204
@@ -66,7 +66,7 @@ def test_content_is_sent_when_the_records_grow_and_only_then(server: ReportServe
     assert get(server, f"/content?version={second['version']}")[0].status == 204
 
 
-def test_a_file_that_cannot_be_read_now_leaves_the_old_page(directory: Path) -> None:
+def test_the_old_page_is_kept_while_a_file_cannot_be_read(directory: Path) -> None:
     source = Source([directory])
     before = source.latest()
     path = directory / records.FILE_NAME
@@ -78,14 +78,14 @@ def test_a_file_that_cannot_be_read_now_leaves_the_old_page(directory: Path) -> 
     assert source.latest()[0] != before[0]
 
 
-def test_a_name_that_points_here_from_elsewhere_is_refused(server: ReportServer) -> None:
+def test_a_foreign_host_name_is_refused(server: ReportServer) -> None:
     port = server.server_address[1]
     assert get(server, "/", host=f"attacker.example:{port}")[0].status == 403
     assert get(server, "/", host=f"localhost:{port}")[0].status == 200
     assert get(server, "/etc/passwd")[0].status == 404
 
 
-def test_a_port_in_use_is_one_sentence(directory: Path) -> None:
+def test_a_port_in_use_is_reported_in_one_sentence(directory: Path) -> None:
     with socket.socket() as taken:
         taken.bind((HOST, 0))
         taken.listen()

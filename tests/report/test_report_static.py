@@ -37,25 +37,25 @@ def numbers_of(text: str) -> float:
 
 def scale(panel: ElementTree.Element, axis: str, is_log: bool) -> Callable[[np.ndarray], np.ndarray]:
     """Points of the page to numbers of an axis, by its outermost ticks."""
-    places, numbers = [], []
+    positions, numbers = [], []
     for tick in panel.iter(f"{SVG}g"):
         if str(tick.get("id")).startswith(f"{axis}tick"):
-            places.append([float(use.get(axis)) for use in tick.iter(f"{SVG}use")][-1])
+            positions.append([float(use.get(axis)) for use in tick.iter(f"{SVG}use")][-1])
             numbers.append(numbers_of(next(tick.iter(f"{SVG}text")).text))
     known = np.log(numbers) if is_log else np.array(numbers)
-    slope = (known[-1] - known[0]) / (places[-1] - places[0])
-    return lambda points: (np.exp if is_log else np.array)(known[0] + slope * (points - places[0]))
+    slope = (known[-1] - known[0]) / (positions[-1] - positions[0])
+    return lambda points: (np.exp if is_log else np.array)(known[0] + slope * (points - positions[0]))
 
 
 def lines_of(panel: ElementTree.Element, color: str) -> list[np.ndarray]:
     """The lines of a colour as [points, 2], in points of the page."""
-    found = []
+    result = []
     for element in panel.iter(f"{SVG}g"):
         paths = element.findall(f"{SVG}path")
         if str(element.get("id")).startswith("line2d") and paths and f"stroke: {color}" in paths[0].get("style"):
             words = re.findall(r"[ML] (\S+) (\S+)", paths[0].get("d"))
-            found.append(np.array(words, dtype=float))
-    return found
+            result.append(np.array(words, dtype=float))
+    return result
 
 
 @pytest.fixture
@@ -72,20 +72,20 @@ def test_the_lines_are_the_losses_and_costs_of_the_runs(runs: list[Path], tmp_pa
     tree = ElementTree.parse(tmp_path / "out" / "loss.svg").getroot()
     heights = scale(group(tree, "axes_1"), "y", is_log=False)
     for run, color in zip(runs, COLORS, strict=False):
-        found = spent(read_run(run))
-        assert found is not None
+        result = spent(read_run(run))
+        assert result is not None
         for panel_name, cost in zip(
-            ("axes_1", "axes_2", "axes_3"), (found.tokens, found.flops, found.seconds), strict=True
+            ("axes_1", "axes_2", "axes_3"), (result.tokens, result.flops, result.seconds), strict=True
         ):
             panel = group(tree, panel_name)
             (line,) = lines_of(panel, color)
-            np.testing.assert_allclose(heights(line[:, 1]), found.loss, rtol=1e-5)
+            np.testing.assert_allclose(heights(line[:, 1]), result.loss, rtol=1e-5)
             np.testing.assert_allclose(scale(panel, "x", is_log=True)(line[:, 0]), cost, rtol=1e-5)
     words = [element.text for element in tree.iter(f"{SVG}text")]
     assert {"shallow, T = 4", "deep, T = 8", "training FLOPs"} <= set(words)
 
 
-def test_the_curves_of_depth_their_fits_and_the_mean_depth(runs: list[Path], tmp_path: Path) -> None:
+def test_depth_sweeps_are_drawn_with_their_fits_and_the_mean_depth(runs: list[Path], tmp_path: Path) -> None:
     write_figures(runs[1:], tmp_path / "out")
     panel = group(ElementTree.parse(tmp_path / "out" / "depth.svg").getroot(), "axes_1")
     loops, heights = scale(panel, "x", is_log=True), scale(panel, "y", is_log=False)
@@ -107,21 +107,21 @@ def test_exit_rules_are_those_of_the_first_run_with_a_sweep(
     lines = write_figures([bare, *runs], tmp_path / "out")
     tree = ElementTree.parse(tmp_path / "out" / "exits.svg").getroot()
     words = [element.text for element in tree.iter(f"{SVG}text")]
-    assert {"shallow", "relative change", "stable argmax", "every token alike"} <= set(words)
+    assert {"shallow", "relative change", "stable argmax", "T loops, all tokens"} <= set(words)
     panel = group(tree, "axes_1")
     (line,) = lines_of(panel, COLORS[1])
     np.testing.assert_allclose(scale(panel, "x", is_log=False)(line[:, 0]), [2.5, 3.5, 4.5], rtol=1e-5)
     expected = [2.5 + 0.5 / number for number in (1, 2, 3)]
     np.testing.assert_allclose(scale(panel, "y", is_log=False)(line[:, 1]), expected, rtol=1e-5)
     assert [line.removeprefix(f"{tmp_path / 'out'}/") for line in lines] == [
-        "loss.svg without bare: no validation and mean depth recorded (run.validation.every)",
+        "loss.svg without bare: no validation and mean depth logged (run.validation.every)",
         "depth.svg without bare: no depth sweep (mythos evaluate RUN depth-sweep)",
         "norms.svg",
         "exits.svg of shallow",
     ]
 
 
-def test_equal_runs_give_equal_files_whatever_the_user_prefers(runs: list[Path], tmp_path: Path) -> None:
+def test_equal_runs_give_equal_files_whatever_the_matplotlibrc(runs: list[Path], tmp_path: Path) -> None:
     write_figures(runs, tmp_path / "a")
     with matplotlib.rc_context({"font.size": 30, "svg.fonttype": "path", "axes.facecolor": "black"}):
         write_figures(runs, tmp_path / "b")
@@ -159,13 +159,13 @@ def test_names_leave_out_the_folder_that_all_runs_share(tmp_path: Path, monkeypa
         labels([Path("runs/a"), Path("runs/../runs/a")])
 
 
-def test_what_cannot_be_drawn_is_one_sentence(make_run: MakeRun, tmp_path: Path) -> None:
+def test_runs_that_cannot_be_drawn_are_refused_in_one_sentence(make_run: MakeRun, tmp_path: Path) -> None:
     lines = [{"schema": records.SCHEMA}, {"step": 1, "time": 0.0, "tokens": 10, records.TRAIN_LOSS: 3.0}]
     young = make_run(lines=lines)
     with pytest.raises(ConfigError, match="nothing to draw yet; wait for the first validation"):
         write_figures([young], tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(ConfigError, match=r"22 runs were given, and a figure tells at most 21 apart"):
+    with pytest.raises(ConfigError, match=r"22 runs were given, but a figure can distinguish at most 21"):
         write_figures([young] * 22, tmp_path / "out")
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="the figure cannot be written"):

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from mythos.report.static_style import COLORS, MAX_RUNS, log_ticks, looks, scientific, short
+from mythos.report.static_style import COLORS, MAX_RUNS, line_styles, log_ticks, scientific, short
 
 # What deuteranopes and protanopes see of linear RGB: Machado, Oliveira and Fernandes, IEEE TVCG 15, 1291, 2009.
 SEEN = {
@@ -26,14 +26,14 @@ def lab(color: str, seen: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seen", SEEN.values(), ids=SEEN)
-def test_any_two_colours_differ_for_everybody(seen: np.ndarray) -> None:
+def test_any_two_colours_differ_for_colour_blind_readers_too(seen: np.ndarray) -> None:
     differences = [np.linalg.norm(lab(a, seen) - lab(b, seen)) for a, b in itertools.combinations(COLORS, 2)]
     assert min(differences) > 15  # 2.3 is a just noticeable difference
 
 
-def test_every_run_has_a_look_of_its_own() -> None:
-    found = looks(map(str, range(MAX_RUNS)))
-    assert len(found) == len(set(found.values())) == MAX_RUNS == 21
+def test_every_run_has_a_distinct_style() -> None:
+    result = line_styles(map(str, range(MAX_RUNS)))
+    assert len(result) == len(set(result.values())) == MAX_RUNS == 21
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_numbers_on_the_axes() -> None:
     assert [scientific(number) for number in (1e15, 2e10, 1.5e-4)] == ["10¹⁵", "2·10¹⁰", "1.5·10⁻⁴"]
 
 
-def test_without_matplotlib_one_sentence_says_what_to_install() -> None:
+def test_a_missing_matplotlib_is_reported_in_one_sentence() -> None:
     code = "import sys\nsys.modules['matplotlib'] = None\nfrom mythos.cli.main import main\n"
     code += "sys.exit(main(['figures', 'nowhere', '--to', 'out']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)

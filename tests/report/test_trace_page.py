@@ -10,7 +10,7 @@ import pytest
 
 from mythos.config.load import load
 from mythos.report.trace_arrays import TokenTrace
-from mythos.report.trace_page import Origin, facts, render, settled_loop
+from mythos.report.trace_page import Origin, facts, final_prediction_loop, render
 
 NUM_LOOPS, NUM_TOKENS, NUM_LAYERS, NUM_EXPERTS = 3, 7, 2, 4
 
@@ -23,7 +23,7 @@ def made(seed: int = 0, **changes: object) -> TokenTrace:
     next_prob = rng.random(plane)
     next_prob[:, -1] = np.nan
     word_ids = np.array([2, 5, 7, 11, 13, 17])
-    found = TokenTrace(
+    trace = TokenTrace(
         token_S=rng.choice(word_ids, NUM_TOKENS),
         state_norm_TS=rng.random(plane),
         relative_change_TS=rng.random(plane),
@@ -39,7 +39,7 @@ def made(seed: int = 0, **changes: object) -> TokenTrace:
         word_id_W=word_ids,
         word_W=np.array([" the", " king", "</script>", "\n", "é", " $name"]),
     )
-    return found._replace(**changes)
+    return trace._replace(**changes)
 
 
 def page(trace: TokenTrace) -> str:
@@ -50,7 +50,7 @@ def embedded(text: str, name: str) -> str:
     return re.search(rf'<script type="[a-z/]+" id="{name}">(.*?)</script>', text, re.DOTALL).group(1)
 
 
-def test_the_page_holds_every_number() -> None:
+def test_the_page_contains_every_number() -> None:
     trace = made()
     data = json.loads(embedded(page(trace), "data"))
     assert [data[name] for name in "TSRLKE"] == [3, 7, 5, 2, 2, 4]
@@ -98,20 +98,20 @@ def test_the_page_loads_nothing_from_elsewhere_and_words_stay_text() -> None:
     assert page(made()) == text
 
 
-def test_the_settled_pass_is_the_first_from_which_the_word_stays() -> None:
+def test_the_final_prediction_loop_is_the_first_from_which_on_the_prediction_stays() -> None:
     words = np.array([[5, 5, 2, 2], [5, 2, 2, 5], [5, 5, 2, 2]])
     trace = made(top_token_TSR=np.repeat(words[:, :, None], 5, axis=2))
-    assert settled_loop(trace).tolist() == [1, 3, 1, 3]
+    assert final_prediction_loop(trace).tolist() == [1, 3, 1, 3]
 
 
-def test_the_header_says_how_well_the_text_is_predicted() -> None:
+def test_the_header_shows_how_well_the_text_is_predicted() -> None:
     trace = made()
-    found = dict(facts(trace))
+    result = dict(facts(trace))
     nll_TS = -np.log(trace.next_prob_TS[:, :-1])
-    assert found["Loss after the last pass"] == f"{nll_TS[2].mean():.3f} nats"
-    assert found["Gained from pass 1 to 3"] == f"{nll_TS[0].mean() - nll_TS[2].mean():.3f} nats"
+    assert result["Loss after the last loop"] == f"{nll_TS[2].mean():.3f} nats"
+    assert result["Gained from loop 1 to 3"] == f"{nll_TS[0].mean() - nll_TS[2].mean():.3f} nats"
     expected = (trace.halting_TS * [[1], [2], [3]]).sum(0).mean()
-    assert found["Mean pass of leaving"] == f"{expected:.1f}"
+    assert result["Mean exit loop"] == f"{expected:.1f}"
 
 
 @pytest.mark.parametrize("absent", ["torch", "plotly"])

@@ -106,7 +106,7 @@ def test_a_job_of_slurm_that_is_complete_is_not_queued_again(child, tmp_path: Pa
     assert failed.checkpoint() is not None
 
 
-def test_a_lost_job_is_told_from_one_whose_command_failed() -> None:
+def test_a_lost_job_is_distinguished_from_one_whose_command_failed() -> None:
     done, open_, bad = JobRecord(name="a", status=0, after={"x": 0}), {"x": 0, "y": None}, {"x": 0, "y": 4, "z": None}
     assert not was_lost(done)
     assert was_lost(JobRecord(name="a", status=0, after=open_))
@@ -218,7 +218,7 @@ def test_a_search_takes_commands_at_its_end_only() -> None:
     assert expand(["sweep=search", "sweep.at_end=['report {sweep}']"], default_config_dir()).config.at_end
 
 
-def test_a_record_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+def test_a_job_record_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     write_record(tmp_path, JobRecord(name="a", status=0))
     raw = json.loads((tmp_path / "job.json").read_text())
     del raw["after"]

@@ -34,7 +34,7 @@ def wait_for(path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", [75, 77, 78])
-def test_a_job_that_asks_for_it_is_started_again(scripted: Scripted, status: int) -> None:
+def test_a_job_is_restarted_after_a_restartable_status(scripted: Scripted, status: int) -> None:
     launch = scripted(f"{COUNT}sys.exit({status} if n < 2 else 0)")
     finish(JobProcess(launch))
     job = read_job(launch.directory)
@@ -57,7 +57,7 @@ def test_restarts_are_bounded(scripted: Scripted) -> None:
         ("import os; os.kill(os.getpid(), 9)", "failed (137)"),
     ],
 )
-def test_other_ends_are_final_and_logged(scripted: Scripted, code: str, state: str) -> None:
+def test_other_statuses_are_final_and_logged(scripted: Scripted, code: str, state: str) -> None:
     launch = scripted(code)
     finish(JobProcess(launch))
     job = read_job(launch.directory)
@@ -65,7 +65,7 @@ def test_other_ends_are_final_and_logged(scripted: Scripted, code: str, state: s
     assert ("ZeroDivisionError" in (launch.directory / "log.txt").read_text()) == (state == "failed (1)")
 
 
-def test_a_job_that_is_stopped_is_told_and_not_started_again(scripted: Scripted) -> None:
+def test_a_stopped_job_gets_a_signal_and_is_not_started_again(scripted: Scripted) -> None:
     code = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(77))\n" + WAIT
     for reason, state in (("early", "stopped early"), ("by the sweep", "stopped")):
         launch = scripted(code, name=state.replace(" ", "-"))
@@ -88,7 +88,7 @@ def test_a_job_that_does_not_end_is_killed(scripted: Scripted, monkeypatch: pyte
     assert job.record.status == 137
 
 
-def test_a_job_in_hand_is_not_started_twice(scripted: Scripted) -> None:
+def test_a_running_job_is_not_started_twice(scripted: Scripted) -> None:
     launch = scripted(WAIT)
     job = JobProcess(launch)
     with pytest.raises(BlockingIOError):
@@ -127,7 +127,7 @@ def _is_alive(process: int) -> bool:
         return False
 
 
-def test_a_job_does_not_take_itself_for_a_rank(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_does_not_inherit_the_environment_of_a_rank(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "SLURM_NTASKS"):
         monkeypatch.setenv(name, "3")
     launch = scripted("import os; print(*sorted(os.environ))")

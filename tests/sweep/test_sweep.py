@@ -65,7 +65,7 @@ class Told:
         return False
 
 
-def test_devices_are_handed_out_and_come_back(small: list[str], monkeypatch: pytest.MonkeyPatch, scripted) -> None:
+def test_devices_are_assigned_and_returned(small: list[str], monkeypatch: pytest.MonkeyPatch, scripted) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     code = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])\nimport time; time.sleep(0.7)\n"
     plan = make([*small, "parallel.device=auto", "run.seed=0,1,2"])
@@ -115,7 +115,7 @@ def _table(sweep: Path) -> list[dict]:
     return json.loads((sweep / "table.json").read_text())
 
 
-def test_a_folder_that_is_no_sweep_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_is_not_a_sweep_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sweep", "--table", str(tmp_path)]) == 2
     assert "has no sound sweep.json" in capsys.readouterr().err
 

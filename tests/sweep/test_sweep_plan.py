@@ -105,7 +105,7 @@ def options(packed: Path, tmp_path: Path) -> list[str]:
     return ["model=debug", f"data.dir={packed}", f"run.dir={tmp_path / 'runs'}", "run.name=mine"]
 
 
-def test_a_plan_knows_its_place_and_its_jobs(options: list[str], tmp_path: Path) -> None:
+def test_a_plan_has_its_directory_and_its_jobs(options: list[str], tmp_path: Path) -> None:
     plan = make([*options, "depth.mean=2,4"])
     assert plan.directory == tmp_path / "runs" / "mine"
     assert [(job.config.run.dir, job.config.run.name, job.config.resume) for job in plan.jobs] == [
@@ -116,7 +116,7 @@ def test_a_plan_knows_its_place_and_its_jobs(options: list[str], tmp_path: Path)
     assert not (tmp_path / "runs").exists()
 
 
-def test_every_mistake_names_its_job_and_nothing_is_written(options: list[str], tmp_path: Path) -> None:
+def test_every_error_names_its_job_and_nothing_is_written(options: list[str], tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         make([*options, "depth.mean=2,40,50"])
     first, second = str(caught.value).splitlines()
@@ -151,7 +151,7 @@ def test_a_search_is_checked_at_the_ends_of_its_ranges(packed: Path, tmp_path: P
         make([*options, "sweep.search.objective_num_loops=3"], conf)
 
 
-def test_a_frozen_plan_refuses_another_and_says_how_they_differ(options: list[str]) -> None:
+def test_a_frozen_plan_refuses_another_and_lists_the_differences(options: list[str]) -> None:
     plan = make([*options, "depth.mean=2,4"])
     freeze(plan)
     frozen = json.loads((plan.directory / "sweep.json").read_text())

@@ -84,7 +84,7 @@ def test_a_trial_that_had_ended_when_the_sweep_died_is_not_run_again(small: list
     assert search.next().name == "trial-0001"
 
 
-def test_what_is_worse_than_the_median_is_stopped(small: list[str], tmp_path: Path) -> None:
+def test_a_trial_that_is_worse_than_the_median_is_stopped(small: list[str], tmp_path: Path) -> None:
     plan = search_plan(small, tmp_path, "mine", "{kind: median, num_startup_trials: 2}")
     search = Search(plan)
     jobs = [search.next() for _ in range(4)]
@@ -97,7 +97,7 @@ def test_what_is_worse_than_the_median_is_stopped(small: list[str], tmp_path: Pa
         search.ended(JobRecord(name=job.name, status=77 if worse else 0, stopped="early" if worse else None))
 
 
-def test_halving_lets_the_best_of_each_factor_go_on(small: list[str], tmp_path: Path) -> None:
+def test_halving_continues_the_best_of_each_factor(small: list[str], tmp_path: Path) -> None:
     plan = search_plan(small, tmp_path, "mine", "{kind: halving, min_steps: 2, factor: 2}")
     search = Search(plan)
     stopped = []
@@ -110,7 +110,7 @@ def test_halving_lets_the_best_of_each_factor_go_on(small: list[str], tmp_path: 
     assert stopped[1:] == [True, False]
 
 
-def test_a_torn_line_waits_and_a_resumed_run_replaces_what_it_repeats(tmp_path: Path) -> None:
+def test_an_incomplete_line_is_ignored_and_a_resumed_run_replaces_the_steps_that_it_repeats(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     name = records.validation_loss(2)
     path.write_text(

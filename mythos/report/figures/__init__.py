@@ -1,1 +1,1 @@
-"""The plots, by family: each is one function from a run (or several) to a figure, or to None without its series."""
+"""The plots by family. Each is a function from a run (or several) to a figure, or to None without its series."""

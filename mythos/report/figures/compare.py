@@ -1,4 +1,4 @@
-"""Several runs in one plot each, a colour a run."""
+"""Plots of several runs, with one colour per run."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,12 +10,12 @@ from mythos.report import draw
 from mythos.report.compare import ranked
 from mythos.report.draw import LOSS, MAX_NAMES, go
 from mythos.report.figures.loss import last_losses
-from mythos.report.read import Run, Series, by_index, mean_depth
+from mythos.report.read import Run, Series, by_index, nearest_num_loops
 from mythos.report.reduce import at_the_end, smoothed
 from mythos.report.spent import spent
 
 Runs = dict[str, Run]
-"""Runs by the names that the page shows."""
+"""Runs by displayed name."""
 
 
 def losses(runs: Runs) -> go.Figure | None:
@@ -24,25 +24,25 @@ def losses(runs: Runs) -> go.Figure | None:
 
 
 def validations(runs: Runs) -> go.Figure | None:
-    """Validation loss of each run at the depth nearest to its own mean."""
+    """Validation loss of each run at the number of loops nearest to its own mean depth."""
     return _over_the_run(runs, _validation, {"title": LOSS}, is_focused=True)
 
 
-def losses_over_depth(runs: Runs) -> go.Figure | None:
-    """Last validation loss of each run over the depth T, on a logarithmic axis."""
-    found = {name: curve for name, run in runs.items() if (curve := last_losses(run)) is not None}
-    depths = sorted({int(depth) for curve in found.values() for depth in curve.steps})
-    xaxis = {"title": "loops T", "type": "log", "tickvals": draw.spaced(depths, 1.3)}
-    return _curves(runs, found, xaxis, {"title": LOSS})
+def losses_over_num_loops(runs: Runs) -> go.Figure | None:
+    """Last validation loss of each run against the number of loops T, on a logarithmic axis."""
+    curve_of = {name: curve for name, run in runs.items() if (curve := last_losses(run)) is not None}
+    loop_counts = sorted({int(num_loops) for curve in curve_of.values() for num_loops in curve.steps})
+    xaxis = {"title": "loops T", "type": "log", "tickvals": draw.spaced(loop_counts, 1.3)}
+    return _curves(runs, curve_of, xaxis, {"title": LOSS})
 
 
 def losses_over_flops(runs: Runs) -> go.Figure | None:
-    """Validation loss of each run against the training FLOPs that it had spent, on a logarithmic axis."""
+    """Validation loss of each run against its training FLOPs up to then, on a logarithmic axis."""
     return _over_cost(runs, "flops", "training FLOPs")
 
 
 def losses_over_seconds(runs: Runs) -> go.Figure | None:
-    """Validation loss of each run against the seconds that it had trained, on a logarithmic axis."""
+    """Validation loss of each run against its seconds of training up to then, on a logarithmic axis."""
     return _over_cost(runs, "seconds", "seconds of training")
 
 
@@ -76,45 +76,45 @@ def token_correlations(runs: Runs) -> go.Figure | None:
 
 
 def _over_cost(runs: Runs, cost: str, title: str) -> go.Figure | None:
-    found = {}
+    series_of = {}
     for name, run in runs.items():
         if (cost_of_run := spent(run)) is not None and np.isfinite(getattr(cost_of_run, cost)).any():
-            found[name] = Series(getattr(cost_of_run, cost), cost_of_run.loss)
-    return _curves(runs, found, {"title": title, "type": "log", "hoverformat": ".3g"}, {"title": LOSS})
+            series_of[name] = Series(getattr(cost_of_run, cost), cost_of_run.loss)
+    return _curves(runs, series_of, {"title": title, "type": "log", "hoverformat": ".3g"}, {"title": LOSS})
 
 
 def _over_the_run(
-    runs: Runs, series_of: Callable[[Run], Series | None], yaxis: dict[str, Any], is_focused: bool = False
+    runs: Runs, read: Callable[[Run], Series | None], yaxis: dict[str, Any], is_focused: bool = False
 ) -> go.Figure | None:
-    """A line a run, over steps, or over tokens where steps hold different numbers of them."""
-    found = {name: series for name, run in runs.items() if (series := series_of(run)) is not None}
-    if not found:
+    """One line per run against the step, or against tokens if the runs' steps have different numbers of them."""
+    series_of = {name: series for name, run in runs.items() if (series := read(run)) is not None}
+    if not series_of:
         return None
     if is_focused:
-        yaxis = yaxis | {"range": draw.focus(list(found.values()))}
+        yaxis = yaxis | {"range": draw.focus(list(series_of.values()))}
     xaxis: dict[str, Any] = draw.STEP
     if len({tokens_per_step(run) for run in runs.values()}) > 1:
         xaxis = {"title": "tokens", "tickformat": "~s", "hoverformat": ".4s"}
-        found = {name: _by_tokens(runs[name], series) for name, series in found.items()}
-    return _curves(runs, found, xaxis, yaxis)
+        series_of = {name: _by_tokens(runs[name], series) for name, series in series_of.items()}
+    return _curves(runs, series_of, xaxis, yaxis)
 
 
 def _over_loops(runs: Runs, name_of: Callable[[int], str], yaxis: dict[str, Any]) -> go.Figure | None:
-    found = {}
+    series_of = {}
     for name, run in runs.items():
         if loops := by_index(run.series, name_of):
-            found[name] = at_the_end(loops)
-    every_loop = sorted({int(loop) for series in found.values() for loop in series.steps})
-    return _curves(runs, found, draw.loop_axis(every_loop), yaxis)
+            series_of[name] = at_the_end(loops)
+    every_loop = sorted({int(loop) for series in series_of.values() for loop in series.steps})
+    return _curves(runs, series_of, draw.loop_axis(every_loop), yaxis)
 
 
-def _curves(runs: Runs, found: dict[str, Series], xaxis: dict[str, Any], yaxis: dict[str, Any]) -> go.Figure | None:
+def _curves(runs: Runs, series_of: dict[str, Series], xaxis: dict[str, Any], yaxis: dict[str, Any]) -> go.Figure | None:
     """Lines in the colours of their runs, which are the same in every plot."""
-    if not found:
+    if not series_of:
         return None
     color, is_few = colors(runs), len(runs) <= MAX_NAMES
     traces = []
-    for name, series in found.items():
+    for name, series in series_of.items():
         kind = draw.curve if len(series.steps) <= 60 else draw.line
         traces.append(kind(draw.thinned(series), name, color[name], width=2))
     # A hover box that names every run would cover the plot.
@@ -122,7 +122,7 @@ def _curves(runs: Runs, found: dict[str, Series], xaxis: dict[str, Any], yaxis: 
 
 
 def colors(runs: Runs) -> dict[str, dict[str, str]]:
-    """The colour of each run: far apart for a few; for many a scale, strongest where the loss is lowest."""
+    """The colour of each run: distinct colours for few runs; for many a scale, strongest for the lowest loss."""
     if len(runs) <= MAX_NAMES:
         return {name: draw.category(index) for index, name in enumerate(runs)}
     worst_first = ranked(runs)[::-1]
@@ -145,5 +145,5 @@ def _smooth(run: Run, name: str) -> Series | None:
 
 
 def _validation(run: Run) -> Series | None:
-    depth = mean_depth(run)
-    return None if depth is None else run.series[records.validation_loss(depth)]
+    num_loops = nearest_num_loops(run)
+    return None if num_loops is None else run.series[records.validation_loss(num_loops)]

@@ -1,4 +1,4 @@
-"""Which experts the loops visit, how evenly, and whether the loops differ; and when tokens leave."""
+"""Routing to the experts: load and balance by loop, and differences between the loops."""
 
 from collections.abc import Callable
 
@@ -6,14 +6,14 @@ import numpy as np
 
 from mythos.config import records
 from mythos.report import draw
-from mythos.report.draw import STEP, go
+from mythos.report.draw import go
 from mythos.report.figures.state import last_of
-from mythos.report.read import Run, Series, by_index, by_layer
+from mythos.report.read import Run, Series, by_layer
 from mythos.report.reduce import table
 
 
 def expert_load(run: Run) -> go.Figure | None:
-    """Load of each expert in each loop and layer as last traced, in percent of the mean."""
+    """Load of each expert in each loop and layer in the last measurement, in percent of the mean."""
     if records.EXPERT_LOAD not in run.arrays:
         return None
     load_LTE = run.arrays[records.EXPERT_LOAD]
@@ -34,7 +34,7 @@ def expert_load(run: Run) -> go.Figure | None:
 
 
 def expert_overlap(run: Run) -> go.Figure | None:
-    """Jaccard overlap of a token's experts in two loops, as last traced."""
+    """Jaccard overlap of a token's experts in two loops, in the last measurement."""
     if records.EXPERT_OVERLAP not in run.arrays:
         return None
     overlap_TT = run.arrays[records.EXPERT_OVERLAP]
@@ -56,11 +56,11 @@ def router_entropies(run: Run) -> go.Figure | None:
 
 
 def expert_changes(run: Run) -> go.Figure | None:
-    """Share of tokens with the same experts as in the loop before, and with none of them, as last traced."""
+    """Share of tokens with the same experts as in the previous loop, and with none of them, in the last measurement."""
     traces = []
     for label, name_of, name in (
-        ("the same experts as the loop before", records.identical_experts, "train"),
-        ("none of them", records.disjoint_experts, "validation"),
+        ("same experts as in the previous loop", records.identical_experts, "train"),
+        ("no expert of the previous loop", records.disjoint_experts, "validation"),
     ):
         loops = _layer_means(run, name_of)
         if loops:
@@ -70,18 +70,18 @@ def expert_changes(run: Run) -> go.Figure | None:
 
 
 def path_diversity(run: Run) -> go.Figure | None:
-    """Different experts that a token met up to a loop, over those of one loop, averaged over quarters of the run."""
-    return draw.profile(_layer_means(run, records.path_diversity), "experts met, in loops' worth")
+    """Distinct experts of a token up to a loop, over the experts of one loop, averaged over quarters of the run."""
+    return draw.profile(_layer_means(run, records.path_diversity), "distinct experts / experts per loop")
 
 
 def balance(run: Run) -> go.Figure | None:
     """Load violation over all loops and layers, against the step."""
-    found = {"violation": run.series[records.LOAD_VIOLATION]} if records.LOAD_VIOLATION in run.series else {}
-    return draw.lines(found, {"title": "largest load / mean − 1", "rangemode": "tozero"})
+    series = {"violation": run.series[records.LOAD_VIOLATION]} if records.LOAD_VIOLATION in run.series else {}
+    return draw.lines(series, {"title": "largest load / mean − 1", "rangemode": "tozero"})
 
 
 def idle_experts(run: Run) -> go.Figure | None:
-    """Steps for which some expert of a layer has had no token, against the step; one line a layer."""
+    """Steps since the least-loaded expert of a layer had a token, against the step; one line per layer."""
     layers = {
         f"layer {layer}": run.series[name]
         for name in run.series
@@ -90,41 +90,19 @@ def idle_experts(run: Run) -> go.Figure | None:
     return draw.lines(layers, {"title": "steps", "rangemode": "tozero"})
 
 
-def halting_masses(run: Run) -> go.Figure | None:
-    """Probability of leaving after each loop as a heatmap over step and loop."""
-    return draw.loop_heatmap(run, records.halting_mass, "probability", zmin=0)
-
-
-def halting_profile(run: Run) -> go.Figure | None:
-    """Probability of leaving against the loop, averaged over each quarter of the run."""
-    return draw.profile(by_index(run.series, records.halting_mass), "probability", rangemode="tozero")
-
-
-def expected_loops(run: Run) -> go.Figure | None:
-    """Mean pass after which tokens leave, beside the passes that were run."""
-    if records.EXPECTED_LOOPS not in run.series:
-        return None
-    expected = draw.thinned(run.series[records.EXPECTED_LOOPS])
-    traces = [draw.line(expected, "expected passes", draw.color("train"), hovertemplate="%{y:.2f}")]
-    if records.NUM_LOOPS in run.series:
-        drawn = draw.thinned(run.series[records.NUM_LOOPS])
-        traces.append(draw.dots(drawn, "passes run", draw.color("muted")))
-    return draw.figure(traces, STEP, {"title": "passes", "rangemode": "tozero"})
-
-
 def _mean_over_layers(run: Run, name_of: Callable[[int, int], str], what: str) -> go.Figure | None:
     return draw.heatmap_of(_layer_means(run, name_of), what)
 
 
 def _layer_means(run: Run, name_of: Callable[[int, int], str]) -> dict[int, Series]:
-    """By loop, the mean over layers of a quantity of each (layer, loop)."""
+    """The mean over layers of a quantity of each layer and loop, by loop."""
     layers = by_layer(run.series, name_of)
     loops = sorted({loop for series in layers.values() for loop in series})
     return {loop: _mean([series[loop] for series in layers.values() if loop in series]) for loop in loops}
 
 
 def _mean(rows: list[Series]) -> Series:
-    """The mean of several series at every step that one of them knows."""
+    """The mean of several series at every step of any of them."""
     steps, values = table(rows, sum(len(row.steps) for row in rows))
     known = np.isfinite(values)
     mean = np.where(known, values, 0.0).sum(0) / np.maximum(known.sum(0), 1)

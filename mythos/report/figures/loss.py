@@ -1,4 +1,4 @@
-"""Training and validation loss, over the run and over depth, and what went wrong meanwhile."""
+"""Training and validation loss, over the run and over the number of loops; alarms and guard interventions."""
 
 import numpy as np
 
@@ -6,45 +6,45 @@ from mythos.config import records
 from mythos.report import draw
 from mythos.report.draw import LOSS, MAX_NAMES, MAX_POINTS, STEP, go
 from mythos.report.events import events
-from mythos.report.read import Run, Series, by_index, mean_depth, with_prefix
+from mythos.report.read import Run, Series, by_index, nearest_num_loops, with_prefix
 from mythos.report.reduce import smoothed, thin
 from mythos.report.saturation import Saturation, fit
 
 _MAX_EVENTS = 500
-"""Markers on the time line; later ones are left out."""
+"""Markers on the timeline; later events are left out."""
 
 
 def loss(run: Run) -> go.Figure | None:
-    """Training loss, as recorded and smoothed, and validation loss at the mean depth, against the step."""
+    """Training loss, as logged and smoothed, and validation loss near the mean depth, against the step."""
     train = run.series.get(records.TRAIN_LOSS)
-    depth = mean_depth(run)
+    num_loops = nearest_num_loops(run)
     traces, shown = [], []
     if train is not None:
         kept, color = thin(train.values, MAX_POINTS), draw.color("train")
         shown.append(train)
-        traces.append(draw.line(draw.at(train, kept), "training, each record", color, width=1, opacity=0.35))
+        traces.append(draw.line(draw.at(train, kept), "training, as logged", color, width=1, opacity=0.35))
         traces.append(draw.line(draw.at(smoothed(train), kept), "training, smoothed", color))
-    if depth is not None:
-        validation = run.series[records.validation_loss(depth)]
+    if num_loops is not None:
+        validation = run.series[records.validation_loss(num_loops)]
         shown.append(validation)
-        traces.append(draw.curve(draw.thinned(validation), f"validation at T = {depth}", draw.color("validation")))
+        traces.append(draw.curve(draw.thinned(validation), f"validation at T = {num_loops}", draw.color("validation")))
     return draw.figure(traces, STEP, {"title": LOSS, "range": draw.focus(shown)}) if shown else None
 
 
 def timeline(run: Run) -> go.Figure | None:
-    """Alarms, skipped steps and rollbacks against the step, one row a kind."""
-    found = events(run)[:_MAX_EVENTS]
-    if not found:
+    """Alarms, skipped steps and rollbacks against the step, one row per kind."""
+    shown = events(run)[:_MAX_EVENTS]
+    if not shown:
         return None
     traces = []
     for kind, color in (("alarm", "validation"), ("guard", "train")):
-        chosen = [event for event in found if event.kind == kind]
-        if chosen:
+        of_kind = [event for event in shown if event.kind == kind]
+        if of_kind:
             traces.append(
                 go.Scatter(
-                    x=[event.step for event in chosen],
-                    y=[event.name for event in chosen],
-                    text=[event.told for event in chosen],
+                    x=[event.step for event in of_kind],
+                    y=[event.name for event in of_kind],
+                    text=[event.detail for event in of_kind],
                     mode="markers",
                     marker={"size": 11, "symbol": "diamond" if kind == "alarm" else "x"},
                     name=kind,
@@ -53,7 +53,7 @@ def timeline(run: Run) -> go.Figure | None:
                 )
             )
     last = max(int(series.steps[-1]) for series in run.series.values())
-    margin = last / 50 + 1  # a marker on the border would be cut in half
+    margin = last / 50 + 1  # a marker on the border would be cut off
     xaxis = STEP | {"range": [-margin, last + margin]}
     return draw.figure(traces, xaxis, {"type": "category"}, hovermode="closest", showlegend=len(traces) > 1)
 
@@ -63,21 +63,26 @@ def penalties(run: Run) -> go.Figure | None:
     return draw.lines(with_prefix(run, records.penalty("")), {"title": "nats per token", "rangemode": "tozero"})
 
 
-def loss_by_depth(run: Run) -> go.Figure | None:
-    """Validation loss at each depth T against the step, one line a depth."""
-    depths = by_index(run.series, records.validation_loss)
-    if not depths:
+def loss_by_num_loops(run: Run) -> go.Figure | None:
+    """Validation loss after T loops against the step, one line per T."""
+    losses = by_index(run.series, records.validation_loss)
+    if not losses:
         return None
-    named = draw.spaced(list(depths), 2) if len(depths) > MAX_NAMES else depths
+    in_legend = draw.spaced(list(losses), 2) if len(losses) > MAX_NAMES else losses
     traces = [
-        draw.curve(draw.thinned(series), f"T = {depth}", draw.shade(index, len(depths)), showlegend=depth in named)
-        for index, (depth, series) in enumerate(depths.items())
+        draw.curve(
+            draw.thinned(series),
+            f"T = {num_loops}",
+            draw.shade(index, len(losses)),
+            showlegend=num_loops in in_legend,
+        )
+        for index, (num_loops, series) in enumerate(losses.items())
     ]
-    return draw.figure(traces, STEP, {"title": LOSS, "range": draw.focus(list(depths.values()))})
+    return draw.figure(traces, STEP, {"title": LOSS, "range": draw.focus(list(losses.values()))})
 
 
-def loss_over_depth(run: Run) -> go.Figure | None:
-    """The last validation loss over the depth T, on a logarithmic axis, with the curve of its saturation."""
+def loss_over_num_loops(run: Run) -> go.Figure | None:
+    """The last validation loss against the number of loops T, on a logarithmic axis, with its saturation fit."""
     curve = last_losses(run)
     if curve is None:
         return None
@@ -97,8 +102,8 @@ def loss_over_depth(run: Run) -> go.Figure | None:
     if fitted is None:
         between, name = curve, ""
     else:
-        depths = np.geomspace(curve.steps[0], curve.steps[-1], 80)
-        between, name = Series(depths, fitted.at(depths)), in_symbols(fitted)
+        num_loops = np.geomspace(curve.steps[0], curve.steps[-1], 80)
+        between, name = Series(num_loops, fitted.at(num_loops)), as_formula(fitted)
     muted = draw.color("muted")
     quiet = {"hovertemplate": None, "hoverinfo": "skip", "showlegend": bool(name)}
     xaxis = {"title": "loops T", "type": "log", "tickvals": draw.spaced(curve.steps.tolist(), 1.3)}
@@ -108,11 +113,11 @@ def loss_over_depth(run: Run) -> go.Figure | None:
 
 
 def last_losses(run: Run) -> Series | None:
-    """The last validation loss by depth, the depths in place of steps; None with fewer than two."""
-    depths = by_index(run.series, records.validation_loss)
-    if len(depths) < 2:
+    """The last validation loss as a series over the number of loops; None with fewer than two."""
+    losses = by_index(run.series, records.validation_loss)
+    if len(losses) < 2:
         return None
-    return Series(np.array(list(depths)), np.array([series.values[-1] for series in depths.values()]))
+    return Series(np.array(list(losses)), np.array([series.values[-1] for series in losses.values()]))
 
 
 def saturation(run: Run) -> Saturation | None:
@@ -121,7 +126,7 @@ def saturation(run: Run) -> Saturation | None:
     return None if curve is None else fit(curve.steps.astype(np.float64), curve.values, run.config.depth.mean)
 
 
-def in_symbols(fitted: Saturation) -> str:
+def as_formula(fitted: Saturation) -> str:
     """The fitted curve as a formula with its numbers."""
     return (
         f"{fitted.floor:.3f} + {fitted.amplitude:.3f} exp(−{fitted.rate:.2f} T / {fitted.mean_depth:g}), "
@@ -129,8 +134,8 @@ def in_symbols(fitted: Saturation) -> str:
     )
 
 
-def depth_drawn(run: Run) -> go.Figure | None:
-    """T of each recorded step, its running mean, and the passes that keep gradients."""
+def loops_drawn(run: Run) -> go.Figure | None:
+    """T of each logged step, its running mean, and the number of loops with gradients."""
     drawn = run.series.get(records.NUM_LOOPS)
     if drawn is None:
         return None
@@ -139,19 +144,19 @@ def depth_drawn(run: Run) -> go.Figure | None:
         draw.dots(draw.at(drawn, kept), "T of a step", draw.color("train")),
         draw.line(draw.at(smoothed(drawn), kept), "T, smoothed", draw.color("train"), hovertemplate="%{y:.2f}"),
     ]
-    if (graded := run.series.get(records.NUM_GRAD_LOOPS)) is not None:
-        mean = draw.thinned(smoothed(graded))
+    if (grad_loops := run.series.get(records.NUM_GRAD_LOOPS)) is not None:
+        mean = draw.thinned(smoothed(grad_loops))
         traces.append(draw.line(mean, "with gradients, smoothed", draw.color("validation"), hovertemplate="%{y:.2f}"))
-    return draw.figure(traces, STEP, {"title": "passes", "rangemode": "tozero"})
+    return draw.figure(traces, STEP, {"title": "number of loops", "rangemode": "tozero"})
 
 
-def slice_loss_by_depth(run: Run) -> go.Figure | None:
-    """Loss on a few training sequences at several depths, smoothed, against the step."""
-    depths = by_index(run.series, records.loss_at)
-    if not depths:
+def slice_loss_by_num_loops(run: Run) -> go.Figure | None:
+    """Loss on a few training sequences at several numbers of loops, smoothed, against the step."""
+    losses = by_index(run.series, records.loss_at)
+    if not losses:
         return None
     traces = [
-        draw.line(draw.thinned(smoothed(series)), f"T = {depth}", draw.shade(index, len(depths)))
-        for index, (depth, series) in enumerate(depths.items())
+        draw.line(draw.thinned(smoothed(series)), f"T = {num_loops}", draw.shade(index, len(losses)))
+        for index, (num_loops, series) in enumerate(losses.items())
     ]
-    return draw.figure(traces, STEP, {"title": LOSS, "range": draw.focus([smoothed(s) for s in depths.values()])})
+    return draw.figure(traces, STEP, {"title": LOSS, "range": draw.focus([smoothed(s) for s in losses.values()])})

@@ -1,4 +1,4 @@
-"""The recurrent state: how large it is, how much it still moves, whether its tokens stay apart."""
+"""The recurrent state: its norm, its change per loop, the correlation of its tokens."""
 
 from mythos.config import records
 from mythos.report import draw
@@ -34,11 +34,11 @@ def cosines(run: Run) -> go.Figure | None:
 
 def curvature_ratios(run: Run) -> go.Figure | None:
     """|h'' - 2 h' + h| / |h'' - h'| as a heatmap over step and loop."""
-    return draw.loop_heatmap(run, records.curvature_ratio, "second difference", is_log=True)
+    return draw.loop_heatmap(run, records.curvature_ratio, "curvature ratio", is_log=True)
 
 
 def token_correlations(run: Run) -> go.Figure | None:
-    """Mean cosine between the states of two tokens as a heatmap over step and loop; 0 to 1 whatever the run."""
+    """Mean cosine between the states of two tokens as a heatmap over step and loop; the colours run from 0 to 1."""
     return draw.loop_heatmap(run, records.token_correlation, "token correlation", zmin=0, zmax=1)
 
 
@@ -48,7 +48,7 @@ def token_correlation_profile(run: Run) -> go.Figure | None:
 
 
 def update_norms(run: Run) -> go.Figure | None:
-    """|x' - x| / |x| over each core block, as last traced, against the loop; one line a layer."""
+    """|x' - x| / |x| over each core block against the loop, in the last measurement; one line per layer."""
     layers = by_layer(run.series, records.update_norm)
     if not layers:
         return None
@@ -61,17 +61,17 @@ def update_norms(run: Run) -> go.Figure | None:
 
 
 def recurrence(run: Run) -> go.Figure | None:
-    """Decay and gain of the injection, and the growth of a small change over one loop, against the step."""
+    """Decay and gain of the injection, and the growth of a small perturbation over one loop, against the step."""
     names = {
         "largest decay A": records.DECAY_MAX,
         "mean decay A": records.DECAY_MEAN,
         "gain of e": records.INPUT_GAIN,
-        "growth of a small change": records.JACOBIAN_RADIUS,
+        "Jacobian growth": records.JACOBIAN_RADIUS,
     }
-    found = {label: run.series[name] for label, name in names.items() if name in run.series}
-    return draw.lines(found, {"title": "factor", "rangemode": "tozero"})
+    series = {label: run.series[name] for label, name in names.items() if name in run.series}
+    return draw.lines(series, {"title": "factor", "rangemode": "tozero"})
 
 
 def last_of(loops: dict[int, Series]) -> Series:
-    """The last value of each loop, the loops in place of steps."""
+    """The last value of each loop, as a series over the loops."""
     return Series.of(list(loops), [float(series.values[-1]) for series in loops.values()])

@@ -1,4 +1,4 @@
-"""Many runs at once: the configuration values that differ, against the final validation loss."""
+"""A plot of many runs: the configuration values that differ, against the final validation loss."""
 
 import math
 from typing import Any, NamedTuple
@@ -6,31 +6,31 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mythos.report import draw
-from mythos.report.compare import differences, final_validation, in_words
+from mythos.report.compare import differences, final_validation, format_value
 from mythos.report.draw import go
 from mythos.report.figures.compare import Runs, colors
 from mythos.report.read import Series
 from mythos.report.reduce import Floats
 
 _LOG_SPAN = 20.0
-"""Positive numbers that span more than this factor are laid out by their logarithms."""
+"""Positive numbers that span more than this factor have a logarithmic axis."""
 _MAX_TICKS = 10
 _MAX_LETTERS = 24
-"""Letters of a word on an axis; hovering shows all of it."""
+"""Letters of a label on an axis; hovering shows the whole label."""
 _LOSS = "validation loss"
 
 
 class Axis(NamedTuple):
-    """One upright axis of the plot; places run from 0 at the bottom to 1 at the top."""
+    """One vertical axis of the plot; positions run from 0 at the bottom to 1 at the top."""
 
     label: str
-    places: list[float]
-    """Where each run crosses it."""
+    positions: list[float]
+    """Position of each run."""
     ticks: list[tuple[float, str]]
 
 
 def parallel_coordinates(runs: Runs) -> go.Figure | None:
-    """One line a run through its values and its loss; runs without a finite loss are left out."""
+    """One line per run through its values and its loss; runs without a finite loss are left out."""
     losses = {name: loss for name, run in runs.items() if math.isfinite(loss := final_validation(run))}
     if len(losses) < 2:
         return None
@@ -40,10 +40,10 @@ def parallel_coordinates(runs: Runs) -> go.Figure | None:
     color, crossings = colors(runs), np.arange(len(axes))
     traces = []
     for index, (name, loss) in enumerate(losses.items()):
-        through = Series(crossings, np.array([axis.places[index] for axis in axes]))
+        through = Series(crossings, np.array([axis.positions[index] for axis in axes]))
         hover = f"{name}<br>loss {loss:.4f}<br>" + "%{text}<extra></extra>"
-        told = [f"{path}: {in_words(values[index])}" for path, values in differences(shown).items()]
-        text = [*told, f"{_LOSS}: {loss:.4f}"]
+        texts = [f"{path}: {format_value(values[index])}" for path, values in differences(shown).items()]
+        text = [*texts, f"{_LOSS}: {loss:.4f}"]
         traces.append(draw.curve(through, name, color[name], width=2, text=text, hovertemplate=hover))
     xaxis = {
         "tickvals": crossings,
@@ -56,29 +56,29 @@ def parallel_coordinates(runs: Runs) -> go.Figure | None:
     figure = draw.figure(traces, xaxis, {"visible": False}, showlegend=False, hovermode="closest")
     for crossing, axis in enumerate(axes):
         figure.add_shape(type="line", x0=crossing, x1=crossing, y0=0, y1=1, line={"width": 1}, layer="below")
-        for place, word in axis.ticks:
-            figure.add_annotation(x=crossing, y=place, text=word, showarrow=False, xanchor="left", xshift=7)
+        for position, word in axis.ticks:
+            figure.add_annotation(x=crossing, y=position, text=word, showarrow=False, xanchor="left", xshift=7)
     return figure
 
 
 def axis_of(path: str, values: list[Any]) -> Axis:
-    """A number has a linear or logarithmic axis; anything else one place for each of its values."""
+    """A linear or logarithmic axis for numbers; an axis with one position per distinct value for anything else."""
     label = path.removeprefix("model.")
     if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
         low, high = min(values), max(values)
         is_log = low > 0 and high / low > _LOG_SPAN
         distinct = sorted(set(values))
-        written = distinct if len(distinct) <= _MAX_TICKS else np.linspace(low, high, 6).tolist()
+        ticks = distinct if len(distinct) <= _MAX_TICKS else np.linspace(low, high, 6).tolist()
         numbers = np.log10 if is_log else np.asarray
-        return _spread(label, numbers(values), numbers(written), [f"{value:.4g}" for value in written])
-    words = sorted({in_words(value) for value in values})
-    numbers_of_words = [words.index(in_words(value)) for value in values]
+        return _spread(label, numbers(values), numbers(ticks), [f"{value:.4g}" for value in ticks])
+    words = sorted({format_value(value) for value in values})
+    numbers_of_words = [words.index(format_value(value)) for value in values]
     short = [word if len(word) <= _MAX_LETTERS else f"{word[: _MAX_LETTERS - 1]}…" for word in words]
     return _spread(label, np.array(numbers_of_words), np.arange(len(words), dtype=float), short)
 
 
 def _spread(label: str, values: Floats, ticks: Floats, words: list[str]) -> Axis:
-    """An axis whose lowest value is at 0 and its highest at 1."""
+    """An axis with the lowest value at 0 and the highest at 1."""
     low, width = values.min(), np.ptp(values) or 1.0
-    places = ((ticks - low) / width).tolist()
-    return Axis(label, ((values - low) / width).tolist(), list(zip(places, words, strict=True)))
+    positions = ((ticks - low) / width).tolist()
+    return Axis(label, ((values - low) / width).tolist(), list(zip(positions, words, strict=True)))

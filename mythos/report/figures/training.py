@@ -9,22 +9,22 @@ from mythos.report.reduce import smoothed
 
 def gradient_norms(run: Run) -> go.Figure | None:
     """Global gradient norm before clipping, and that of each parameter group, on a logarithmic axis."""
-    found = {}
+    norms = {}
     if records.GRAD_NORM in run.series:
-        found["all parameters"] = run.series[records.GRAD_NORM]
-    found |= with_prefix(run, records.group_grad_norm(""))
-    return draw.lines(found, draw.log_axis("gradient norm", list(found.values())))
+        norms["all parameters"] = run.series[records.GRAD_NORM]
+    norms |= with_prefix(run, records.group_grad_norm(""))
+    return draw.lines(norms, draw.log_axis("gradient norm", list(norms.values())))
 
 
 def gradients_by_loop(run: Run) -> go.Figure | None:
-    """Norm of the loss's gradient by the state after each loop, its colours logarithmic; gaps without gradient."""
+    """Norm of the loss's gradient with respect to the state after each loop, colours logarithmic; gaps without one."""
     return draw.loop_heatmap(run, records.gradient_norm, "gradient norm", is_log=True)
 
 
 def update_sizes(run: Run) -> go.Figure | None:
     """|w' - w| / |w| of one step by parameter group, on a logarithmic axis."""
-    found = with_prefix(run, records.group_update_norm(""))
-    return draw.lines(found, draw.log_axis("relative update", list(found.values())))
+    norms = with_prefix(run, records.group_update_norm(""))
+    return draw.lines(norms, draw.log_axis("relative update", list(norms.values())))
 
 
 def learning_rates(run: Run) -> go.Figure | None:
@@ -33,18 +33,18 @@ def learning_rates(run: Run) -> go.Figure | None:
 
 
 def logit_scale(run: Run) -> go.Figure | None:
-    """Log-partition of the output logits, which grows where their scale runs away."""
+    """Log-partition of the output logits, which grows if their scale diverges."""
     return draw.lines(_known(run, {"log-partition": records.LOG_PARTITION}), {"title": "nats"})
 
 
 def throughput(run: Run) -> go.Figure | None:
-    """Tokens per second, as recorded and smoothed."""
+    """Tokens per second, as logged and smoothed."""
     speed = run.series.get(records.TOKENS_PER_SECOND)
     if speed is None:
         return None
     color = draw.color("train")
     traces = [
-        draw.line(draw.thinned(speed), "each record", color, width=1, opacity=0.4, hovertemplate="%{y:,.4s}"),
+        draw.line(draw.thinned(speed), "as logged", color, width=1, opacity=0.4, hovertemplate="%{y:,.4s}"),
         draw.line(draw.thinned(smoothed(speed)), "smoothed", color, hovertemplate="%{y:,.4s}"),
     ]
     return draw.figure(traces, draw.STEP, {"title": "tokens per second", "rangemode": "tozero", "tickformat": "~s"})
