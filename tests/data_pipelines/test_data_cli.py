@@ -49,7 +49,7 @@ def test_verify_reports_damage(text_directory: Path, tmp_path: Path, capsys: pyt
     run("pack", *common)
     os.truncate(tmp_path / "packed" / "train-00000.tokens", 10)
     assert run("verify", tmp_path / "packed") == 2
-    assert "train-00000.tokens has 10 bytes, but the manifest says" in capsys.readouterr().err
+    assert "train-00000.tokens has 10 bytes, but the manifest states" in capsys.readouterr().err
 
 
 def test_help_loads_nothing_heavy() -> None:
