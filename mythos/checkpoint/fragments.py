@@ -134,12 +134,12 @@ class FragmentReader:
                 name, field, text = key.split("|")
                 start = int(text)
             except ValueError:
-                raise ConfigError(f"{path}: {key} is not name|field|start; this is no shard of a checkpoint.") from None
+                raise ConfigError(f"{path}: {key} is not name|field|start; it is not a checkpoint's shard.") from None
             pieces = self._pieces[name][field]
             if pieces and pieces[0].entry.dtype != entry.dtype:
                 raise ConfigError(f"{path}: {key} is {entry.dtype}, elsewhere {pieces[0].entry.dtype}.")
             if name not in self._shapes:
-                raise ConfigError(f"{path}: {name} has no shape; this is no shard of a checkpoint.")
+                raise ConfigError(f"{path}: {name} has no shape; it is not a checkpoint's shard.")
             pieces.append(_Piece(start, start + math.prod(entry.shape), path, entry))
 
     def _check(self, name: str) -> None:
