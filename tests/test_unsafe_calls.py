@@ -1,4 +1,4 @@
-"""Nothing in the code runs what it reads: docs/security.md says so."""
+"""Checks the claim of docs/security.md that the code executes nothing that it reads."""
 
 import ast
 from pathlib import Path
@@ -24,25 +24,25 @@ TRUE_OPTIONS = {"shell", "allow_pickle", "trust_remote_code"}
 
 
 def unsafe(source: str) -> list[str]:
-    """What a file imports or calls that can run data, or write where an archive says."""
-    found = []
+    """Imports and calls in a source text that can execute data, or write to paths given by an archive."""
+    result = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names if alias.name.split(".")[0] in MODULES]
+            result += [alias.name for alias in node.names if alias.name.split(".")[0] in MODULES]
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in MODULES:
-            found.append(str(node.module))
+            result.append(str(node.module))
         elif isinstance(node, ast.Call):
             name = ast.unparse(node.func)
             options = [
                 word.arg for word in node.keywords if word.arg in TRUE_OPTIONS and ast.unparse(word.value) != "False"
             ]
-            found += [name] if name in CALLS or name.rpartition(".")[2] in METHODS else []
-            found += [f"{name}({option}=...)" for option in options]
-    return found
+            result += [name] if name in CALLS or name.rpartition(".")[2] in METHODS else []
+            result += [f"{name}({option}=...)" for option in options]
+    return result
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_nothing_is_run_that_was_read(path: Path) -> None:
+def test_no_file_executes_what_it_reads(path: Path) -> None:
     assert unsafe(path.read_text()) == []
 
 
@@ -59,5 +59,5 @@ def test_nothing_is_run_that_was_read(path: Path) -> None:
         "load_dataset(name, trust_remote_code=flag)",
     ],
 )
-def test_what_is_looked_for_is_found(source: str) -> None:
+def test_unsafe_calls_are_found(source: str) -> None:
     assert unsafe(source)

@@ -1,1 +1,1 @@
-"""Where text comes from, and which part of it is held out."""
+"""Read, clean, deduplicate and decontaminate text from several sources."""

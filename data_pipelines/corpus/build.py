@@ -1,4 +1,4 @@
-"""From sources to a finished corpus: steps in order, and the report of what each left out."""
+"""Build a corpus from its sources: run the steps in order and report what each one dropped."""
 
 import fcntl
 import hashlib
@@ -35,22 +35,22 @@ _REQUEST: Final = "request.json"
 
 
 def build_corpus(corpus: CorpusConfig, directory: Path, num_workers: int) -> dict[str, Any]:
-    """Build the corpus in ``directory``, or go on with it; returns the report, which is also ``report.json``.
+    """Build the corpus in ``directory``, or resume building it; return the report, also written to ``report.json``.
 
-    Does nothing when the same corpus from the same files is there already.
+    Does nothing if the same corpus from the same files is there already.
 
     Raises:
-        ConfigError: a source is missing, another corpus is in ``directory``, or another run works there.
+        ConfigError: a source is missing, another corpus is in ``directory``, or another run is active there.
     """
     if num_workers < 0:
-        raise ConfigError(f"--workers is {num_workers}; give the number of processes, or 0 for none beside this one.")
-    # What can be wrong is found before hours of work: folders, models, evaluation sets.
+        raise ConfigError(f"--workers is {num_workers}; give the number of processes, or 0 to work in this one.")
+    # Missing folders, models and evaluation sets are found here, before hours of work.
     tasks = plan(corpus)
     build_filters(corpus.language, corpus.quality)
-    # Moving the folder of the sources changes nothing; changing a file in it does.
+    # The request depends on the files of the sources, but not on the path of their folder.
     request = encode(corpus) | {"source": None, "files": _fingerprint(corpus, tasks)}
     directory.mkdir(parents=True, exist_ok=True)
-    with _alone(directory):
+    with _locked(directory):
         if (directory / REPORT).exists():
             report = json.loads((directory / REPORT).read_text(encoding="utf-8"))
             _check_same(report["request"], request, directory)
@@ -70,12 +70,12 @@ def build_corpus(corpus: CorpusConfig, directory: Path, num_workers: int) -> dic
 
 
 def clean_shard(corpus: CorpusConfig, language: LanguageConfig, tasks: list[Task], output: Path, index: int) -> Ledger:
-    """Read one task's documents, normalise and filter them, and write what is kept."""
+    """Read one task's documents, normalise and filter them, and write those that are kept."""
     ledger = Ledger()
     filters = build_filters(language, corpus.quality)
 
     def kept() -> Iterator[Any]:
-        for raw in ledger.entering(read_task(corpus, tasks[index], ledger)):
+        for raw in ledger.count_read(read_task(corpus, tasks[index], ledger)):
             raw.text = normalise(raw.text, fix_encoding=corpus.fix_encoding)
             if not raw.text.strip():
                 ledger.drop("empty", raw)
@@ -87,12 +87,12 @@ def clean_shard(corpus: CorpusConfig, language: LanguageConfig, tasks: list[Task
                 else:
                     ledger.drop(reason, document)
 
-    write_shard(shard_path(output, index), ledger.leaving(kept()))
+    write_shard(shard_path(output, index), ledger.count_kept(kept()))
     return ledger
 
 
 def _steps(corpus: CorpusConfig, tasks: list[Task], stages: Path) -> Iterator[Step]:
-    """Every step; each reads the folder that an earlier one has finished."""
+    """Yield the steps in order; each reads the folder of an earlier, finished step."""
     number = len(tasks)
     yield Step("clean", number, partial(clean_shard, corpus, corpus.language, tasks))
     shards = stages / "clean"
@@ -117,7 +117,7 @@ def _steps(corpus: CorpusConfig, tasks: list[Task], stages: Path) -> Iterator[St
 def _publish(
     corpus: CorpusConfig, request: dict[str, Any], ledgers: dict[str, Ledger], directory: Path
 ) -> dict[str, Any]:
-    """Move the last step's shards to their place; the report comes last and says that the corpus is complete."""
+    """Move the last step's shards into ``directory``; the report is written last and marks the corpus as complete."""
     steps = {name: ledger for name, ledger in ledgers.items() if ledger.counts or ledger.problems}
     last = [name for name, ledger in ledgers.items() if ledger.summary().get("read")][-1]
     final = ledgers[last].summary()
@@ -128,7 +128,7 @@ def _publish(
         "kept": final.get("kept", {"documents": 0, "bytes": 0}),
         "sources": final.get("source", {}),
         "licences": final.get("licence", {}),
-        "steps": {name: _of_step(ledger) for name, ledger in steps.items()},
+        "steps": {name: _step_summary(ledger) for name, ledger in steps.items()},
         "problems": [problem for ledger in ledgers.values() for problem in ledger.problems],
         "request": request,
     }
@@ -137,7 +137,7 @@ def _publish(
     return report
 
 
-def _of_step(ledger: Ledger) -> dict[str, Any]:
+def _step_summary(ledger: Ledger) -> dict[str, Any]:
     summary = ledger.summary()
     return {key: summary[key] for key in ("read", "kept", "dropped", "skipped", "noted") if key in summary}
 
@@ -151,7 +151,7 @@ def _check_same(before: dict[str, Any], now: dict[str, Any], directory: Path) ->
 
 
 def _fingerprint(corpus: CorpusConfig, tasks: list[Task]) -> str:
-    """Changes with any path, size or order of the sources' files and of the evaluation sets."""
+    """Hash of the paths, sizes and order of the sources' files and of the evaluation sets."""
     listing: list[Any] = [encode(task) for task in tasks]
     if isinstance(corpus.decontamination, NGramDecontamination):
         paths = evaluation_files(resolve(corpus, corpus.decontamination.dir))
@@ -167,8 +167,8 @@ _LOCK: Final = ".lock"
 
 
 @contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Hold the folder for this process; the lock goes with the process."""
+def _locked(directory: Path) -> Iterator[None]:
+    """Lock the folder for this process; the lock is released when the process ends."""
     with (directory / _LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

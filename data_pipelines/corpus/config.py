@@ -1,4 +1,4 @@
-"""What can be said about a corpus: where it comes from and what is kept of it."""
+"""Configuration of a corpus: its sources and the rules by which documents are kept."""
 
 from typing import Annotated, Literal
 
@@ -13,17 +13,17 @@ class FilesSource:
 
     kind: Literal["files"] = "files"
     dir: str
-    """Folder; a relative one lies in the corpus's ``source``."""
+    """Folder of the files; a relative path starts from the corpus's ``source``."""
     licence: str
-    """Terms of every document without a ``licence_column``."""
+    """Licence of every document for which ``licence_column`` gives none."""
     pattern: str = "**/*"
-    """Which files, as ``pathlib`` globs."""
+    """Glob pattern of the files, as in ``pathlib``."""
     text_column: str = "text"
     id_column: str | None = None
-    """Column of identifiers; null makes them from the file's path and the row."""
+    """Column of identifiers; null forms them from the file's path and the row number."""
     licence_column: str | None = None
     metadata_columns: tuple[str, ...] = ()
-    """Columns that are carried along in ``metadata``."""
+    """Columns that are copied into ``metadata``."""
 
 
 @config
@@ -33,13 +33,13 @@ class HubSource:
     kind: Literal["hub"] = "hub"
     path: str
     name: str | None = None
-    """The data set's own configuration."""
+    """Name of the data set's configuration on the Hub."""
     data_dir: str | None = None
     split: str = "train"
     revision: str | None = None
-    """Commit or tag; a data set changes under a branch."""
+    """Commit or tag; the content of a branch can change."""
     num_files: PositiveInt | None = None
-    """How many of the data set's files to read, from the first; null reads all."""
+    """Number of the data set's files to read, from the first; null reads all."""
     licence: str
     text_column: str = "text"
     id_column: str | None = None
@@ -54,7 +54,7 @@ class DebianPackage:
     version: str
     licence: str
     pattern: str = "**/*.html"
-    """Which of its files are documents."""
+    """Glob pattern of the package's files that are documents."""
 
 
 @config
@@ -71,14 +71,14 @@ SourceConfig = Annotated[FilesSource | HubSource | DebianSource, Field(discrimin
 
 @config
 class NoLanguageFilter:
-    """Every language is kept."""
+    """Keeps every language."""
 
     kind: Literal["none"] = "none"
 
 
 @config
 class LangidFilter:
-    """py3langid, whose model is part of its package: nothing is downloaded."""
+    """Detects languages with py3langid, whose model is part of its package, so nothing is downloaded."""
 
     kind: Literal["langid"] = "langid"
     languages: Annotated[tuple[str, ...], Field(min_length=1)] = ("en",)
@@ -88,7 +88,7 @@ class LangidFilter:
 
 @config
 class FasttextFilter:
-    """A fastText language model such as lid.176.bin (Joulin et al. 2017), given as a file."""
+    """Detects languages with a fastText model file such as lid.176.bin (Joulin et al. 2017)."""
 
     kind: Literal["fasttext"] = "fasttext"
     model: str
@@ -107,9 +107,9 @@ class GopherQuality:
     min_words: PositiveInt = 50
     max_words: PositiveInt = 100_000
     min_alphabetic_words: Fraction = 0.8
-    """Share of words that need a letter; code and tables have fewer than prose."""
+    """Smallest share of words that contain a letter; code and tables have fewer than prose."""
     max_symbols_per_word: Fraction = 0.1
-    """Hash signs, and ellipses, per word."""
+    """Largest number of hash signs, and of ellipses, per word."""
 
 
 @config
@@ -148,14 +148,14 @@ QualityConfig = Annotated[GopherQuality | GopherRepetition | C4Quality | FineWeb
 
 @config
 class NoMinHash:
-    """Near duplicates are kept."""
+    """Keeps near duplicates."""
 
     kind: Literal["none"] = "none"
 
 
 @config
 class MinHash:
-    """Broder 1997 with banding: documents that agree on all hashes of any bucket are near duplicates."""
+    """MinHash (Broder 1997) with banding: documents that agree on all hashes of any bucket are near duplicates."""
 
     kind: Literal["minhash"] = "minhash"
     num_buckets: PositiveInt = 14
@@ -168,21 +168,21 @@ MinHashConfig = Annotated[NoMinHash | MinHash, Field(discriminator="kind")]
 
 @config
 class NoDecontamination:
-    """Nothing is compared with evaluation sets."""
+    """Compares nothing with evaluation sets."""
 
     kind: Literal["none"] = "none"
 
 
 @config
 class NGramDecontamination:
-    """Text that shares a run of words with an evaluation set is cut out (Brown et al. 2020, appendix C)."""
+    """Cuts out text that shares an n-gram of words with an evaluation set (Brown et al. 2020, appendix C)."""
 
     kind: Literal["n_grams"] = "n_grams"
     dir: str
-    """Folder of .jsonl and .txt evaluation sets; a relative one lies in the corpus's ``source``."""
+    """Folder of .jsonl and .txt evaluation sets; a relative path starts from the corpus's ``source``."""
     num_words: PositiveInt = 13
     window_characters: PositiveInt = 2000
-    """What is cut out around a match: whole lines of about this length."""
+    """Length of the text that is cut out around a match, rounded to whole lines."""
 
 
 DecontaminationConfig = Annotated[NoDecontamination | NGramDecontamination, Field(discriminator="kind")]
@@ -190,23 +190,23 @@ DecontaminationConfig = Annotated[NoDecontamination | NGramDecontamination, Fiel
 
 @config
 class CorpusConfig:
-    """A whole corpus, as ``mythos-data clean`` builds it."""
+    """Configuration of a corpus that ``mythos-data clean`` builds."""
 
     source: str | None = None
-    """Folder that relative folders lie in; null is the current one."""
+    """Folder from which relative paths start; null is the current folder."""
     sources: dict[str, SourceConfig]
     fix_encoding: bool = True
     """Repair text that was decoded wrongly (ftfy)."""
     max_characters: PositiveInt = 1_000_000
-    """Longer texts are cut into documents of at most this length, at line ends where there are any."""
+    """Longer texts are cut into documents of at most this length, at line ends where possible."""
     language: LanguageConfig = NoLanguageFilter()
     quality: tuple[QualityConfig, ...] = ()
-    """Rules in order; each sees what the one before kept."""
+    """Rules in order; each is applied to what the previous one kept."""
     exact_duplicates: Literal["keep", "drop"] = "drop"
     near_duplicates: MinHashConfig = NoMinHash()
     decontamination: DecontaminationConfig = NoDecontamination()
     shard_bytes: PositiveInt = 32_000_000
-    """Size on disk of the input files that make one shard, the unit of work that a restart repeats."""
+    """Size on disk of the input files of one shard, the unit of work that a restart repeats."""
 
     def __post_init__(self) -> None:
         if not self.sources:

@@ -1,4 +1,4 @@
-"""Documentation from Debian packages, at pinned versions, unpacked without being installed."""
+"""Download documentation from Debian packages at pinned versions, without installing them."""
 
 import subprocess
 import tempfile
@@ -13,7 +13,7 @@ from mythos.files import replacing
 
 
 def fetch_debian(corpus: CorpusConfig) -> list[Path]:
-    """Download and unpack every package that is not there yet; returns the folders, one a source.
+    """Download and unpack every package that is not there yet; return the folders, one per source.
 
     Raises:
         ConfigError: the corpus names no package, or apt-get or dpkg-deb is missing or fails.
@@ -35,10 +35,10 @@ def _fetch(name: str, package: DebianPackage, target: Path) -> None:
         _run(["apt-get", "download", "--quiet", f"{name}={version}"], Path(downloads), name, version)
         (archive,) = Path(downloads).glob("*.deb")
         _run(["dpkg-deb", "--extract", str(archive), str(partial.absolute())], Path(downloads), name, version)
-        wanted = {*partial.glob(package.pattern), *partial.glob("**/copyright")}
+        documents = {*partial.glob(package.pattern), *partial.glob("**/copyright")}
         for path in [*partial.rglob("*")]:
             # Links may lead out of the package.
-            if path.is_symlink() or (path.is_file() and path not in wanted):
+            if path.is_symlink() or (path.is_file() and path not in documents):
                 path.unlink()
 
 
@@ -48,8 +48,8 @@ def _run(command: list[str], directory: Path, name: str, version: str) -> None:
     except FileNotFoundError:
         raise ConfigError(f"{command[0]} is not installed; fetch packages on a Debian or Ubuntu machine.") from None
     if result.returncode:
-        said = (result.stderr.strip().splitlines() or ["no reason given"])[-1].removeprefix("E: ")
+        reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1].removeprefix("E: ")
         raise ConfigError(
-            f"{command[0]} failed for {name}={version} ({said}); run apt-get update, or, if the version has left the "
-            "archive, take it from snapshot.debian.org."
+            f"{command[0]} failed for {name}={version} ({reason}); run apt-get update, or, if the archive no longer "
+            "has the version, get it from snapshot.debian.org."
         )

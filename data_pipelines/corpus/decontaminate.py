@@ -1,7 +1,7 @@
-"""Text that shares a run of words with an evaluation set is cut out of the corpus.
+"""Cut text out of the corpus that shares an n-gram of words with an evaluation set.
 
-datatrove's filter finds the matches. Its indexer does not serve: it cannot be built without lighteval, and with it
-torch and transformers, even for sets that lie on disk; so the index is written here, in the filter's format.
+datatrove's filter finds the matches. Its indexer is not used, since even for local sets it requires lighteval, and with
+it torch and transformers; the index is written here instead, in the filter's format.
 """
 
 from collections.abc import Iterator
@@ -23,16 +23,16 @@ from data_pipelines.corpus.words import WORDS
 from mythos.config.base import ConfigError
 
 _NORMALISATION: Final = TextNormConfig(norm_numbers=False)
-"""With every number made 0, tables of numbers would match each other."""
+"""Numbers are kept: if all became 0, tables of numbers would match each other."""
 _HASH: Final = HashConfig(hash_fc="sha1")
 _LEAST_CHARACTERS: Final = 200
-"""Shorter remains between two cuts are dropped as well (Brown et al. 2020)."""
+"""Shorter parts between two cuts are dropped as well (Brown et al. 2020)."""
 _BORDER_CHARACTERS: Final = 400
-"""Enough of the window before for any run of words that begins there."""
+"""Length of the previous window's end that is searched again, enough for any n-gram that begins there."""
 
 
 def evaluation_files(directory: Path) -> list[Path]:
-    """The evaluation sets, sorted.
+    """Paths of the evaluation sets, sorted.
 
     Raises:
         ConfigError: there are none.
@@ -47,30 +47,30 @@ def evaluation_files(directory: Path) -> list[Path]:
 
 
 def write_index(evaluations: Path, config: NGramDecontamination, output: Path, index: int) -> Ledger:
-    """Hash every run of ``num_words`` words of every set; items shorter than that cannot be found."""
+    """Hash every n-gram of ``num_words`` words of every set; shorter items cannot be found."""
     del index
     ledger = Ledger()
     hash_of = create_hash_func(_HASH)
     for path in evaluation_files(evaluations):
         name = path.relative_to(evaluations).as_posix()
-        found: set[int] = set()
+        hashes: set[int] = set()
         for row in read_file(path, name, "text", ledger):
             words = WORDS.word_tokenize(simplify_text(" ".join(_strings(row.columns)), _NORMALISATION))
             ledger.note(f"items of {config.num_words} words or more", int(len(words) >= config.num_words))
             ledger.note("shorter items, which cannot be found", int(len(words) < config.num_words))
-            found.update(hash_of(" ".join(run)) for run in ngrams(words, config.num_words))
+            hashes.update(hash_of(" ".join(n_gram)) for n_gram in ngrams(words, config.num_words))
         task = name.split(".")[0].replace("/", "-")
-        np.array(sorted(found), dtype=np.uint64).tofile(output / f"{task}.index.hashes")
+        np.array(sorted(hashes), dtype=np.uint64).tofile(output / f"{task}.index.hashes")
     return ledger
 
 
 def decontaminate(shards: Path, hashes: Path, config: NGramDecontamination, output: Path, index: int) -> Ledger:
-    """Write one shard without the lines around each match; what is left between two cuts is its own document."""
+    """Write one shard without the lines around each match; each part between two cuts becomes a document."""
     ledger = Ledger()
     block = _filter(hashes, config.num_words)
-    source = ledger.entering(read_shard(shard_path(shards, index)))
+    source = ledger.count_read(read_shard(shard_path(shards, index)))
     kept = (part for document in source for part in _clean_parts(document, block, config.window_characters, ledger))
-    write_shard(shard_path(output, index), ledger.leaving(kept))
+    write_shard(shard_path(output, index), ledger.count_kept(kept))
     return ledger
 
 
@@ -85,7 +85,7 @@ def _clean_parts(
     run: list[str] = []
     tail = ""
     for window in _windows(document.text, window_characters):
-        # The words before a window are looked at with it, so that no match hides across the border.
+        # The end of the previous window is searched too, so that matches across the border are found.
         probe = Document(text=tail + window, id="")
         if block.filter(probe) is True:
             run.append(window)
@@ -105,7 +105,7 @@ def _clean_parts(
 
 
 def _windows(text: str, num_characters: int) -> Iterator[str]:
-    """Whole lines until they reach ``num_characters``; joined they are the text."""
+    """Yield consecutive parts of the text, each of whole lines that reach ``num_characters``."""
     window = ""
     for line in text.splitlines(keepends=True):
         window += line
@@ -121,7 +121,7 @@ def _origin(document: Document) -> dict[str, Any]:
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """Every text in a record, in order."""
+    """Yield every string in a record, in order."""
     match value:
         case str():
             yield value

@@ -1,4 +1,4 @@
-"""Cleaned documents on disk: what ``mythos-data clean`` leaves for ``mythos-data pack``."""
+"""Read cleaned documents, which ``mythos-data clean`` writes and ``mythos-data pack`` reads."""
 
 import io
 import json
@@ -11,11 +11,11 @@ from mythos.config.base import ConfigError
 COLUMNS: Final = ("id", "text", "source", "licence")
 SUFFIXES: Final = (".jsonl.zst", ".parquet")
 STAGES: Final = "stages"
-"""Folder of unfinished work inside a corpus; it goes away when the corpus is complete."""
+"""Folder of unfinished work inside a corpus; it is removed when the corpus is complete."""
 
 
 class Document(NamedTuple):
-    """One text, where it came from and under which terms."""
+    """One text with its id, source and licence."""
 
     id: str
     text: str
@@ -24,7 +24,7 @@ class Document(NamedTuple):
 
 
 def document_files(directory: Path) -> list[Path]:
-    """The files of a corpus in reading order.
+    """Paths of a corpus's files in reading order.
 
     Raises:
         ConfigError: the folder is missing, unfinished, or holds no file of documents.
@@ -32,7 +32,7 @@ def document_files(directory: Path) -> list[Path]:
     if not directory.is_dir():
         raise ConfigError(f"{directory}: no such folder; name one that mythos-data clean wrote.")
     if (directory / STAGES).is_dir():
-        raise ConfigError(f"{directory} is not finished; run its mythos-data clean again, which goes on where it was.")
+        raise ConfigError(f"{directory} is not finished; run its mythos-data clean again, which resumes it.")
     files = sorted(path for path in directory.iterdir() if path.name.endswith(SUFFIXES) and path.name[0] != ".")
     if not files:
         raise ConfigError(f"{directory} holds no .jsonl.zst or .parquet file; name one that mythos-data clean wrote.")
@@ -40,9 +40,9 @@ def document_files(directory: Path) -> list[Path]:
 
 
 def read_documents(directory: Path) -> Iterator[Document]:
-    """Every document of the ``*.jsonl.zst`` and ``*.parquet`` files in a folder, in order of file name and line.
+    """Yield every document of the ``*.jsonl.zst`` and ``*.parquet`` files in a folder, by file name and line.
 
-    Holds a block of one file in memory, whatever the size of the corpus.
+    Memory holds one block of one file, whatever the size of the corpus.
 
     Raises:
         ConfigError: the folder holds no such file, or a file is damaged or lacks a column.
@@ -52,7 +52,7 @@ def read_documents(directory: Path) -> Iterator[Document]:
 
 
 def read_file(path: Path) -> Iterator[Document]:
-    """The documents of one file, in order.
+    """Yield the documents of one file, in order.
 
     Raises:
         ConfigError: the file is damaged or lacks a column.
@@ -69,10 +69,10 @@ def read_file(path: Path) -> Iterator[Document]:
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a zstd-compressed JSON-lines file.
+    """Yield the objects of a zstd-compressed JSON-lines file.
 
     Raises:
-        ConfigError: the file is truncated, is not zstd, or a line is no JSON object.
+        ConfigError: the file is truncated or not zstd, or a line is not a JSON object.
     """
     number = 0
     try:
@@ -81,7 +81,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
                 number += 1
                 row = json.loads(line)
                 if not line.endswith(b"\n") or not isinstance(row, dict):
-                    raise ValueError("a line is no whole JSON object")
+                    raise ValueError("a line is not a complete JSON object")
                 yield row
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:
@@ -90,8 +90,8 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def open_zstd(path: Path) -> IO[bytes]:
-    """The decompressed bytes of a file; damage and truncation raise an OSError without errno."""
-    # The zstandard package takes a truncated file for a whole one.
+    """Open a file for reading decompressed bytes; damage and truncation raise an OSError without errno."""
+    # pyarrow is used, since the zstandard package does not detect a truncated file.
     import pyarrow
 
     return io.BufferedReader(pyarrow.input_stream(path, compression="zstd"), buffer_size=1 << 16)

@@ -1,4 +1,4 @@
-"""Exact and near duplicates, by datatrove's blocks: signatures on disk, merged and clustered, one of each kept."""
+"""Remove exact and near duplicates with datatrove's blocks: write signatures, match and cluster them, keep one."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +25,7 @@ from data_pipelines.corpus.shards import read_shard, shard_path, write_shard
 from data_pipelines.corpus.words import WORDS
 
 _HASH: Final = HashConfig(hash_fc="sha1")
-"""datatrove's other hash hands str to xxhash, which from version 4 takes only bytes."""
+"""SHA-1, since datatrove's other hash passes str to xxhash, which accepts only bytes from version 4 on."""
 _SHINGLES_AT_ONCE: Final = 4096
 
 
@@ -37,44 +37,44 @@ def sign_exact(shards: Path, output: Path, index: int) -> Ledger:
 
 
 def find_exact(signatures: Path, output: Path, index: int) -> Ledger:
-    """List which documents of which shards repeat an earlier one; holds one signature a shard in memory."""
+    """List the documents that repeat an earlier one, by shard; memory holds one signature per shard."""
     ExactFindDedups(str(signatures), str(output), _exact_config()).run(None, rank=index)
     return Ledger()
 
 
-def drop_exact(shards: Path, found: Path, output: Path, index: int) -> Ledger:
+def drop_exact(shards: Path, matches: Path, output: Path, index: int) -> Ledger:
     """Write one shard without the listed documents."""
-    block = ExactDedupFilter(str(found), _exact_config())
+    block = ExactDedupFilter(str(matches), _exact_config())
     return _drop(shards, block, "exact duplicate", output, index)
 
 
 def sign_near(shards: Path, config: MinHash, output: Path, index: int) -> Ledger:
-    """MinHash the documents of one shard; those shorter than one shingle get no signature."""
+    """Write MinHash signatures of one shard's documents; those shorter than one shingle get none."""
     block = _BoundedSignature(str(output), _near_config(config), language=WORDS)
     block.run(read_shard(shard_path(shards, index)), rank=index)
     return Ledger()
 
 
 def match_near(signatures: Path, config: MinHash, output: Path, index: int) -> Ledger:
-    """Pairs of documents that agree in bucket ``index``."""
+    """List the pairs of documents that agree in bucket ``index``."""
     block = MinhashDedupBuckets(str(signatures), str(output), config=_near_config(config))
     block.run(None, rank=index, world_size=config.num_buckets)
     return Ledger()
 
 
 def cluster_near(pairs: Path, config: MinHash, output: Path, index: int) -> Ledger:
-    """List all but one document of each cluster; memory grows with the number of duplicates only."""
+    """List all but one document of each cluster; memory grows only with the number of duplicates."""
     MinhashDedupCluster(str(pairs), str(output), config=_near_config(config)).run(None, index, 1)
     return Ledger()
 
 
-def drop_near(shards: Path, found: Path, output: Path, index: int) -> Ledger:
+def drop_near(shards: Path, clusters: Path, output: Path, index: int) -> Ledger:
     """Write one shard without the listed documents."""
-    return _drop(shards, MinhashDedupFilter(str(found)), "near duplicate", output, index)
+    return _drop(shards, MinhashDedupFilter(str(clusters)), "near duplicate", output, index)
 
 
 class _BoundedSignature(MinhashDedupSignature):
-    """The same signature from a few shingles at a time: a book would otherwise need gigabytes."""
+    """Computes the same signature from a few shingles at a time; a book would otherwise need gigabytes."""
 
     def get_signature(self, shingles: np.ndarray) -> list[list[int]]:
         sign = super().get_signature
@@ -104,18 +104,18 @@ def _drop(shards: Path, block: ExactDedupFilter | MinhashDedupFilter, reason: st
     ledger = Ledger()
     previous: list[Document] = []
 
-    def watched() -> Iterator[Document]:
-        for document in ledger.entering(read_shard(shard_path(shards, index))):
-            # A block that asks for the next document without having passed on this one has dropped it.
+    def inputs() -> Iterator[Document]:
+        for document in ledger.count_read(read_shard(shard_path(shards, index))):
+            # A block that requests the next document without having yielded this one has dropped it.
             previous.append(document)
             yield document
             if previous:
                 ledger.drop(reason, previous.pop())
 
-    def passed() -> Iterator[Document]:
-        for document in block.run(watched(), rank=index):
+    def outputs() -> Iterator[Document]:
+        for document in block.run(inputs(), rank=index):
             previous.clear()
             yield document
 
-    write_shard(shard_path(output, index), ledger.leaving(passed()))
+    write_shard(shard_path(output, index), ledger.count_kept(outputs()))
     return ledger

@@ -1,4 +1,4 @@
-"""Documents from files on disk; what cannot be read is counted, named and left out."""
+"""Read records from files on disk; what cannot be read is counted, named and skipped."""
 
 import gzip
 import json
@@ -22,25 +22,25 @@ _COMPRESSED: Final = (".gz", ".dz", ".zst")
 
 
 class Row(NamedTuple):
-    """One record as a source holds it."""
+    """One record of a source file."""
 
     id: str
     columns: dict[str, Any]
 
 
 def is_readable(path: Path) -> bool:
-    """Whether the name ends in a way that ``read_file`` knows."""
+    """Whether ``read_file`` supports the suffix of the name."""
     return _kind(path) in (*TEXT, *HTML, *ROWS)
 
 
 def read_file(path: Path, name: str, text_column: str, ledger: Ledger) -> Iterator[Row]:
-    """The records of one file, each named after ``name`` and its place in the file.
+    """Yield the records of one file; their ids are ``name`` and their index in the file.
 
-    A file that is damaged half-way yields the records before the damage. Empty files, files that are not text
-    and lines that are no JSON objects are skipped and counted.
+    A damaged file yields the records before the damage. Empty files, files that are not text and lines that are not
+    JSON objects are skipped and counted.
 
     Raises:
-        FileNotFoundError: the file is gone.
+        FileNotFoundError: the file does not exist any more.
     """
     kind = _kind(path)
     try:
@@ -53,7 +53,7 @@ def read_file(path: Path, name: str, text_column: str, ledger: Ledger) -> Iterat
     except pyarrow.ArrowException:
         ledger.skip("damaged parquet", name)
     except (EOFError, OSError, zlib.error) as error:
-        # With a number it is the system that failed, not the file.
+        # An error with errno comes from the system, not from the content of the file.
         if isinstance(error, OSError) and error.errno is not None:
             raise
         ledger.skip("damaged compression", name)
@@ -115,7 +115,7 @@ def _read_text(path: Path, name: str, ledger: Ledger, *, is_html: bool) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        # A sample decides, as the detector is slow; a few bytes that do not fit become replacement characters.
+        # The slow detector reads only a sample; the few bytes that do not fit become replacement characters.
         guess = from_bytes(content[:65_536]).best()
     if guess is None or (b"\0" in content[:65_536].strip(b"\0") and not guess.encoding.startswith("utf_")):
         ledger.skip("not text", name)

@@ -1,4 +1,4 @@
-"""Language and quality rules; all but the offline language model are datatrove's."""
+"""Language and quality filters; all except the offline language model are datatrove's."""
 
 from functools import cache
 from pathlib import Path
@@ -30,17 +30,17 @@ from data_pipelines.corpus.words import WORDS
 from mythos.config.base import ConfigError
 
 _LANGUAGE_SAMPLE: Final = 2000
-"""Characters that decide a document's language; more change nothing and cost time."""
+"""Number of characters from which the language is detected; more cost time and change nothing."""
 
 
 @cache
 def build_filters(language: LanguageConfig, quality: tuple[QualityConfig, ...]) -> tuple[BaseFilter, ...]:
-    """The filters in the order in which a document meets them."""
+    """Build the filters in the order in which they are applied."""
     return (*_language_filters(language), *(_quality_filter(rule) for rule in quality))
 
 
 def rejection(filters: tuple[BaseFilter, ...], document: Document) -> str | None:
-    """Why the first filter that rejects the document does so; filters may remove lines from its text."""
+    """Reason of the first filter that rejects the document, or None; filters may remove lines from its text."""
     for block in filters:
         verdict = block.filter(document)
         kept, reason = verdict if isinstance(verdict, tuple) else (verdict, "language")
@@ -102,7 +102,7 @@ def _quality_filter(rule: QualityConfig) -> BaseFilter:
 
 
 class OfflineLanguageFilter(BaseFilter):
-    """Keeps documents whose opening is in one of the languages (py3langid; Lui and Baldwin 2012)."""
+    """Keeps documents whose beginning is in one of the languages (py3langid; Lui and Baldwin 2012)."""
 
     name = "py3langid"
 
@@ -120,14 +120,14 @@ class OfflineLanguageFilter(BaseFilter):
         self.min_probability = min_probability
 
     def filter(self, doc: Document) -> bool:
-        """Whether the likeliest language is wanted and likely enough."""
-        found, probability = self.identifier.classify(doc.text[:_LANGUAGE_SAMPLE])
-        doc.metadata["language"] = found
-        return found in self.languages and probability >= self.min_probability
+        """Whether the most probable language is one of ``languages`` and probable enough."""
+        detected, probability = self.identifier.classify(doc.text[:_LANGUAGE_SAMPLE])
+        doc.metadata["language"] = detected
+        return detected in self.languages and probability >= self.min_probability
 
 
 class _LocalModel(FastTextLID):
-    """A model file that is there already; datatrove would download its own."""
+    """Loads a local model file; datatrove would download its own."""
 
     def __init__(self, languages: list[str], path: str) -> None:
         super().__init__(languages)

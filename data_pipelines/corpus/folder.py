@@ -1,4 +1,4 @@
-"""A folder of text files as documents."""
+"""Read a folder of text files as documents."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +9,7 @@ SUFFIXES = (".md", ".txt")
 
 
 class Document(NamedTuple):
-    """One text and where it came from."""
+    """One text and its path."""
 
     name: str
     """Path inside the folder, with forward slashes."""
@@ -17,7 +17,7 @@ class Document(NamedTuple):
 
 
 def read_folder(directory: Path) -> list[Document]:
-    """Every .txt and .md file below ``directory``, sorted by relative path; line ends are kept as they are.
+    """Read every .txt and .md file below ``directory``, sorted by relative path; line ends are not changed.
 
     Raises:
         ConfigError: the folder is missing or holds no text file, or a file is empty or not UTF-8.

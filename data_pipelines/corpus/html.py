@@ -1,4 +1,4 @@
-"""The text of an HTML page."""
+"""Convert HTML pages to plain text."""
 
 from functools import cache
 from typing import TYPE_CHECKING, Final
@@ -10,15 +10,14 @@ if TYPE_CHECKING:
     from inscriptis.model.config import ParserConfig
 
 _FURNITURE: Final = ("aside", "button", "footer", "form", "header", "iframe", "nav", "select", "svg")
-"""Elements that hold no text of the page's own."""
+"""Elements that do not belong to the content of a page."""
 
 
 def html_to_text(content: bytes) -> str:
-    """What a reader sees of the page's main part, laid out in plain text; "" for a page without a body.
+    """Convert the visible text of the page's main part to plain text; return "" for a page without a body.
 
-    The main part is the one that the page marks as such, else all but menus, headers and footers.
-
-    The encoding is the one that the page declares, else UTF-8.
+    The main part is the element that the page marks as such, else everything except menus, headers and footers. The
+    encoding is the one that the page declares, else UTF-8.
     """
     from inscriptis.html_engine import Inscriptis
 
@@ -36,7 +35,7 @@ def html_to_text(content: bytes) -> str:
 
 
 def _flatten(block: lxml.html.HtmlElement) -> None:
-    """Make a ``pre`` plain text: inscriptis keeps the line breaks of its own text only, not of a ``code`` in it."""
+    """Replace the content of a ``pre`` by its text: inscriptis would lose line breaks in nested elements."""
     lxml.etree.strip_elements(block, *_FURNITURE, with_tail=False)
     for line_break in block.iter("br"):
         line_break.tail = f"\n{line_break.tail or ''}"
@@ -46,7 +45,7 @@ def _flatten(block: lxml.html.HtmlElement) -> None:
 
 
 def _declared_encoding(content: bytes) -> str | None:
-    """UTF-8 where the page says nothing, as libxml2 would take Latin-1."""
+    """Return UTF-8 if the page declares no encoding, since libxml2 would assume Latin-1."""
     return None if b"charset" in content[:2048].lower() or content.startswith(b"<?xml") else "utf-8"
 
 

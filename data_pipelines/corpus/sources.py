@@ -1,4 +1,4 @@
-"""What a corpus reads: the list of tasks, and the documents of one task."""
+"""List the tasks of a corpus, and read the documents of one task."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,17 +20,17 @@ class Task:
     """Name among the corpus's sources."""
     licence: str
     files: tuple[tuple[str, int], ...] = ()
-    """Path inside the source's folder, and bytes; changed sizes mean another plan."""
+    """Path inside the source's folder and size in bytes of each file; another size makes another plan."""
     hub_file: int | None = None
 
 
 def resolve(corpus: CorpusConfig, directory: str) -> Path:
-    """A folder of the configuration as a path."""
+    """Path of a folder that the configuration names."""
     return Path(corpus.source or ".", directory).expanduser()
 
 
 def plan(corpus: CorpusConfig) -> list[Task]:
-    """Every task in order, a pure function of the configuration and of what lies in the folders.
+    """List every task in order, a pure function of the configuration and of the folders' contents.
 
     Raises:
         ConfigError: a folder is missing or holds nothing to read, or a data set cannot be opened.
@@ -41,8 +41,8 @@ def plan(corpus: CorpusConfig) -> list[Task]:
             case FilesSource():
                 tasks += _group(corpus, name, source.licence, source.dir, "", source.pattern)
             case DebianSource():
-                for package, said in source.packages.items():
-                    tasks += _group(corpus, name, said.licence, source.dir, package, said.pattern)
+                for package_name, package in source.packages.items():
+                    tasks += _group(corpus, name, package.licence, source.dir, package_name, package.pattern)
             case HubSource():
                 from data_pipelines.corpus.hub import count_files
 
@@ -52,10 +52,10 @@ def plan(corpus: CorpusConfig) -> list[Task]:
 
 
 def read_task(corpus: CorpusConfig, task: Task, ledger: Ledger) -> Iterator[Document]:
-    """The raw documents of one task; records without text are counted.
+    """Yield the raw documents of one task; records without text are skipped and counted.
 
     Raises:
-        ConfigError: a file of the plan is gone.
+        ConfigError: a file of the plan does not exist any more.
     """
     source = corpus.sources[task.source]
     for row in _rows(corpus, task, ledger):
@@ -88,13 +88,13 @@ def _rows(corpus: CorpusConfig, task: Task, ledger: Ledger) -> Iterator[Row]:
             yield from read_file(directory / name, f"{task.source}/{name}", text_column, ledger)
         except FileNotFoundError:
             raise ConfigError(
-                f"sources.{task.source}: {directory / name} was there when the run began and is gone; bring it back "
+                f"sources.{task.source}: {directory / name} was there when the run began and is gone; restore it "
                 "and run again, finished shards are kept."
             ) from None
 
 
 def _group(corpus: CorpusConfig, name: str, licence: str, parent: str, package: str, pattern: str) -> list[Task]:
-    """Files in order of their paths, together until they reach ``shard_bytes``."""
+    """Group files, in order of their paths, into tasks that reach ``shard_bytes``."""
     directory = resolve(corpus, parent)
     if not (directory / package).is_dir():
         advice = "run mythos-data fetch first" if package else "put the files there or set source="
@@ -119,5 +119,5 @@ def _document(identifier: str, text: str, source: str, licence: str, metadata: d
 
 
 def _joined(licence: Any) -> str:
-    """Several licences of one document as one expression."""
+    """Join several licences of one document into one expression."""
     return " OR ".join(map(str, licence)) if isinstance(licence, list) else str(licence)

@@ -1,4 +1,4 @@
-"""One step of a build: many independent tasks, each done once, whatever kills the run between two of them."""
+"""Run one step of a build: many independent tasks, each of which runs once even if the run is killed between two."""
 
 import multiprocessing
 import os
@@ -18,7 +18,7 @@ from mythos.config.base import ConfigError
 
 
 class Step(NamedTuple):
-    """``work(output, index)`` for every index below ``num_tasks``; it must be picklable."""
+    """Runs ``work(output, index)`` for every index below ``num_tasks``; ``work`` must be picklable."""
 
     name: str
     num_tasks: int
@@ -26,10 +26,10 @@ class Step(NamedTuple):
 
 
 def run_step(step: Step, output: Path, num_workers: int) -> Ledger:
-    """Run the tasks that have not been finished yet and add up the ledgers of all.
+    """Run the tasks that are not finished and return the sum of all ledgers.
 
-    A task is finished when its ledger is on disk; what a task writes before that may be written again.
-    ``num_workers`` 0 runs in this process.
+    A task is finished once its ledger is on disk; files that it wrote before may be written again. ``num_workers`` 0
+    runs the tasks in this process.
 
     Raises:
         ConfigError: a worker died.
@@ -40,7 +40,7 @@ def run_step(step: Step, output: Path, num_workers: int) -> Ledger:
     waiting = [index for index, path in enumerate(ledgers) if not path.exists()]
     with tqdm(total=step.num_tasks, initial=step.num_tasks - len(waiting), desc=step.name, unit="shard") as progress:
         if num_workers == 0 or len(waiting) < 2:
-            _quieten()
+            _disable_logging()
             for index in waiting:
                 _finish(step.work, output, index)
                 progress.update()
@@ -61,7 +61,7 @@ def _run_in_processes(step: Step, output: Path, waiting: list[int], num_workers:
             progress.update()
     except BrokenProcessPool:
         raise ConfigError(
-            f"{step.name}: a worker process died, most likely for want of memory; run again with fewer --workers, "
+            f"{step.name}: a worker process died, most likely out of memory; run again with fewer --workers, "
             "finished shards are kept."
         ) from None
     finally:
@@ -73,20 +73,20 @@ def _finish(work: Callable[[Path, int], Ledger], output: Path, index: int) -> No
 
 
 def _start_worker() -> None:
-    _quieten()
-    threading.Thread(target=_follow_parent, daemon=True).start()
+    _disable_logging()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _follow_parent() -> None:
-    """End this worker when the run that started it was killed: nobody would collect its results."""
+def _exit_with_parent() -> None:
+    """Exit this worker when the run that started it was killed, since nothing would collect its results."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
     os._exit(1)
 
 
-def _quieten() -> None:
-    """datatrove logs every file that it opens."""
+def _disable_logging() -> None:
+    """Disable datatrove's log messages, one for every file that it opens."""
     from loguru import logger
 
     logger.disable("datatrove")

@@ -1,4 +1,4 @@
-"""Words for the filters, found fast."""
+"""Fast word tokenizer for the filters."""
 
 import re
 from typing import Final
@@ -9,14 +9,14 @@ _WORD: Final = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]+")
 
 
 class SpacedWords(WhitespaceTokenizer):
-    """Runs of letters and digits, and runs of signs, for languages that put spaces between words.
+    """Splits text into runs of letters and digits, and runs of punctuation, for languages with spaces between words.
 
-    Some 50 times as fast as spaCy, which datatrove would take for English; sentences end where datatrove's
-    ``WhitespaceTokenizer`` ends them.
+    About 50 times as fast as spaCy, which datatrove uses for English; sentences are those of datatrove's
+    ``WhitespaceTokenizer``.
     """
 
     def word_tokenize(self, text: str) -> list[str]:
-        """Words and signs in order."""
+        """Words and punctuation in order."""
         return _WORD.findall(text)
 
 

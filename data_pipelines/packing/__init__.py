@@ -1,1 +1,1 @@
-"""Text and a tokenizer in, verified shards out."""
+"""Encode text with a tokenizer into verified shards."""

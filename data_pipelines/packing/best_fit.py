@@ -1,4 +1,4 @@
-"""Documents fitted into windows, whole where they fit (Ding et al. 2024, arXiv 2404.10830)."""
+"""Fit documents into windows, whole where possible (Ding et al. 2024, arXiv 2404.10830)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,37 +10,38 @@ from mythos.data.manifest import BestFit, Shard, Split, TokenType
 from mythos.data.shards import ShardWriter, shard_name
 
 SHARD_NUM_TOKENS: Final = 2**25
-"""Tokens that are fitted together, and written as one shard."""
+"""Number of tokens that are fitted together and written as one shard."""
 
 
 class _Piece(NamedTuple):
-    """What stands in a window without interruption: a separator, and a document or a part of it."""
+    """A contiguous part of a window: a separator, then a document or a part of it."""
 
     tokens_L: np.ndarray
     is_target_L: np.ndarray
-    """Whether the token after each is a target; the last one's is a separator or the document's next token."""
+    """Whether the next token is a target; after the last one comes a separator or the document's next token."""
     document: int
     following: int
 
 
 class Placement(NamedTuple):
-    """Where a document that fits into a window came to stand."""
+    """Position of a document that fits into a window."""
 
     window: int
     """Number of the window in the split."""
     start: int
-    """Place of its separator in the window."""
+    """Offset of its separator in the window."""
 
 
 class BestFitWriter:
-    """Writes documents as windows of ``seq_len`` inputs, some ``shard_num_tokens`` tokens at a time.
+    """Writes documents as windows of ``seq_len`` inputs, about ``shard_num_tokens`` tokens at a time.
 
-    A longer document is cut into pieces as long as a window, each opened by a separator of its own; that
-    separator does not predict, as the token after it has been predicted at the end of the piece before. Every
-    token of text is a target once. What is left of a window is filled with separators that are no targets.
+    A longer document is cut into pieces as long as a window, each of which begins with a separator; the token after
+    that separator is not its target, since the end of the previous piece predicts it. So every token of text is a
+    target once. The rest of a window is padded with separators that are not targets.
 
     Args:
-        shards: what an earlier writer has already closed, and ``best_fit`` its statistics.
+        shards: shards that an earlier writer has already closed.
+        best_fit: statistics of these shards.
     """
 
     def __init__(
@@ -72,14 +73,14 @@ class BestFitWriter:
         self.shards = list(shards)
         self._keep_placements = keep_placements
         self.placements: dict[int, Placement] = {}
-        """By place in the order of adding; filled when a shard is closed, if placements are kept."""
+        """Placements by index in the order of ``add``; filled when a shard is closed, if ``keep_placements``."""
 
     def fits(self, num_tokens: int) -> bool:
-        """Whether a document of so many tokens goes with those that wait."""
+        """Whether a document of ``num_tokens`` tokens fits into the pending shard; true if nothing is pending."""
         return not self._pieces or self._num_tokens + num_tokens <= self._shard_num_tokens
 
     def add(self, token_ids: Sequence[int] | np.ndarray, num_bytes: int, is_target: np.ndarray | None = None) -> None:
-        """Append one document; ``is_target`` [L + 1] says which of its tokens and the separator after it count."""
+        """Append one document; ``is_target`` [L + 1] marks the targets among its tokens and the next separator."""
         if not self.fits(len(token_ids)):
             self.close_shard()
         tokens_N = np.array(token_ids, np.uint32)
@@ -87,7 +88,7 @@ class BestFitWriter:
         room = self._seq_len - 1
         for begin in range(0, max(1, len(tokens_N)), room):
             end = min(begin + room, len(tokens_N))
-            # A piece's targets: its own tokens, and what comes next.
+            # The targets of a piece are its own tokens and the next token.
             piece_targets = is_target_N[begin : end + 1].copy()
             if begin:
                 piece_targets[0] = False
@@ -100,7 +101,7 @@ class BestFitWriter:
         self._num_bytes += num_bytes
 
     def close_shard(self) -> None:
-        """Fit what waits into windows and write them, if there is anything."""
+        """Fit the pending documents into windows and write them as a shard, if there are any."""
         if not self._pieces:
             return
         shard = ShardWriter(self._directory, shard_name(self._split, len(self.shards)), self._dtype)
@@ -112,7 +113,7 @@ class BestFitWriter:
         self._pieces, self._num_tokens, self._num_bytes = [], 0, 0
 
     def statistics(self) -> BestFit | None:
-        """Of all closed shards; None before the first."""
+        """Statistics of all closed shards; None before the first."""
         if not self.shards:
             return None
         return BestFit(
@@ -125,12 +126,12 @@ class BestFitWriter:
         )
 
     def finish(self) -> Split:
-        """Close the last shard; returns the manifest's description of all of them."""
+        """Close the last shard and return the split's manifest entry."""
         self.close_shard()
         return Split(shards=tuple(self.shards), best_fit=self.statistics())
 
     def abandon(self) -> None:
-        """Drop what waits."""
+        """Discard the pending documents."""
         self._pieces = []
 
     def _write(self, shard: ShardWriter, pieces: list[_Piece]) -> None:
@@ -154,15 +155,15 @@ class BestFitWriter:
 
 
 def fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Best-fit decreasing: the longest item first, each into the fullest bin that has room.
+    """Pack items into bins by best-fit decreasing: the longest item first, each into the fullest bin that has room.
 
     Returns:
-        The items of each bin, ascending; bins in the order of their first items.
+        Item indices of each bin, ascending; bins are in the order of their first items.
     """
     bins: list[list[int]] = []
     by_room: list[list[int]] = [[] for _ in range(capacity + 1)]
     rooms = 0
-    """Bit r is set when some bin has room r."""
+    """Bit r is set if some bin has room r."""
     for item in sorted(range(len(lengths)), key=lambda item: -lengths[item]):
         length = lengths[item]
         assert 0 < length <= capacity
@@ -181,6 +182,6 @@ def fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 def _false_spans(flag_N: np.ndarray) -> list[tuple[int, int]]:
-    """Half-open ranges in which the flag is off."""
+    """Half-open ranges in which the flag is false."""
     edges = np.flatnonzero(np.diff(np.concatenate([[True], flag_N, [True]]).astype(np.int8)))
     return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]

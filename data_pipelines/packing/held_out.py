@@ -1,4 +1,4 @@
-"""Which part of a corpus is held out."""
+"""Split a corpus into a training and a held-out part."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ SplitName = Literal["train", "validation"]
 
 @config
 class HeldOutBytes:
-    """The last ``num_bytes`` bytes of the documents' concatenation."""
+    """Holds out the last ``num_bytes`` bytes of the documents' concatenation."""
 
     kind: Literal["bytes"] = "bytes"
     num_bytes: int
@@ -24,7 +24,7 @@ class HeldOutBytes:
 
 @config
 class HeldOutFraction:
-    """Each document with this probability, by a hash of its id: the same ones whatever else the corpus holds."""
+    """Holds out each document with this probability, by a hash of its id, independent of the other documents."""
 
     kind: Literal["fraction"] = "fraction"
     fraction: float
@@ -47,10 +47,10 @@ class Part(NamedTuple):
 
 
 def split_documents(directory: Path, rule: HeldOut) -> Iterator[Part]:
-    """Every document of a folder with its split, in order; reads one document at a time.
+    """Yield every document of a folder with its split, in order; reads one document at a time.
 
     Raises:
-        ConfigError: the text cannot be read, or nothing would be left on one side.
+        ConfigError: the text cannot be read, or one split would be empty.
     """
     match rule:
         case HeldOutBytes():
@@ -60,10 +60,10 @@ def split_documents(directory: Path, rule: HeldOut) -> Iterator[Part]:
 
 
 def split_by_bytes(read: Callable[[], Iterator[Document]], num_bytes: int) -> Iterator[Part]:
-    """Cut off the last ``num_bytes`` bytes of the text, which is read twice.
+    """Hold out the last ``num_bytes`` bytes of the text, which is read twice.
 
-    A document that the cut goes through gives a part to either side. The cut moves back to the start of a
-    UTF-8 character, so up to three more bytes may be held out.
+    A document at the boundary is divided between both splits. The boundary moves back to the start of a UTF-8
+    character, so up to three more bytes may be held out.
     """
     total = sum(len(document.text.encode()) for document in read())
     if not 0 < num_bytes < total:
@@ -100,8 +100,8 @@ def _split_by_id(documents: Iterator[Document], fraction: float) -> Iterator[Par
         yield Part(split, document)
     if not all(counts.values()):
         raise ConfigError(
-            f"--held-out-fraction is {fraction}, which puts {counts['validation']} of {sum(counts.values())} documents "
-            "aside; choose another fraction, or --held-out-bytes, so that both sides get some."
+            f"--held-out-fraction is {fraction}, which holds out {counts['validation']} of {sum(counts.values())} "
+            "documents; choose another fraction, or --held-out-bytes, so that both splits get some."
         )
 
 

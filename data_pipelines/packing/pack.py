@@ -1,4 +1,4 @@
-"""Tokenising text into a packed dataset."""
+"""Tokenise text into a packed dataset."""
 
 import hashlib
 from itertools import chain, islice
@@ -29,24 +29,24 @@ from mythos.data.tokenizer import read_tokenizer
 from mythos.files import remove, sha256
 
 SHARD_NUM_TOKENS: Final = 2**27
-"""256 MiB of uint16."""
+"""Largest number of tokens in a shard: 256 MiB of uint16."""
 FILES: Final = (
     *(f"*-[0-9][0-9][0-9][0-9][0-9].{kind}" for kind in ("tokens", "documents", "ignored")),
     "*-examples.jsonl",
 )
-"""What a dataset consists of, beside its tokenizer and its manifest."""
+"""Patterns of a dataset's files other than its tokenizer and its manifest."""
 Writers = dict[SplitName, SplitWriter | BestFitWriter]
 
 
 @config
 class PackOptions:
-    """How text is cut; together with the text and the tokenizer it decides every byte of a dataset."""
+    """Options that, together with the text and the tokenizer, determine every byte of a dataset."""
 
     held_out: HeldOut
     seq_len: Annotated[int, Field(ge=2, strict=True)] | None = None
     """Fit training documents into windows of this length; null keeps them in one stream."""
     shard_num_tokens: Annotated[int, Field(ge=2, strict=True)] = SHARD_NUM_TOKENS
-    """No shard is larger."""
+    """Largest number of tokens in a shard."""
 
 
 def pack(
@@ -54,12 +54,12 @@ def pack(
 ) -> Manifest:
     """Write the shards and the manifest beside ``directory/tokenizer.json``.
 
-    Everything is written into a hidden folder inside ``directory``, then renamed file by file, the manifest
-    last; only a directory with a manifest is a dataset. What was stopped goes on after the last training shard
-    that it had finished. Does nothing when the same inputs are packed already.
+    Everything is written into a hidden folder inside ``directory``, then renamed file by file, the manifest last; only
+    a directory with a manifest is a dataset. A run that was stopped resumes after its last finished training shard.
+    Does nothing if the same inputs are packed already.
 
     Raises:
-        ConfigError: text, tokenizer or sizes are unusable, or another dataset is there and may not go.
+        ConfigError: text, tokenizer or sizes are unusable, or another dataset is there and ``overwrite`` is false.
     """
     tokenizer_path = directory / TOKENIZER_FILE
     tokenizer = read_tokenizer(tokenizer_path)
@@ -72,9 +72,9 @@ def pack(
         digest = _Digest()
         for part in split_documents(text_directory, options.held_out):
             digest.update(part)
-        present = read_manifest(directory)
-        if present.inputs_sha256 == _inputs_sha256(key, digest):
-            return present
+        existing = read_manifest(directory)
+        if existing.inputs_sha256 == _inputs_sha256(key, digest):
+            return existing
         raise ConfigError(f"{directory} holds another dataset; give --overwrite to replace it, or another --to.")
     vocab_size = tokenizer.get_vocab_size()
     dtype: TokenType = "uint16" if vocab_size <= 2**16 else "uint32"
@@ -100,9 +100,9 @@ def pack(
 
 
 def publish(partial: Path, directory: Path, manifest: Manifest) -> None:
-    """Rename a dataset's files into place between taking the old manifest away and putting the new one there."""
+    """Rename a dataset's files to their final names, after deleting the old manifest and before adding the new."""
     write_manifest(partial, manifest)
-    # From here on nothing needs room on the disk, and what is renamed cannot be gone on with.
+    # From here on nothing needs space on the disk, and a partly renamed dataset cannot be resumed.
     forget_progress(partial)
     (directory / FILE_NAME).unlink(missing_ok=True)
     for pattern in FILES:
@@ -127,14 +127,14 @@ def _write(
     separator_id: int,
     num_workers: int,
 ) -> tuple[Writers, "_Digest"]:
-    """Tokenise and write everything but what an earlier call has finished."""
+    """Tokenise and write everything except what an earlier call has finished."""
     digest = _Digest()
     progress = read_progress(partial, key) or Progress(key=key)
     parts = split_documents(text_directory, options.held_out)
     for part in islice(parts, progress.num_parts):
         digest.update(part)
     if (digest.num_parts, digest.hexdigest()) != (progress.num_parts, progress.parts_sha256 or digest.hexdigest()):
-        # The text is another one than before the interruption.
+        # The text has changed since the interruption.
         remove(partial)
         partial.mkdir()
         return _write(text_directory, partial, options, key, tokenizer_path, dtype, separator_id, num_workers)
@@ -169,7 +169,7 @@ def _writers(partial: Path, options: PackOptions, dtype: TokenType, separator_id
 
 
 def _save(partial: Path, key: str, writers: Writers, digest: "_Digest") -> None:
-    """Close all shards and write down that everything so far is in them."""
+    """Close all shards and record the progress."""
     for writer in writers.values():
         writer.close_shard()
     train = writers["train"]
@@ -184,7 +184,7 @@ def _save(partial: Path, key: str, writers: Writers, digest: "_Digest") -> None:
 
 
 class _Digest:
-    """A running hash over the documents and their splits."""
+    """Running hash of the documents and their splits."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
@@ -201,5 +201,5 @@ class _Digest:
 
 
 def _inputs_sha256(key: str, digest: _Digest) -> str:
-    """Everything that decides what the shards hold."""
+    """Hash of everything that determines the content of the shards."""
     return hashlib.sha256(f"{key} {digest.hexdigest()}".encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""How far packing has come, so that it can go on."""
+"""Save and load the progress of packing, so that it can resume."""
 
 import json
 from dataclasses import field
@@ -14,24 +14,24 @@ _FILE_NAME: Final = "progress.json"
 
 @config
 class Progress:
-    """What is in closed shards; everything after it is done again."""
+    """Contents of the closed shards; everything after them is repeated on resume."""
 
     key: str
-    """Changes with the format, the tokenizer and the way of cutting."""
+    """Identifies the format, the tokenizer and the packing options."""
     num_parts: Count = 0
     parts_sha256: str | None = None
-    """Over the parts of documents that the shards hold."""
+    """Hash of the parts of documents that the shards hold."""
     shards: dict[str, tuple[Shard, ...]] = field(default_factory=dict)
     best_fit: BestFit | None = None
 
 
 def write_progress(directory: Path, progress: Progress) -> None:
-    """Replace the record in a folder of unfinished shards."""
+    """Write the progress into a folder of unfinished shards."""
     write_text(directory / _FILE_NAME, json.dumps(encode(progress)))
 
 
 def read_progress(directory: Path, key: str) -> Progress | None:
-    """The record in a folder of unfinished shards, if it was made with the same ``key``."""
+    """Read the progress in a folder of unfinished shards; None if there is none with this ``key``."""
     try:
         progress = decode(Progress, json.loads((directory / _FILE_NAME).read_bytes()))
     except (OSError, ValueError, ConfigError):
@@ -40,5 +40,5 @@ def read_progress(directory: Path, key: str) -> Progress | None:
 
 
 def forget_progress(directory: Path) -> None:
-    """Take the record away."""
+    """Delete the progress file."""
     (directory / _FILE_NAME).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Texts to token ids, on several processes and in order."""
+"""Encode texts to token ids in several processes, in order."""
 
 import multiprocessing
 import os
@@ -21,18 +21,18 @@ from mythos.data.tokenizer import read_tokenizer
 T = TypeVar("T")
 
 PORTION_NUM_CHARS: Final = 2**18
-"""Text that a process is handed at a time."""
+"""Characters of text that a process receives at a time."""
 PIECE_NUM_CHARS: Final = 2**13
-"""Text that is encoded at a time: the library's speed and memory suffer from long texts."""
+"""Characters that are encoded at a time: long texts make the library slow and need much memory."""
 _LINE_END = re.compile(r"\n(?=\S)")
 
 
 def tokenize(
     items: Iterable[T], text_of: Callable[[T], str], tokenizer_path: Path, num_workers: int
 ) -> Iterator[tuple[T, np.ndarray]]:
-    """Each item with the ids (uint32) of its text, in order; one process reads on while others encode.
+    """Yield each item with the ids (uint32) of its text, in order; this process reads while others encode.
 
-    A few portions of text are in memory at a time, and the longest text.
+    Memory holds a few portions of text at a time, and the longest text.
 
     Raises:
         ConfigError: a process died.
@@ -49,11 +49,11 @@ def tokenize(
 
 @contextmanager
 def _encoder(num_workers: int) -> Iterator[Callable[[Path, list[str]], "Future[list[np.ndarray]]"]]:
-    """A way to start encoding texts: here when there is one worker, else in processes of their own."""
+    """Yield a function that starts encoding texts, in this process for one worker, else in separate processes."""
     if num_workers == 1:
         yield _encode_here
         return
-    # A fresh process per worker: the library's threads do not survive a fork.
+    # Workers are spawned, since the library's threads do not survive a fork.
     pool = ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"))
     try:
         yield lambda path, texts: pool.submit(encode_texts, path, texts)
@@ -68,7 +68,7 @@ def _encode_here(tokenizer_path: Path, texts: list[str]) -> "Future[list[np.ndar
 
 
 def encode_texts(tokenizer_path: Path, texts: list[str]) -> list[np.ndarray]:
-    """Ids of each text, uint32."""
+    """Token ids of each text, uint32."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     tokenizer = _tokenizer(tokenizer_path, tokenizer_path.stat().st_mtime_ns)
     pieces = [list(cut(text)) for text in texts]
@@ -82,18 +82,18 @@ def encode_texts(tokenizer_path: Path, texts: list[str]) -> list[np.ndarray]:
 
 
 def cut(text: str) -> Iterator[str]:
-    """The text in pieces; cut only where a line ends and no blank follows, which no token of ours crosses."""
+    """Yield a text in pieces, cut only after a line end without following whitespace, which no token crosses."""
     begin = 0
-    while found := _LINE_END.search(text, begin + PIECE_NUM_CHARS):
-        yield text[begin : found.end()]
-        begin = found.end()
+    while match := _LINE_END.search(text, begin + PIECE_NUM_CHARS):
+        yield text[begin : match.end()]
+        begin = match.end()
     if begin < len(text):
         yield text[begin:]
 
 
 @cache
 def _tokenizer(path: Path, modified_ns: int) -> Tokenizer:
-    """Read once for each state of the file."""
+    """Read a tokenizer, once per modification time of the file."""
     return read_tokenizer(path)
 
 
@@ -115,6 +115,6 @@ def _results(portion: list[T], encoded: "Future[list[np.ndarray]]") -> Iterator[
         yield from zip(portion, encoded.result(), strict=True)
     except BrokenProcessPool:
         raise ConfigError(
-            "a tokenising process died, most likely for want of memory; run the same command again with fewer "
-            "--workers, and it goes on where it was."
+            "a tokenising process died, most likely out of memory; run the same command again with fewer --workers, "
+            "and it resumes where it stopped."
         ) from None

@@ -1,1 +1,1 @@
-"""Synthetic reasoning problems whose difficulty is a parameter."""
+"""Synthetic reasoning problems with adjustable difficulty."""

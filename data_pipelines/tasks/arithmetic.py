@@ -1,4 +1,4 @@
-"""Sums of many numbers, and modular expressions."""
+"""Tasks of n-ary addition and of modular expressions."""
 
 import random
 
@@ -9,8 +9,8 @@ from mythos.config.base import ConfigError
 class Addition(Task):
     """n-ary addition (Saunshi et al. 2025, arXiv 2502.17416).
 
-    Prompt: n numbers of ``num_digits`` digits each between ``+``, then ``=``. Answer: the sum, filled up with
-    zeros to the width of the largest sum of any difficulty, so that its length says nothing.
+    Prompt: n numbers of ``num_digits`` digits each, joined by ``+``, then ``=``. Answer: the sum, padded with zeros to
+    the width of the largest sum of any difficulty, so that its length reveals nothing.
     """
 
     name = "addition"
@@ -36,7 +36,7 @@ class Addition(Task):
 class Mano(Task):
     """Mano: arithmetic modulo a prime in prefix notation (Zhu et al. 2025, arXiv 2510.25741).
 
-    Prompt: an expression with as many of ``+ - *`` as the difficulty says, then ``=``. Answer: its value.
+    Prompt: an expression whose number of operators ``+ - *`` is the difficulty, then ``=``. Answer: its value.
     """
 
     name = "mano"
@@ -65,7 +65,7 @@ class Mano(Task):
 
 
 def evaluate(expression: list[str], modulus: int) -> int:
-    """The value of a prefix expression, in [0, modulus)."""
+    """Evaluate a prefix expression; the value is in [0, modulus)."""
     stack: list[int] = []
     for word in reversed(expression):
         match word:

@@ -7,11 +7,12 @@ from mythos.config.base import ConfigError
 
 
 class KHop(Task):
-    """Follow relations from entity to entity in a random graph that is known only through training.
+    """Follow relations from entity to entity in a random graph that is learnt only from training data.
 
-    Every fact of the graph, one hop, is a training document; questions of two hops and more are split.
+    Every fact of the graph (one hop) is a training document; questions of two or more hops are split into training
+    and test.
 
-    Prompt: the first entity, k relations, ``>``. Answer: the entity where they lead.
+    Prompt: the first entity, k relations, ``>``. Answer: the entity that they lead to.
     """
 
     name = "k-hop"
@@ -42,7 +43,7 @@ class KHop(Task):
     def draw(self, difficulty: int, generator: random.Random) -> Problem:
         if difficulty < 2:
             raise ConfigError(
-                f"--hops has {difficulty}, but single hops are the facts, all in training; ask for 2 or more."
+                f"--hops has {difficulty}, but single hops are the facts, all in training; set 2 or more."
             )
         first = entity = generator.randrange(self._num_entities)
         relations = []

@@ -12,8 +12,8 @@ _NUM_TRIES = 200
 class PHop(Task):
     """Follow a chain of earlier occurrences.
 
-    From the last letter of a sequence, one hop goes to the letter after the latest earlier occurrence of it;
-    p hops repeat this. The answer is the letter arrived at. No letter follows itself, so that every hop moves.
+    From the last letter of a sequence, one hop goes to the letter after its latest earlier occurrence; p hops repeat
+    this. The answer is the letter that the last hop reaches. No letter follows itself, so every hop moves.
 
     Prompt: p, the sequence, ``>``.
     """
@@ -38,21 +38,21 @@ class PHop(Task):
                 letter = generator.choice(self._letters)
                 if letter != sequence[-1]:
                     sequence.append(letter)
-            place = hop(sequence, difficulty)
-            if place is not None:
-                return Problem(difficulty, (f"p{difficulty}", *sequence, ">"), (sequence[place],))
+            index = hop(sequence, difficulty)
+            if index is not None:
+                return Problem(difficulty, (f"p{difficulty}", *sequence, ">"), (sequence[index],))
         raise ConfigError(
             f"--hops has {difficulty}, but random sequences of --length {self._length} are too short for so many; "
-            "lengthen them, or ask for fewer hops."
+            "lengthen them, or set fewer hops."
         )
 
 
 def hop(sequence: list[str], num_hops: int) -> int | None:
-    """The place that ``num_hops`` hops from the last letter lead to; None when there is no earlier occurrence."""
-    place = len(sequence) - 1
+    """Index that ``num_hops`` hops from the last letter lead to; None if a letter has no earlier occurrence."""
+    index = len(sequence) - 1
     for _ in range(num_hops):
-        earlier = next((i for i in range(place - 1, -1, -1) if sequence[i] == sequence[place]), None)
+        earlier = next((i for i in range(index - 1, -1, -1) if sequence[i] == sequence[index]), None)
         if earlier is None:
             return None
-        place = earlier + 1
-    return place
+        index = earlier + 1
+    return index

@@ -1,4 +1,4 @@
-"""What a task is: problems by difficulty, of which each belongs to training or to the test for ever."""
+"""Base class of tasks: problems by difficulty, each permanently assigned to training or test."""
 
 import hashlib
 import random
@@ -10,7 +10,7 @@ from tqdm import tqdm
 from mythos.config.base import ConfigError
 
 _TEST_SHARE: Final = 8
-"""One in so many of all possible problems is a test problem."""
+"""One in ``_TEST_SHARE`` of all possible problems is a test problem."""
 _NUM_TRIES: Final = 2000
 
 
@@ -30,47 +30,47 @@ class Task(ABC):
     @property
     @abstractmethod
     def words(self) -> tuple[str, ...]:
-        """The vocabulary."""
+        """Vocabulary of the task."""
 
     @abstractmethod
     def draw(self, difficulty: int, generator: random.Random) -> Problem:
-        """A random problem.
+        """Draw a random problem.
 
         Raises:
             ConfigError: the task has no problem of this difficulty.
         """
 
     def facts(self) -> tuple[Problem, ...]:
-        """Problems that belong to training whole, since the others cannot be solved without them."""
+        """Problems that all belong to training, since the others cannot be solved without them."""
         return ()
 
 
 def is_test(task: Task, prompt: tuple[str, ...]) -> bool:
-    """Whether a problem is one of the test's: a hash of its prompt, so the same under every seed."""
+    """Whether a problem belongs to the test, by a hash of its prompt, so independent of the seed."""
     text = " ".join([task.name, *prompt])
     return hashlib.blake2b(text.encode(), digest_size=8).digest()[0] < 256 // _TEST_SHARE
 
 
 def draw_problems(task: Task, difficulties: list[int], number: int, seed: int, test: bool) -> list[Problem]:
-    """``number`` problems of one side, the difficulties taking turns; those of the test differ from each other.
+    """Draw ``number`` training or test problems, cycling through the difficulties; test problems are distinct.
 
     Raises:
         ConfigError: a difficulty has too few different problems.
     """
     seen: set[tuple[str, ...]] = set()
     problems = []
-    side = "test" if test else "training"
-    for place in tqdm(range(number), desc=f"drawing {side} problems", disable=None):
-        difficulty = difficulties[place % len(difficulties)]
-        generator = random.Random(f"{task.name} {seed} {test} {place}")
-        problem = _first_of_side(task, difficulty, generator, test, seen)
+    split = "test" if test else "training"
+    for index in tqdm(range(number), desc=f"drawing {split} problems", disable=None):
+        difficulty = difficulties[index % len(difficulties)]
+        generator = random.Random(f"{task.name} {seed} {test} {index}")
+        problem = _draw_from_split(task, difficulty, generator, test, seen)
         if test:
             seen.add(problem.prompt)
         problems.append(problem)
     return problems
 
 
-def _first_of_side(
+def _draw_from_split(
     task: Task, difficulty: int, generator: random.Random, test: bool, seen: set[tuple[str, ...]]
 ) -> Problem:
     for _ in range(_NUM_TRIES):
@@ -79,5 +79,5 @@ def _first_of_side(
             return problem
     raise ConfigError(
         f"{task.name}: {_NUM_TRIES} draws of difficulty {difficulty} gave no new problem for the "
-        f"{'test' if test else 'training'}; raise the difficulty, or ask for fewer problems."
+        f"{'test' if test else 'training'}; raise the difficulty, or reduce the number of problems."
     )

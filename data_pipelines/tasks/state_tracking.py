@@ -1,4 +1,4 @@
-"""Tasks whose answer is the last state of an automaton."""
+"""Tasks whose answer is the final state of an automaton."""
 
 import random
 from itertools import permutations
@@ -29,8 +29,8 @@ class Parity(Task):
 class Permutations(Task):
     """The word problem of a symmetric group (Merrill, Petty and Sabharwal 2024, arXiv 2404.08819).
 
-    Prompt: permutations of ``num_items`` things, applied from left to right, then ``=``. Answer: the
-    permutation that they make together. A word spells where each thing comes from, as ``s120``.
+    Prompt: permutations of ``num_items`` items, applied from left to right, then ``=``. Answer: their composition. A
+    word such as ``s120`` gives the source position of each item.
     """
 
     name = "permutations"
@@ -50,7 +50,7 @@ class Permutations(Task):
         steps = [generator.choice(self._elements) for _ in range(difficulty)]
         state = tuple(range(len(self._elements[0])))
         for step in steps:
-            state = tuple(state[place] for place in step)
+            state = tuple(state[position] for position in step)
         return Problem(difficulty, (*map(_spell, steps), "="), (_spell(state),))
 
 

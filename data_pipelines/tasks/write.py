@@ -1,4 +1,4 @@
-"""A task as a packed dataset: the same shards as text, with a vocabulary of its own."""
+"""Write a task as a packed dataset: the same shards as text, with its own vocabulary."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ from mythos.files import remove, sha256
 
 @config
 class TaskOptions:
-    """How many problems of which difficulty."""
+    """Number and difficulties of the problems."""
 
     difficulties: PositiveInts
     test_difficulties: PositiveInts
@@ -35,7 +35,7 @@ class TaskOptions:
     num_test: PositiveInt
     seed: int
     seq_len: PositiveInt | None = None
-    """Length of a window; null makes it as long as the longest problem."""
+    """Length of a window in tokens; null takes the length of the longest problem."""
 
 
 def write_task(
@@ -43,10 +43,10 @@ def write_task(
 ) -> Manifest:
     """Draw the problems and write them in windows that hold whole problems; only answers are targets.
 
-    Does nothing when the same task is there already.
+    Does nothing if the same task is there already.
 
     Args:
-        settings: what the task was made from.
+        settings: arguments from which the task was constructed.
 
     Raises:
         ConfigError: there are too few problems, windows are too short, or something else is in the folder.
@@ -54,20 +54,20 @@ def write_task(
     recipe = json.dumps([VERSION, task.name, settings, encode(options)], sort_keys=True)
     inputs_sha256 = hashlib.sha256(recipe.encode()).hexdigest()
     if (directory / FILE_NAME).exists() and not overwrite:
-        if (present := read_manifest(directory)).inputs_sha256 == inputs_sha256:
-            return present
+        if (existing := read_manifest(directory)).inputs_sha256 == inputs_sha256:
+            return existing
         raise ConfigError(f"{directory} holds another dataset; give --overwrite to replace it, or another --to.")
     training = draw_problems(task, list(options.difficulties), options.num_train, options.seed, test=False)
     test = draw_problems(task, list(options.test_difficulties), options.num_test, options.seed, test=True)
-    sides = {"train": [*task.facts(), *training], "validation": test}
-    seq_len = _seq_len([*sides["train"], *test], options.seq_len)
+    problems = {"train": [*task.facts(), *training], "validation": test}
+    seq_len = _seq_len([*problems["train"], *test], options.seq_len)
     is_new = not directory.exists()
     partial = directory / ".packing"
     remove(partial)
     partial.mkdir(parents=True)
     try:
         tokenizer = word_tokenizer(task.words)
-        splits = {name: _write_split(partial, name, tokenizer, side, seq_len) for name, side in sides.items()}
+        splits = {name: _write_split(partial, name, tokenizer, part, seq_len) for name, part in problems.items()}
         tokenizer.save(str(partial / TOKENIZER_FILE))
         manifest = Manifest(
             dtype="uint16",
@@ -87,8 +87,8 @@ def write_task(
 
 
 def word_tokenizer(words: tuple[str, ...]) -> Tokenizer:
-    """The separator as token 0, then the words, which blanks part."""
-    vocabulary = {word: place for place, word in enumerate((SEPARATOR, *words))}
+    """Tokenizer of words separated by whitespace, with the separator as token 0."""
+    vocabulary = {word: index for index, word in enumerate((SEPARATOR, *words))}
     assert len(vocabulary) == 1 + len(words)
     tokenizer = Tokenizer(models.WordLevel(vocabulary))
     tokenizer.add_special_tokens([AddedToken(SEPARATOR, special=True)])
@@ -108,7 +108,7 @@ def _write_split(partial: Path, name: str, tokenizer: Tokenizer, problems: list[
         examples.append((problem, answer))
     split = writer.finish()
     path = partial / f"{name}-examples.jsonl"
-    placed = ((writer.placements[place], *example) for place, example in enumerate(examples))
+    placed = ((writer.placements[index], *example) for index, example in enumerate(examples))
     write_examples(
         path,
         (
@@ -127,11 +127,11 @@ def _write_split(partial: Path, name: str, tokenizer: Tokenizer, problems: list[
     return Split(shards=split.shards, best_fit=split.best_fit, examples_file=path.name, examples_sha256=sha256(path))
 
 
-def _seq_len(problems: list[Problem], wanted: int | None) -> int:
+def _seq_len(problems: list[Problem], requested: int | None) -> int:
     longest = max(1 + len(problem.prompt) + len(problem.answer) for problem in problems)
-    if wanted is not None and wanted < longest:
+    if requested is not None and requested < longest:
         raise ConfigError(
-            f"--seq-len is {wanted}, but the longest problem has {longest} tokens with its separator; raise it to "
+            f"--seq-len is {requested}, but the longest problem has {longest} tokens with its separator; raise it to "
             "that, or make the problems easier."
         )
-    return wanted or longest
+    return requested or longest

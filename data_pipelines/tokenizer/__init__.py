@@ -1,1 +1,1 @@
-"""Byte-level BPE, trained on the training part of a corpus."""
+"""Train a byte-level BPE tokenizer on the training part of a corpus, and measure tokenizers."""

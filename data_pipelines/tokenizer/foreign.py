@@ -1,4 +1,4 @@
-"""Tokenizers of others, to measure against: GPT-2's files and tiktoken's."""
+"""Read other tokenizers for comparison: the file formats of GPT-2 and tiktoken."""
 
 import base64
 import binascii
@@ -40,11 +40,11 @@ PATTERNS: Final = {
         ]
     ),
 }
-"""How tiktoken's newer encodings cut text before merging; GPT-2's way is the tokenizers library's default."""
+"""Patterns by which tiktoken's newer encodings split text before merging; GPT-2's is the library's default."""
 
 
 def open_tokenizer(path: Path) -> Tokenizer:
-    """A packed folder, a tokenizer.json, a .tiktoken file, or a folder with encoder.json and vocab.bpe.
+    """Read a packed folder, a tokenizer.json, a .tiktoken file, or a folder with encoder.json and vocab.bpe.
 
     Raises:
         ConfigError: it is none of these.
@@ -72,41 +72,41 @@ def _tiktoken(path: Path) -> Tokenizer:
         ranks = {base64.b64decode(token, validate=True): int(rank) for token, rank in rows}
     except (OSError, ValueError, binascii.Error):
         raise ConfigError(f"{path} is not a tiktoken file; its lines are a token in base64 and its rank.") from None
-    spelling = _spelling()
-    spell = {token: "".join(spelling[byte] for byte in token) for token in ranks}
+    printable = _printable_bytes()
+    text = {token: "".join(printable[byte] for byte in token) for token in ranks}
     longer = sorted((token for token in ranks if len(token) > 1), key=ranks.__getitem__)
-    merges = [(spell[left], spell[right]) for left, right in (split_token(token, ranks) for token in longer)]
-    vocabulary = {spell[token]: rank for token, rank in ranks.items()}
-    # Every rank is a token that may come out whole, whether or not merges of its parts would lead there.
+    merges = [(text[left], text[right]) for left, right in (split_token(token, ranks) for token in longer)]
+    vocabulary = {text[token]: rank for token, rank in ranks.items()}
+    # A pre-token in the vocabulary becomes that token, even if no sequence of merges produces it.
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=True))
     tokenizer.pre_tokenizer = _pre_tokenizer(path.name)
     return tokenizer
 
 
 def split_token(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
-    """The two tokens whose merge makes ``token``: what merging its bytes by lower ranks alone ends with."""
-    parts = [token[place : place + 1] for place in range(len(token))]
+    """Find the two tokens whose merge gives ``token``, by merging its bytes in order of rank down to two parts."""
+    parts = [token[index : index + 1] for index in range(len(token))]
     while len(parts) > 2:
         pairs = [ranks.get(left + right, math.inf) for left, right in pairwise(parts)]
-        place = min(range(len(pairs)), key=pairs.__getitem__)
-        parts[place : place + 2] = [parts[place] + parts[place + 1]]
+        index = min(range(len(pairs)), key=pairs.__getitem__)
+        parts[index : index + 2] = [parts[index] + parts[index + 1]]
     return parts[0], parts[1]
 
 
 def _pre_tokenizer(name: str) -> PreTokenizer:
     for encoding, pattern in PATTERNS.items():
         if encoding in name:
-            cut = pre_tokenizers.Split(Regex(pattern), "isolated")
-            spell = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-            return pre_tokenizers.Sequence([cut, spell])
+            split = pre_tokenizers.Split(Regex(pattern), "isolated")
+            byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+            return pre_tokenizers.Sequence([split, byte_level])
     if any(encoding in name for encoding in ("gpt2", "r50k", "p50k")):
         return pre_tokenizers.ByteLevel(add_prefix_space=False)
     known = ", ".join(["gpt2", "r50k", "p50k", *PATTERNS])
-    raise ConfigError(f"{name}: the way of cutting is known by the file's name, and this one has none of {known}.")
+    raise ConfigError(f"{name}: the file's name must state the encoding, but it has none of {known}.")
 
 
-def _spelling() -> list[str]:
-    """The printable character that stands for each byte in a byte-level vocabulary."""
+def _printable_bytes() -> list[str]:
+    """Printable character that represents each byte in a byte-level vocabulary."""
     printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
     others = iter(range(256))
     return [chr(byte if byte in printable else 256 + next(others)) for byte in range(256)]

@@ -1,4 +1,4 @@
-"""How far tokenizers compress text: bytes and words per token, by source."""
+"""Measure how well tokenizers compress text: bytes and words per token, by source."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -19,12 +19,12 @@ class Measure(NamedTuple):
     tokenizer: str
     num_bytes: int
     num_words: int
-    """Runs of characters between blanks."""
+    """Number of words separated by whitespace."""
     num_tokens: int
 
 
 def measure(text_directory: Path, tokenizers: Iterable[Path]) -> list[Measure]:
-    """Encode every document with each tokenizer; one row for each source and tokenizer, in order of appearance.
+    """Encode every document with each tokenizer; return one row per source and tokenizer, in order of appearance.
 
     Raises:
         ConfigError: the text or a tokenizer cannot be read.
@@ -47,7 +47,7 @@ def measure(text_directory: Path, tokenizers: Iterable[Path]) -> list[Measure]:
 
 
 def table(rows: list[Measure]) -> str:
-    """The rows in columns, for a terminal."""
+    """Format the rows as a text table."""
     source_width = max(len("source"), *(len(row.source) for row in rows))
     name_width = max(len("tokenizer"), *(len(row.tokenizer) for row in rows))
     lines = [f"{'source':<{source_width}}  {'tokenizer':<{name_width}}  {'tokens':>14}  bytes/token  words/token"]

@@ -1,4 +1,4 @@
-"""Training a byte-level BPE tokenizer (Sennrich et al. 2016, arXiv 1508.07909, over bytes)."""
+"""Train a byte-level BPE tokenizer (Sennrich et al. 2016, arXiv 1508.07909, over bytes)."""
 
 import sys
 from collections.abc import Iterable
@@ -14,12 +14,12 @@ from mythos.files import write_text
 
 _WORDS = (
     r"(?i:'(?:[sdmt]|ll|ve|re))",  # English contractions
-    r"[^\r\n\p{L}\p{N}]?\p{L}+",  # a word with the blank or sign before it
+    r"[^\r\n\p{L}\p{N}]?\p{L}+",  # a word with one preceding space or sign
 )
 _REST = (
     r" ?[^\s\p{L}\p{N}]+[\r\n]*",  # signs
     r"\s*[\r\n]+",  # line ends
-    r"\s+(?!\S)|\s+",  # blanks; the last one stays with its word
+    r"\s+(?!\S)|\s+",  # whitespace; the last one stays with the next word
 )
 DIGIT_GROUPS: Final = r"\p{N}{1,3}"
 SINGLE_DIGITS: Final = r"\p{N}"
@@ -27,13 +27,13 @@ SINGLE_DIGITS: Final = r"\p{N}"
 
 @config
 class TokenizerOptions:
-    """What a tokenizer is to be."""
+    """Options of a tokenizer."""
 
     vocab_size: int
     split_digits: bool = False
-    """Make every digit a token; otherwise groups of up to three digits may become one."""
+    """Make every digit a token; otherwise up to three digits may form one token."""
     special_tokens: tuple[str, ...] = ()
-    """Entries after the separator that no text is ever encoded to."""
+    """Vocabulary entries after the separator, to which no text is ever encoded."""
 
     def __post_init__(self) -> None:
         names = (SEPARATOR, *self.special_tokens)
@@ -48,7 +48,7 @@ class TokenizerOptions:
 
     @property
     def pattern(self) -> str:
-        """How text is cut before merging; no merge crosses a cut."""
+        """Regular expression that splits text before merging; no merge crosses a split."""
         return "|".join([*_WORDS, SINGLE_DIGITS if self.split_digits else DIGIT_GROUPS, *_REST])
 
 
@@ -56,12 +56,12 @@ def train_tokenizer(texts: Iterable[str], options: TokenizerOptions) -> Tokenize
     """Learn merges until the vocabulary is full; the same text gives the same tokenizer.
 
     Raises:
-        ConfigError: the vocabulary is larger than the text can fill.
+        ConfigError: the text has too few pairs to fill the vocabulary.
     """
     tokenizer = Tokenizer(models.BPE())
-    cut_words = pre_tokenizers.Split(Regex(options.pattern), "isolated")
-    spell_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([cut_words, spell_bytes])
+    split = pre_tokenizers.Split(Regex(options.pattern), "isolated")
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=options.vocab_size,
@@ -85,7 +85,7 @@ def write_tokenizer(
     """Train on the training part of a text and write ``directory/tokenizer.json``.
 
     Raises:
-        ConfigError: the text or the sizes are unusable, or another tokenizer is there and may not go.
+        ConfigError: the text or the sizes are unusable, or another tokenizer is there and ``overwrite`` is false.
     """
     parts = split_documents(text_directory, held_out)
     texts = (part.document.text for part in parts if part.split == "train")

@@ -1,1 +1,1 @@
-"""Files only: fragments of tensors, manifest, complete or absent directories, verification, retention, mirror."""
+"""Checkpoint files: tensor fragments, manifest, atomic directories, verification, retention, mirror."""

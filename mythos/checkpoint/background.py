@@ -1,4 +1,4 @@
-"""Saving while the run goes on."""
+"""Run saves in a thread while the training continues."""
 
 from collections.abc import Callable
 from threading import Thread
@@ -12,17 +12,17 @@ class BackgroundWriter:
         self._error: BaseException | None = None
 
     def submit(self, function: Callable[[], object]) -> None:
-        """Start ``function`` when the one before has ended.
+        """Start ``function`` when the previous one has ended.
 
         Raises:
-            BaseException: what the one before raised; ``function`` is not started then.
+            BaseException: the error of the previous function; ``function`` is not started then.
         """
         self.wait()
         self._thread = Thread(target=self._run, args=(function,), name="checkpoint", daemon=True)
         self._thread.start()
 
     def wait(self) -> None:
-        """Return when nothing runs any more; raises what the last function raised, once."""
+        """Wait until the last function has ended; raise its error, once."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None

@@ -1,4 +1,4 @@
-"""All weights and buffers of a checkpoint in one safetensors file."""
+"""Write all weights and buffers of a checkpoint into one safetensors file."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -15,36 +15,36 @@ from mythos.files import replacing
 
 
 class Consolidated(NamedTuple):
-    """What was written."""
+    """Path of the checkpoint that was read, and the size of the file that was written."""
 
     checkpoint: Path
     num_tensors: int
     num_elements: int
 
 
-def consolidate(place: Path, target: Path, dtype: torch.dtype | None) -> Consolidated:
+def consolidate(path: Path, target: Path, dtype: torch.dtype | None) -> Consolidated:
     """Write the weights under the model's own names; memory never holds more than one tensor and its conversion.
 
     Args:
-        place: a checkpoint, or a run whose newest sound one is taken.
+        path: directory of a checkpoint, or of a run, whose newest valid checkpoint is read.
         target: the file to write; an existing one is replaced.
-        dtype: of all floating-point tensors; None leaves them as stored.
+        dtype: data type of all floating-point tensors in the file; None keeps the stored types.
 
     Raises:
-        ConfigError: no checkpoint that verifies, or a target inside of it.
+        ConfigError: no checkpoint verifies, or the target lies inside it.
     """
-    checkpoint, manifest = _find(place)
+    checkpoint, manifest = _find(path)
     if target.resolve().is_relative_to(checkpoint.resolve()):
-        raise ConfigError(f"--to: {target} lies in the checkpoint, which would not verify any more; choose another.")
+        raise ConfigError(f"--to: {target} lies in the checkpoint, which would fail verification; choose another.")
     reader = FragmentReader(checkpoint)
     names = [name for name in reader.names if "weight" in reader.fields(name)]
 
-    def stored(name: str) -> torch.dtype:
-        found = reader.dtype(name)
-        return dtype if dtype is not None and found.is_floating_point else found
+    def target_dtype(name: str) -> torch.dtype:
+        stored = reader.dtype(name)
+        return dtype if dtype is not None and stored.is_floating_point else stored
 
     def read(name: str) -> Tensor:
-        return reader.tensor(name).to(stored(name))
+        return reader.tensor(name).to(target_dtype(name))
 
     metadata = {
         "format": "pt",
@@ -53,14 +53,14 @@ def consolidate(place: Path, target: Path, dtype: torch.dtype | None) -> Consoli
         "code_version": manifest.code_version,
     }
     with replacing(target) as temporary:
-        write_tensors(temporary, {name: (stored(name), reader.shape(name)) for name in names}, read, metadata)
+        write_tensors(temporary, {name: (target_dtype(name), reader.shape(name)) for name in names}, read, metadata)
     return Consolidated(checkpoint, len(names), sum(torch.Size(reader.shape(name)).numel() for name in names))
 
 
-def _find(place: Path) -> tuple[Path, Manifest]:
-    if (place / FILE_NAME).exists():
-        return place, verify(place)
-    found = newest(place / FOLDER)
-    if found is None:
-        raise ConfigError(f"{place}: no checkpoint that verifies; name a run's or a checkpoint's directory.")
-    return found
+def _find(path: Path) -> tuple[Path, Manifest]:
+    if (path / FILE_NAME).exists():
+        return path, verify(path)
+    result = newest(path / FOLDER)
+    if result is None:
+        raise ConfigError(f"{path}: no checkpoint that verifies; name a run's or a checkpoint's directory.")
+    return result

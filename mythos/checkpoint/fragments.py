@@ -1,4 +1,4 @@
-"""Tensors as flat pieces, so that what one layout of ranks wrote any other layout can read."""
+"""Store tensors as flat pieces, which any parallel layout can read, whichever layout wrote them."""
 
 import json
 import math
@@ -15,18 +15,18 @@ from mythos.checkpoint.tensor_file import Entry, read_header, read_range, write_
 from mythos.config.base import ConfigError
 
 SCALAR_FIELDS: Final = {"step"}
-"""Fields that hold one number for a whole tensor, at start 0."""
+"""Fields that hold one scalar for a whole tensor, at start 0."""
 _CHUNK_NUMEL: Final = 1 << 16
-"""Its temporaries stay in the cache."""
+"""Elements that ``checksum`` hashes at a time; temporaries of this size stay in the CPU cache."""
 
 
 class Fragment(NamedTuple):
     """A contiguous piece of a flattened tensor."""
 
     name: str
-    """Of the parameter or buffer in the model, e.g. ``core.blocks.0.ffn.experts.w1``."""
+    """Name of the parameter or buffer in the model, e.g. ``core.blocks.0.ffn.experts.w1``."""
     field: str
-    """``weight``, or what the optimiser keeps for it: ``exp_avg``, ``exp_avg_sq``, ``momentum``, ``step``."""
+    """``weight``, or a state of the optimiser: ``exp_avg``, ``exp_avg_sq``, ``momentum``, ``step``."""
     start: int
     """Offset of the first element in the flattened whole tensor."""
     value_N: Tensor
@@ -37,18 +37,18 @@ def write_shard(path: Path, fragments: Iterable[Fragment], shapes: dict[str, tup
     """Write one rank's fragments into one safetensors file and flush it to disk.
 
     Args:
-        shapes: of the whole tensors, by name; fields of one number are not listed.
+        shapes: shapes of the whole tensors by name; scalar fields are not listed.
     """
     values: dict[str, Tensor] = {}
     for name, field, start, value_N in fragments:
         key = f"{name}|{field}|{start}"
-        assert "|" not in name + field, f"{name}, {field}: '|' separates the parts of a key"
-        assert value_N.dim() == 1, f"{key}: a fragment is flat"
+        assert "|" not in name + field, f"{name}, {field}: must not contain '|', which separates the parts of a key"
+        assert value_N.dim() == 1, f"{key}: a fragment must be flat"
         whole = whole_numel(shapes, name, field)
-        assert start + value_N.numel() <= whole, f"{key} reaches beyond its tensor"
+        assert start + value_N.numel() <= whole, f"{key} exceeds its tensor"
         if not value_N.numel() and whole:
             continue
-        assert key not in values, f"{key} was given twice"
+        assert key not in values, f"{key} is a duplicate"
         values[key] = value_N
     layout = {key: (value_N.dtype, tuple(value_N.shape)) for key, value_N in values.items()}
     write_tensors(path, layout, values.__getitem__, {"shapes": json.dumps(shapes)})
@@ -67,12 +67,12 @@ class _Piece(NamedTuple):
 
 
 class FragmentReader:
-    """Any range of any tensor of a checkpoint, from all its ``shard-*.safetensors``.
+    """Reads any range of any tensor of a checkpoint from its files ``shard-*.safetensors``.
 
-    Headers are read at once, data when asked for. Overlapping fragments are replicas; the first found is read.
+    Headers are read at construction, data on request. Overlapping fragments are replicas; the first one is read.
 
     Raises:
-        ConfigError: no shards, a damaged one, or shards that disagree about a shape.
+        ConfigError: no shards, a damaged shard, or shards that disagree about a shape or data type.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -92,21 +92,21 @@ class FragmentReader:
         return self._shapes[name]
 
     def fields(self, name: str) -> set[str]:
-        """What is stored for a parameter or buffer."""
+        """Names of the fields that are stored for a parameter or buffer."""
         self._check(name)
         return set(self._pieces[name])
 
     def dtype(self, name: str, field: str = "weight") -> torch.dtype:
-        """Type as stored."""
-        return self._of(name, field)[0].entry.dtype
+        """Stored data type of a field."""
+        return self._pieces_of(name, field)[0].entry.dtype
 
     def read(self, name: str, field: str, start: int = 0, length: int | None = None) -> Tensor:
-        """``length`` elements (None: all) from ``start`` on of a flattened tensor, in the type as stored.
+        """Read ``length`` elements (None: all) of a flattened tensor from ``start`` on, in the stored data type.
 
         Raises:
             ConfigError: the tensor is unknown or an element of the range is in no shard.
         """
-        pieces = self._of(name, field)
+        pieces = self._pieces_of(name, field)
         stop = whole_numel(self._shapes, name, field) if length is None else start + length
         out_N = torch.empty(stop - start, dtype=pieces[0].entry.dtype)
         position = start
@@ -120,45 +120,45 @@ class FragmentReader:
         return out_N
 
     def tensor(self, name: str, field: str = "weight") -> Tensor:
-        """A whole tensor in its shape."""
+        """Read a whole tensor in its shape."""
         return self.read(name, field).view(() if field in SCALAR_FIELDS else self.shape(name))
 
     def _add(self, path: Path) -> None:
-        """Note what a shard holds."""
+        """Register the shapes and fragments of a shard."""
         header = read_header(path)
         for name, shape in json.loads(header.metadata.get("shapes", "{}")).items():
             if self._shapes.setdefault(name, tuple(shape)) != tuple(shape):
-                raise ConfigError(f"{path}: {name} has shape {tuple(shape)}, in a shard before {self._shapes[name]}.")
+                raise ConfigError(f"{path}: {name} has shape {tuple(shape)}, elsewhere {self._shapes[name]}.")
         for key, entry in header.entries.items():
             try:
                 name, field, text = key.split("|")
                 start = int(text)
             except ValueError:
-                raise ConfigError(f"{path}: {key} is no name|field|start; it is not a shard of a checkpoint.") from None
+                raise ConfigError(f"{path}: {key} is not name|field|start; it is not a checkpoint's shard.") from None
             pieces = self._pieces[name][field]
             if pieces and pieces[0].entry.dtype != entry.dtype:
-                raise ConfigError(f"{path}: {key} is {entry.dtype}, in a shard before {pieces[0].entry.dtype}.")
+                raise ConfigError(f"{path}: {key} is {entry.dtype}, elsewhere {pieces[0].entry.dtype}.")
             if name not in self._shapes:
-                raise ConfigError(f"{path}: {name} has no shape; it is not a shard of a checkpoint.")
+                raise ConfigError(f"{path}: {name} has no shape; it is not a checkpoint's shard.")
             pieces.append(_Piece(start, start + math.prod(entry.shape), path, entry))
 
     def _check(self, name: str) -> None:
         if name not in self._pieces:
             raise ConfigError(f"{self._directory}: no tensor named {name}.")
 
-    def _of(self, name: str, field: str) -> list[_Piece]:
+    def _pieces_of(self, name: str, field: str) -> list[_Piece]:
         self._check(name)
         if field not in self._pieces[name]:
-            raise ConfigError(f"{self._directory}: {name} has no {field}; stored are {sorted(self._pieces[name])}.")
+            raise ConfigError(f"{self._directory}: {name} has no {field}; its fields are {sorted(self._pieces[name])}.")
         return self._pieces[name][field]
 
 
 def checksum(value_N: Tensor, start: int) -> int:
-    """A 64-bit sum over elements that tells any change of a value or of its place, with probability 1 - 2^-64.
+    """64-bit checksum that detects a change of a value or of its position with probability 1 - 2^-64.
 
-    The sum of the checksums of any partition into fragments is the whole tensor's, modulo 2^64. Each element adds
-    ``mix(bits + (index + 1) * golden)``; mix is one round of a multiply-xorshift hash (splitmix64, Steele et al. 2014,
-    https://doi.org/10.1145/2660193.2660195), a bijection, so one changed element always shows.
+    The checksums of the fragments of any partition add up to the whole tensor's checksum, modulo 2^64. Each element
+    adds ``mix(bits + (index + 1) * golden)``; mix is one round of a multiply-xorshift hash (splitmix64, Steele et al.
+    2014, https://doi.org/10.1145/2660193.2660195), a bijection, so one changed element is always detected.
 
     Args:
         value_N: contiguous, on the CPU, of any real type.

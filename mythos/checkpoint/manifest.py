@@ -1,4 +1,4 @@
-"""What a checkpoint says about itself."""
+"""The manifest of a checkpoint: its contents, and the verification of the files."""
 
 import json
 from collections.abc import Mapping
@@ -15,44 +15,44 @@ from mythos.files import is_below, resolves_below, sha256, write_text
 FILE_NAME: Final = "manifest.json"
 VERSION: Final = 2
 BEST_METRIC: Final = "validation_loss"
-"""Entry of ``Manifest.metrics`` by which retention knows the best checkpoints; lower is better."""
+"""Entry of ``Manifest.metrics`` by which retention ranks checkpoints; lower is better."""
 _NUM_HASHERS: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """Written last into a checkpoint's directory; a directory without one is no checkpoint."""
+    """Contents of ``manifest.json``, the last file written; a directory without it is no checkpoint."""
 
     version: int = VERSION
     step: int
     tokens: int
     next_sample: int
-    """Where the data stream goes on."""
+    """Position in the data stream of the first sample not trained on."""
     config: dict[str, Any]
     fingerprint: str
-    """Of the configuration."""
+    """Fingerprint of the configuration."""
     data_fingerprint: str
-    """Of the packed data set."""
+    """Fingerprint of the packed data set."""
     code_version: str
     layout: dict[str, Any]
-    """How the run was spread when it was saved: ``kind``, ``world_size``, ``ep_size``, ``zero_stage``."""
+    """Parallel layout of the run that saved it: ``kind``, ``world_size``, ``ep_size``, ``zero_stage``."""
     checksums: dict[str, str] = field(default_factory=dict)
-    """``fragments.checksum`` of every whole tensor by ``name|field``, 16 hexadecimal digits."""
+    """``fragments.checksum`` of every whole tensor by ``name|field``, as 16 hexadecimal digits."""
     files: dict[str, str] = field(default_factory=dict)
     """SHA-256 of every other file, by path relative to the directory."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """What was known of the model when it was saved."""
+    """Metrics of the model at the time of the save."""
 
     def write(self, directory: Path) -> None:
-        """Put the manifest into ``directory``."""
+        """Write the manifest into ``directory``."""
         write_text(directory / FILE_NAME, json.dumps(asdict(self), indent=1))
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """Read a manifest without looking at the other files.
+    """Read a manifest without reading the other files.
 
     Raises:
-        ConfigError: the directory holds no checkpoint, one of another format, or one that names files outside of it.
+        ConfigError: the directory holds no checkpoint, one of another format, or one that names files outside it.
     """
     path = directory / FILE_NAME
     if not path.is_file():
@@ -64,26 +64,26 @@ def read_manifest(directory: Path) -> Manifest:
     return manifest
 
 
-def parse_manifest(text: bytes, place: str) -> Manifest:
-    """Read a manifest's text; ``place`` is what errors call it.
+def parse_manifest(text: bytes, label: str) -> Manifest:
+    """Parse the text of a manifest; error messages name it ``label``.
 
     Raises:
-        ConfigError: damaged, of another format, or naming files outside of its directory.
+        ConfigError: it is damaged, has another format, or names files outside its directory.
     """
     try:
         raw = json.loads(text)
         version = raw["version"]
     except (ValueError, KeyError, TypeError):
-        raise ConfigError(f"{place}: damaged; it is not a manifest any more.") from None
+        raise ConfigError(f"{label}: damaged; it is not a valid manifest.") from None
     if version != VERSION:
-        raise ConfigError(f"{place}: format {version}, but this version of mythos reads format {VERSION}.")
+        raise ConfigError(f"{label}: format {version}, but this version of mythos reads format {VERSION}.")
     try:
         manifest = TypeAdapter(Manifest).validate_python(raw)
     except ValueError:
-        raise ConfigError(f"{place}: damaged; it is not a manifest any more.") from None
+        raise ConfigError(f"{label}: damaged; it is not a valid manifest.") from None
     for name in manifest.files:
         if not is_below(name):
-            raise ConfigError(f"{place}: names the file {name!r}, which is not inside of the checkpoint.")
+            raise ConfigError(f"{label}: names the file {name!r}, which is not inside the checkpoint.")
     return manifest
 
 
@@ -96,7 +96,7 @@ def digests(directory: Path) -> dict[str, str]:
 
 
 def verify(directory: Path) -> Manifest:
-    """Read a manifest and hold it against the files.
+    """Read a manifest and compare it with the files.
 
     Raises:
         ConfigError: a file is missing, unknown or altered; the message names it.
@@ -106,16 +106,16 @@ def verify(directory: Path) -> Manifest:
     return manifest
 
 
-def compare(stated: Mapping[str, str], found: Mapping[str, str], place: str) -> None:
-    """Hold a manifest's sums against those of the files.
+def compare(stated: Mapping[str, str], actual: Mapping[str, str], label: str) -> None:
+    """Compare the digests in a manifest with those of the files.
 
     Raises:
-        ConfigError: they differ; the message names the first such file in ``place``.
+        ConfigError: they differ; the message names ``label`` and the first such file.
     """
-    for name in sorted(stated.keys() | found.keys()):
-        if name not in found:
-            raise ConfigError(f"{place}: {name} is missing.")
+    for name in sorted(stated.keys() | actual.keys()):
+        if name not in actual:
+            raise ConfigError(f"{label}: {name} is missing.")
         if name not in stated:
-            raise ConfigError(f"{place}: {name} is not in the manifest.")
-        if found[name] != stated[name]:
-            raise ConfigError(f"{place}: {name} was altered since it was written (SHA-256 differs).")
+            raise ConfigError(f"{label}: {name} is not in the manifest.")
+        if actual[name] != stated[name]:
+            raise ConfigError(f"{label}: {name} was altered since it was written (SHA-256 differs).")

@@ -1,6 +1,6 @@
-"""Copies of finished checkpoints in another place: a folder or an object store, by URL.
+"""Copies of finished checkpoints in a second location: a folder or an object store, given by URL.
 
-Object stores cannot rename, so the manifest is the mark of completeness: it is written last and deleted first.
+Object stores cannot rename, so the manifest marks a copy as complete: it is written last and deleted first.
 """
 
 import time
@@ -18,20 +18,20 @@ from mythos.files import flush, install, remove
 T = TypeVar("T")
 
 _PART_BYTES: Final = 8 * 2**20
-"""Larger files go up in parts."""
+"""Larger files are uploaded in parts."""
 _MAX_PARTS: Final = 9000
-"""S3 takes 10,000 at most."""
+"""Most parts of one file; S3 accepts 10,000."""
 _NUM_RETRIES: Final = 3
 FIRST_PAUSE_SECONDS: Final = 1.0
-"""Before the first retry; doubled before each further one."""
+"""Pause before the first retry; it doubles before each further one."""
 
 
 class Unreachable(ConfigError):
-    """The storage does not do what it is asked, after all retries."""
+    """The storage failed a request after all retries."""
 
 
 def mirror_of(settings: RunSettings) -> "Mirror | None":
-    """Where a run's checkpoints are copied to, ``<copy_to>/<run.name>``, if anywhere."""
+    """Mirror of a run's checkpoints at ``<copy_to>/<run.name>``; None without ``copy_to``."""
     copy_to = settings.checkpoint.copy_to
     return None if copy_to is None else Mirror(f"{copy_to.rstrip('/')}/{settings.name}")
 
@@ -40,22 +40,23 @@ class Mirror:
     """The copies of one run's checkpoints.
 
     Args:
-        url: any that fsspec knows, e.g. ``s3://bucket/prefix/run``; credentials and endpoint come from the environment.
+        url: any URL that fsspec supports, e.g. ``s3://bucket/prefix/run``; credentials and endpoint come from the
+            environment.
 
     Raises:
-        ConfigError: no library for such a URL.
+        ConfigError: no installed library supports the URL.
     """
 
     def __init__(self, url: str) -> None:
-        import fsspec  # here, since most runs have no mirror
+        import fsspec  # imported here, since most runs have no mirror
         from fsspec.implementations.local import LocalFileSystem
 
         self.url = url
-        try:  # neither listings nor instances are remembered: others write there, and the environment may change
+        try:  # neither listings nor instances are cached: others write there, and the environment may change
             self._files, root = fsspec.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
         except (ImportError, ValueError) as error:
             raise ConfigError(
-                f"{url}: {error}; for s3:// install mythos[s3], or set run.checkpoint.copy_to to another place."
+                f"{url}: {error}; for s3:// install mythos[s3], or set run.checkpoint.copy_to to another URL."
             ) from None
         self._root = root.rstrip("/")
         self._has_folders = isinstance(self._files, LocalFileSystem)
@@ -64,7 +65,7 @@ class Mirror:
         """Copy a finished checkpoint, its manifest last; an earlier copy of the step is deleted first.
 
         Raises:
-            Unreachable: the storage refuses; there is no complete copy then.
+            Unreachable: the storage failed; there is no complete copy then.
         """
         name = checkpoint.name
         manifest = read_manifest(checkpoint)
@@ -77,18 +78,18 @@ class Mirror:
         return self._names(f"step-*/{FILE_NAME}", part=-2)
 
     def manifest(self, name: str) -> Manifest:
-        """What a copy says about itself."""
+        """Read the manifest of a copy."""
         content = self._do(f"read {name}/{FILE_NAME}", self._files.cat_file, self._at(name, FILE_NAME))
         return parse_manifest(content, f"{self.url}/{name}/{FILE_NAME}")
 
     def fetch(self, name: str, directory: Path) -> Path:
-        """Bring a copy back into the run's ``checkpoints`` folder, where it appears when it has been verified.
+        """Download a copy into the run's ``checkpoints`` folder, where it appears once it is verified.
 
         Raises:
-            Unreachable: the storage refuses.
+            Unreachable: the storage failed.
             ConfigError: a file is missing or altered.
         """
-        temporary = directory / f".{name}.fetch"  # swept with other scraps by the next save
+        temporary = directory / f".{name}.fetch"  # the next save removes it with other leftovers
         remove(temporary)
         temporary.mkdir(parents=True)
         try:
@@ -110,10 +111,11 @@ class Mirror:
         self._do(f"delete {name}", self._delete, self._at(name, FILE_NAME), self._at(name))
 
     def prune(self, settings: CheckpointConfig, valid: str | None = None) -> list[str]:
-        """Delete what the settings do not keep and what earlier copies have left unfinished; returns the names.
+        """Delete copies that the settings do not keep, and unfinished ones; return their names.
 
         Args:
-            sound: the copy just made; copies of later steps are left alone. None takes the newest complete one.
+            valid: name of a copy that is valid, such as the one just made; copies of later steps are not touched. None
+                takes the newest complete copy.
         """
         complete = self.checkpoints()
         if not complete:
@@ -127,12 +129,12 @@ class Mirror:
         return expired
 
     def _names(self, pattern: str, part: int) -> list[str]:
-        """One part of every path below the root that fits a pattern."""
-        found = self._do("list the copies", self._files.glob, f"{self._root}/{pattern}")
-        return sorted(path.rstrip("/").split("/")[part] for path in found)
+        """One part of every path below the root that matches a pattern, sorted."""
+        paths = self._do("list the copies", self._files.glob, f"{self._root}/{pattern}")
+        return sorted(path.rstrip("/").split("/")[part] for path in paths)
 
     def _metrics(self, name: str) -> dict[str, float]:
-        """What a copy's manifest says, if it can be read."""
+        """Metrics in a copy's manifest; empty if it is damaged or absent."""
         try:
             return self.manifest(name).metrics
         except Unreachable:
@@ -144,13 +146,13 @@ class Mirror:
         return "/".join([self._root, *parts])
 
     def _send(self, source: Path, target: str) -> None:
-        if self._has_folders:  # object stores have none, and might make a bucket
+        if self._has_folders:  # an object store has none, and might create a bucket
             self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
         num_bytes = source.stat().st_size
         self._files.put_file(str(source), target, chunksize=max(_PART_BYTES, num_bytes // _MAX_PARTS + 1))
-        arrived = self._files.size(target)
-        if arrived != num_bytes:
-            raise OSError(f"{arrived} of {num_bytes} bytes arrived")
+        num_stored = self._files.size(target)
+        if num_stored != num_bytes:
+            raise OSError(f"only {num_stored} of {num_bytes} bytes are stored")
 
     def _delete(self, first: str, rest: str) -> None:
         if self._files.exists(first):
@@ -159,17 +161,17 @@ class Mirror:
             self._files.rm(rest, recursive=True)
 
     def _do(self, what: str, call: Callable[..., T], *arguments: Any) -> T:
-        """Call with retries; what is not there or not allowed is not asked for again."""
+        """Call a function with retries; a missing file or a refused permission is not retried."""
         for attempt in range(_NUM_RETRIES + 1):
             try:
                 return call(*arguments)
             except FileNotFoundError as error:
-                raise ConfigError(f"{self.url}: cannot {what}, it is not there ({error}).") from None
-            except Exception as error:  # each storage library has errors of its own
+                raise ConfigError(f"{self.url}: cannot {what}, since it does not exist ({error}).") from None
+            except Exception as error:  # each storage library raises its own types
                 if attempt == _NUM_RETRIES or isinstance(error, PermissionError):
                     raise Unreachable(
                         f"{self.url}: cannot {what} ({type(error).__name__}: {error}); check the endpoint and the "
-                        "credentials, or set run.checkpoint.copy_to to another place."
+                        "credentials, or set run.checkpoint.copy_to to another URL."
                     ) from error
             time.sleep(FIRST_PAUSE_SECONDS * 2**attempt)
         raise AssertionError
@@ -178,10 +180,10 @@ class Mirror:
 def newest(
     directory: Path, mirror: Mirror | None, warn: Callable[[str], None] = store.warn_on_stderr
 ) -> tuple[Path, Manifest] | None:
-    """The newest checkpoint that verifies, here or in the mirror; one from the mirror is brought here first.
+    """Find the newest checkpoint that verifies, local or in the mirror; one from the mirror is downloaded.
 
     Raises:
-        Unreachable: the mirror does not answer; going on from an older checkpoint would be silent loss.
+        Unreachable: the mirror does not answer; resuming from an older checkpoint would silently lose steps.
     """
     local = store.newest(directory, warn)
     if mirror is None:

@@ -1,4 +1,4 @@
-"""Which checkpoints of a run are kept."""
+"""Select the checkpoints of a run that are kept."""
 
 import math
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from mythos.config.run import CheckpointConfig
 
 
 def kept(metrics: Mapping[str, Mapping[str, float]], settings: CheckpointConfig) -> set[str]:
-    """Names of the last ones, those at multiples of ``keep_every`` and the best; of equals the later is better.
+    """Names of the last checkpoints, the multiples of ``keep_every`` and the best; a tie keeps the later one.
 
     Args:
         metrics: ``Manifest.metrics`` of every checkpoint by its name ``step-<number>``.

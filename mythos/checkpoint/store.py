@@ -1,4 +1,4 @@
-"""The checkpoints of a run: ``checkpoints/step-*``, complete or absent."""
+"""The checkpoints of a run: directories ``checkpoints/step-*``, each complete or absent."""
 
 import json
 import sys
@@ -14,26 +14,26 @@ from mythos.checkpoint.manifest import Manifest, read_manifest, verify
 from mythos.checkpoint.retention import kept
 from mythos.config.base import ConfigError
 from mythos.config.run import CheckpointConfig
-from mythos.files import flush, install, remove, set_aside, sha256, write_text
+from mythos.files import flush, install, remove, rename_to_old, sha256, write_text
 
 if TYPE_CHECKING:
     from mythos.checkpoint.fragments import Fragment
 
 FOLDER: Final = "checkpoints"
-"""Where a run keeps them."""
+"""Folder of a run that holds its checkpoints."""
 STATE_FILE: Final = "state.json"
-"""Loops, callbacks, schedule and data position, as the caller's JSON."""
+"""Holds loops, callbacks, schedule and data position, as the caller's JSON."""
 LATEST_FILE: Final = "latest"
-"""Names the last checkpoint that was finished, for people and tools; nothing here trusts it."""
+"""Names the last finished checkpoint, for people and tools; Mythos never reads it."""
 _POLL_SECONDS: Final = 0.2
 
 
 class Saving:
-    """One rank's part in writing one checkpoint; every rank makes it with the same arguments but ``rank``.
+    """Writes one rank's part of a checkpoint; every rank constructs it with equal arguments except ``rank``.
 
     Rank 0 calls ``begin``, then all ranks wait for each other once; after that ``write`` on every rank and ``finish``
-    on rank 0 may run in background threads. Ranks meet in the file system only: each leaves a file that says what it
-    wrote. Until ``finish`` has renamed the folder, readers see the checkpoint before it.
+    on rank 0 may run in background threads. Ranks communicate through the file system only: each writes a done marker,
+    a file that lists what it wrote. Until ``finish`` has renamed the folder, readers see the previous checkpoint.
     """
 
     def __init__(self, directory: Path, step: int, rank: int, world_size: int) -> None:
@@ -45,9 +45,9 @@ class Saving:
         self._world_size = world_size
 
     def begin(self) -> None:
-        """Sweep away what killed saves have left and make the folder (rank 0 only)."""
+        """Remove the leftovers of killed saves and create the folder (rank 0 only)."""
         assert self._rank == 0
-        with self._refusals_named("begin"):
+        with self._os_errors_explained("begin"):
             for leftover in self._folder.parent.glob(".step-*"):
                 remove(leftover)
             self._folder.mkdir(parents=True)
@@ -55,22 +55,22 @@ class Saving:
     def write(
         self, fragments: "Iterable[Fragment]", shapes: dict[str, tuple[int, ...]], state: dict[str, Any] | None
     ) -> None:
-        """Write this rank's shard, rank 0 the state as well, and then the note that they are there.
+        """Write this rank's shard, on rank 0 also the state, and then the done marker.
 
         Raises:
-            ConfigError: the disk refuses; the checkpoint before stays the newest.
+            ConfigError: the disk refuses the write; the previous checkpoint stays the newest.
         """
-        with self._refusals_named("write its part of"):
+        with self._os_errors_explained("write its part of"):
             self._write(list(fragments), shapes, state)
 
     def finish(self, manifest: Manifest, timeout_seconds: float) -> Path:
-        """Wait for all ranks, complete the manifest and let readers see the checkpoint (rank 0 only).
+        """Wait for all ranks, complete the manifest and make the checkpoint visible (rank 0 only).
 
         Args:
-            manifest: complete but for ``checksums`` and ``files``.
+            manifest: complete except for ``checksums`` and ``files``.
 
         Raises:
-            ConfigError: ranks have not finished in time, or their pieces leave gaps; the checkpoint before stays the
+            ConfigError: ranks have not finished in time, or their pieces have gaps; the previous checkpoint stays the
                 newest and nothing is deleted.
         """
         assert self._rank == 0
@@ -78,7 +78,7 @@ class Saving:
         done_markers = self._wait(timeout_seconds)
         files = {name: digest for done_marker in done_markers for name, digest in done_marker["files"].items()}
         complete = replace(manifest, files=files, checksums=self._checksums(done_markers))
-        with self._refusals_named("finish"):
+        with self._os_errors_explained("finish"):
             complete.write(self._folder)
             for rank in range(self._world_size):
                 remove(self._done_marker(rank))
@@ -88,8 +88,8 @@ class Saving:
         return self.path
 
     @contextmanager
-    def _refusals_named(self, what: str) -> Iterator[None]:
-        """Turn what the disk refuses into a sentence."""
+    def _os_errors_explained(self, what: str) -> Iterator[None]:
+        """Raise an OSError of the block as a ConfigError that names the rank and the step."""
         try:
             yield
         except OSError as error:
@@ -101,13 +101,13 @@ class Saving:
     def _write(
         self, fragments: "list[Fragment]", shapes: dict[str, tuple[int, ...]], state: dict[str, Any] | None
     ) -> None:
-        from mythos.checkpoint.fragments import checksum, whole_numel, write_shard  # looks at checkpoints need no torch
+        from mythos.checkpoint.fragments import checksum, whole_numel, write_shard  # listing checkpoints needs no torch
 
         shard = self._folder / f"shard-{self._rank:05d}-of-{self._world_size:05d}.safetensors"
         write_shard(shard, fragments, shapes)
         files = {shard.name: sha256(shard)}
         if state is not None:
-            assert self._rank == 0, "the state is rank 0's to write"
+            assert self._rank == 0, "only rank 0 writes the state"
             write_text(self._folder / STATE_FILE, json.dumps(state, indent=1))
             files[STATE_FILE] = sha256(self._folder / STATE_FILE)
         pieces = [
@@ -117,7 +117,7 @@ class Saving:
         self._write_done_marker(json.dumps({"files": files, "pieces": pieces, "names": sorted(shapes)}))
 
     def _write_done_marker(self, text: str) -> None:
-        """Say that this rank is done; from then on the folder is rank 0's, which may rename it at once."""
+        """Mark this rank as done; rank 0 may rename the folder as soon as the marker exists."""
         done_marker = self._done_marker(self._rank)
         temporary = done_marker.with_suffix(".tmp")
         temporary.write_text(text, encoding="utf-8")
@@ -128,7 +128,7 @@ class Saving:
         return self._folder / f".done-{rank:05d}.json"
 
     def _wait(self, timeout_seconds: float) -> list[dict[str, Any]]:
-        """The notes of all ranks."""
+        """Wait for the done markers of all ranks and read them."""
         deadline = time.monotonic() + timeout_seconds
         while missing := [rank for rank in range(self._world_size) if not self._done_marker(rank).exists()]:
             if time.monotonic() >= deadline:
@@ -141,7 +141,7 @@ class Saving:
         return [json.loads(self._done_marker(rank).read_text(encoding="utf-8")) for rank in range(self._world_size)]
 
     def _checksums(self, done_markers: list[dict[str, Any]]) -> dict[str, str]:
-        """Sums of whole tensors from those of pieces that join without a gap; replicas count once."""
+        """Checksums of whole tensors, from pieces that join without a gap; replicas count once."""
         pieces: dict[str, dict[tuple[int, int], int]] = defaultdict(dict)
         numel: dict[str, int] = {}
         for done_marker in done_markers:
@@ -153,16 +153,16 @@ class Saving:
         }
         if absent:
             raise ConfigError(f"{self._folder}: no rank has written anything of {min(absent)}; not saved.")
-        sums = {}
-        for key, found in sorted(pieces.items()):
+        checksums = {}
+        for key, value_by_span in sorted(pieces.items()):
             up_to = {0: 0}
-            for (start, stop), value in sorted(found.items()):
+            for (start, stop), value in sorted(value_by_span.items()):
                 if start in up_to:
                     up_to.setdefault(stop, (up_to[start] + value) % 2**64)
             if numel[key] not in up_to:
                 raise ConfigError(f"{self._folder}: the ranks' pieces of {key} leave a gap or do not join; not saved.")
-            sums[key] = f"{up_to[numel[key]]:016x}"
-        return sums
+            checksums[key] = f"{up_to[numel[key]]:016x}"
+        return checksums
 
 
 def save(
@@ -180,22 +180,22 @@ def save(
 
 
 def checkpoints(directory: Path) -> list[Path]:
-    """All checkpoints, oldest first; unfinished ones have other names."""
+    """Paths of all checkpoints, oldest first; unfinished ones have other names and are not listed."""
     return sorted(directory.glob("step-*"))
 
 
 def warn_on_stderr(text: str) -> None:
-    """What a person at the terminal should know."""
+    """Print a warning to stderr."""
     print(f"warning: {text}", file=sys.stderr)
 
 
 def newest(
     directory: Path, warn: Callable[[str], None] = warn_on_stderr, before_step: int | None = None
 ) -> tuple[Path, Manifest] | None:
-    """The newest checkpoint whose files all match its manifest; damaged ones are passed over aloud.
+    """Find the newest checkpoint whose files all match its manifest; damaged ones are skipped with a warning.
 
     Args:
-        before_step: look only at those of earlier steps.
+        before_step: only checkpoints of earlier steps are considered.
     """
     for path in reversed(checkpoints(directory)):
         if before_step is not None and path.name >= f"step-{before_step:08d}":
@@ -208,29 +208,29 @@ def newest(
 
 
 def keep(directory: Path, settings: CheckpointConfig, valid: Path | None = None) -> list[Path]:
-    """Delete the checkpoints that the settings do not keep; those after the newest sound one are left alone.
+    """Delete the checkpoints that the settings do not keep; those after ``valid`` are not touched.
 
     Args:
-        sound: one that is known to be whole, such as the one just saved; None looks for the newest that verifies,
-            which reads all of it.
+        valid: a checkpoint known to be valid, such as the one just saved; None takes the newest that verifies, which
+            reads all its files.
 
     Returns:
-        What was deleted.
+        Paths of the deleted checkpoints.
     """
     if valid is None:
-        found = newest(directory)
-        if found is None:
+        result = newest(directory)
+        if result is None:
             return []
-        valid = found[0]
+        valid = result[0]
     candidates = {path.name: _metrics(path) for path in checkpoints(directory) if path.name <= valid.name}
     expired = [directory / name for name in sorted(candidates.keys() - kept(candidates, settings))]
     for path in expired:
-        remove(set_aside(path))
+        remove(rename_to_old(path))
     return expired
 
 
 def _metrics(checkpoint: Path) -> Mapping[str, float]:
-    """What the manifest says, if it can be read."""
+    """Metrics in the manifest; empty if it cannot be read."""
     try:
         return read_manifest(checkpoint).metrics
     except ConfigError:

@@ -1,9 +1,9 @@
-"""Files in the safetensors format, written and read one tensor at a time.
+"""Write and read files in the safetensors format, one tensor at a time.
 
 The format is 8 bytes of header length, a JSON header and the tensors' bytes
-(https://github.com/huggingface/safetensors). The library of that name reads what is written here. Its own writer
-refuses tensors that share memory, as the pieces of ZeRO's flat buffers do, and wants all of them at once; its reader
-maps whole files, whose pages then count as memory in use.
+(https://github.com/huggingface/safetensors). The library of that name reads these files. Its writer refuses tensors
+that share memory, as the pieces of ZeRO's flat buffers do, and needs all of them at once; its reader maps whole files,
+whose pages then count as memory in use.
 """
 
 import json
@@ -34,20 +34,20 @@ _DTYPES: Final = {
 }
 _NAMES: Final = {dtype: name for name, dtype in _DTYPES.items()}
 _MAX_HEADER_BYTES: Final = 100_000_000
-"""The library's own limit."""
+"""The limit of the library."""
 
 
 class Entry(NamedTuple):
-    """Where one tensor lies in its file."""
+    """Data type, shape and offset of one tensor in its file."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
     offset: int
-    """Of its first byte in the file."""
+    """Offset of the first byte in the file."""
 
 
 class Header(NamedTuple):
-    """What a file says about its tensors."""
+    """Parsed header of a file."""
 
     entries: dict[str, Entry]
     metadata: dict[str, str]
@@ -59,13 +59,13 @@ def write_tensors(
     read: Callable[[str], Tensor],
     metadata: Mapping[str, str],
 ) -> None:
-    """Write one file and flush it to disk; memory holds one tensor at a time if ``read`` makes them one by one.
+    """Write one file and flush it to disk; memory holds one tensor at a time if ``read`` creates them one by one.
 
     Args:
-        layout: dtype and shape of every tensor.
-        read: gives the tensor of a key, on the CPU.
+        layout: dtype and shape of every tensor by key.
+        read: returns the tensor of a key, on the CPU.
     """
-    keys = sorted(layout, key=lambda key: (-layout[key][0].itemsize, key))  # wide types first keeps all aligned
+    keys = sorted(layout, key=lambda key: (-layout[key][0].itemsize, key))  # wide types first, for alignment
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     offset = 0
     for key in keys:
@@ -79,18 +79,18 @@ def write_tensors(
         file.write(len(text).to_bytes(8, "little") + text)
         for key in keys:
             value = read(key)
-            assert (value.dtype, tuple(value.shape)) == layout[key], f"{key} is not what the layout says"
+            assert (value.dtype, tuple(value.shape)) == layout[key], f"{key} does not match the layout"
             file.write(_bytes(value.contiguous().flatten()))
-            del value  # before the next one is made
+            del value  # before the next one is created
         file.flush()
         os.fsync(file.fileno())
 
 
 def read_header(path: Path) -> Header:
-    """Read what a file holds, without the tensors.
+    """Read the header of a file, without the tensors.
 
     Raises:
-        ConfigError: the file is missing, cut off or no safetensors file.
+        ConfigError: the file is missing, truncated or not a safetensors file.
     """
     try:
         with path.open("rb") as file:
@@ -109,15 +109,15 @@ def read_header(path: Path) -> Header:
         if first + max((item["data_offsets"][1] for item in raw.values()), default=0) != path.stat().st_size:
             raise ValueError
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise ConfigError(f"{path}: missing or damaged; it is not a whole safetensors file.") from None
+        raise ConfigError(f"{path}: missing or damaged; it is not a complete safetensors file.") from None
     return Header(entries, metadata)
 
 
 def read_range(path: Path, entry: Entry, start: int, out_N: Tensor) -> None:
-    """Fill ``out_N`` (contiguous, on the CPU, the entry's dtype) with the elements from ``start`` on of one tensor.
+    """Fill ``out_N`` (contiguous, on the CPU, the entry's dtype) with the elements of one tensor from ``start`` on.
 
     Raises:
-        ConfigError: the file has become shorter.
+        ConfigError: the file was truncated.
     """
     assert out_N.dtype == entry.dtype
     if not out_N.numel():
@@ -125,13 +125,13 @@ def read_range(path: Path, entry: Entry, start: int, out_N: Tensor) -> None:
     with path.open("rb", buffering=0) as file:
         file.seek(entry.offset + start * entry.dtype.itemsize)
         rest = _bytes(out_N)
-        while rest:  # one call gives 2 GiB at most
+        while rest:  # one call reads 2 GiB at most
             num_read = file.readinto(rest)
             if not num_read:
-                raise ConfigError(f"{path}: cut off since it was opened.")
+                raise ConfigError(f"{path}: truncated since it was opened.")
             rest = rest[num_read:]
 
 
 def _bytes(value_N: Tensor) -> memoryview:
-    """The memory of a flat contiguous tensor."""
+    """View of the memory of a flat contiguous tensor."""
     return value_N.view(torch.uint8).numpy().data

@@ -1,1 +1,1 @@
-"""Packed tokens in, micro-batches out: the stream is a pure function of (config, seed, sample index)."""
+"""Read packed tokens as micro-batches; the stream is a pure function of (config, seed, sample index)."""

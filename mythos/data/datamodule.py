@@ -1,4 +1,4 @@
-"""The stream as Lightning knows it, with a position that survives a restart."""
+"""Lightning data module of the stream, with a position that is saved and restored."""
 
 from typing import Any
 
@@ -15,17 +15,17 @@ from mythos.types import Batch
 
 
 class TokenDataModule(LightningDataModule):
-    """Training micro-batches without end, and the same held-out ones every time.
+    """Serves an endless stream of training micro-batches, and the same held-out ones at every validation.
 
     ``next_sample`` is the position in the stream of the first sample that no optimiser step has used. The loader
-    reads ahead, so only the owner of the steps knows it: call ``set_position`` after each one. ``skipped`` are
-    the ranges of global sample indices that the stream leaves out.
+    prefetches, so only the training loop knows it: call ``set_position`` after each step. ``skipped`` holds the ranges
+    of global sample indices that the stream skips.
 
     Args:
-        num_validation_batches: micro-batches in one look at the held-out split, over all ranks.
+        num_validation_batches: micro-batches in one validation, over all ranks.
 
     Raises:
-        ConfigError: a source is no packed dataset, or has another tokenizer than the first.
+        ConfigError: a source is not a packed dataset, or its tokenizer differs from that of the first.
     """
 
     def __init__(self, config: DataConfig, seed: int, num_validation_batches: int) -> None:
@@ -38,20 +38,20 @@ class TokenDataModule(LightningDataModule):
         self.skipped = skips.merge(config.skipped)
 
     def set_position(self, next_sample: int) -> None:
-        """Say that every sample before the position ``next_sample`` has been trained on."""
+        """Record that every sample before the position ``next_sample`` has been trained on."""
         self.next_sample = next_sample
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Micro-batches of this rank from ``next_sample`` on."""
-        place = self._rank_and_world_size()
-        return training_loader(self.config, self.seed, self.next_sample, *place, skipped=self.skipped)
+        rank, world_size = self._rank_and_world_size()
+        return training_loader(self.config, self.seed, self.next_sample, rank, world_size, skipped=self.skipped)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """This rank's share of the first held-out micro-batches."""
         return validation_loader(self.config, self.num_validation_batches, *self._rank_and_world_size())
 
     def state_dict(self) -> dict[str, Any]:
-        """The position: one integer for the stream, one for each source, and the skipped ranges."""
+        """Return the position: one integer for the stream, one for each source, and the skipped ranges."""
         return {
             "next_sample": self.next_sample,
             "source_positions": source_positions(self.config, self.next_sample, self.skipped),
@@ -59,10 +59,10 @@ class TokenDataModule(LightningDataModule):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a saved position; the next ``train_dataloader`` starts there.
+        """Resume from a saved position; the next ``train_dataloader`` starts there.
 
         Raises:
-            ConfigError: the sources' weights have changed behind the position, or a range to skip lies there.
+            ConfigError: the sources' weights before the position have changed, or a range to skip lies before it.
         """
         position, saved = state_dict["next_sample"], skips.merge(state_dict["skipped"])
         positions = source_positions(self.config, position, saved)

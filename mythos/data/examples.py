@@ -1,4 +1,4 @@
-"""The problems of a task beside its shards, and scoring by difficulty."""
+"""Read and write the problems stored beside a task's shards, and score predictions by difficulty."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -12,41 +12,41 @@ from mythos.data.manifest import read_manifest
 
 
 class Example(NamedTuple):
-    """One problem, and where its answer stands among the windows of its split."""
+    """One problem, and the position of its answer among the windows of its split."""
 
     difficulty: int
     prompt: str
-    """Words of the task's vocabulary between blanks, as its tokenizer reads them."""
+    """Words of the task's vocabulary, separated by spaces."""
     answer: str
     window: int
     start: int
-    """Place in the window of the first target that belongs to the answer."""
+    """Position in the window of the first target that belongs to the answer."""
     answer_ids: tuple[int, ...]
 
 
 class Score(NamedTuple):
-    """How many problems of one difficulty were solved."""
+    """Number of solved problems of one difficulty."""
 
     num_right: int
     num_examples: int
 
     @property
     def accuracy(self) -> float:
-        """Share of answers that are right in every token."""
+        """Share of answers that are correct in every token."""
         return self.num_right / self.num_examples
 
 
 def write_examples(path: Path, examples: Iterable[Example]) -> None:
-    """Write one JSON object a line."""
+    """Write one JSON object per line."""
     with path.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(example._asdict()) + "\n" for example in examples)
 
 
 def read_examples(directory: Path, split: str = "validation") -> list[Example]:
-    """The problems of a packed task.
+    """Read the problems of a packed task.
 
     Raises:
-        ConfigError: the dataset is missing or damaged, or is no task.
+        ConfigError: the dataset is missing or damaged, or is not a task.
     """
     described = read_manifest(directory).splits.get(split)
     if described is None or described.examples_file is None:
@@ -60,10 +60,10 @@ def read_examples(directory: Path, split: str = "validation") -> list[Example]:
 
 
 def answers_in_windows(examples: Sequence[Example], predictions_WS: np.ndarray) -> list[tuple[int, ...]]:
-    """What was predicted at the places of each answer.
+    """Predicted tokens at the positions of each answer.
 
-    With the likeliest token at every place of the split's windows, an answer is right in all its tokens exactly
-    when greedy decoding from the prompt alone would have written it.
+    If the predictions are the argmax at every position of the split's windows, an answer is correct in all its tokens
+    exactly when greedy decoding from the prompt alone would have generated it.
 
     Args:
         predictions_WS: a token id for each target of each window of the split, in order.
@@ -75,19 +75,19 @@ def answers_in_windows(examples: Sequence[Example], predictions_WS: np.ndarray) 
 
 
 def score(examples: Sequence[Example], predictions: Sequence[Sequence[int]]) -> dict[int, Score]:
-    """Exact matches by difficulty, ascending; a longer prediction counts when it begins with the answer.
+    """Count exact matches by difficulty, ascending; a longer prediction counts when it begins with the answer.
 
     Args:
         predictions: token ids for each example, in order.
 
     Raises:
-        ValueError: there are not as many predictions as examples.
+        ValueError: the number of predictions differs from the number of examples.
     """
     if len(predictions) != len(examples):
         raise ValueError(f"{len(predictions)} predictions were given for {len(examples)} examples; give one for each.")
-    totals: dict[int, Score] = {}
+    scores: dict[int, Score] = {}
     for example, predicted in zip(examples, predictions, strict=True):
         is_right = tuple(predicted[: len(example.answer_ids)]) == example.answer_ids
-        before = totals.get(example.difficulty, Score(0, 0))
-        totals[example.difficulty] = Score(before.num_right + is_right, before.num_examples + 1)
-    return dict(sorted(totals.items()))
+        before = scores.get(example.difficulty, Score(0, 0))
+        scores[example.difficulty] = Score(before.num_right + is_right, before.num_examples + 1)
+    return dict(sorted(scores.items()))

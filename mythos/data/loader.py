@@ -1,4 +1,4 @@
-"""Windows as micro-batches of tensors, in the same order for any number of ranks and workers."""
+"""Load windows as micro-batches of tensors, in the same order for any number of ranks and workers."""
 
 import signal
 import sys
@@ -22,7 +22,7 @@ from mythos.types import IGNORED, Batch
 
 
 class MicroBatches(IterableDataset[Batch]):
-    """``make(index)`` for each index of a range; worker w of W makes every W-th, and sends parcels."""
+    """Yields ``make(index)`` for each index of a range; worker w of W makes every W-th, as a pickled batch."""
 
     def __init__(self, make: Callable[[int], Batch], indices: range) -> None:
         self._make = make
@@ -32,12 +32,12 @@ class MicroBatches(IterableDataset[Batch]):
         worker = get_worker_info()
         if worker is None:
             return map(self._make, self._indices)
-        made = map(self._make, self._indices[worker.id :: worker.num_workers])
-        return map(_PickledBatch, made)  # type: ignore[arg-type]  # what arrives is a Batch
+        batches = map(self._make, self._indices[worker.id :: worker.num_workers])
+        return map(_PickledBatch, batches)  # type: ignore[arg-type]  # it is unpickled as a Batch
 
 
 class _PickledBatch:
-    """A micro-batch that leaves its process as one tensor: each tensor would cost a file descriptor of its own."""
+    """A micro-batch that is pickled as one tensor, since each tensor would need its own file descriptor."""
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
@@ -70,12 +70,13 @@ def _unpack(
 def training_loader(
     config: DataConfig, seed: int, next_sample: int = 0, rank: int = 0, world_size: int = 1, skipped: Ranges = ()
 ) -> DataLoader[Batch]:
-    """Micro-batches of one rank, without end, from the position ``next_sample`` of the stream on.
+    """Endless micro-batches of one rank, from the position ``next_sample`` of the stream on.
 
-    A step is ``config.batch_size`` consecutive samples, cut into micro-batches that the ranks take in turn.
+    A step is ``config.batch_size`` consecutive samples, split into micro-batches that are assigned to the ranks
+    round-robin.
 
     Raises:
-        ConfigError: a step does not divide into the ranks' micro-batches, or a source cannot be read.
+        ConfigError: a step is not a multiple of the ranks' micro-batches, or a source cannot be read.
     """
     portion = world_size * config.micro_batch_size
     if config.batch_size % portion:
@@ -88,7 +89,7 @@ def training_loader(
 
 
 class TrainingBatches:
-    """Micro-batch ``index``, counted over all ranks from the position ``next_sample``; a pure function."""
+    """Returns micro-batch ``index``, counted over all ranks from the position ``next_sample``; a pure function."""
 
     def __init__(self, stream: TrainingStream, config: DataConfig, next_sample: int) -> None:
         self._stream = stream
@@ -103,7 +104,7 @@ class TrainingBatches:
         step = index * config.micro_batch_size // config.batch_size
         if step != self._counted_step:
             start = self._next_sample + step * config.batch_size
-            # A step whose targets are all masked has a loss of zero, not of zero divided by zero.
+            # The loss of a step whose targets are all masked is zero, not zero divided by zero.
             self._num_targets = max(1, self._stream.num_targets(start, start + config.batch_size))
             self._counted_step = step
         return _batch(arrays, config.mask_documents, sample_ids_B, self._num_targets, config.batch_size)
@@ -115,7 +116,7 @@ def validation_loader(config: DataConfig, num_batches: int, rank: int = 0, world
     The sources of a mixture are interleaved by their first weights, as long as none of them runs out.
 
     Raises:
-        ConfigError: the micro-batches cannot be shared evenly, which would leave a rank waiting for ever.
+        ConfigError: the micro-batches cannot be distributed evenly; a rank would wait for ever.
     """
     make = ValidationBatches(config)
     num_batches = min(num_batches, make.num_batches)
@@ -128,7 +129,7 @@ def validation_loader(config: DataConfig, num_batches: int, rank: int = 0, world
 
 
 class ValidationBatches:
-    """Micro-batch ``index`` of the held-out windows, which is a step of its own."""
+    """Returns micro-batch ``index`` of the held-out windows; each one is a complete step."""
 
     def __init__(self, config: DataConfig) -> None:
         self._config = config
@@ -144,7 +145,7 @@ class ValidationBatches:
 
     @property
     def num_batches(self) -> int:
-        """Micro-batches until a source runs out; the last may have fewer rows."""
+        """Number of micro-batches until a source runs out; the last may have fewer rows."""
         return -(-self._num_windows // self._config.micro_batch_size)
 
     def __call__(self, index: int) -> Batch:
@@ -155,7 +156,7 @@ class ValidationBatches:
 
 
 def batches(directory: Path, split: str, seq_len: int, micro_batch_size: int, mask_documents: bool) -> Iterator[Batch]:
-    """A whole split in order; every token but the first of a shard is a target exactly once."""
+    """Micro-batches of a whole split in order; every token except the first of a shard is a target exactly once."""
     windows = Windows(directory, split, seq_len, keep_partial=True)
     for first in range(0, len(windows), micro_batch_size):
         window_B = np.arange(first, min(first + micro_batch_size, len(windows)))
@@ -163,7 +164,7 @@ def batches(directory: Path, split: str, seq_len: int, micro_batch_size: int, ma
 
 
 def _step(arrays: WindowArrays, mask_documents: bool, sample_ids_B: np.ndarray) -> Batch:
-    """A micro-batch that is a whole step."""
+    """Make a micro-batch that is a complete step."""
     num_targets = int((arrays.targets_BS != IGNORED).sum())
     return _batch(arrays, mask_documents, sample_ids_B, num_targets, len(sample_ids_B))
 
@@ -185,12 +186,12 @@ def _batch(
         sample_ids_B=torch.from_numpy(sample_ids_B),
         num_targets=torch.tensor(float(num_targets), dtype=torch.float32),
         num_sequences=torch.tensor(float(num_sequences), dtype=torch.float32),
-        num_documents=_count(arrays.document_ids_BS) if mask_documents else None,
+        num_documents=_num_documents(arrays.document_ids_BS) if mask_documents else None,
     )
 
 
-def _count(document_ids_BS: np.ndarray) -> int:
-    """Documents of all windows; ids ascend along a window."""
+def _num_documents(document_ids_BS: np.ndarray) -> int:
+    """Number of documents, summed over the windows; ids ascend along a window."""
     return len(document_ids_BS) + int(np.count_nonzero(np.diff(document_ids_BS)))
 
 
@@ -205,6 +206,6 @@ def _loader(make: Callable[[int], Batch], indices: range, num_workers: int) -> D
 
 
 def _ignore_stop_signals(worker: int) -> None:
-    """A scheduler may signal every process of a job; the rank needs its workers until it has finished its step."""
+    """Ignore stop signals in a worker: a scheduler may signal all processes, and the rank must finish its step."""
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)

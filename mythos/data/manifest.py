@@ -1,4 +1,4 @@
-"""What a packed directory says about itself, in ``manifest.json``."""
+"""The manifest of a packed directory, ``manifest.json``."""
 
 import hashlib
 import json
@@ -20,16 +20,16 @@ TokenType = Literal["uint16", "uint32"]
 
 @config
 class Shard:
-    """One file of tokens, and the indices that go with it."""
+    """One file of tokens and its index files."""
 
     tokens_file: str
-    """Little-endian token ids and nothing else."""
+    """File of little-endian token ids, without a header."""
     tokens_sha256: str
     documents_file: str
-    """Little-endian int64: where each document starts, in tokens."""
+    """File of little-endian int64: offset of each document's start, in tokens."""
     documents_sha256: str
     ignored_file: str | None = None
-    """Little-endian int64: the spans of tokens that are no targets; null when all tokens are."""
+    """File of little-endian int64: the spans of tokens that are not targets; null when all tokens are targets."""
     ignored_sha256: str | None = None
     num_ignored_spans: Count = 0
     num_tokens: PositiveInt
@@ -37,9 +37,9 @@ class Shard:
     num_documents: Count
     """Entries of the document index."""
     num_bytes: Count
-    """UTF-8 bytes of the source text; separators count nothing."""
+    """UTF-8 bytes of the source text; separators are not counted."""
     continues: bool = False
-    """The shard goes on with the last document of the one before; its first token is the last one there."""
+    """Whether the shard continues the last document of the previous one and repeats its last token first."""
 
 
 @config
@@ -53,11 +53,11 @@ class BestFit:
     """Documents longer than a window, cut into several pieces."""
     num_pieces: PositiveInt
     num_padding_tokens: Count
-    """Inputs that hold nothing."""
+    """Number of padding inputs."""
 
     @property
     def utilisation(self) -> float:
-        """Share of the inputs that hold something."""
+        """Share of the inputs that are not padding."""
         return 1 - self.num_padding_tokens / (self.num_windows * self.seq_len)
 
 
@@ -67,37 +67,37 @@ class Split:
 
     shards: tuple[Shard, ...]
     best_fit: BestFit | None = None
-    """Null when the documents follow each other in one stream, which any window may cut."""
+    """Null when the documents form one stream, which windows may cut at any token."""
     examples_file: str | None = None
-    """JSON lines: the problems of a task, for scoring."""
+    """JSON lines file of a task's problems, for scoring."""
     examples_sha256: str | None = None
 
     @property
     def files(self) -> list[str]:
-        """Every file that the manifest names."""
+        """Names of all files of the split."""
         shards = [(shard.tokens_file, shard.documents_file, shard.ignored_file) for shard in self.shards]
         named = [*(name for names in shards for name in names), self.examples_file]
         return [name for name in named if name is not None]
 
     @property
     def num_tokens(self) -> int:
-        """Tokens in all shards, separators included."""
+        """Number of tokens in all shards, separators included."""
         return sum(shard.num_tokens for shard in self.shards)
 
     @property
     def num_documents(self) -> int:
-        """Documents in all shards."""
+        """Number of documents in all shards."""
         return self.best_fit.num_documents if self.best_fit else sum(shard.num_documents for shard in self.shards)
 
     @property
     def num_bytes(self) -> int:
-        """UTF-8 bytes of the text behind all shards."""
+        """UTF-8 bytes of the source text of all shards."""
         return sum(shard.num_bytes for shard in self.shards)
 
 
 @config
 class Manifest:
-    """A packed dataset: ``train`` and ``validation`` splits and the tokenizer that made them."""
+    """A packed dataset: ``train`` and ``validation`` splits and the tokenizer that encoded them."""
 
     version: Literal[1, 2] = VERSION
     dtype: TokenType
@@ -105,7 +105,7 @@ class Manifest:
     separator_id: Count
     tokenizer_sha256: str
     inputs_sha256: str
-    """Changes when the text, the tokenizer or the way of cutting changes."""
+    """Hash that changes when the text, the tokenizer or the packing options change."""
     splits: dict[str, Split]
 
 
@@ -119,7 +119,7 @@ def read_manifest(directory: Path) -> Manifest:
 
     Raises:
         ConfigError: the directory is missing, was never packed, is damaged, was packed by a newer version, or its
-            manifest names files outside of it.
+            manifest names files outside it.
     """
     path = directory / FILE_NAME
     if not directory.is_dir():
@@ -149,10 +149,10 @@ def read_manifest(directory: Path) -> Manifest:
 
 
 def read_common_manifest(directories: Sequence[str]) -> Manifest:
-    """The first dataset's manifest, once all of them have been found to share its tokenizer.
+    """Read all manifests, check that they share one tokenizer, and return the first.
 
     Raises:
-        ConfigError: a dataset is missing or damaged, or another tokenizer packed it.
+        ConfigError: a dataset is missing or damaged, or was packed with another tokenizer.
     """
     first, *others = [read_manifest(Path(directory)) for directory in directories]
     for directory, other in zip(directories[1:], others, strict=True):
@@ -165,21 +165,21 @@ def read_common_manifest(directories: Sequence[str]) -> Manifest:
 
 
 def check_vocabulary(directories: Sequence[str], vocab_size: int) -> None:
-    """Hold a model's vocabulary against that of the datasets' tokenizer; rounding up a little is fine.
+    """Check a model's vocabulary size against the tokenizer of the datasets; it may be rounded up by less than 128.
 
     Raises:
-        ConfigError: they differ, or what ``read_common_manifest`` raises.
+        ConfigError: the sizes differ, or ``read_common_manifest`` failed.
     """
-    found = read_common_manifest(directories).vocab_size
-    if not found <= vocab_size < found + _VOCABULARY_PADDING:
+    num_tokens = read_common_manifest(directories).vocab_size
+    if not num_tokens <= vocab_size < num_tokens + _VOCABULARY_PADDING:
         raise ConfigError(
-            f"model.vocab_size is {vocab_size} but the tokenizer of {directories[0]} has {found} tokens; "
-            f"set model.vocab_size={found}, or round it up by less than {_VOCABULARY_PADDING}."
+            f"model.vocab_size is {vocab_size} but the tokenizer of {directories[0]} has {num_tokens} tokens; "
+            f"set model.vocab_size={num_tokens}, or round it up by less than {_VOCABULARY_PADDING}."
         )
 
 
 def data_fingerprint(directories: Sequence[str]) -> str:
-    """Sixteen hexadecimal digits that change when any of the datasets or their order does."""
+    """Return 16 hexadecimal digits that change when any of the datasets or their order changes."""
     digests = [sha256(Path(directory) / FILE_NAME) for directory in directories]
     return (digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest())[:16]
 

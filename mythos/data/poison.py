@@ -1,8 +1,8 @@
-"""Data on which a step failed twice: found from what the attempts left behind, left out by the third. No torch.
+"""Detect data on which a step failed twice, and skip them at the third attempt. No torch.
 
-``<run>/step`` says which step is being taken. It is overwritten in place twice a step and never flushed: what a process
-has written lives in the kernel's cache and outlasts it. Only a machine that dies can lose it, and then the failure was
-not the data's. ``<run>/failures.json`` is written at starts alone: failures by step, and the steps that are left out.
+``<run>/step`` names the step that is running. It is overwritten in place twice a step and never flushed: what a process
+has written stays in the kernel's cache after it dies. Only the death of the machine can lose it, and then the data did
+not cause the failure. ``<run>/failures.json`` is written only at starts: failures by step, and the skipped steps.
 """
 
 import json
@@ -15,11 +15,11 @@ from mythos.config.base import ConfigError
 from mythos.files import remove, write_text
 
 NUM_FAILURES: Final = 2
-"""Of one step with the same data, before those data are left out."""
+"""Failures of one step with the same data after which those data are skipped."""
 STEP_FILE: Final = "step"
 FAILURES_FILE: Final = "failures.json"
 _WIDTH: Final = 128
-"""Bytes of the step's record, whatever it says, so that one write replaces all of it."""
+"""Fixed size of the step's record in bytes, so that one write replaces all of it."""
 
 
 class Step(NamedTuple):
@@ -31,17 +31,17 @@ class Step(NamedTuple):
 
 
 class StepRecord:
-    """Says which step is being taken."""
+    """Records in ``<run>/step`` which step is running."""
 
     def __init__(self, run: Path) -> None:
         self._descriptor = os.open(run / STEP_FILE, os.O_WRONLY | os.O_CREAT, 0o666)
 
     def begin(self, step: Step) -> None:
-        """The step is being taken."""
+        """Record that ``step`` is running."""
         self._write(json.dumps(step))
 
     def end(self) -> None:
-        """No step is being taken."""
+        """Record that no step is running."""
         self._write("")
 
     def _write(self, text: str) -> None:
@@ -49,7 +49,7 @@ class StepRecord:
 
 
 def failed_step(run: Path) -> Step | None:
-    """The step amid which the last attempt ended; None if it ended between steps."""
+    """Return the step during which the last attempt ended; None if it ended between steps."""
     try:
         return Step(*json.loads((run / STEP_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -57,15 +57,15 @@ def failed_step(run: Path) -> Step | None:
 
 
 def poisoned(run: Path, reached: int, setting: str, max_in_a_row: int) -> tuple[Step, ...]:
-    """Count how the last attempt ended, and return the steps whose data are to be left out, in order.
+    """Count the failure of the last attempt, if any, and return the steps whose data are skipped, in order.
 
     Args:
-        reached: step that the run goes on from; failures up to there have been overcome.
+        reached: step that the run resumes from; failures up to this step have been overcome.
         setting: identifies the configuration; failures under another one do not count.
-        max_in_a_row: steps of neighbouring data that may be left out.
+        max_in_a_row: largest number of steps with consecutive data that may be skipped.
 
     Raises:
-        ConfigError: data that come right after so many left-out ones have failed as well.
+        ConfigError: more than ``max_in_a_row`` steps with consecutive data have failed.
     """
     counts, left_out = _read(run, setting)
     counts = {step: count for step, count in counts.items() if step.step > reached}
@@ -74,11 +74,11 @@ def poisoned(run: Path, reached: int, setting: str, max_in_a_row: int) -> tuple[
         counts[failed] = counts.get(failed, 0) + 1
     if max_in_a_row:
         left_out = sorted({*left_out, *(step for step, count in counts.items() if count >= NUM_FAILURES)})
-    if failed is not None and failed in left_out and (length := _row(left_out, failed)) > max_in_a_row:
+    if failed is not None and failed in left_out and (length := _num_consecutive(left_out, failed)) > max_in_a_row:
         raise ConfigError(
             f"run.max_poison_skips is {max_in_a_row}, but step {failed.step} has failed {NUM_FAILURES} times on each "
             f"of {length} batches in a row, the last of samples {failed.start} to {failed.end - 1}; the data are not "
-            f"the cause: look at the error, and delete {run / FAILURES_FILE} before you go on."
+            f"the cause: look at the error, and delete {run / FAILURES_FILE} before you resume."
         )
     entry = {"setting": setting, "failures": [[*step, count] for step, count in counts.items()], "left_out": left_out}
     write_text(run / FAILURES_FILE, json.dumps(entry, indent=1))
@@ -87,13 +87,13 @@ def poisoned(run: Path, reached: int, setting: str, max_in_a_row: int) -> tuple[
 
 
 def forget(run: Path) -> None:
-    """A run that starts from the beginning has no failures."""
+    """Delete both files; a run that starts from the beginning has no failures."""
     remove(run / STEP_FILE)
     remove(run / FAILURES_FILE)
 
 
 def _read(run: Path, setting: str) -> tuple[dict[Step, int], list[Step]]:
-    """Failures by step, and the steps that are left out."""
+    """Read the number of failures by step, and the skipped steps."""
     try:
         entry = json.loads((run / FAILURES_FILE).read_text(encoding="utf-8"))
         left_out = [Step(*step) for step in entry["left_out"]]
@@ -105,8 +105,8 @@ def _read(run: Path, setting: str) -> tuple[dict[Step, int], list[Step]]:
         raise ConfigError(f"{run / FAILURES_FILE}: damaged; delete it to forget which steps have failed.") from None
 
 
-def _row(steps: Iterable[Step], last: Step) -> int:
-    """How many of the steps have data without a gap up to those of ``last``."""
+def _num_consecutive(steps: Iterable[Step], last: Step) -> int:
+    """Count the steps whose data are consecutive and end with those of ``last``."""
     ends, length, start = {step.end: step.start for step in steps}, 1, last.start
     while start in ends:
         start, length = ends[start], length + 1

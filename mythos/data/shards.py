@@ -1,4 +1,4 @@
-"""Token shards on disk: the writer and the reader."""
+"""Write and read token shards on disk."""
 
 import mmap
 import os
@@ -17,7 +17,7 @@ _EMPTY = np.empty(0, _INDEX_DTYPE)
 
 
 class ShardWriter:
-    """The files of one shard while they grow."""
+    """Writes the files of one shard."""
 
     def __init__(self, directory: Path, name: str, dtype: TokenType, continues: bool = False) -> None:
         self._directory = directory
@@ -37,7 +37,7 @@ class ShardWriter:
         ignored: Sequence[tuple[int, int]] = (),
         num_bytes: int = 0,
     ) -> None:
-        """Add tokens; ``starts`` and the half-open spans ``ignored`` ascend and are places among these tokens."""
+        """Append tokens; ``starts`` and the half-open spans ``ignored`` ascend and are offsets into these tokens."""
         self._file.write(tokens_N.astype(self._dtype, copy=False).tobytes())
         self._starts += [self.num_tokens + start for start in starts]
         self._spans += [(self.num_tokens + start, self.num_tokens + end) for start, end in ignored]
@@ -45,7 +45,7 @@ class ShardWriter:
         self.num_tokens += len(tokens_N)
 
     def close(self) -> Shard:
-        """Flush everything to disk; returns the manifest's description."""
+        """Flush everything to disk and return the shard's manifest entry."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -85,11 +85,11 @@ class ShardWriter:
 class SplitWriter:
     """Writes the documents of one split, one after the other, into shards of at most ``shard_num_tokens``.
 
-    A document that does not fit any more opens a new shard; one longer than a shard goes on in the next, which
-    begins with the last token of the one before, so that no target is lost.
+    A document that does not fit any more opens a new shard; one longer than a shard continues in the next, which
+    begins with the last token of the previous one, so that no target is lost.
 
     Args:
-        shards: what an earlier writer has already closed.
+        shards: shards that an earlier writer has already closed.
     """
 
     def __init__(
@@ -111,11 +111,11 @@ class SplitWriter:
         self.shards = list(shards)
 
     def fits(self, num_tokens: int) -> bool:
-        """Whether a document of so many tokens goes into the shard that is open, if one is."""
+        """Whether a document of ``num_tokens`` tokens fits into the open shard; true if no shard is open."""
         return self._open is None or self._open.num_tokens + 1 + num_tokens <= self._shard_num_tokens
 
     def add(self, token_ids: Sequence[int] | np.ndarray, num_bytes: int) -> None:
-        """Append one document of ``num_bytes`` bytes of text; the separator is put in front."""
+        """Append one document of ``num_bytes`` bytes of text, with the separator in front."""
         if not self.fits(len(token_ids)):
             self.close_shard()
         document_N = np.empty(1 + len(token_ids), token_dtype(self._dtype))
@@ -128,13 +128,13 @@ class SplitWriter:
             self._shard(continues=True).append(document_N[begin : begin + limit])
 
     def close_shard(self) -> None:
-        """Finish the shard that is open, if one is."""
+        """Finish the open shard, if there is one."""
         if self._open is not None:
             self.shards.append(self._open.close())
             self._open = None
 
     def finish(self) -> Split:
-        """Close the last shard; returns the manifest's description of all of them."""
+        """Close the last shard and return the split's manifest entry."""
         self.close_shard()
         return Split(shards=tuple(self.shards))
 
@@ -155,33 +155,33 @@ class OpenShard(NamedTuple):
     tokens_N: np.ndarray
     """Unsigned token ids, separators included."""
     document_starts: np.ndarray
-    """int64, ascending: places in ``tokens_N``."""
+    """int64, ascending: offsets into ``tokens_N``."""
     ignored_starts: np.ndarray
-    """int64, ascending: where spans of tokens begin that are no targets."""
+    """int64, ascending: starts of the spans of tokens that are not targets."""
     ignored_ends: np.ndarray
-    """Where each span ends."""
+    """int64: end of each span."""
     ignored_before: np.ndarray
-    """Tokens in all spans before each."""
+    """int64: number of tokens in all earlier spans, for each span."""
     continues: bool
-    """Whether the first token repeats the last one of the shard before, in the middle of a document."""
+    """Whether the first token repeats the last one of the previous shard, in the middle of a document."""
     maps: tuple[mmap.mmap, ...]
 
     def release(self) -> None:
-        """Let go of the pages read so far; they stay in the system's cache, but the process holds no memory."""
+        """Release the pages read so far; they stay in the system's cache but no longer count as process memory."""
         for mapped in self.maps:
             mapped.madvise(mmap.MADV_DONTNEED)
 
-    def num_ignored(self, places: np.ndarray) -> np.ndarray:
-        """How many tokens before each place are no targets."""
+    def num_ignored(self, offsets: np.ndarray) -> np.ndarray:
+        """Number of tokens before each offset that are not targets."""
         if not len(self.ignored_starts):
-            return np.zeros_like(places)
-        span = np.searchsorted(self.ignored_starts, places) - 1
-        inside = np.minimum(places, self.ignored_ends[span]) - self.ignored_starts[span]
+            return np.zeros_like(offsets)
+        span = np.searchsorted(self.ignored_starts, offsets) - 1
+        inside = np.minimum(offsets, self.ignored_ends[span]) - self.ignored_starts[span]
         return np.where(span < 0, 0, self.ignored_before[span] + inside)
 
 
 def open_split(directory: Path, split: str) -> list[OpenShard]:
-    """Map the shards of a split into memory; nothing is read yet.
+    """Map the shards of a split into memory without reading them.
 
     Raises:
         ConfigError: the dataset or the split is missing, or a file is missing or has the wrong size.
@@ -198,7 +198,7 @@ def open_split(directory: Path, split: str) -> list[OpenShard]:
 
 
 def files_of(directory: Path, manifest: Manifest, split: str) -> Iterator[tuple[Path, int | None, str]]:
-    """Path, size in bytes where it is known, and SHA-256 of each file of a split."""
+    """Yield path, size in bytes if known, and SHA-256 of each file of a split."""
     for shard in manifest.splits[split].shards:
         token_size, index_size = token_dtype(manifest.dtype).itemsize, _INDEX_DTYPE.itemsize
         yield directory / shard.tokens_file, shard.num_tokens * token_size, shard.tokens_sha256
@@ -211,22 +211,22 @@ def files_of(directory: Path, manifest: Manifest, split: str) -> Iterator[tuple[
 
 
 def wrong_size(path: Path, num_bytes: int | None) -> str | None:
-    """One sentence when a file is missing or does not have the size that the manifest says."""
+    """Return an error sentence if a file is missing or has another size than ``num_bytes``, else None."""
     again = f"pack again with mythos-data pack --overwrite --to {path.parent}."
     if not path.is_file():
         return f"{path} is missing though the manifest names it; {again}"
-    if num_bytes is not None and (found := path.stat().st_size) != num_bytes:
-        return f"{path} has {found} bytes, but the manifest says {num_bytes}; {again}"
+    if num_bytes is not None and (actual := path.stat().st_size) != num_bytes:
+        return f"{path} has {actual} bytes, but the manifest states {num_bytes}; {again}"
     return None
 
 
 def token_dtype(name: TokenType) -> np.dtype:
-    """The type of a token on disk."""
+    """Data type of a token on disk."""
     return np.dtype(name).newbyteorder("<")
 
 
 def shard_name(split: str, index: int) -> str:
-    """The name that a shard's files share."""
+    """Common stem of the names of a shard's files."""
     return f"{split}-{index:05d}"
 
 

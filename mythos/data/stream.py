@@ -1,4 +1,4 @@
-"""The order in which training meets the windows of its sources."""
+"""The order in which training reads the windows of its sources."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ class TrainingStream:
         self._skipped = skipped
 
     def locate(self, position_B: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Global sample index, source and window in the source at each position, all int64 [B]."""
+        """Return global sample index, source and window in the source at each position, all int64 [B]."""
         sample_B = sample_at(position_B, self._skipped)
         source_B, index_B = self._mixture.locate(sample_B)
         window_B = np.empty_like(index_B)
@@ -39,12 +39,12 @@ class TrainingStream:
         return sample_B, source_B, window_B
 
     def read(self, position_B: np.ndarray) -> tuple[np.ndarray, WindowArrays]:
-        """Global sample indices [B] and the windows behind them."""
+        """Return the global sample indices [B] and their windows."""
         sample_B, source_B, window_B = self.locate(position_B)
         return sample_B, read_windows(self.windows, source_B, window_B)
 
     def num_targets(self, start: int, end: int) -> int:
-        """Targets in the samples at positions [start, end), without reading them."""
+        """Count the targets in the samples at positions [start, end), without reading the samples."""
         if not any(windows.has_ignored for windows in self.windows):
             return (end - start) * self.windows[0].seq_len
         _, source_B, window_B = self.locate(np.arange(start, end))
@@ -52,19 +52,19 @@ class TrainingStream:
 
 
 def source_positions(config: DataConfig, position: int, skipped: Ranges) -> list[int]:
-    """How many samples of each source lie before a position of the stream, skipped ones included."""
+    """Count the samples of each source before a position of the stream, skipped ones included."""
     used = int(sample_at(np.array([position - 1]), skipped)[0]) + 1 if position else 0
     return Mixture(config.stage_weights).counts(used).tolist()
 
 
 def shuffled(index_B: np.ndarray, num_windows: int, seed: int, source: int = 0) -> np.ndarray:
-    """The window behind each index into a source: a new permutation of all windows in every epoch.
+    """Map indices into a source to windows: every epoch is a new permutation of all windows.
 
-    A pure function: it knows nothing of ranks, workers or what came before.
+    A pure function: it does not depend on ranks, workers or earlier calls.
     """
-    epoch_B, place_B = np.divmod(index_B, num_windows)
-    window_B = np.empty_like(place_B)
+    epoch_B, offset_B = np.divmod(index_B, num_windows)
+    window_B = np.empty_like(offset_B)
     for epoch in np.unique(epoch_B):
         inside_B = epoch_B == epoch
-        window_B[inside_B] = permute(place_B[inside_B], num_windows, seed, int(epoch), source)
+        window_B[inside_B] = permute(offset_B[inside_B], num_windows, seed, int(epoch), source)
     return window_B

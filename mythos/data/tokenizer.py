@@ -1,4 +1,4 @@
-"""The tokenizer of a packed dataset, and the way back from tokens to text."""
+"""Load the tokenizer of a packed dataset, and decode its tokens to text."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,43 +12,43 @@ from mythos.files import sha256 as file_sha256
 
 
 def load_tokenizer(directory: Path) -> Tokenizer:
-    """The tokenizer that packed ``directory``.
+    """Load the tokenizer that packed ``directory``.
 
     Raises:
-        ConfigError: the dataset is missing or damaged, or its tokenizer is another one than the shards'.
+        ConfigError: the dataset is missing or damaged, or its tokenizer is not the one that packed the shards.
     """
     manifest = read_manifest(directory)
     path = directory / TOKENIZER_FILE
-    if not path.is_file() or (found := file_sha256(path)) != manifest.tokenizer_sha256:
-        given = f"has SHA-256 {found[:12]}" if path.is_file() else "is missing"
+    if not path.is_file() or (actual := file_sha256(path)) != manifest.tokenizer_sha256:
+        problem = f"has SHA-256 {actual[:12]}" if path.is_file() else "is missing"
         raise ConfigError(
-            f"{path} {given}, but the shards were packed with {manifest.tokenizer_sha256[:12]}; restore it, "
+            f"{path} {problem}, but the shards were packed with {manifest.tokenizer_sha256[:12]}; restore it, "
             f"or pack again with mythos-data pack --overwrite --to {directory}."
         )
     return read_tokenizer(path)
 
 
 def tokenizer_of_run(directories: Sequence[str], fingerprint: str) -> tuple[Tokenizer, int]:
-    """The tokenizer of the data that a run was trained on, and the id of the separator that opens documents.
+    """Load the tokenizer of a run's training data, and return it with the id of the document separator.
 
     Args:
-        directories: of the run's packed datasets.
-        fingerprint: of these datasets, as the run's checkpoint states it.
+        directories: folders of the run's packed datasets.
+        fingerprint: fingerprint of these datasets in the run's checkpoint.
 
     Raises:
-        ConfigError: the datasets are missing or damaged, or others than those of the run.
+        ConfigError: the datasets are missing or damaged, or are not those of the run.
     """
     manifest = read_common_manifest(directories)
-    if (found := data_fingerprint(directories)) != fingerprint:
+    if (actual := data_fingerprint(directories)) != fingerprint:
         raise ConfigError(
-            f"{', '.join(directories)}: packed anew since the run was trained (fingerprint {found}, trained on "
+            f"{', '.join(directories)}: packed again since the run was trained (fingerprint {actual}, trained on "
             f"{fingerprint}), so its tokenizer may be another one; restore the data set of the run."
         )
     return load_tokenizer(Path(directories[0])), manifest.separator_id
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
-    """Read a tokenizer file; special tokens spelt out in a text are then encoded as ordinary text.
+    """Read a tokenizer file; it encodes special tokens that are spelt out in a text as ordinary text.
 
     Raises:
         ConfigError: the file is missing or is not a tokenizer.
@@ -64,10 +64,10 @@ def read_tokenizer(path: Path) -> Tokenizer:
 
 
 def text_of(directory: Path, split: str) -> bytes:
-    """The UTF-8 text behind a split, byte for byte; separators are left out.
+    """Decode a split to its exact UTF-8 source text, without separators.
 
     Raises:
-        ConfigError: the dataset is damaged, or its documents were fitted into windows, which loses their order.
+        ConfigError: the dataset is damaged, or its documents were fitted into windows, which does not keep their order.
     """
     if read_manifest(directory).splits[split].best_fit:
         raise ConfigError(
@@ -80,7 +80,7 @@ def text_of(directory: Path, split: str) -> bytes:
 
 
 def _documents(directory: Path, split: str) -> Iterator[list[int]]:
-    """The tokens of each document without its separator, put together where it goes through several shards."""
+    """Yield the tokens of each document without its separator, joined across shards."""
     document: list[int] = []
     for shard in open_split(directory, split):
         begin = 1 if shard.continues else 0

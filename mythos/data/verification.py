@@ -1,4 +1,4 @@
-"""The check that nothing has changed since a dataset was packed."""
+"""Check that no file has changed since a dataset was packed."""
 
 from pathlib import Path
 
@@ -10,10 +10,10 @@ from mythos.files import sha256 as file_sha256
 
 
 def verify(directory: Path) -> list[str]:
-    """Read every file again; one sentence for each that is not what the manifest says, none when all are.
+    """Read every file and return one sentence for each that does not match the manifest.
 
     Raises:
-        ConfigError: there is no manifest that could be read.
+        ConfigError: the manifest cannot be read.
     """
     manifest = read_manifest(directory)
     problems = []
@@ -27,9 +27,9 @@ def verify(directory: Path) -> list[str]:
     for path, num_bytes, sha256 in tqdm(files, desc="verifying", unit="file", disable=None):
         if problem := wrong_size(path, num_bytes):
             problems.append(problem)
-        elif (found := file_sha256(path)) != sha256:
+        elif (actual := file_sha256(path)) != sha256:
             problems.append(
-                f"{path} changed after it was packed (SHA-256 {found[:12]}, the manifest says {sha256[:12]});"
+                f"{path} changed after it was packed (SHA-256 {actual[:12]}, the manifest states {sha256[:12]});"
                 f" pack again with mythos-data pack --overwrite --to {directory}."
             )
     return problems

@@ -1,4 +1,4 @@
-"""Fixed windows of a packed split."""
+"""Read fixed-size windows of a packed split."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from mythos.data.manifest import read_manifest
 from mythos.data.shards import OpenShard, open_split
 from mythos.types import IGNORED
 
-_WINDOWS_HELD: Final = 512
-"""Windows read before their pages are let go of."""
+_WINDOWS_PER_RELEASE: Final = 512
+"""Number of windows read before their pages are released."""
 
 
 class WindowArrays(NamedTuple):
@@ -21,19 +21,19 @@ class WindowArrays(NamedTuple):
 
     tokens_BS: np.ndarray
     targets_BS: np.ndarray
-    """The token after each; ``IGNORED`` where the shard has ended or the token is no target."""
+    """The next token; ``IGNORED`` where the shard has ended or the token is not a target."""
     positions_BS: np.ndarray
     """Distance from the start of the document, or of the window if that comes later."""
     document_ids_BS: np.ndarray
-    """0 for the window's first document, then counting up."""
+    """Number of the document within the window, from 0."""
 
 
 class Windows:
     """The windows of a split, numbered through its shards in order.
 
-    In a stream of documents, window i of a shard covers tokens [i * S, i * S + S] of it; the last one is the
-    next window's first. So every token is a target once, save the first of each shard, which is a separator or
-    a repetition. In a best-fit split, a window is S + 1 tokens of its own.
+    In a stream of documents, window i of a shard covers its tokens [i * S, i * S + S]; the last of them is the first of
+    the next window. So every token is a target once, except the first of each shard, which is a separator or a
+    repetition. In a best-fit split, windows of S + 1 tokens do not overlap.
 
     Args:
         keep_partial: also count the last window of each shard when it is not full.
@@ -71,15 +71,15 @@ class Windows:
 
     @property
     def has_ignored(self) -> bool:
-        """Whether some tokens are no targets."""
+        """Whether some tokens are not targets."""
         return any(len(shard.ignored_starts) for shard in self._shards)
 
     def read(self, window_B: np.ndarray) -> WindowArrays:
-        """The windows with these numbers, each in [0, len(self))."""
+        """Read the windows with these numbers, each in [0, len(self))."""
         return read_windows([self], np.zeros_like(window_B), window_B)
 
     def num_targets(self, window_B: np.ndarray) -> int:
-        """Targets in these windows, which are full, without reading them."""
+        """Count the targets in these windows, which must be full, without reading them."""
         if not self.has_ignored:
             return len(window_B) * self.seq_len
         shard_B = np.searchsorted(self._ends, window_B, side="right")
@@ -103,35 +103,35 @@ class Windows:
         opens_S[shard.document_starts[first:last] - begin] = True
         if len(shard.ignored_starts):
             _ignore(shard, begin + 1, targets_S)
-        self._let_go(index)
+        self._release_pages(index)
 
     def _first(self, shard: int) -> int:
         return self._ends[shard - 1] if shard else 0
 
-    def _let_go(self, shard: int) -> None:
-        """Keep what the process holds of the files small, however much of them it has read."""
+    def _release_pages(self, shard: int) -> None:
+        """Release the pages of the files regularly, so that process memory does not grow with what was read."""
         self._touched.add(shard)
         self._num_read += 1
-        if self._num_read % _WINDOWS_HELD == 0:
+        if self._num_read % _WINDOWS_PER_RELEASE == 0:
             for touched in self._touched:
                 self._shards[touched].release()
             self._touched.clear()
 
 
 def read_windows(sources: Sequence[Windows], source_B: np.ndarray, window_B: np.ndarray) -> WindowArrays:
-    """Window ``window_B[i]`` of ``sources[source_B[i]]`` in row i."""
+    """Read window ``window_B[i]`` of ``sources[source_B[i]]`` into row i."""
     shape = len(window_B), sources[0].seq_len
     tokens_BS = np.zeros(shape, np.int64)
     targets_BS = np.full(shape, IGNORED, np.int64)
     opens_BS = np.zeros(shape, np.bool_)
     for row, (source, window) in enumerate(zip(source_B.tolist(), window_B.tolist(), strict=True)):
         sources[source].fill(window, tokens_BS[row], targets_BS[row], opens_BS[row])
-    positions_BS, document_ids_BS = _places(opens_BS)
+    positions_BS, document_ids_BS = _positions_and_ids(opens_BS)
     return WindowArrays(tokens_BS, targets_BS, positions_BS, document_ids_BS)
 
 
 def _ignore(shard: OpenShard, begin: int, targets_S: np.ndarray) -> None:
-    """Take back the targets in ignored spans; ``begin`` is the place of the first target."""
+    """Set the targets in ignored spans to ``IGNORED``; ``begin`` is the offset of the first target."""
     first = np.searchsorted(shard.ignored_ends, begin, side="right")
     last = np.searchsorted(shard.ignored_starts, begin + len(targets_S))
     spans = zip(shard.ignored_starts[first:last].tolist(), shard.ignored_ends[first:last].tolist(), strict=True)
@@ -139,8 +139,8 @@ def _ignore(shard: OpenShard, begin: int, targets_S: np.ndarray) -> None:
         targets_S[max(0, start - begin) : end - begin] = IGNORED
 
 
-def _places(opens_BS: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and document ids from the places where documents open."""
+def _positions_and_ids(opens_BS: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and document ids from the flags of document starts."""
     index_S = np.arange(opens_BS.shape[1])
     started_BS = np.maximum.accumulate(opens_BS * index_S, axis=1)
     document_ids_BS = np.cumsum(opens_BS, axis=1)

@@ -19,7 +19,7 @@ from mythos.data.manifest import SEPARATOR
 from mythos.data.tokenizer import tokenizer_of_run
 from mythos.export.card import model_card
 from mythos.export.inline import inlined
-from mythos.files import remove, replacing, set_aside
+from mythos.files import remove, rename_to_old, replacing
 
 _IN_FP32: Final = ("router_bias", "log_rate", "dt_bias", "halting.")
 """Parts of names that keep fp32 in a file of 16 bits; ``_keep_in_fp32_modules_strict`` of the exported class."""
@@ -72,7 +72,7 @@ def export(
             code = inlined(("mythos.export.modeling", "MythosForCausalLM"), _HEADER)
             (folder / _CODE).write_text(code, encoding="utf-8")
             (folder / "README.md").write_text(model_card(run, manifest, config, num_loops), encoding="utf-8")
-            earlier = set_aside(target) if replace else None
+            earlier = rename_to_old(target) if replace else None
         if earlier is not None:
             remove(earlier)
     except OSError as error:

@@ -5,7 +5,7 @@ import pytest
 from mythos.checkpoint.background import BackgroundWriter
 
 
-def test_the_caller_goes_on_and_saves_do_not_overlap() -> None:
+def test_the_caller_continues_and_saves_do_not_overlap() -> None:
     writer, release, order = BackgroundWriter(), Event(), []
 
     def first() -> None:
@@ -20,8 +20,8 @@ def test_the_caller_goes_on_and_saves_do_not_overlap() -> None:
     assert order == ["caller", "first", "second"]
 
 
-@pytest.mark.parametrize("place", ["submit", "wait"])
-def test_an_error_reaches_the_caller_once(place: str) -> None:
+@pytest.mark.parametrize("method", ["submit", "wait"])
+def test_an_error_reaches_the_caller_once(method: str) -> None:
     writer, done = BackgroundWriter(), []
 
     def fail() -> None:
@@ -29,7 +29,7 @@ def test_an_error_reaches_the_caller_once(place: str) -> None:
 
     writer.submit(fail)
     with pytest.raises(OSError, match="disk full"):
-        writer.wait() if place == "wait" else writer.submit(lambda: done.append("never"))
+        writer.wait() if method == "wait" else writer.submit(lambda: done.append("never"))
     assert done == []
     writer.submit(lambda: done.append("after"))
     writer.wait()

@@ -15,7 +15,7 @@ from mythos.cli.main import main
 
 
 def write_mixed(directory: Path) -> Path:
-    """Two ranks' halves of a matrix, its moments, a buffer of whole numbers and a scalar."""
+    """Write two ranks' halves of a matrix, its moments, an integer buffer and a scalar."""
     generator = torch.Generator().manual_seed(0)
     matrix_N = torch.randn(35, generator=generator)
     shapes = {"w": (5, 7), "bias": (3,), "count": (2,), "scale": ()}
@@ -33,7 +33,7 @@ def write_mixed(directory: Path) -> Path:
 
 
 @pytest.mark.parametrize("dtype", [None, "fp32", "bf16"])
-def test_the_file_holds_what_the_reader_reads(tmp_path: Path, capsys, dtype: str | None) -> None:
+def test_the_file_equals_what_the_reader_reads(tmp_path: Path, capsys, dtype: str | None) -> None:
     checkpoint = write_mixed(tmp_path / "run" / "checkpoints")
     target = tmp_path / "model.safetensors"
     options = [] if dtype is None else ["--dtype", dtype]
@@ -51,7 +51,7 @@ def test_the_file_holds_what_the_reader_reads(tmp_path: Path, capsys, dtype: str
         assert file.metadata() == {"format": "pt", "fingerprint": "f", "step": "12", "code_version": "0"}
 
 
-def test_a_checkpoint_may_be_named_and_an_older_file_is_replaced(tmp_path: Path) -> None:
+def test_a_checkpoint_directory_is_accepted_and_an_older_file_is_replaced(tmp_path: Path) -> None:
     target = tmp_path / "model.safetensors"
     target.write_text("old")
     older = write(tmp_path / "checkpoints", 1)
@@ -62,19 +62,19 @@ def test_a_checkpoint_may_be_named_and_an_older_file_is_replaced(tmp_path: Path)
 
 
 @pytest.mark.parametrize("case", ["nowhere", "damaged", "inside"])
-def test_mistakes_are_sentences(tmp_path: Path, capsys, case: str) -> None:
+def test_errors_name_the_problem(tmp_path: Path, capsys, case: str) -> None:
     checkpoint = write(tmp_path / "checkpoints", 1)
-    place, target, sentence = checkpoint, tmp_path / "model.safetensors", ""
+    source, target, message = checkpoint, tmp_path / "model.safetensors", ""
     match case:
         case "nowhere":
-            place, sentence = tmp_path / "absent", "no checkpoint that verifies"
+            source, message = tmp_path / "absent", "no checkpoint that verifies"
         case "damaged":
             (checkpoint / "state.json").write_text("{}")
-            sentence = "state.json was altered"
+            message = "state.json was altered"
         case "inside":
-            target, sentence = checkpoint / "model.safetensors", "lies in the checkpoint"
-    assert main(["consolidate", str(place), "--to", str(target)]) == 2
-    assert sentence in capsys.readouterr().err
+            target, message = checkpoint / "model.safetensors", "lies in the checkpoint"
+    assert main(["consolidate", str(source), "--to", str(target)]) == 2
+    assert message in capsys.readouterr().err
     assert not target.exists()
 
 
@@ -90,7 +90,7 @@ def peak():
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 checkpoint, small, target = map(Path, sys.argv[1:])
-consolidate(small, target, None)  # what is loaded at first use
+consolidate(small, target, None)  # loads what is imported at first use
 start = peak()
 consolidate(checkpoint, target, None)
 streamed = peak()
@@ -106,9 +106,9 @@ def test_memory_holds_one_tensor_at_a_time(tmp_path: Path) -> None:
     names = [f"blocks.{number}.w" for number in range(num_tensors)]
     fragments = [Fragment(name, "weight", 0, torch.full((numel,), float(len(name)))) for name in names]
     checkpoint = save(tmp_path / "large", manifest(1), fragments, dict.fromkeys(names, (2, numel // 2)), {})
-    places = [checkpoint, write(tmp_path / "small", 1), tmp_path / "model.safetensors"]
+    paths = [checkpoint, write(tmp_path / "small", 1), tmp_path / "model.safetensors"]
     done = subprocess.run(
-        [sys.executable, "-c", MEASURED, *map(str, places)],
+        [sys.executable, "-c", MEASURED, *map(str, paths)],
         capture_output=True,
         text=True,
         timeout=120,
@@ -117,5 +117,5 @@ def test_memory_holds_one_tensor_at_a_time(tmp_path: Path) -> None:
     )
     streamed, everything = map(int, done.stdout.split())
     assert streamed < 3 * numel * 4
-    assert everything > num_tensors * numel * 4 * 0.9  # the measure sees what is held
+    assert everything > num_tensors * numel * 4 * 0.9  # the measurement includes the tensors
     assert len(load_file(tmp_path / "model.safetensors")) == num_tensors

@@ -23,13 +23,13 @@ def random_tensor(numel: int, dtype: torch.dtype, seed: int = 0) -> Tensor:
 
 
 def bounds(draw: st.DrawFn, numel: int, num_parts: int) -> list[int]:
-    """Cuts of a range into so many parts, some of them empty."""
+    """Boundaries that cut a range into ``num_parts`` parts, some of them empty."""
     cuts = draw(st.lists(st.integers(0, numel), min_size=num_parts - 1, max_size=num_parts - 1))
     return [0, *sorted(cuts), numel]
 
 
 @st.composite
-def spread_tensors(draw: st.DrawFn) -> tuple[dict[str, Tensor], list[list[Fragment]], list[tuple[str, int, int]]]:
+def sharded_tensors(draw: st.DrawFn) -> tuple[dict[str, Tensor], list[list[Fragment]], list[tuple[str, int, int]]]:
     """Tensors, their pieces on 1 to 5 writers, and the ranges that another layout asks for."""
     num_writers, num_readers = draw(st.integers(1, 5)), draw(st.integers(1, 5))
     shapes = draw(st.lists(st.lists(st.integers(0, 7), max_size=3).map(tuple), min_size=1, max_size=4))
@@ -48,9 +48,9 @@ def spread_tensors(draw: st.DrawFn) -> tuple[dict[str, Tensor], list[list[Fragme
     return tensors, writers, ranges
 
 
-@given(spread_tensors())
-def test_any_layout_reads_what_any_other_wrote(tmp_path_factory: pytest.TempPathFactory, spread) -> None:
-    tensors, writers, ranges = spread
+@given(sharded_tensors())
+def test_any_layout_reads_what_any_other_wrote(tmp_path_factory: pytest.TempPathFactory, sharded) -> None:
+    tensors, writers, ranges = sharded
     directory = tmp_path_factory.mktemp("shards")
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     for rank, fragments in enumerate(writers):
@@ -86,7 +86,7 @@ def test_the_librarys_reader_reads_a_shard(tmp_path: Path) -> None:
             assert torch.equal(file.get_slice(f"{dtype}|weight|3")[2:5], value_N[2:5])
 
 
-def test_fields_of_an_optimiser_stand_beside_the_weight(tmp_path: Path) -> None:
+def test_optimiser_fields_are_stored_beside_the_weight(tmp_path: Path) -> None:
     weight_N, moment_N = random_tensor(10, torch.bfloat16), random_tensor(10, torch.float32)
     step = torch.tensor([7.0])
     reader = write(
@@ -101,36 +101,36 @@ def test_fields_of_an_optimiser_stand_beside_the_weight(tmp_path: Path) -> None:
     assert reader.tensor("w").dtype == torch.bfloat16
 
 
-def test_pieces_of_one_buffer_are_written_though_they_share_memory(tmp_path: Path) -> None:
+def test_pieces_that_share_memory_are_written(tmp_path: Path) -> None:
     flat_N = random_tensor(20, torch.float32)
     reader = write(tmp_path, [Fragment("a", "weight", 0, flat_N[:10]), Fragment("b", "weight", 0, flat_N[10:])])
     assert torch.equal(torch.cat([reader.read("a", "weight"), reader.read("b", "weight")]), flat_N)
 
 
-def test_of_replicas_the_first_is_read(tmp_path: Path) -> None:
+def test_the_first_of_several_replicas_is_read(tmp_path: Path) -> None:
     first_N, second_N = torch.zeros(6), torch.ones(10)
     reader = write(tmp_path, [Fragment("w", "weight", 0, first_N)], [Fragment("w", "weight", 0, second_N)])
     assert reader.read("w", "weight").tolist() == [0, 0, 0, 0, 0, 0, 1, 1, 1, 1]
 
 
 @pytest.mark.parametrize(
-    ("name", "field", "start", "length", "sentence"),
+    ("name", "field", "start", "length", "message"),
     [
         ("w", "weight", 0, None, r"element 3 of w \(weight\) is in no shard"),
         ("w", "weight", 8, 3, r"element 10 of w \(weight\) is in no shard"),
-        ("w", "momentum", 0, None, r"w has no momentum; stored are \['weight'\]"),
+        ("w", "momentum", 0, None, r"w has no momentum; its fields are \['weight'\]"),
         ("v", "weight", 0, None, "no tensor named v"),
     ],
 )
-def test_what_is_missing_is_named(tmp_path: Path, name, field, start, length, sentence) -> None:
+def test_a_missing_tensor_field_or_element_is_named(tmp_path: Path, name, field, start, length, message) -> None:
     value_N = random_tensor(10, torch.float32)
     reader = write(tmp_path, [Fragment("w", "weight", 0, value_N[:3])], [Fragment("w", "weight", 4, value_N[4:])])
     assert torch.equal(reader.read("w", "weight", 5, 4), value_N[5:9])
-    with pytest.raises(ConfigError, match=sentence):
+    with pytest.raises(ConfigError, match=message):
         reader.read(name, field, start, length)
 
 
-def test_no_shards_cut_shards_and_shards_that_disagree_are_refused(tmp_path: Path) -> None:
+def test_missing_truncated_and_contradicting_shards_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no shard-\*"):
         FragmentReader(tmp_path)
     write(tmp_path, [Fragment("w", "weight", 0, torch.ones(10))])
@@ -138,26 +138,26 @@ def test_no_shards_cut_shards_and_shards_that_disagree_are_refused(tmp_path: Pat
     whole = path.read_bytes()
     for damaged in (whole[:-1], whole[:20], whole[:4], whole + b"x", b"\xff" * 100, b""):
         path.write_bytes(damaged)
-        with pytest.raises(ConfigError, match="not a whole safetensors file"):
+        with pytest.raises(ConfigError, match="not a complete safetensors file"):
             FragmentReader(tmp_path)
     path.write_bytes(whole)
     write_shard(tmp_path / "shard-00001.safetensors", [Fragment("w", "weight", 0, torch.ones(6))], {"w": (3, 2)})
-    with pytest.raises(ConfigError, match=r"w has shape \(3, 2\), in a shard before \(2, 5\)"):
+    with pytest.raises(ConfigError, match=r"w has shape \(3, 2\), elsewhere \(2, 5\)"):
         FragmentReader(tmp_path)
     write_shard(tmp_path / "shard-00001.safetensors", [Fragment("w", "weight", 0, torch.ones(6).half())], {"w": (2, 5)})
-    with pytest.raises(ConfigError, match=r"float16, in a shard before torch\.float32"):
+    with pytest.raises(ConfigError, match=r"float16, elsewhere torch\.float32"):
         FragmentReader(tmp_path)
 
 
-@pytest.mark.parametrize(("key", "sentence"), [("w", "no name|field|start"), ("w|weight|0", "w has no shape")])
-def test_a_file_of_other_tensors_is_no_shard(tmp_path: Path, key: str, sentence: str) -> None:
+@pytest.mark.parametrize(("key", "message"), [("w", "w is not name|field|start"), ("w|weight|0", "w has no shape")])
+def test_a_file_of_other_tensors_is_no_shard(tmp_path: Path, key: str, message: str) -> None:
     save_file({key: torch.ones(3)}, tmp_path / "shard-00000-of-00001.safetensors")
-    with pytest.raises(ConfigError, match=re.escape(sentence)):
+    with pytest.raises(ConfigError, match=re.escape(message)):
         FragmentReader(tmp_path)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_a_checksum_adds_up_over_any_cut(dtype: torch.dtype) -> None:
+def test_checksums_of_fragments_add_up_to_the_whole(dtype: torch.dtype) -> None:
     value_N = random_tensor(600_001, dtype)  # several chunks
     whole = checksum(value_N, 0)
     for cuts in ([0, 600_001], [0, 1, 65_536, 65_537, 600_001], [0, 300_000, 300_000, 600_001]):
@@ -166,14 +166,14 @@ def test_a_checksum_adds_up_over_any_cut(dtype: torch.dtype) -> None:
     assert checksum(value_N[:0], 0) == 0
 
 
-def test_a_checksum_equals_its_formula() -> None:
+def test_a_checksum_follows_its_formula() -> None:
     value_N = torch.tensor([1.0, -2.5, 0.0])
-    mask, total = 2**64 - 1, 0
+    mask, expected = 2**64 - 1, 0
     for index, bits in enumerate(value_N.view(torch.int32).tolist(), start=40):
         mixed = ((bits & 0xFFFFFFFF) + (index + 1) * 0x9E3779B97F4A7C15) & mask
         mixed = (mixed ^ mixed >> 32) * 0xD6E8FEB86659FD93 & mask
-        total += mixed ^ mixed >> 32
-    assert checksum(value_N, 40) == total & mask
+        expected += mixed ^ mixed >> 32
+    assert checksum(value_N, 40) == expected & mask
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.int64], ids=str)
@@ -189,11 +189,11 @@ def test_every_changed_bit_changes_a_checksum(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.int64], ids=str)
 def test_swapped_elements_change_a_checksum(dtype: torch.dtype) -> None:
-    """Also far apart by powers of two and with values of few bits, where a product of value and place would not."""
+    """Holds for distances of powers of two and values of few bits, where value times position would collide."""
     value_N = torch.zeros(2**14, dtype=dtype)
     value_N[0] = 1
-    sums = {checksum(torch.roll(value_N, shift), 0) for shift in range(0, 2**14, 64)}
-    assert len(sums) == 2**8
+    checksums = {checksum(torch.roll(value_N, shift), 0) for shift in range(0, 2**14, 64)}
+    assert len(checksums) == 2**8
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_swapped_elements_change_a_checksum(dtype: torch.dtype) -> None:
         {"dtype": "object", "shape": [4], "data_offsets": [0, 16]},
     ],
 )
-def test_a_header_that_does_not_agree_with_itself_is_refused(tmp_path: Path, item: dict) -> None:
+def test_an_inconsistent_header_is_refused(tmp_path: Path, item: dict) -> None:
     path = tmp_path / "shard-00000-of-00001.safetensors"
     valid = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}
     for tensors in ({"a|weight|0": valid}, {"a|weight|0": valid, "b|weight|0": item}):
@@ -214,5 +214,5 @@ def test_a_header_that_does_not_agree_with_itself_is_refused(tmp_path: Path, ite
         path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(16))
         if len(tensors) == 1:
             assert FragmentReader(tmp_path).names == ["a"]
-    with pytest.raises(ConfigError, match="not a whole safetensors file"):
+    with pytest.raises(ConfigError, match="not a complete safetensors file"):
         FragmentReader(tmp_path)

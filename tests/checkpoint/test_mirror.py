@@ -30,16 +30,16 @@ def endpoint() -> Iterator[str]:
 
 
 @pytest.fixture(autouse=True)
-def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mirrors, "FIRST_PAUSE_SECONDS", 0.01)
     for name, value in {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "DEFAULT_REGION": "us-east-1"}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # of botocore's own retries, which wait for seconds
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # disables botocore's retries, which wait for seconds
 
 
 @pytest.fixture
 def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[fsspec.AbstractFileSystem]:
-    """An S3 file system with an empty bucket of that name."""
+    """S3 file system with an empty bucket named ``bucket``."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     files = fsspec.filesystem("s3", use_listings_cache=False, skip_instance_cache=True)
     files.mkdir("bucket")
@@ -60,7 +60,7 @@ def mirror(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mirror]:
             fsspec.filesystem("memory").rm("/prefix", recursive=True)
 
 
-def test_a_copy_comes_back_whole(tmp_path: Path, mirror: Mirror) -> None:
+def test_a_copy_is_restored_complete(tmp_path: Path, mirror: Mirror) -> None:
     path = write(tmp_path / "here", 3, validation_loss=1.5)
     mirror.copy(path)
     assert mirror.checkpoints() == ["step-00000003"]
@@ -90,7 +90,7 @@ def test_the_mirror_is_pruned_like_the_folder(tmp_path: Path, mirror: Mirror) ->
     assert not mirror._files.exists(mirror._at("step-00000003", SHARD))
 
 
-def test_a_large_file_goes_up_in_parts(tmp_path: Path, bucket: fsspec.AbstractFileSystem) -> None:
+def test_a_large_file_is_uploaded_in_parts(tmp_path: Path, bucket: fsspec.AbstractFileSystem) -> None:
     weight_N = torch.arange(7_500_000, dtype=torch.float32)
     path = save(tmp_path / "here", manifest(1), [Fragment("w", "weight", 0, weight_N)], {"w": (7_500_000,)}, {})
     mirror = Mirror("s3://bucket/run")
@@ -102,7 +102,7 @@ def test_a_large_file_goes_up_in_parts(tmp_path: Path, bucket: fsspec.AbstractFi
     assert torch.equal(FragmentReader(fetched).tensor("w"), weight_N)
 
 
-def test_an_unreachable_endpoint_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_endpoint_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, but nobody listens
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{taken.getsockname()[1]}")
@@ -113,14 +113,14 @@ def test_an_unreachable_endpoint_is_a_sentence(tmp_path: Path, monkeypatch: pyte
                 attempt()
 
 
-def test_a_bucket_that_is_not_there_is_not_made(tmp_path: Path, bucket: fsspec.AbstractFileSystem) -> None:
+def test_a_missing_bucket_is_not_created(tmp_path: Path, bucket: fsspec.AbstractFileSystem) -> None:
     with pytest.raises(ConfigError, match="s3://buckket/run: cannot write step-00000001/shard"):
         Mirror("s3://buckket/run").copy(write(tmp_path, 1))
     assert bucket.ls("") == ["bucket"]
 
 
 @pytest.mark.parametrize("url", ["nonsense://place", "s33://bucket"])
-def test_an_unknown_kind_of_place_is_a_sentence(url: str) -> None:
+def test_an_unknown_protocol_is_reported(url: str) -> None:
     with pytest.raises(ConfigError, match=f"{url}: Protocol not known.*run.checkpoint.copy_to"):
         Mirror(url)
 
@@ -146,7 +146,7 @@ def test_three_retries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_fail
         assert mirror.checkpoints() == []
 
 
-def test_a_copy_that_lost_bytes_is_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_truncated_copy_is_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shortened, original = iter([1]), LocalFileSystem.put_file
 
     def shortening(self: LocalFileSystem, source: str, target: str, **options: int) -> None:
@@ -185,7 +185,7 @@ def test_a_damaged_checkpoint_is_replaced_by_its_copy(tmp_path: Path, mirror: Mi
 
 
 @pytest.mark.parametrize("damage", ["altered", "missing", "manifest", "unfinished", "outside", "absolute"])
-def test_a_bad_copy_is_passed_over(tmp_path: Path, bucket: fsspec.AbstractFileSystem, damage: str) -> None:
+def test_a_bad_copy_is_skipped(tmp_path: Path, bucket: fsspec.AbstractFileSystem, damage: str) -> None:
     mirror = Mirror("s3://bucket/run")
     for step in (1, 2):
         mirror.copy(write(tmp_path / "here", step))
@@ -208,8 +208,8 @@ def test_a_bad_copy_is_passed_over(tmp_path: Path, bucket: fsspec.AbstractFileSy
             target = f'"{tmp_path}/planted"'.encode()
             bucket.pipe_file(f"{remote}/{FILE_NAME}", content.replace(b'"state.json"', target))
     warnings: list[str] = []
-    path, found = newest(tmp_path / "there", mirror, warnings.append)
-    assert (path.name, found.step) == ("step-00000001", 1)
+    path, restored = newest(tmp_path / "there", mirror, warnings.append)
+    assert (path.name, restored.step) == ("step-00000001", 1)
     assert not (tmp_path / "planted").exists()
     assert [one.name for one in (tmp_path / "there").iterdir()] == ["step-00000001"]
     if damage == "unfinished":
@@ -220,7 +220,7 @@ def test_a_bad_copy_is_passed_over(tmp_path: Path, bucket: fsspec.AbstractFileSy
         assert "step-00000002" in warnings[0]
 
 
-def test_runs_do_not_share_a_place(tmp_path: Path) -> None:
+def test_each_run_has_its_own_mirror(tmp_path: Path) -> None:
     raw = {"name": "a", "num_steps": 1, "validation": {"every": 1, "num_batches": 1, "num_loops": [1]}}
     run = decode(RunSettings, raw | {"checkpoint": {"every": 1, "copy_to": f"{tmp_path}/"}})
     assert mirrors.mirror_of(run).url == f"{tmp_path}/a"

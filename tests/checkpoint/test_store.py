@@ -37,7 +37,7 @@ def whole(name: str, step: int) -> torch.Tensor:
 
 
 def pieces(step: int, rank: int = 0, world_size: int = 1) -> list[Fragment]:
-    """A rank's share of ``a`` and a replica of ``b``."""
+    """Fragments of one rank: its share of ``a`` and a replica of ``b``."""
     cuts = [12 * one // world_size for one in range(world_size + 1)]
     start, stop = cuts[rank], cuts[rank + 1]
     return [Fragment("a", "weight", start, whole("a", step)[start:stop]), Fragment("b", "weight", 0, whole("b", step))]
@@ -60,12 +60,12 @@ def names(directory: Path) -> list[str]:
     return [path.name for path in checkpoints(directory)]
 
 
-def test_a_checkpoint_verifies_and_knows_its_files_and_sums(tmp_path: Path) -> None:
+def test_a_checkpoint_verifies_and_lists_its_files_and_checksums(tmp_path: Path) -> None:
     path = write(tmp_path, 7)
-    found = verify(path)
-    assert found.step == 7
-    assert sorted(found.files) == ["shard-00000-of-00001.safetensors", "state.json"]
-    assert found.checksums == {f"{name}|weight": f"{checksum(whole(name, 7), 0):016x}" for name in SHAPES}
+    result = verify(path)
+    assert result.step == 7
+    assert sorted(result.files) == ["shard-00000-of-00001.safetensors", "state.json"]
+    assert result.checksums == {f"{name}|weight": f"{checksum(whole(name, 7), 0):016x}" for name in SHAPES}
     assert json.loads((path / "state.json").read_text()) == {"position": 7}
     assert (tmp_path / "latest").read_text() == "step-00000007\n"
     assert sorted(one.name for one in tmp_path.iterdir()) == ["latest", "step-00000007"]
@@ -102,7 +102,7 @@ def test_ranks_are_processes_and_finish_waits_for_them(tmp_path: Path) -> None:
     assert verify(path).step == 4
 
 
-def test_a_rank_that_never_finishes_is_named_and_harms_nothing(tmp_path: Path) -> None:
+def test_a_rank_that_never_finishes_is_named_and_older_checkpoints_stay(tmp_path: Path) -> None:
     write(tmp_path, 1)
     first = Saving(tmp_path, 2, 0, 3)
     first.begin()
@@ -117,12 +117,12 @@ def test_a_rank_that_never_finishes_is_named_and_harms_nothing(tmp_path: Path) -
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-00000001", "step-00000003"]
 
 
-def test_a_rank_that_cannot_write_says_so(tmp_path: Path) -> None:
+def test_a_rank_that_cannot_write_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"rank 1 cannot write its part of step 2 .*No such file"):
         write_part(tmp_path, 2, 1, 2)
 
 
-def test_pieces_that_leave_a_gap_are_not_a_checkpoint(tmp_path: Path) -> None:
+def test_pieces_with_a_gap_are_refused(tmp_path: Path) -> None:
     short = [Fragment("a", "weight", 0, whole("a", 1)[:11])]
     with pytest.raises(ConfigError, match=r"pieces of a\|weight leave a gap"):
         save(tmp_path, manifest(1), short, {"a": SHAPES["a"]}, {})
@@ -144,7 +144,7 @@ def test_pieces_may_overlap_as_long_as_some_of_them_join(tmp_path: Path) -> None
     assert read_manifest(tmp_path / "step-00000001").checksums["a|weight"] == f"{checksum(a_N, 0):016x}"
 
 
-def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"rank 0 cannot begin step 1 .*Not a directory"):
         save(tmp_path / "file" / "checkpoints", manifest(1), pieces(1), SHAPES, {})
@@ -155,11 +155,11 @@ import os, signal, sys
 from pathlib import Path
 from mythos.checkpoint import store
 from test_store import SHAPES, manifest, pieces
-place = sys.argv[2]
-if place in ("write", "after renaming"):
+moment = sys.argv[2]
+if moment in ("write", "after renaming"):
     original = store.write_text
     def dying(path, text):
-        if (path.name == "latest") == (place == "after renaming"):
+        if (path.name == "latest") == (moment == "after renaming"):
             os.kill(os.getpid(), signal.SIGKILL)
         original(path, text)
     store.write_text = dying
@@ -172,18 +172,18 @@ store.save(Path(sys.argv[1]), manifest(2), pieces(2), SHAPES, {})
 
 
 @pytest.mark.parametrize(
-    ("place", "survivor"), [("write", 1), ("before renaming", 1), ("after renaming", 2)], ids=lambda value: str(value)
+    ("moment", "survivor"), [("write", 1), ("before renaming", 1), ("after renaming", 2)], ids=lambda value: str(value)
 )
-def test_a_kill_leaves_a_sound_checkpoint_and_scraps_are_swept(tmp_path: Path, place: str, survivor: int) -> None:
+def test_a_kill_leaves_a_valid_checkpoint_and_leftovers_are_removed(tmp_path: Path, moment: str, survivor: int) -> None:
     write(tmp_path, 1)
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path), place], env=os.environ | {"PYTHONPATH": paths}, timeout=120
+        [sys.executable, "-c", KILLED, str(tmp_path), moment], env=os.environ | {"PYTHONPATH": paths}, timeout=120
     )
     assert done.returncode == -signal.SIGKILL
     assert (tmp_path / ".step-00000002.tmp").exists() == (survivor == 1)
-    path, found = newest(tmp_path, pytest.fail)
-    assert (path.name, found.step) == (f"step-{survivor:08d}", survivor)
+    path, result = newest(tmp_path, pytest.fail)
+    assert (path.name, result.step) == (f"step-{survivor:08d}", survivor)
     assert (tmp_path / "latest").read_text() == "step-00000001\n"
     write(tmp_path, 3)
     assert not list(tmp_path.glob(".*"))
@@ -199,7 +199,7 @@ def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "add", "state", "manifest", "fields", "no manifest"])
-def test_damage_is_named_and_the_checkpoint_before_is_taken(tmp_path: Path, damage: str) -> None:
+def test_damage_is_named_and_the_previous_checkpoint_is_used(tmp_path: Path, damage: str) -> None:
     write(tmp_path, 1)
     last = write(tmp_path, 2)
     shard = last / "shard-00000-of-00001.safetensors"
@@ -224,8 +224,8 @@ def test_damage_is_named_and_the_checkpoint_before_is_taken(tmp_path: Path, dama
     with pytest.raises(ConfigError, match="step-00000002"):
         verify(last)
     warnings: list[str] = []
-    path, found = newest(tmp_path, warnings.append)
-    assert (path.name, found.step) == ("step-00000001", 1)
+    path, result = newest(tmp_path, warnings.append)
+    assert (path.name, result.step) == ("step-00000001", 1)
     assert len(warnings) == 1
 
 
@@ -238,12 +238,12 @@ def test_another_format_is_refused_with_both_numbers(tmp_path: Path, version: in
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../other", "a/../../b"])
-def test_a_manifest_names_no_files_outside(tmp_path: Path, name: str) -> None:
+def test_a_manifest_that_names_files_outside_is_refused(tmp_path: Path, name: str) -> None:
     path = write(tmp_path, 1) / "manifest.json"
     raw = json.loads(path.read_text())
     raw["files"][name] = "0" * 64
     path.write_text(json.dumps(raw))
-    with pytest.raises(ConfigError, match="not inside of the checkpoint"):
+    with pytest.raises(ConfigError, match="not inside the checkpoint"):
         read_manifest(path.parent)
 
 
@@ -258,13 +258,13 @@ def test_a_link_out_of_a_checkpoint_is_refused_before_it_is_read(tmp_path: Path)
     assert newest(tmp_path / "here", lambda text: None) is None
 
 
-def test_a_manifest_survives_its_file(tmp_path: Path) -> None:
+def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = write(tmp_path, 1, validation_loss=2.5)
     again = read_manifest(path)
     assert (again.metrics, again.layout["kind"], again.tokens) == ({"validation_loss": 2.5}, "single", 10)
 
 
-def test_no_checkpoints_is_none(tmp_path: Path) -> None:
+def test_without_checkpoints_there_is_no_newest(tmp_path: Path) -> None:
     assert newest(tmp_path / "absent", print) is None
     assert keep(tmp_path / "absent", settings()) == []
 
@@ -289,7 +289,7 @@ def test_the_last_the_multiples_and_the_best_are_kept(tmp_path: Path, values: di
     assert len(deleted) == 6 - len(expected)
 
 
-def test_the_newest_sound_one_stays_even_if_later_ones_are_damaged(tmp_path: Path, capsys) -> None:
+def test_the_newest_valid_one_stays_even_if_later_ones_are_damaged(tmp_path: Path, capsys) -> None:
     for step in (1, 2, 3):
         write(tmp_path, step)
     (tmp_path / "step-00000003" / "state.json").unlink()
@@ -298,7 +298,7 @@ def test_the_newest_sound_one_stays_even_if_later_ones_are_damaged(tmp_path: Pat
     assert "state.json is missing" in capsys.readouterr().err
 
 
-def test_a_save_never_drops_itself_for_a_later_one_that_was_passed_over(tmp_path: Path) -> None:
+def test_a_save_never_deletes_itself_in_favour_of_a_later_one_that_was_skipped(tmp_path: Path) -> None:
     for step in (9, 5):
         write(tmp_path, step)
     last = write(tmp_path, 6)

@@ -29,7 +29,7 @@ def make_dataset(tmp_path: Path) -> MakeDataset:
         directory = tmp_path / name
         directory.mkdir()
         alphabet = [SEPARATOR, *sorted(pre_tokenizers.ByteLevel.alphabet())]
-        tokenizer = Tokenizer(models.BPE({token: place for place, token in enumerate(alphabet)}, []))
+        tokenizer = Tokenizer(models.BPE({token: index for index, token in enumerate(alphabet)}, []))
         tokenizer.add_special_tokens([SEPARATOR])
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         tokenizer.decoder = decoders.ByteLevel()

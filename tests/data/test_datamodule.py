@@ -15,7 +15,7 @@ MakeDataset = Callable[..., Path]
 
 
 class Recorder(LightningModule):
-    """Accumulates two micro-batches a step by hand and writes down what it saw."""
+    """Accumulates two micro-batches per step by hand and records the sample ids."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ def test_lightning_resumes_with_the_first_sample_not_trained_on(
     assert whole.validated[:4] == [0, 1, 2, 3]
 
 
-def test_the_position_is_what_was_trained_on_not_what_was_read(make_dataset: MakeDataset) -> None:
+def test_the_position_counts_trained_samples_not_prefetched_ones(make_dataset: MakeDataset) -> None:
     data = TokenDataModule(config_for(make_dataset([200])), seed=0, num_validation_batches=1)
     list(islice(data.train_dataloader(), 9))
     assert data.state_dict() == {"next_sample": 0, "source_positions": [0], "skipped": []}
@@ -86,6 +86,6 @@ def test_the_position_is_what_was_trained_on_not_what_was_read(make_dataset: Mak
     assert next(iter(resumed.train_dataloader())).sample_ids_B.tolist() == [8, 9]
 
 
-def test_a_dataset_that_is_not_there_is_found_at_once(tmp_path: Path) -> None:
+def test_a_missing_dataset_is_reported_at_construction(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="mythos-data pack"):
         TokenDataModule(config_for(tmp_path), seed=0, num_validation_batches=1)

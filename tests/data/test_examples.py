@@ -14,7 +14,7 @@ EXAMPLES = [
 ]
 
 
-def test_an_answer_counts_when_all_of_it_is_right() -> None:
+def test_an_answer_counts_when_all_of_it_is_correct() -> None:
     result = score(EXAMPLES, [(7, 3), (8, 1), (7, 7)])
     assert list(result) == [1, 2]
     assert result[2] == (1, 2)
@@ -22,7 +22,7 @@ def test_an_answer_counts_when_all_of_it_is_right() -> None:
     assert score(EXAMPLES[1:2], [(8,)])[2].num_right == 0
 
 
-def test_answers_are_found_in_the_windows() -> None:
+def test_answers_are_read_from_the_windows() -> None:
     predictions_WS = np.array([[1, 7, 2, 3], [8, 9, 7, 6]])
     assert answers_in_windows(EXAMPLES, predictions_WS) == [(7,), (8, 9), (7, 6)]
 
@@ -32,6 +32,6 @@ def test_a_prediction_is_needed_for_each_example() -> None:
         score(EXAMPLES, [(7,)])
 
 
-def test_a_dataset_that_is_no_task_is_refused(make_dataset: Callable[..., Path]) -> None:
+def test_a_dataset_that_is_not_a_task_is_refused(make_dataset: Callable[..., Path]) -> None:
     with pytest.raises(ConfigError, match="no problems in the split 'validation'; make it with mythos-data tasks"):
         read_examples(make_dataset([5]))

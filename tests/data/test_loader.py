@@ -21,24 +21,24 @@ def config_for(directory: Path, **changes: object) -> DataConfig:
 
 
 def rows(stream: Iterator[Batch]) -> dict[int, tuple[list[int], ...]]:
-    """Everything that is said about a sample, by its id."""
-    found = {}
+    """Tokens, targets, positions and document ids of each sample, by its id."""
+    result = {}
     for batch in stream:
         assert batch.document_ids_BS is not None
         for row, sample in enumerate(batch.sample_ids_B.tolist()):
             fields = (batch.tokens_BS, batch.targets_BS, batch.positions_BS, batch.document_ids_BS)
-            found[sample] = tuple(field[row].tolist() for field in fields)
-    return found
+            result[sample] = tuple(field[row].tolist() for field in fields)
+    return result
 
 
-def test_a_batch_arrives_as_the_named_tuple_that_it_is(make_dataset: MakeDataset) -> None:
+def test_the_loader_yields_batches(make_dataset: MakeDataset) -> None:
     batch = next(iter(training_loader(config_for(make_dataset(LENGTHS)), seed=0)))
     assert type(batch) is Batch
     for field in (batch.tokens_BS, batch.targets_BS, batch.positions_BS, batch.document_ids_BS):
         assert field is not None
         assert (field.shape, field.dtype, field.is_contiguous()) == ((2, 8), torch.int64, True)
     assert batch.sample_ids_B.tolist() == [0, 1]
-    # Over the whole step of 8 windows, though the micro-batch has 2.
+    # The counts are those of the whole step of 8 windows, though the micro-batch has 2.
     assert (batch.num_targets.item(), batch.num_targets.dtype, batch.num_targets.shape) == (
         64,
         torch.float32,
@@ -47,7 +47,7 @@ def test_a_batch_arrives_as_the_named_tuple_that_it_is(make_dataset: MakeDataset
     assert (batch.num_sequences.item(), batch.num_sequences.dtype) == (8, torch.float32)
 
 
-def test_without_masking_positions_run_through(make_dataset: MakeDataset) -> None:
+def test_without_masking_positions_do_not_restart(make_dataset: MakeDataset) -> None:
     config = config_for(make_dataset(LENGTHS), mask_documents=False)
     batch = next(iter(training_loader(config, seed=0)))
     assert batch.document_ids_BS is None
@@ -60,9 +60,9 @@ def test_workers_change_nothing(make_dataset: MakeDataset, num_workers: int, mas
     common = {"mask_documents": mask_documents}
     alone = islice(training_loader(config_for(directory, **common), seed=3, next_sample=6), 25)
     config = config_for(directory, **common, num_workers=num_workers)
-    for expected, found in zip(alone, islice(training_loader(config, seed=3, next_sample=6), 25), strict=True):
-        assert type(found) is Batch
-        for left, right in zip(expected, found, strict=True):
+    for expected, actual in zip(alone, islice(training_loader(config, seed=3, next_sample=6), 25), strict=True):
+        assert type(actual) is Batch
+        for left, right in zip(expected, actual, strict=True):
             if isinstance(left, torch.Tensor):
                 assert (left.dtype, left.is_contiguous()) == (right.dtype, right.is_contiguous())
                 assert torch.equal(left, right)
@@ -78,7 +78,7 @@ def test_documents_are_counted_once_in_each_window(make_dataset: MakeDataset) ->
     assert {batch.num_documents for batch in batches} != {2}
 
 
-def test_a_worker_sends_one_storage_a_batch(make_dataset: MakeDataset) -> None:
+def test_a_worker_sends_one_storage_per_batch(make_dataset: MakeDataset) -> None:
     batch = next(iter(training_loader(config_for(make_dataset(LENGTHS), num_workers=1), seed=0)))
     sent = {part.untyped_storage().data_ptr() for part in batch if isinstance(part, torch.Tensor) and part.is_shared()}
     assert len(sent) == 1
@@ -95,15 +95,15 @@ def test_ranks_share_each_step_and_change_no_sample(
     num_per_step = 8 // micro_batch_size // world_size
     loaders = [iter(training_loader(config, 3, 0, rank, world_size)) for rank in range(world_size)]
     for step in range(4):
-        found: dict[int, tuple[list[int], ...]] = {}
+        samples: dict[int, tuple[list[int], ...]] = {}
         for loader in loaders:
             share = rows(islice(loader, num_per_step))
-            assert not share.keys() & found.keys()
-            found |= share
-        assert found == {sample: expected[sample] for sample in range(8 * step, 8 * step + 8)}
+            assert not share.keys() & samples.keys()
+            samples |= share
+        assert samples == {sample: expected[sample] for sample in range(8 * step, 8 * step + 8)}
 
 
-def test_a_restart_at_any_position_goes_on_with_the_same_samples(make_dataset: MakeDataset) -> None:
+def test_a_restart_at_any_position_continues_with_the_same_samples(make_dataset: MakeDataset) -> None:
     config = config_for(make_dataset(LENGTHS), micro_batch_size=1)
     # 31 windows, so 70 samples cross two ends of an epoch.
     whole = rows(islice(training_loader(config, seed=1), 70))
@@ -132,13 +132,13 @@ def test_validation_reads_the_first_micro_batches_in_order(make_dataset: MakeDat
             30,
         ),
     )
-    looks = [list(validation_loader(config_for(directory), num_batches=2)) for _ in range(2)]
+    validations = [list(validation_loader(config_for(directory), num_batches=2)) for _ in range(2)]
     tokens = open_split(directory, "validation")[0].tokens_N.astype(int).tolist()
-    for look in looks:
-        assert [batch.sample_ids_B.tolist() for batch in look] == [[0, 1], [2, 3]]
-        assert torch.cat([batch.targets_BS.flatten() for batch in look]).tolist() == tokens[1:33]
-        assert [batch.num_targets.item() for batch in look] == [16, 16]
-        assert [batch.num_sequences.item() for batch in look] == [2, 2]
+    for validation in validations:
+        assert [batch.sample_ids_B.tolist() for batch in validation] == [[0, 1], [2, 3]]
+        assert torch.cat([batch.targets_BS.flatten() for batch in validation]).tolist() == tokens[1:33]
+        assert [batch.num_targets.item() for batch in validation] == [16, 16]
+        assert [batch.num_sequences.item() for batch in validation] == [2, 2]
 
 
 def test_validation_ranks_share_the_micro_batches(make_dataset: MakeDataset) -> None:
@@ -159,12 +159,12 @@ def test_a_whole_split_counts_every_token_once(make_dataset: MakeDataset, micro_
             6,
         ),
     )
-    found = list(batches(directory, "validation", 8, micro_batch_size, mask_documents=True))
-    targets = torch.cat([batch.targets_BS.flatten() for batch in found])
+    result = list(batches(directory, "validation", 8, micro_batch_size, mask_documents=True))
+    targets = torch.cat([batch.targets_BS.flatten() for batch in result])
     tokens = open_split(directory, "validation")[0].tokens_N.astype(int).tolist()
     assert targets[targets != IGNORED].tolist() == tokens[1:]
-    assert sum(batch.num_targets.item() for batch in found) == len(tokens) - 1
-    assert sum(batch.num_sequences.item() for batch in found) == 8
+    assert sum(batch.num_targets.item() for batch in result) == len(tokens) - 1
+    assert sum(batch.num_sequences.item() for batch in result) == 8
 
 
 def test_a_step_that_does_not_divide_is_refused_with_both_numbers(make_dataset: MakeDataset) -> None:

@@ -31,18 +31,18 @@ MANIFEST = Manifest(
 )
 
 
-def test_a_manifest_reads_back_equal(tmp_path: Path) -> None:
+def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
     write_manifest(tmp_path, MANIFEST)
     assert read_manifest(tmp_path) == MANIFEST
     assert read_manifest(tmp_path).splits["train"].num_tokens == 20
 
 
-def test_a_missing_folder_says_what_to_run(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_folder_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such folder; make it with mythos-data pack"):
         read_manifest(tmp_path / "nothing")
 
 
-def test_a_folder_that_was_never_packed_says_what_to_run(tmp_path: Path) -> None:
+def test_the_error_for_a_folder_without_a_manifest_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"holds no manifest\.json.*mythos-data pack --to"):
         read_manifest(tmp_path)
 
@@ -59,7 +59,7 @@ def test_a_folder_that_was_never_packed_says_what_to_run(tmp_path: Path) -> None
         (lambda raw: json.dumps({key: raw[key] for key in raw if key != "splits"}), "splits"),
     ],
 )
-def test_damage_is_one_sentence(tmp_path: Path, damage: Callable, reason: str) -> None:
+def test_damage_is_reported_in_one_line(tmp_path: Path, damage: Callable, reason: str) -> None:
     write_manifest(tmp_path, MANIFEST)
     path = tmp_path / "manifest.json"
     path.write_text(damage(json.loads(path.read_text())))
@@ -68,7 +68,7 @@ def test_damage_is_one_sentence(tmp_path: Path, damage: Callable, reason: str) -
     assert "\n" not in str(caught.value)
 
 
-def test_a_newer_version_names_both(tmp_path: Path) -> None:
+def test_a_newer_version_is_refused_with_both_versions(tmp_path: Path) -> None:
     write_manifest(tmp_path, MANIFEST)
     path = tmp_path / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 7, "unknown": 1}))
@@ -83,7 +83,7 @@ def test_reading_a_manifest_needs_neither_torch_nor_numpy() -> None:
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../other", "a/../../b", "link"])
 @pytest.mark.parametrize("field", ["tokens_file", "documents_file", "ignored_file", "examples_file"])
-def test_a_manifest_names_no_files_outside(tmp_path: Path, field: str, name: str) -> None:
+def test_a_manifest_that_names_files_outside_is_refused(tmp_path: Path, field: str, name: str) -> None:
     directory = tmp_path / "packed"
     directory.mkdir()
     (directory / "link").symlink_to("/etc/passwd")
@@ -98,7 +98,7 @@ def test_a_manifest_names_no_files_outside(tmp_path: Path, field: str, name: str
             read(directory)
 
 
-def test_a_dataset_may_be_reached_through_a_link(tmp_path: Path) -> None:
+def test_a_dataset_folder_may_be_a_link(tmp_path: Path) -> None:
     (tmp_path / "packed").mkdir()
     write_manifest(tmp_path / "packed", MANIFEST)
     (tmp_path / "link").symlink_to(tmp_path / "packed")

@@ -1,4 +1,4 @@
-"""The same samples in the same order whatever reads them, from a mixture with stages and skipped ranges."""
+"""Sample order of a mixture with stages and skipped ranges, for any number of ranks, workers and micro-batches."""
 
 import random
 from collections.abc import Callable
@@ -23,7 +23,7 @@ Row = tuple[int, list[int], list[int], list[int], list[int]]
 
 @pytest.fixture
 def directories(make_dataset: MakeDataset) -> tuple[str, ...]:
-    """17, 12 and 5 windows of 8 tokens, so that 400 samples are many epochs of each."""
+    """Three datasets of 17, 12 and 5 windows of 8 tokens, so that 400 samples are many epochs of each."""
     lengths = {"web": [30, 7, 61, 44], "code": [50, 50], "math": [13, 33]}
     return tuple(
         str(make_dataset(length, validation=(40, 20), shard_num_tokens=60, name=name, seed=len(name)))
@@ -50,18 +50,18 @@ def stream_of(config: DataConfig, start: int, num_samples: int) -> list[Row]:
     return [row for batch in islice(data.train_dataloader(), num_batches) for row in rows(batch)]
 
 
-def test_a_sample_is_what_its_index_says(directories: tuple[str, ...]) -> None:
+def test_a_sample_is_determined_by_its_index(directories: tuple[str, ...]) -> None:
     config = config_for(directories)
     stream = TrainingStream(config, SEED, config.skipped)
     sample_B, source_B, window_B = stream.locate(np.arange(300))
-    kept = [sample for sample in range(400) if not (20 <= sample < 33 or sample == 120)][:300]
-    assert sample_B.tolist() == kept
-    found = stream_of(config, 0, 300)
+    remaining = [sample for sample in range(400) if not (20 <= sample < 33 or sample == 120)][:300]
+    assert sample_B.tolist() == remaining
+    samples = stream_of(config, 0, 300)
     windows = [Windows(Path(name), "train", 8, keep_partial=False) for name in directories]
-    for place in range(300):
-        arrays = windows[source_B[place]].read(window_B[place : place + 1])
-        expected = [int(sample_B[place]), *(array[0].tolist() for array in arrays)]
-        assert list(found[place]) == expected
+    for position in range(300):
+        arrays = windows[source_B[position]].read(window_B[position : position + 1])
+        expected = [int(sample_B[position]), *(array[0].tolist() for array in arrays)]
+        assert list(samples[position]) == expected
     assert set(source_B[sample_B >= 180]) == {1}
 
 
@@ -82,9 +82,9 @@ def test_ranks_workers_and_accumulation_change_no_order(
         )
         for rank in range(world_size)
     ]
-    # Rank by rank within each accumulation round: the order of the stream.
-    found = [row for turn in zip(*shares, strict=True) for batch in turn for row in rows(batch)]
-    assert found == expected
+    # The stream's order is rank by rank within each accumulation round.
+    actual = [row for batches in zip(*shares, strict=True) for batch in batches for row in rows(batch)]
+    assert actual == expected
     assert {batch.num_targets.item() for share in shares for batch in share} == {batch_size * 8}
 
 
@@ -108,7 +108,7 @@ def test_fifty_interruptions_change_nothing(directories: tuple[str, ...]) -> Non
 def test_the_state_is_one_integer_for_each_source_and_the_skipped_ranges(directories: tuple[str, ...]) -> None:
     data = TokenDataModule(config_for(directories), SEED, 1)
     data.set_position(50)
-    # Position 50 comes after sample 62: 63 samples at .5, .3 and .2 are due 31.5, 18.9 and 12.6.
+    # Position 50 comes after sample 62: the shares of 63 samples at .5, .3 and .2 are 31.5, 18.9 and 12.6.
     state = data.state_dict()
     assert state["next_sample"] == 50
     assert state["skipped"] == [[20, 33], [120, 121]]
@@ -116,7 +116,7 @@ def test_the_state_is_one_integer_for_each_source_and_the_skipped_ranges(directo
     assert sum(state["source_positions"]) == 63
 
 
-def test_a_range_can_be_skipped_on_resume_but_not_behind_the_position(directories: tuple[str, ...]) -> None:
+def test_a_range_can_be_skipped_on_resume_but_not_before_the_position(directories: tuple[str, ...]) -> None:
     data = TokenDataModule(config_for(directories), SEED, 1)
     data.set_position(48)
     later = config_for(directories, skipped=((64, 80),))
@@ -129,7 +129,7 @@ def test_a_range_can_be_skipped_on_resume_but_not_behind_the_position(directorie
         early.load_state_dict(data.state_dict())
 
 
-def test_weights_changed_behind_the_position_are_refused(directories: tuple[str, ...]) -> None:
+def test_weights_changed_before_the_position_are_refused(directories: tuple[str, ...]) -> None:
     data = TokenDataModule(config_for(directories), SEED, 1)
     data.set_position(160)
     config = config_for(directories)
@@ -142,17 +142,17 @@ def test_weights_changed_behind_the_position_are_refused(directories: tuple[str,
         TokenDataModule(other, SEED, 1).load_state_dict(data.state_dict())
 
 
-def test_validation_takes_turns_by_the_first_weights(directories: tuple[str, ...]) -> None:
+def test_validation_interleaves_sources_by_the_first_weights(directories: tuple[str, ...]) -> None:
     config = config_for(directories, micro_batch_size=2)
-    found = [row for batch in validation_loader(config, 100) for row in rows(batch)]
+    validated = [row for batch in validation_loader(config, 100) for row in rows(batch)]
     windows = [Windows(Path(name), "validation", 8, keep_partial=True) for name in directories]
     lengths = [len(each) for each in windows]
-    tokens = {tuple(row[1]) for row in found}
+    tokens = {tuple(row[1]) for row in validated}
     first = {tuple(row) for row in windows[0].read(np.arange(lengths[0])).tokens_BS.tolist()}
     # The source of the largest weight runs out first, and then validation ends.
     assert first <= tokens
-    assert len(found) >= 2 * lengths[0] - 1
-    assert [row[0] for row in found] == list(range(len(found)))
+    assert len(validated) >= 2 * lengths[0] - 1
+    assert [row[0] for row in validated] == list(range(len(validated)))
 
 
 def test_sources_must_share_their_tokenizer(directories: tuple[str, ...]) -> None:

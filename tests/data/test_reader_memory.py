@@ -1,4 +1,4 @@
-"""What the reader holds does not grow with the corpus."""
+"""Memory of the reader does not grow with the corpus."""
 
 import hashlib
 import subprocess
@@ -33,8 +33,8 @@ print(most - before[0], memory_kib()[1] - before[1])
 
 
 def write_sparse(directory: Path, num_tokens: int) -> None:
-    """One shard of zeros that takes no disk, with a document every 1,000 tokens for the first 10 million."""
-    starts = b"".join(place.to_bytes(8, "little") for place in range(0, min(num_tokens, 10**7), 1000))
+    """Write a sparse shard of zeros, with a document every 1,000 tokens in the first 10 million."""
+    starts = b"".join(start.to_bytes(8, "little") for start in range(0, min(num_tokens, 10**7), 1000))
     directory.mkdir()
     (directory / "train-00000.documents").write_bytes(starts)
     with (directory / "train-00000.tokens").open("wb") as file:
@@ -67,7 +67,7 @@ def test_memory_does_not_depend_on_the_size_of_the_corpus(tmp_path: Path) -> Non
         command = [sys.executable, "-c", PROGRAM, str(tmp_path / str(num_tokens))]
         result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100)
         growth_mib[num_tokens] = [int(kib) / 1024 for kib in result.stdout.split()]
-    # 3,000 windows are 12 MiB of tokens; around each, the kernel maps up to 64 KiB until the reader lets go.
+    # 3,000 windows are 12 MiB of tokens; around each, the kernel maps up to 64 KiB until the reader releases them.
     (small, _), (large, anonymous) = growth_mib.values()
     assert large < 48
     assert large < small + 40

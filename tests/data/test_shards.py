@@ -14,9 +14,9 @@ from mythos.data.verification import verify
 MakeDataset = Callable[..., Path]
 
 
-def flip_bit(path: Path, place: int) -> None:
+def flip_bit(path: Path, offset: int) -> None:
     content = bytearray(path.read_bytes())
-    content[place] ^= 0b100
+    content[offset] ^= 0b100
     path.write_bytes(content)
 
 
@@ -24,7 +24,7 @@ def test_a_document_crosses_shards_only_when_it_is_longer_than_one(make_dataset:
     lengths = [3, 40, 0, 7, 90, 2]
     directory = make_dataset(lengths, shard_num_tokens=20)
     shards = open_split(directory, "train")
-    # A shard that goes on begins with the last token of the one before: 41 = 20 + 19 + 2, 91 = 20 + 3 * 19 + 14.
+    # A shard that continues a document begins with the last token of the previous shard: 41 = 20 + 19 + 2, 91 = 20 + 3 * 19 + 14.
     assert [len(shard.tokens_N) for shard in shards] == [4, 20, 20, 3 + 1 + 8, 20, 20, 20, 20, 15 + 3]
     assert [shard.continues for shard in shards] == [False, False, True, True, False, True, True, True, True]
     assert [shard.document_starts.tolist() for shard in shards] == [[0], [0], [], [3, 4], [0], [], [], [], [15]]
@@ -37,7 +37,7 @@ def test_a_document_crosses_shards_only_when_it_is_longer_than_one(make_dataset:
     assert split.num_tokens == 148 + 6
 
 
-def test_text_of_a_document_in_many_shards_comes_back(make_dataset: MakeDataset) -> None:
+def test_text_of_documents_in_several_shards_is_restored(make_dataset: MakeDataset) -> None:
     lengths = [3, 40, 0, 7, 90, 2]
     whole = text_of(make_dataset(lengths, name="whole"), "train")
     assert len(whole) == 142
@@ -63,7 +63,7 @@ def test_an_untouched_dataset_verifies(make_dataset: MakeDataset) -> None:
 @pytest.mark.parametrize("name", ["train-00000.tokens", "train-00001.documents", "validation-00000.tokens"])
 def test_verify_finds_a_flipped_bit(make_dataset: MakeDataset, name: str) -> None:
     directory = make_dataset([30, 20], shard_num_tokens=35)
-    flip_bit(directory / name, place=5)
+    flip_bit(directory / name, offset=5)
     problems = verify(directory)
     assert len(problems) == 1
     assert f"{name} changed after it was packed" in problems[0]
@@ -73,8 +73,8 @@ def test_a_truncated_shard_is_found_by_verify_and_by_the_reader(make_dataset: Ma
     directory = make_dataset([30])
     path = directory / "train-00000.tokens"
     path.write_bytes(path.read_bytes()[:-3])
-    assert "has 59 bytes, but the manifest says 62" in verify(directory)[0]
-    with pytest.raises(ConfigError, match="has 59 bytes, but the manifest says 62; pack again"):
+    assert "has 59 bytes, but the manifest states 62" in verify(directory)[0]
+    with pytest.raises(ConfigError, match="has 59 bytes, but the manifest states 62; pack again"):
         open_split(directory, "train")
 
 

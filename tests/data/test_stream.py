@@ -16,18 +16,18 @@ LENGTHS = [3, 40, 0, 1, 7, 55, 12, 2, 9, 31]
 
 
 def naive_windows(directory: Path, split: str, seq_len: int, keep_partial: bool) -> list[list[tuple[int, ...]]]:
-    """Token by token: (token, target, position, document id) of each place of each window."""
+    """Reference implementation, token by token: (token, target, position, document id) for each token of each window."""
     windows = []
     for shard in open_split(directory, split):
         tokens, starts = shard.tokens_N, shard.document_starts
         for begin in range(0, len(tokens) - 1, seq_len):
             rows, position, document_id = [], -1, 0
-            for place in range(begin, begin + seq_len):
-                if place in starts and place != begin:
+            for offset in range(begin, begin + seq_len):
+                if offset in starts and offset != begin:
                     position, document_id = -1, document_id + 1
                 position += 1
-                token = int(tokens[place]) if place < len(tokens) else 0
-                target = int(tokens[place + 1]) if place + 1 < len(tokens) else IGNORED
+                token = int(tokens[offset]) if offset < len(tokens) else 0
+                target = int(tokens[offset + 1]) if offset + 1 < len(tokens) else IGNORED
                 rows.append((token, target, position, document_id))
             if keep_partial or rows[-1][1] != IGNORED:
                 windows.append(rows)
@@ -38,7 +38,7 @@ def naive_windows(directory: Path, split: str, seq_len: int, keep_partial: bool)
 @pytest.mark.parametrize("shard_num_tokens", [20, 50, 1000])
 @pytest.mark.parametrize("keep_partial", [False, True])
 @pytest.mark.parametrize("seq_len", [1, 7, 13])
-def test_windows_equal_the_naive_twin(
+def test_windows_equal_the_reference_implementation(
     make_dataset: MakeDataset, seq_len: int, keep_partial: bool, shard_num_tokens: int, dtype: str
 ) -> None:
     directory = make_dataset(LENGTHS, shard_num_tokens=shard_num_tokens, dtype=dtype)
@@ -49,7 +49,7 @@ def test_windows_equal_the_naive_twin(
     assert np.array_equal(np.stack(windows.read(order), axis=-1), naive[order])
 
 
-def test_every_token_but_the_first_of_a_shard_is_predicted_once(make_dataset: MakeDataset) -> None:
+def test_every_token_except_the_first_of_a_shard_is_predicted_once(make_dataset: MakeDataset) -> None:
     directory = make_dataset(LENGTHS, shard_num_tokens=50)
     windows = Windows(directory, "train", 7, keep_partial=True)
     targets = windows.read(np.arange(len(windows))).targets_BS
@@ -61,7 +61,7 @@ def test_every_token_but_the_first_of_a_shard_is_predicted_once(make_dataset: Ma
     assert [int(shard.tokens_N[0]) for shard in shards if not shard.continues] == [0] * 4
 
 
-def test_full_windows_ignore_nothing(make_dataset: MakeDataset) -> None:
+def test_full_windows_have_no_ignored_targets(make_dataset: MakeDataset) -> None:
     windows = Windows(make_dataset(LENGTHS), "train", 7, keep_partial=False)
     assert len(windows) == (sum(LENGTHS) + len(LENGTHS) - 1) // 7
     assert (windows.read(np.arange(len(windows))).targets_BS != IGNORED).all()
@@ -81,7 +81,7 @@ def test_order_is_a_function_of_the_index() -> None:
         assert shuffled(np.array([index]), 37, seed=9)[0] == whole[index]
 
 
-def test_windows_travel_to_a_worker_without_the_data(make_dataset: MakeDataset) -> None:
+def test_windows_are_pickled_without_the_data(make_dataset: MakeDataset) -> None:
     windows = Windows(make_dataset([5000]), "train", 16, keep_partial=False)
     sent = pickle.dumps(windows)
     assert len(sent) < 1000

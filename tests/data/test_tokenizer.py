@@ -29,7 +29,7 @@ def test_a_foreign_tokenizer_is_refused(make_dataset: MakeDataset) -> None:
         load_tokenizer(directory)
 
 
-def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file; train it with mythos-data tokenizer"):
         read_tokenizer(tmp_path / "tokenizer.json")
     (tmp_path / "tokenizer.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""A folder of made-up English."""
+"""Fixture of a folder of generated English text."""
 
 import random
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture
 def text_directory(tmp_path: Path) -> Path:
-    """Three files, about 6 kB, with characters of one to four bytes and a separator spelt out."""
+    """Three files of about 6 kB with characters of one to four bytes and a spelt-out separator."""
     directory = tmp_path / "text"
     directory.mkdir()
     generator = random.Random(0)

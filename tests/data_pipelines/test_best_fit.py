@@ -25,8 +25,8 @@ def test_every_item_is_in_one_bin_and_no_bin_overflows(lengths: list[int]) -> No
     assert bins == sorted(bins)
 
 
-def test_the_fullest_bin_that_has_room_is_taken() -> None:
-    # 7 and 6 open bins with rooms 3 and 4; the 3 goes where it fits exactly, not where most room is.
+def test_the_fullest_bin_with_room_is_chosen() -> None:
+    # 7 and 6 open bins with room for 3 and 4; the 3 goes where it fits exactly, not where most room is.
     assert fit([6, 7, 3, 4], 10) == [[0, 3], [1, 2]]
 
 
@@ -55,7 +55,7 @@ def write(directory: Path, documents: list[list[int]], shard_num_tokens: int = 1
 
 
 @pytest.mark.parametrize("shard_num_tokens", [30, 10**6])
-def test_every_token_is_a_target_once_and_whole_documents_stay_whole(tmp_path: Path, shard_num_tokens: int) -> None:
+def test_every_token_is_a_target_once_and_short_documents_stay_whole(tmp_path: Path, shard_num_tokens: int) -> None:
     generator = random.Random(1)
     number = iter(range(1, 10**5))
     documents = [[next(number) for _ in range(generator.choice([0, 1, 3, 5, 8, 11, 12, 30]))] for _ in range(80)]
@@ -63,12 +63,12 @@ def test_every_token_is_a_target_once_and_whole_documents_stay_whole(tmp_path: P
     windows = Windows(tmp_path / "packed", "train", SEQ_LEN, keep_partial=False)
     arrays = windows.read(np.arange(len(windows)))
     targets = arrays.targets_BS[arrays.targets_BS != IGNORED]
-    # Every token of text once, and the separator after every document once.
+    # Every token of text is a target once, and so is the separator after every document.
     assert sorted(targets[targets > 0].tolist()) == list(range(1, next(number)))
     assert (targets == 0).sum() == len(documents)
-    for place, document in enumerate(documents):
+    for index, document in enumerate(documents):
         if 0 < len(document) < SEQ_LEN:
-            window, start = writer.placements[place]
+            window, start = writer.placements[index]
             span = slice(start, start + len(document) + 1)
             assert arrays.tokens_BS[window, span].tolist() == [0, *document]
             assert arrays.targets_BS[window, span].tolist() == [*document, 0]
@@ -84,7 +84,7 @@ def test_every_token_is_a_target_once_and_whole_documents_stay_whole(tmp_path: P
     assert statistics.utilisation == pytest.approx(num_inputs / (len(windows) * SEQ_LEN))
 
 
-def test_a_cropped_document_is_predicted_across_the_crop_but_not_from_nothing(tmp_path: Path) -> None:
+def test_a_cropped_document_is_predicted_across_the_cut_but_not_after_a_new_separator(tmp_path: Path) -> None:
     write(tmp_path / "packed", [list(range(1, 16))])
     arrays = Windows(tmp_path / "packed", "train", SEQ_LEN, keep_partial=False).read(np.arange(2))
     assert arrays.tokens_BS[0].tolist() == [0, *range(1, 12)]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from data_pipelines.cli import main
-from data_pipelines.corpus.build import _alone, build_corpus
+from data_pipelines.corpus.build import _locked, build_corpus
 from data_pipelines.corpus.config import (
     CorpusConfig,
     FasttextFilter,
@@ -95,7 +95,7 @@ def test_every_document_is_kept_or_counted(source: Path, tmp_path: Path) -> None
     assert {document.id for document in documents if document.source == "notes"} == {"notes/a.txt"}
 
 
-def test_the_same_request_again_changes_nothing_and_another_is_refused(source: Path, tmp_path: Path) -> None:
+def test_repeating_a_request_changes_nothing_and_another_request_is_refused(source: Path, tmp_path: Path) -> None:
     first = build_corpus(with_source(source), tmp_path / "out", 0)
     before = content(tmp_path / "out")
     moved = source.rename(tmp_path / "moved")
@@ -130,7 +130,7 @@ number = [0]
 finish = steps._finish
 def killing(work, output, index):
     if number[0] == int(sys.argv[3]):
-        # Half of a shard is on disk under a temporary name when the process dies.
+        # Half of a shard is on disk under a temporary name when the process is killed.
         (output / f".{index:05d}.jsonl.zst.tmp-{os.getpid()}").write_bytes(b"half")
         os.kill(os.getpid(), signal.SIGKILL)
     number[0] += 1
@@ -140,7 +140,7 @@ t.build_corpus(t.with_source(Path(sys.argv[1])), Path(sys.argv[2]), 0)
 """
 
 
-def test_a_killed_run_goes_on_where_it_was(source: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_where_it_stopped(source: Path, tmp_path: Path) -> None:
     build_corpus(with_source(source), tmp_path / "whole", 0)
     target = tmp_path / "killed"
     for after in (2, 9, 14):
@@ -157,7 +157,7 @@ def test_a_killed_run_goes_on_where_it_was(source: Path, tmp_path: Path) -> None
     assert not list(target.rglob("*.tmp-*"))
 
 
-def test_workers_end_with_a_killed_run(source: Path, tmp_path: Path) -> None:
+def test_workers_exit_when_their_run_is_killed(source: Path, tmp_path: Path) -> None:
     program = "import test_corpus_build as t; t.run_step(t.Step('sleep', 2, t.mark_and_sleep), t.Path('out'), 2)"
     environment = os.environ | {"PYTHONPATH": f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}"}
     process = subprocess.Popen(
@@ -190,7 +190,7 @@ def test_a_dead_worker_is_reported(tmp_path: Path) -> None:
         run_step(Step("clean", 2, die), tmp_path, 2)
 
 
-def test_a_full_disk_leaves_no_half_shard_and_the_run_goes_on_later(source: Path, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_partial_shard_and_the_run_resumes_later(source: Path, tmp_path: Path) -> None:
     limited = (
         "import resource, signal, sys; sys.path.insert(0, sys.argv[3]); from pathlib import Path\n"
         "import test_corpus_build as t\n"
@@ -214,11 +214,11 @@ def test_a_file_that_disappears_is_named_and_finished_shards_are_kept(source: Pa
 
 def test_two_runs_do_not_share_a_folder(source: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    with _alone(tmp_path / "out"), pytest.raises(ConfigError, match="another run is at work"):
+    with _locked(tmp_path / "out"), pytest.raises(ConfigError, match="another run is at work"):
         build_corpus(with_source(source), tmp_path / "out", 0)
 
 
-def test_what_is_missing_is_said_before_any_work(source: Path, tmp_path: Path) -> None:
+def test_missing_inputs_are_reported_before_any_work(source: Path, tmp_path: Path) -> None:
     remove(source / "evals")
     with pytest.raises(ConfigError, match=r"decontamination\.dir: .* holds no evaluation set"):
         build_corpus(with_source(source), tmp_path / "out", 0)

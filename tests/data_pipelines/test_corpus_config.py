@@ -30,7 +30,7 @@ def test_the_measurement_corpus_is_the_documentation_and_books() -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("sorce=x", "sorce: no such key; did you mean 'source'?"),
         ("language.kind=english", "language.kind: 'english' was given; it is one of 'none', 'langid', 'fasttext'."),
@@ -38,10 +38,10 @@ def test_the_measurement_corpus_is_the_documentation_and_books() -> None:
         ("sources.more.kind=files", "sources.more.dir: a value is needed and none was given."),
     ],
 )
-def test_a_mistake_names_its_path(override: str, said: str) -> None:
+def test_an_error_names_its_path(override: str, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         load_corpus("documentation", [override])
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_a_misspelt_corpus_gets_a_suggestion(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_a_misspelt_corpus_gets_a_suggestion(capsys: pytest.CaptureFixture[str],
     assert not (tmp_path / "out").exists()
 
 
-def test_missing_folders_are_named_with_what_to_do(tmp_path: Path) -> None:
+def test_missing_folders_are_named_with_advice(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"documentation\.dir: .*debian/anarchism: no such folder; run mythos"):
         plan(load_corpus("documentation", [f"source={tmp_path}"]))
     (tmp_path / "mine.yaml").write_text("source: null\nsources: {a: {kind: files, dir: a, licence: MIT}}\n")
@@ -62,7 +62,7 @@ def test_missing_folders_are_named_with_what_to_do(tmp_path: Path) -> None:
         plan(corpus)
 
 
-def test_a_missing_extra_is_one_sentence(
+def test_a_missing_extra_is_reported_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "data_pipelines.corpus.build", None)

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs 
 
 @pytest.fixture
 def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CorpusConfig:
-    """A corpus of one package, and an apt-get that has version 1.0 of it."""
+    """Corpus of one package, with a fake apt-get that has its version 1.0."""
     package = tmp_path / "package"
     (package / "DEBIAN").mkdir(parents=True)
     (package / "DEBIAN" / "control").write_text(
@@ -61,7 +61,7 @@ def test_the_source_may_be_a_relative_path(
     assert (tmp_path / "raw" / "debian" / "tool-doc" / "usr" / "share" / "doc" / "tool-doc" / "index.html").is_file()
 
 
-def test_what_is_there_is_not_fetched_again(
+def test_existing_packages_are_not_fetched_again(
     corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fetch_debian(corpus)
@@ -69,16 +69,18 @@ def test_what_is_there_is_not_fetched_again(
     assert fetch_debian(corpus) == [tmp_path / "debian"]
 
 
-def test_a_version_that_is_gone_leaves_nothing(corpus: CorpusConfig, tmp_path: Path) -> None:
+def test_a_missing_version_is_reported_and_leaves_nothing(corpus: CorpusConfig, tmp_path: Path) -> None:
     packages = {"tool-doc": DebianPackage(version="2.0", licence="MIT")}
     missing = CorpusConfig(source=corpus.source, sources={"docs": DebianSource(dir="debian", packages=packages)})
-    said = r"apt-get failed for tool-doc=2\.0 \(Version '2\.0' for 'tool-doc' was not found\); .* snapshot\.debian\.org"
-    with pytest.raises(ConfigError, match=said):
+    message = (
+        r"apt-get failed for tool-doc=2\.0 \(Version '2\.0' for 'tool-doc' was not found\); .* snapshot\.debian\.org"
+    )
+    with pytest.raises(ConfigError, match=message):
         fetch_debian(missing)
     assert list((tmp_path / "debian").iterdir()) == []
 
 
-def test_a_machine_without_apt_is_told(corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_apt_is_reported(corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="apt-get is not installed"):
         fetch_debian(corpus)

@@ -38,7 +38,7 @@ def clean(tmp_path: Path, hashes: Path, text: str) -> tuple[list[Document], dict
     return list(read_shard(shard_path(output, 0))), ledger.summary()
 
 
-def test_clean_text_passes_unchanged(tmp_path: Path, hashes: Path) -> None:
+def test_clean_text_is_unchanged(tmp_path: Path, hashes: Path) -> None:
     text = "\n".join(FILLER)
     (document,), summary = clean(tmp_path, hashes, text)
     assert (document.text, document.id) == (text, "d")
@@ -62,7 +62,7 @@ def test_a_match_is_cut_out_and_the_rest_becomes_two_documents(tmp_path: Path, h
 
 
 @pytest.mark.parametrize("offset", range(0, 320, 40))
-def test_no_match_hides_across_the_border_of_two_windows(tmp_path: Path, hashes: Path, offset: int) -> None:
+def test_matches_across_the_border_of_two_windows_are_found(tmp_path: Path, hashes: Path, offset: int) -> None:
     text = "\n".join(["x" * offset, *FILLER[:6], QUESTION.replace(" ", "\n"), *FILLER[6:]])
     documents, _ = clean(tmp_path, hashes, text)
     kept = " ".join(document.text for document in documents)

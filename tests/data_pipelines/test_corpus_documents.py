@@ -20,19 +20,19 @@ def test_both_formats_are_read_in_order_of_file_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("a.jsonl.zst", zstandard.compress(LINE * 50)[:-20], "damaged at line"),
         ("a.jsonl.zst", b"not zstd", "damaged at line 0"),
         ("a.jsonl.zst", zstandard.compress(LINE + b"{"), "damaged at line 2"),
-        ("a.jsonl.zst", zstandard.compress(LINE[:-1]), "no whole JSON object"),
+        ("a.jsonl.zst", zstandard.compress(LINE[:-1]), "not a complete JSON object"),
         ("a.jsonl.zst", zstandard.compress(b'{"text": "x"}\n'), "document 1 has the columns text, but id, text"),
         ("a.parquet", b"PAR1 but no more", "damaged"),
     ],
 )
-def test_damage_names_the_file(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+def test_damage_names_the_file(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ConfigError, match=f"{name}.*{said}"):
+    with pytest.raises(ConfigError, match=f"{name}.*{message}"):
         list(read_documents(tmp_path))
 
 

@@ -41,13 +41,13 @@ def ids(directory: Path, number: int) -> list[str]:
 
 def test_one_of_each_exact_duplicate_is_kept_across_shards(tmp_path: Path) -> None:
     write(tmp_path / "in", [["a", "b", "a"], [], ["c", "b", "d", "a"]])
-    signatures, found, out = folders(tmp_path, "signatures", "found", "out")
+    signatures, matches, out = folders(tmp_path, "signatures", "matches", "out")
     for index in range(3):
         duplicates.sign_exact(tmp_path / "in", signatures, index)
-    duplicates.find_exact(signatures, found, 0)
+    duplicates.find_exact(signatures, matches, 0)
     total = Ledger()
     for index in range(3):
-        total.add(duplicates.drop_exact(tmp_path / "in", found, out, index))
+        total.add(duplicates.drop_exact(tmp_path / "in", matches, out, index))
     texts = [document.text for index in range(3) for document in read_shard(shard_path(out, index))]
     assert sorted(texts) == ["a", "b", "c", "d"]
     summary = total.summary()
@@ -56,33 +56,31 @@ def test_one_of_each_exact_duplicate_is_kept_across_shards(tmp_path: Path) -> No
     assert summary["kept"]["documents"] == 4
 
 
-def test_near_duplicates_are_dropped_and_others_are_not(tmp_path: Path) -> None:
+def test_only_near_duplicates_are_dropped(tmp_path: Path) -> None:
     changed = words(1)
     changed[100] = "changed"
     texts = [words(1), words(2), words(3)], [words(4), changed], [words(5, 3), words(5, 3)]
     write(tmp_path / "in", [[" ".join(text) for text in shard] for shard in texts])
     config = MinHash()
-    signatures, pairs, found, out = folders(tmp_path, "signatures", "pairs", "found", "out")
+    signatures, pairs, clusters, out = folders(tmp_path, "signatures", "pairs", "clusters", "out")
     for index in range(3):
         duplicates.sign_near(tmp_path / "in", config, signatures, index)
     for index in range(config.num_buckets):
         duplicates.match_near(signatures, config, pairs, index)
-    duplicates.cluster_near(pairs, config, found, 0)
+    duplicates.cluster_near(pairs, config, clusters, 0)
     total = Ledger()
     for index in range(3):
-        total.add(duplicates.drop_near(tmp_path / "in", found, out, index))
+        total.add(duplicates.drop_near(tmp_path / "in", clusters, out, index))
     kept = ids(out, 3)
     assert len({"0-0", "1-1"} & set(kept)) == 1
-    # Three words make no shingle of five: short texts are left to the exact step.
+    # Three words make no shingle of five: short texts are only compared by the exact step.
     assert set(kept) >= {"0-1", "0-2", "1-0", "2-0", "2-1"}
     dropped = total.summary()["dropped"]["near duplicate"]
     assert dropped["documents"] == 1
     assert dropped["bytes"] in (len(" ".join(words(1))), len(" ".join(changed)))
 
 
-def test_the_signature_from_a_few_shingles_at_a_time_is_datatroves_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_bounded_signature_equals_that_of_datatrove(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(duplicates, "_SHINGLES_AT_ONCE", 7)
     config = duplicates._near_config(MinHash())
     bounded = duplicates._BoundedSignature(str(tmp_path), config, language=duplicates.WORDS)

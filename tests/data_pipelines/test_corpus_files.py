@@ -28,7 +28,7 @@ def read(path: Path) -> tuple[list[str], Ledger]:
         ("a.jsonl.zst", zstandard.compress(JSON_LINES[:1000]) + zstandard.compress(JSON_LINES[1000:])),
     ],
 )
-def test_json_lines_in_every_dress(tmp_path: Path, name: str, content: bytes) -> None:
+def test_json_lines_are_read_in_every_format(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     texts, ledger = read(tmp_path / name)
     assert texts == [row["text"] for row in ROWS]
@@ -54,7 +54,7 @@ def test_only_known_suffixes_are_readable() -> None:
     assert [name for name in names if is_readable(Path(name))] == ["a.parquet", "a.jsonl.gz", "a.html"]
 
 
-def test_html_loses_tags_menus_and_scripts_and_keeps_the_main_part(tmp_path: Path) -> None:
+def test_html_keeps_only_the_text_of_the_main_part(tmp_path: Path) -> None:
     page = "<html><body><nav>menu</nav><main><h1>Tïtle</h1><p>one <b>two</b></p><pre>  x = 1</pre></main>after"
     (tmp_path / "a.html").write_text(page + "<script>no()</script></body></html>")
     (text,), _ = read(tmp_path / "a.html")
@@ -71,7 +71,7 @@ def test_code_keeps_its_lines(tmp_path: Path) -> None:
     assert [line for line in lines if line] == ["before", "def f():", "    return 1", "after"]
 
 
-def test_parquet_goes_on_until_the_damage(tmp_path: Path) -> None:
+def test_damaged_parquet_is_counted(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), path, row_group_size=100, compression="zstd")
     assert len(read(path)[0]) == 300
@@ -82,8 +82,8 @@ def test_parquet_goes_on_until_the_damage(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["gz", "zst"])
-def test_a_truncated_stream_keeps_what_came_before(tmp_path: Path, suffix: str) -> None:
-    # Numbers in hexadecimal of a hash do not compress away, so the cut falls among the rows.
+def test_a_truncated_stream_keeps_the_rows_before_the_damage(tmp_path: Path, suffix: str) -> None:
+    # Hashes in hexadecimal compress badly, so the cut falls among the rows.
     lines = "".join(json.dumps({"text": f"{hash((n, n)):x}"}) + "\n" for n in range(40_000)).encode()
     content = gzip.compress(lines, 1) if suffix == "gz" else zstandard.compress(lines, 1)
     path = tmp_path / f"a.jsonl.{suffix}"
@@ -114,7 +114,7 @@ def test_files_without_text_are_counted(tmp_path: Path) -> None:
         assert (texts, ledger.problems) == ([], [f"{name}: {reason}"])
 
 
-def test_another_encoding_is_found_and_noted(tmp_path: Path) -> None:
+def test_another_encoding_is_detected_and_counted(tmp_path: Path) -> None:
     sentence = "Der Müßiggänger hörte über die schönen Straßen, daß es früher größere Türme gab. " * 20
     (tmp_path / "a.txt").write_bytes(sentence.encode("cp1252"))
     (text,), ledger = read(tmp_path / "a.txt")

@@ -25,18 +25,18 @@ PROSE = "\n\n".join(
 GERMAN = "Der Müller hat gestern mit seiner Frau über den neuen Wagen gesprochen, den sie kaufen wollen. " * 3
 
 
-def why(text: str, *quality: object, language: object = NoLanguageFilter()) -> str | None:
+def reason_for(text: str, *quality: object, language: object = NoLanguageFilter()) -> str | None:
     return rejection(build_filters(language, quality), Document(text=text, id="d"))
 
 
-def test_words_and_signs_are_told_apart() -> None:
+def test_words_and_punctuation_are_separated() -> None:
     assert WORDS.word_tokenize('Don\'t say "é1" -- ever...') == ["Don't", "say", '"', "é1", '"', "--", "ever", "..."]
     assert len(WORDS.sent_tokenize("One is here. Two is there! Is three?")) == 3
 
 
-def test_ordinary_prose_passes_every_rule() -> None:
+def test_ordinary_prose_is_kept_by_every_rule() -> None:
     rules = (GopherQuality(), GopherRepetition(check_n_grams=False), C4Quality(min_sentences=4), FineWebQuality())
-    assert why(PROSE, *rules, language=LangidFilter()) is None
+    assert reason_for(PROSE, *rules, language=LangidFilter()) is None
 
 
 @pytest.mark.parametrize(
@@ -57,10 +57,10 @@ def test_ordinary_prose_passes_every_rule() -> None:
         ("\n".join(f"Short {n}." for n in range(9)), FineWebQuality(), "short_line_ratio"),
     ],
 )
-def test_each_rule_says_why(text: str, rule: object, reason: str) -> None:
-    said = why(text, rule)
-    assert said is not None
-    assert reason in said
+def test_each_rule_gives_its_reason(text: str, rule: object, reason: str) -> None:
+    actual = reason_for(text, rule)
+    assert actual is not None
+    assert reason in actual
 
 
 def test_c4_removes_lines_and_keeps_the_document() -> None:
@@ -71,10 +71,10 @@ def test_c4_removes_lines_and_keeps_the_document() -> None:
     assert "chapel" in document.text
 
 
-def test_languages_are_told_apart_offline() -> None:
-    assert why(GERMAN, language=LangidFilter()) == "language"
-    assert why(GERMAN, language=LangidFilter(languages=("de", "fr"))) is None
-    assert why("xq 1 zz", language=LangidFilter(min_probability=0.99)) == "language"
+def test_languages_are_detected_offline() -> None:
+    assert reason_for(GERMAN, language=LangidFilter()) == "language"
+    assert reason_for(GERMAN, language=LangidFilter(languages=("de", "fr"))) is None
+    assert reason_for("xq 1 zz", language=LangidFilter(min_probability=0.99)) == "language"
 
 
 def test_an_unknown_language_is_named() -> None:
@@ -83,7 +83,7 @@ def test_an_unknown_language_is_named() -> None:
 
 
 class FakeModel:
-    """Stands in for a model of 130 MB; answers in fastText's format."""
+    """Replaces a model of 130 MB; its predictions have fastText's format."""
 
     def __init__(self, path: str) -> None:
         assert Path(path).read_bytes() == b"model"
@@ -93,12 +93,12 @@ class FakeModel:
         return ("__label__de", "__label__en"), np.array([0.9, 0.1] if "Der" in text else [0.2, 0.8])
 
 
-def test_a_fasttext_model_on_disk_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fasttext_model_on_disk_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fasttext.FastText._FastText", FakeModel)
     (tmp_path / "lid.bin").write_bytes(b"model")
     language = FasttextFilter(model=str(tmp_path / "lid.bin"))
-    assert why(PROSE, language=language) is None
-    assert why(GERMAN, language=language) == "language"
+    assert reason_for(PROSE, language=language) is None
+    assert reason_for(GERMAN, language=language) == "language"
 
 
 def test_a_missing_fasttext_model_is_named() -> None:

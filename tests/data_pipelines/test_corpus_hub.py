@@ -85,12 +85,12 @@ def test_a_wrong_column_is_counted_row_by_row(tmp_path: Path) -> None:
     assert ledger.summary() == {"skipped": {"no text in column text": 10}}
 
 
-def test_a_data_set_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_data_set_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nothing: the data set cannot be opened .*; check its name"):
         plan(corpus_of(tmp_path / "nothing"))
 
 
-def test_damage_in_the_file_that_gives_the_columns_is_said(tmp_path: Path) -> None:
+def test_damage_in_the_file_that_gives_the_columns_is_reported(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "train.parquet").write_bytes(b"PAR1 but no more")
     corpus = corpus_of(tmp_path / "set")

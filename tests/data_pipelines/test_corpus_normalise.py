@@ -8,7 +8,7 @@ def test_line_ends_controls_and_blank_lines() -> None:
     assert normalise(text, fix_encoding=False) == "one\n\n\ttwo\nthree"
 
 
-def test_wrongly_decoded_text_is_repaired_and_code_is_not_touched() -> None:
+def test_wrongly_decoded_text_is_repaired_and_code_is_unchanged() -> None:
     assert normalise("cafÃ©", fix_encoding=True) == "café"
     assert normalise("cafÃ©", fix_encoding=False) == "cafÃ©"
     code = 'if (a &lt; b && c != "x") {\n    return “q”;\n}'

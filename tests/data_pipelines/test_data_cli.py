@@ -21,10 +21,10 @@ def test_text_becomes_a_verified_dataset(
     assert run("verify", tmp_path / "packed") == 0
     output = capsys.readouterr().out
     assert "1,000 bytes" in output
-    assert output.endswith("packed is as it was packed.\n")
+    assert output.endswith("packed matches its manifest.\n")
 
 
-def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     common = ["--held-out-bytes", 1000, "--to", tmp_path / "packed"]
     assert run("tokenizer", "--vocab-size", 300, "--text", tmp_path / "nothing", *common) == 2
     error = capsys.readouterr().err
@@ -49,7 +49,7 @@ def test_verify_reports_damage(text_directory: Path, tmp_path: Path, capsys: pyt
     run("pack", *common)
     os.truncate(tmp_path / "packed" / "train-00000.tokens", 10)
     assert run("verify", tmp_path / "packed") == 2
-    assert "train-00000.tokens has 10 bytes, but the manifest says" in capsys.readouterr().err
+    assert "train-00000.tokens has 10 bytes, but the manifest states" in capsys.readouterr().err
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -74,7 +74,10 @@ def test_a_corpus_is_fitted_into_windows(
     assert run("pack", "--pack", "best-fit", "--seq-len", 64, "--workers", 1, *common) == 0
     assert "windows of 64, " in capsys.readouterr().out
     assert run("pack", "--pack", "best-fit", *common) == 2
-    assert "--pack is best-fit and --seq-len is None; best-fit alone needs a length." in capsys.readouterr().err
+    assert (
+        "--pack is best-fit and --seq-len is None; best-fit, and only best-fit, needs a length."
+        in capsys.readouterr().err
+    )
     assert run("measure", "--text", text_directory, tmp_path / "packed") == 0
     assert "bytes/token" in capsys.readouterr().out
 

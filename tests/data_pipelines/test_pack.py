@@ -25,14 +25,14 @@ BEST_FIT = PackOptions(held_out=HELD_OUT, seq_len=64)
 
 @pytest.fixture
 def directory(text_directory: Path, tmp_path: Path) -> Path:
-    """A folder with a tokenizer and no shards yet."""
+    """Folder with a tokenizer and no shards yet."""
     write_tokenizer(text_directory, tmp_path / "packed", TokenizerOptions(vocab_size=300), HELD_OUT, overwrite=False)
     return tmp_path / "packed"
 
 
 @pytest.fixture
 def many(tmp_path: Path) -> Path:
-    """60 documents of a few lines."""
+    """Folder of 60 documents of a few lines."""
     folder = tmp_path / "many"
     folder.mkdir()
     for number in range(60):
@@ -45,7 +45,7 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("shard_num_tokens", [64, 10**6])
-def test_text_comes_back_byte_for_byte(text_directory: Path, directory: Path, shard_num_tokens: int) -> None:
+def test_text_is_restored_byte_for_byte(text_directory: Path, directory: Path, shard_num_tokens: int) -> None:
     options = PackOptions(held_out=HELD_OUT, shard_num_tokens=shard_num_tokens)
     manifest = pack(text_directory, directory, options)
     whole = "".join(document.text for document in read_folder(text_directory)).encode()
@@ -59,7 +59,7 @@ def test_text_comes_back_byte_for_byte(text_directory: Path, directory: Path, sh
     assert not (directory / ".packing").exists()
 
 
-def test_every_document_opens_with_the_only_separators(text_directory: Path, directory: Path) -> None:
+def test_separators_are_exactly_the_document_starts(text_directory: Path, directory: Path) -> None:
     manifest = pack(text_directory, directory, OPTIONS)
     assert (manifest.dtype, manifest.vocab_size, manifest.separator_id) == ("uint16", 300, 0)
     for split in ("train", "validation"):
@@ -76,7 +76,7 @@ def test_the_same_inputs_are_packed_once(text_directory: Path, directory: Path) 
     assert (directory / "train-00000.tokens").stat().st_mtime_ns == written
 
 
-def test_another_dataset_is_kept_unless_told(text_directory: Path, directory: Path) -> None:
+def test_another_dataset_is_kept_without_overwrite(text_directory: Path, directory: Path) -> None:
     pack(text_directory, directory, PackOptions(held_out=HELD_OUT, shard_num_tokens=64))
     before = contents(directory)
     with pytest.raises(ConfigError, match="holds another dataset; give --overwrite"):
@@ -98,7 +98,7 @@ def test_processes_and_repetition_change_no_byte(text_directory: Path, directory
 
 
 @pytest.mark.parametrize("seq_len", [None, 32])
-def test_a_full_disk_loses_nothing_and_packing_goes_on(
+def test_a_full_disk_loses_nothing_and_packing_resumes(
     many: Path, directory: Path, monkeypatch: pytest.MonkeyPatch, seq_len: int | None
 ) -> None:
     options = PackOptions(held_out=HeldOutFraction(fraction=0.2), seq_len=seq_len, shard_num_tokens=200)
@@ -133,7 +133,7 @@ def test_a_full_disk_loses_nothing_and_packing_goes_on(
     assert not (directory / ".packing").exists()
 
 
-def test_text_that_changed_during_an_interruption_is_packed_anew(
+def test_text_that_changed_during_an_interruption_is_packed_from_the_start(
     many: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = PackOptions(held_out=HeldOutFraction(fraction=0.2), shard_num_tokens=200)
@@ -156,13 +156,13 @@ def test_text_that_changed_during_an_interruption_is_packed_anew(
     assert verify(directory) == []
 
 
-def test_a_mistake_leaves_nothing_behind(text_directory: Path, directory: Path) -> None:
+def test_an_error_leaves_no_files(text_directory: Path, directory: Path) -> None:
     with pytest.raises(ConfigError, match="--held-out-bytes is 99999999, but the text has"):
         pack(text_directory, directory, PackOptions(held_out=HeldOutBytes(num_bytes=99999999)))
     assert {path.name for path in directory.iterdir()} == {"tokenizer.json"}
 
 
-def test_best_fit_keeps_validation_a_stream_and_all_text_a_target(many: Path, directory: Path) -> None:
+def test_best_fit_leaves_validation_a_stream_and_all_text_a_target(many: Path, directory: Path) -> None:
     options = PackOptions(held_out=HeldOutFraction(fraction=0.2), seq_len=64)
     manifest = pack(many, directory, options)
     fitted = manifest.splits["train"].best_fit
@@ -201,7 +201,7 @@ def test_a_tokenizer_without_separator_is_refused(text_directory: Path, director
         read_manifest(directory)
 
 
-def test_death_while_renaming_is_no_dataset_and_packing_starts_anew(
+def test_an_interrupted_renaming_leaves_no_dataset_and_packing_restarts(
     many: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = PackOptions(held_out=HeldOutFraction(fraction=0.2), shard_num_tokens=200)

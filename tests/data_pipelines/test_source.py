@@ -7,7 +7,7 @@ from data_pipelines.packing.source import read_text
 from mythos.config.base import ConfigError
 
 
-def test_a_folder_of_text_names_its_sources(tmp_path: Path) -> None:
+def test_the_source_of_a_file_is_its_first_folder(tmp_path: Path) -> None:
     (tmp_path / "prose").mkdir()
     (tmp_path / "prose" / "a.txt").write_text("one")
     (tmp_path / "b.md").write_text("two")
@@ -17,7 +17,7 @@ def test_a_folder_of_text_names_its_sources(tmp_path: Path) -> None:
     ]
 
 
-def test_a_cleaned_corpus_is_read_as_it_is(tmp_path: Path) -> None:
+def test_a_cleaned_corpus_is_read_unchanged(tmp_path: Path) -> None:
     zstandard = pytest.importorskip("zstandard")
     rows = [{"id": f"web-{i}", "text": f"text {i}", "source": "web", "licence": "CC0"} for i in range(3)]
     lines = "".join(json.dumps(row) + "\n" for row in rows).encode()

@@ -48,10 +48,10 @@ def options_for(name: str, **changes: object) -> TaskOptions:
 def check_p_hop(task: PHop, problem: tuple) -> str:
     sequence = list(problem[1][1:-1])
     assert all(left != right for left, right in pairwise(sequence))
-    place = len(sequence) - 1
+    index = len(sequence) - 1
     for _ in range(problem[0]):
-        place = max(i for i in range(place) if sequence[i] == sequence[place]) + 1
-    return sequence[place]
+        index = max(i for i in range(index) if sequence[i] == sequence[index]) + 1
+    return sequence[index]
 
 
 def check_k_hop(task: KHop, problem: tuple) -> str:
@@ -90,7 +90,7 @@ def check_parity(task: Parity, problem: tuple) -> str:
 
 
 def check_permutations(task: Permutations, problem: tuple) -> str:
-    matrices = [np.eye(5, dtype=int)[[int(place) for place in word[1:]]] for word in problem[1][:-1]]
+    matrices = [np.eye(5, dtype=int)[[int(item) for item in word[1:]]] for word in problem[1][:-1]]
     product = np.eye(5, dtype=int)
     for matrix in matrices:
         product = matrix @ product
@@ -108,7 +108,7 @@ CHECKS = {
 
 
 @pytest.mark.parametrize("name", DIFFICULTIES)
-def test_answers_are_what_another_way_of_solving_gives(name: str) -> None:
+def test_answers_equal_those_of_an_independent_solver(name: str) -> None:
     task = task_of(name)
     problems = draw_problems(task, EASY[name], 60, seed=1, test=False)
     assert Counter(problem.difficulty for problem in problems) == dict.fromkeys(EASY[name], 30)
@@ -128,12 +128,12 @@ def test_training_and_test_share_no_problem_under_any_seed(name: str) -> None:
     assert not training & set(test)
     generator = random.Random(0)
     num_test = sum(is_test(task, task.draw(EASY[name][1], generator).prompt) for _ in range(400))
-    # One problem in 8 is the test's: 50 of 400, standard deviation 6.6.
+    # One problem in 8 belongs to the test: 50 of 400, with a standard deviation of 6.6.
     assert abs(num_test - 50) < 27
 
 
 @pytest.mark.parametrize("name", DIFFICULTIES)
-def test_only_answers_are_targets_and_the_right_predictions_score_one(name: str, tmp_path: Path) -> None:
+def test_only_answers_are_targets_and_correct_predictions_score_one(name: str, tmp_path: Path) -> None:
     task, options = task_of(name), options_for(name)
     manifest = write_task(task, {}, options, tmp_path / name)
     fitted = manifest.splits["validation"].best_fit
@@ -146,7 +146,7 @@ def test_only_answers_are_targets_and_the_right_predictions_score_one(name: str,
     assert {difficulty: s.accuracy for difficulty, s in score(examples, answers).items()} == dict.fromkeys(
         EASY[name], 1.0
     )
-    wrong = [tuple(token + (place == 0) for token in answer) for place, answer in enumerate(answers)]
+    wrong = [tuple(token + (index == 0) for token in answer) for index, answer in enumerate(answers)]
     assert sum(s.num_right for s in score(examples, wrong).values()) == 29
     tokenizer = load_tokenizer(tmp_path / name)
     for example in examples:
@@ -158,7 +158,7 @@ def test_only_answers_are_targets_and_the_right_predictions_score_one(name: str,
     assert verify(tmp_path / name) == []
 
 
-def test_writing_is_repeatable_and_the_seed_matters(tmp_path: Path) -> None:
+def test_writing_is_deterministic_and_depends_on_the_seed(tmp_path: Path) -> None:
     def shards(directory: Path, seed: int) -> bytes:
         write_task(task_of("mano"), {}, options_for("mano", seed=seed), directory)
         return (directory / "train-00000.tokens").read_bytes()
@@ -171,7 +171,7 @@ def test_writing_is_repeatable_and_the_seed_matters(tmp_path: Path) -> None:
         shards(tmp_path / "a", 1)
 
 
-def test_each_micro_batch_knows_the_targets_of_its_whole_step(tmp_path: Path) -> None:
+def test_each_micro_batch_counts_the_targets_of_its_whole_step(tmp_path: Path) -> None:
     write_task(task_of("addition"), {}, options_for("addition"), tmp_path / "sums")
     fitted = read_manifest(tmp_path / "sums").splits["train"].best_fit
     assert fitted is not None
@@ -183,7 +183,7 @@ def test_each_micro_batch_knows_the_targets_of_its_whole_step(tmp_path: Path) ->
     assert 0 < num_targets < 8 * fitted.seq_len
 
 
-def test_facts_are_all_in_training_and_the_test_may_be_harder(tmp_path: Path) -> None:
+def test_all_facts_are_in_training_and_the_test_may_be_harder(tmp_path: Path) -> None:
     task = KHop(num_entities=20, num_relations=3, out_degree=3, graph_seed=0)
     options = options_for("k-hop", test_difficulties=(4, 9))
     manifest = write_task(task, {}, options, tmp_path / "graph")
@@ -198,7 +198,7 @@ def test_hops_end_where_there_is_no_earlier_occurrence() -> None:
     assert hop(list("ABC"), 1) is None
 
 
-def test_prefix_expressions_have_the_order_of_their_operands() -> None:
+def test_prefix_expressions_keep_the_order_of_operands() -> None:
     assert evaluate(["-", "5", "*", "2", "4"], 23) == 20
 
 
@@ -214,7 +214,7 @@ def test_prefix_expressions_have_the_order_of_their_operands() -> None:
         ("permutations", {"items": 9}, 2, "--items is 9; give 2 to 6"),
     ],
 )
-def test_an_impossible_task_is_one_sentence(
+def test_an_impossible_task_is_refused(
     tmp_path: Path, name: str, settings: dict | None, difficulty: int, message: str
 ) -> None:
     settings = SETTINGS[name] if settings is None else settings

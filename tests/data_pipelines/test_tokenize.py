@@ -25,9 +25,9 @@ def test_processes_change_neither_ids_nor_order(
     monkeypatch.setattr(module, "PORTION_NUM_CHARS", 50)
     texts = [f"the king {number}\nshall sleep" * (number % 3) for number in range(40)]
     tokenizer = read_tokenizer(tokenizer_path)
-    found = list(tokenize(texts, str, tokenizer_path, num_workers))
-    assert [text for text, _ in found] == texts
-    for text, ids in found:
+    results = list(tokenize(texts, str, tokenizer_path, num_workers))
+    assert [text for text, _ in results] == texts
+    for text, ids in results:
         assert ids.dtype == np.uint32
         assert ids.tolist() == tokenizer.encode(text).ids
 

@@ -43,7 +43,7 @@ def test_the_vocabulary_is_full_and_the_separator_first(text_directory: Path) ->
     assert tokenizer.token_to_id("<|endoftext|>") == 0
 
 
-def test_held_out_text_teaches_nothing(tmp_path: Path) -> None:
+def test_held_out_text_is_not_used_for_training(tmp_path: Path) -> None:
     text = tmp_path / "text"
     text.mkdir()
     (text / "a.txt").write_text("abab cdcd " * 50)
@@ -65,7 +65,7 @@ def test_a_vocabulary_without_room_for_all_bytes_is_refused() -> None:
         TokenizerOptions(vocab_size=256)
 
 
-def test_another_tokenizer_is_kept_unless_told(text_directory: Path, tmp_path: Path) -> None:
+def test_another_tokenizer_is_kept_without_overwrite(text_directory: Path, tmp_path: Path) -> None:
     target = tmp_path / "out"
     write_tokenizer(text_directory, target, OPTIONS, HELD_OUT, overwrite=False)
     written = (target / "tokenizer.json").stat().st_mtime_ns
@@ -78,7 +78,7 @@ def test_another_tokenizer_is_kept_unless_told(text_directory: Path, tmp_path: P
     assert read_tokenizer(target / "tokenizer.json").get_vocab_size() == 290
 
 
-def test_digits_can_be_kept_apart() -> None:
+def test_digits_can_be_split() -> None:
     texts = ["2024 1999 2024 1999 the year " * 20]
     grouped = train_tokenizer(texts, TokenizerOptions(vocab_size=262))
     split = train_tokenizer(texts, TokenizerOptions(vocab_size=262, split_digits=True))
@@ -86,7 +86,7 @@ def test_digits_can_be_kept_apart() -> None:
     assert split.encode("2024").tokens == ["2", "0", "2", "4"]
 
 
-def test_special_tokens_come_after_the_separator_and_text_never_becomes_one(tmp_path: Path) -> None:
+def test_special_tokens_follow_the_separator_and_text_is_never_encoded_to_them(tmp_path: Path) -> None:
     options = TokenizerOptions(vocab_size=262, special_tokens=("<|user|>", "<|tool|>"))
     tokenizer = train_tokenizer(["ab ab <|user|> "] * 20, options)
     assert [tokenizer.token_to_id(name) for name in ("<|endoftext|>", *options.special_tokens)] == [0, 1, 2]
@@ -94,14 +94,14 @@ def test_special_tokens_come_after_the_separator_and_text_never_becomes_one(tmp_
     assert not {0, 1, 2} & set(read_tokenizer(tmp_path / "tokenizer.json").encode("<|user|>").ids)
 
 
-def test_special_tokens_that_clash_or_leave_no_room_are_refused() -> None:
+def test_duplicate_or_too_many_special_tokens_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"--special-tokens is '<\|endoftext\|>'; give names"):
         TokenizerOptions(vocab_size=300, special_tokens=("<|endoftext|>",))
     with pytest.raises(ConfigError, match="--vocab-size is 257, but 256 bytes and 2 special tokens need 258"):
         TokenizerOptions(vocab_size=257, special_tokens=("<|user|>",))
 
 
-def test_a_mistake_in_the_text_reaches_the_user(text_directory: Path, tmp_path: Path) -> None:
+def test_an_error_of_the_held_out_size_reaches_the_user(text_directory: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--held-out-bytes is 10000000, but the text has"):
         write_tokenizer(text_directory, tmp_path / "out", OPTIONS, HeldOutBytes(num_bytes=10**7), overwrite=False)
     assert not (tmp_path / "out").exists()

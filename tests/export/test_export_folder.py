@@ -153,7 +153,7 @@ def test_another_tokenizer_than_the_runs_is_refused(
     finally:
         manifest.write_text(before)
     error = capsys.readouterr().err
-    assert "packed anew since the run was trained" in error
+    assert "packed again since the run was trained" in error
     assert error.count("\n") == 1
 
 
