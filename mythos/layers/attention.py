@@ -13,7 +13,7 @@ from mythos.layers.rope import Rotation
 
 
 class GroupedQueryAttention(nn.Module):
-    """y = W_o softmax(q k^T / sqrt(P)) v, each group of query heads sharing one key-value head."""
+    """y = W_o softmax(q k^T / sqrt(P)) v, where each group of query heads shares one key-value head."""
 
     def __init__(self, config: GQAConfig, dim: int, head_dim: int, eps: float) -> None:
         super().__init__()
