@@ -121,8 +121,8 @@ class LoopCacheView:
                 for old, new in zip(old_parts, new_parts, strict=True)
             )
         if self.accumulators is not None:
-            totals = self.accumulators or [torch.zeros_like(new, dtype=torch.float32) for new in new_parts]
-            self.accumulators[:] = [total + new for total, new in zip(totals, new_parts, strict=True)]
+            sums = self.accumulators or [torch.zeros_like(new, dtype=torch.float32) for new in new_parts]
+            self.accumulators[:] = [total + new for total, new in zip(sums, new_parts, strict=True)]
         return self.slot.append(*new_parts)
 
     def copy_previous(self, num_tokens: int) -> None:

@@ -8,7 +8,7 @@ from torch.autograd import Function
 from torch.nn import functional
 
 from mythos.layers.precision import compute_dtype
-from mythos.layers.shared import GradientAccumulators, add_product, is_summable
+from mythos.layers.shared import GradientAccumulators, add_product, can_accumulate
 
 
 class SharedWeight(NamedTuple):
@@ -43,7 +43,7 @@ class Projection(nn.Linear):
 
     def share(self, dtype: torch.dtype) -> None:
         """See ``Sharing``."""
-        if is_summable(self.weight, dtype):
+        if can_accumulate(self.weight, dtype):
             copy_OI = self.weight.detach().to(dtype) if self.shared is None else self.shared.copy_OI
             self.shared = SharedWeight(copy_OI, GradientAccumulators.of(self.weight))
 

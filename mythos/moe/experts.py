@@ -7,14 +7,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mythos.layers.precision import compute_dtype
-from mythos.layers.shared import GradientAccumulators, is_summable
+from mythos.layers.shared import GradientAccumulators, can_accumulate
 from mythos.moe import fused
 
 
 class SharedExperts(NamedTuple):
     """What the passes of a step share."""
 
-    copies: fused.Copies
+    weight_copies: fused.WeightCopies
     accumulators: GradientAccumulators | None
     """None where parameters are not trained in fp32: then each pass gives them a gradient of its own."""
 
@@ -64,19 +64,19 @@ class Experts(nn.Module):
         """The parameters."""
         return fused.Weights(self.w1, self.w2, self.w3)
 
-    def fused_weights(self, dtype: torch.dtype) -> tuple[fused.Weights | GradientAccumulators, fused.Copies]:
+    def fused_weights(self, dtype: torch.dtype) -> tuple[fused.Weights | GradientAccumulators, fused.WeightCopies]:
         """What gradients go to, and the weights for the kernels in ``dtype``: those that are shared, or new ones."""
         shared = self.shared
-        if shared is None or shared.copies.w2_EDF.dtype != dtype:
+        if shared is None or shared.weight_copies.w2_EDF.dtype != dtype:
             return self.weights, self._copies(dtype)
-        return self.weights if shared.accumulators is None else shared.accumulators, shared.copies
+        return self.weights if shared.accumulators is None else shared.accumulators, shared.weight_copies
 
     def share(self, dtype: torch.dtype) -> None:
         """As ``Sharing`` says, where the fused kernels run."""
         if not self.is_fused(self.w1, dtype):
             return
-        copies = self._copies(dtype) if self.shared is None else self.shared.copies
-        can_sum = all(is_summable(weight, dtype) for weight in self.weights)
+        copies = self._copies(dtype) if self.shared is None else self.shared.weight_copies
+        can_sum = all(can_accumulate(weight, dtype) for weight in self.weights)
         self.shared = SharedExperts(copies, GradientAccumulators.of(*self.weights) if can_sum else None)
 
     def unshare(self) -> None:
@@ -84,9 +84,9 @@ class Experts(nn.Module):
         if self.shared is not None:
             del self.shared  # compiled code is guarded by whether it is the class's
 
-    def _copies(self, dtype: torch.dtype) -> fused.Copies:
-        in_turn = not self.rows_vary and fused.takes_rows_in_turn(self.weights, dtype)
-        return fused.copy_weights(self.weights, dtype, in_turn)
+    def _copies(self, dtype: torch.dtype) -> fused.WeightCopies:
+        interleaved = not self.rows_vary and fused.uses_interleaved_rows(self.weights, dtype)
+        return fused.copy_weights(self.weights, dtype, interleaved)
 
     def apply_one(self, expert: int, row_MD: Tensor) -> Tensor:
         """Pass all rows through one expert."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mythos.layers.kernels import HAS_TRITON, takes_gated
+from mythos.layers.kernels import HAS_TRITON, supports_gated
 from mythos.layers.shared import GradientAccumulators
 from mythos.moe.kernels import WIDTH, reference
 
@@ -24,7 +24,7 @@ class Weights(NamedTuple):
     w3_EFD: Tensor
 
 
-class Copies(NamedTuple):
+class WeightCopies(NamedTuple):
     """The same numbers in the dtype of the products, as the kernels want them; without a gradient of their own."""
 
     w13: Tensor
@@ -35,7 +35,7 @@ class Copies(NamedTuple):
 class Order(NamedTuple):
     """Visits sorted by expert; ``kernels.reference`` says what visits and rows are."""
 
-    place_NK: Tensor
+    row_NK: Tensor
     """int32: the row of a visit; -1 where its expert is elsewhere."""
     token_M: Tensor
     """int32: the token of a row."""
@@ -61,49 +61,49 @@ def is_available(x: Tensor, dtype: torch.dtype, dim: int, hidden_dim: int) -> bo
     )
 
 
-def takes_rows_in_turn(weights: Weights, dtype: torch.dtype) -> bool:
+def uses_interleaved_rows(weights: Weights, dtype: torch.dtype) -> bool:
     """Whether ``kernels.cute`` runs, for copies with the rows of w1 and w3 in turn."""
-    return takes_gated(weights.w1_EFD, dtype, *weights.w1_EFD.shape[1:])
+    return supports_gated(weights.w1_EFD, dtype, *weights.w1_EFD.shape[1:])
 
 
-def sort_assignments(expert_NK: Tensor, counts_E: Tensor) -> Order:
+def sort_assignments(expert_indices_NK: Tensor, counts_E: Tensor) -> Order:
     """Rows by expert, those of one expert in the order of their tokens."""
-    place_V, assignment_M = _sort(expert_NK.flatten())
+    row_A, assignment_M = _sort(expert_indices_NK.flatten())
     end_E = counts_E.cumsum(0).to(torch.int32)
-    return Order(place_V.view(expert_NK.shape), assignment_M // expert_NK.shape[1], assignment_M, end_E)
+    return Order(row_A.view(expert_indices_NK.shape), assignment_M // expert_indices_NK.shape[1], assignment_M, end_E)
 
 
-def sort_local_assignments(expert_NK: Tensor, end_E: Tensor) -> Order:
+def sort_local_assignments(expert_indices_NK: Tensor, end_E: Tensor) -> Order:
     """``sort_assignments`` where only some experts are here; rows of visits to experts elsewhere come last.
 
     Args:
-        expert_NK: indices among the experts that are here; any other value stands for an expert elsewhere.
+        expert_indices_NK: indices among the experts that are here; any other value stands for an expert elsewhere.
         end_E: int32, where the rows of each expert that is here end.
     """
     num_experts = end_E.shape[0]
-    expert_V = expert_NK.flatten()
-    elsewhere_V = (expert_V < 0) | (expert_V >= num_experts)
-    place_V, assignment_M = _sort(expert_V.masked_fill(elsewhere_V, num_experts))
-    place_V.masked_fill_(elsewhere_V, -1)
-    return Order(place_V.view(expert_NK.shape), assignment_M // expert_NK.shape[1], assignment_M, end_E)
+    expert_A = expert_indices_NK.flatten()
+    elsewhere_A = (expert_A < 0) | (expert_A >= num_experts)
+    row_A, assignment_M = _sort(expert_A.masked_fill(elsewhere_A, num_experts))
+    row_A.masked_fill_(elsewhere_A, -1)
+    return Order(row_A.view(expert_indices_NK.shape), assignment_M // expert_indices_NK.shape[1], assignment_M, end_E)
 
 
-def _sort(expert_V: Tensor) -> tuple[Tensor, Tensor]:
+def _sort(expert_A: Tensor) -> tuple[Tensor, Tensor]:
     """The row of each visit and the visit of each row, int32, with visits of one expert in their order."""
-    assignment_M = expert_V.to(torch.int16).argsort(stable=True)  # a radix sort: fewer bits, fewer passes
+    assignment_M = expert_A.to(torch.int16).argsort(stable=True)  # a radix sort: fewer bits, fewer passes
     row_M = torch.arange(assignment_M.shape[0], dtype=torch.int32, device=assignment_M.device)
     return torch.empty_like(row_M).scatter_(0, assignment_M, row_M), assignment_M.int()
 
 
-def copy_weights(weights: Weights, dtype: torch.dtype, in_turn: bool = False) -> Copies:
-    """Copies for the kernels in ``dtype``; w2 itself where it has that dtype already.
+def copy_weights(weights: Weights, dtype: torch.dtype, interleaved: bool = False) -> WeightCopies:
+    """WeightCopies for the kernels in ``dtype``; w2 itself where it has that dtype already.
 
     Args:
-        in_turn: give ``w13`` the rows of w1 and w3 in turn, where ``takes_rows_in_turn``.
+        interleaved: give ``w13`` the rows of w1 and w3 in turn, where ``uses_interleaved_rows``.
     """
     w1_EFD, w2_EDF, w3_EFD = (weight.detach() for weight in weights)
     (num_experts, hidden_dim, dim), device = w1_EFD.shape, w1_EFD.device
-    if in_turn:
+    if interleaved:
         w13 = torch.empty(num_experts, 2 * hidden_dim, dim, dtype=dtype, device=device)
         halves = w13[:, 0::2], w13[:, 1::2]
     else:
@@ -111,11 +111,11 @@ def copy_weights(weights: Weights, dtype: torch.dtype, in_turn: bool = False) ->
         halves = w13[0], w13[1]
     for half, weight in zip(halves, (w1_EFD, w3_EFD), strict=True):
         half.copy_(weight)  # one pass, where stacking casts would take two
-    return Copies(w13, w2_EDF.to(dtype))
+    return WeightCopies(w13, w2_EDF.to(dtype))
 
 
 def from_tokens(
-    x_ND: Tensor, weight_NK: Tensor, order: Order, weights: Weights | GradientAccumulators, copies: Copies
+    x_ND: Tensor, weight_NK: Tensor, order: Order, weights: Weights | GradientAccumulators, copies: WeightCopies
 ) -> Tensor:
     """y_n = sum_k weight_nk expert_nk(x_n).
 
@@ -125,14 +125,14 @@ def from_tokens(
         weights: the parameters, which receive gradients in their own dtype; or the sums of theirs, which are added to.
         copies: made by ``copy_weights``; whoever runs the same weights again may pass the same copies again.
     """
-    keep = torch.is_grad_enabled()
-    return _experts(x_ND.contiguous(), weight_NK.flatten(), *order, *_graded(weights), *copies, keep)[0]
+    save_products = torch.is_grad_enabled()
+    return _experts(x_ND.contiguous(), weight_NK.flatten(), *order, *_graded(weights), *copies, save_products)[0]
 
 
-def from_rows(row_MD: Tensor, end_E: Tensor, weights: Weights | GradientAccumulators, copies: Copies) -> Tensor:
+def from_rows(row_MD: Tensor, end_E: Tensor, weights: Weights | GradientAccumulators, copies: WeightCopies) -> Tensor:
     """Pass rows that are sorted by expert through their experts, without routing weights; the rows are kept."""
-    keep = torch.is_grad_enabled()
-    return _experts(row_MD.contiguous(), None, None, None, None, end_E, *_graded(weights), *copies, keep)[0]
+    save_products = torch.is_grad_enabled()
+    return _experts(row_MD.contiguous(), None, None, None, None, end_E, *_graded(weights), *copies, save_products)[0]
 
 
 def _graded(weights: Weights | GradientAccumulators) -> tuple[Tensor | None, ...]:
@@ -145,8 +145,8 @@ def _graded(weights: Weights | GradientAccumulators) -> tuple[Tensor | None, ...
 @torch.library.custom_op("mythos::experts", mutates_args=())
 def _experts(
     x_ND: Tensor,
-    weight_V: Tensor | None,
-    place_NK: Tensor | None,
+    weight_A: Tensor | None,
+    row_NK: Tensor | None,
     token_M: Tensor | None,
     assignment_M: Tensor | None,
     end_E: Tensor,
@@ -156,17 +156,17 @@ def _experts(
     dependency: Tensor | None,
     copy13: Tensor,
     copy2_EDF: Tensor,
-    keep: bool,
+    save_products: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Outputs of the tokens, or of the rows where ``place_NK`` is None; and both products of SwiGLU if ``keep``.
+    """Outputs of the tokens, or of the rows where ``row_NK`` is None; and both products of SwiGLU if ``save_products``.
 
     Gradients go to w1, w2 and w3, which with a dependency token are the ``GradientAccumulators``; the products read
     the copies alone.
     """
     kernels = _kernels(x_ND, copy13)
-    hidden_MF, gate_value_MG = kernels.gate_value(x_ND, token_M, assignment_M, weight_V, end_E, copy13, keep)
+    hidden_MF, gate_value_MG = kernels.gate_value(x_ND, token_M, assignment_M, weight_A, end_E, copy13, save_products)
     row_MD = kernels.down(hidden_MF, end_E, copy2_EDF)
-    return row_MD if place_NK is None else kernels.combine(row_MD, place_NK), gate_value_MG
+    return row_MD if row_NK is None else kernels.combine(row_MD, row_NK), gate_value_MG
 
 
 @torch.library.custom_op("mythos::experts_backward", mutates_args=())
@@ -174,8 +174,8 @@ def _experts_backward(
     grad_ND: Tensor,
     gate_value_MG: Tensor,
     x_ND: Tensor,
-    weight_V: Tensor | None,
-    place_NK: Tensor | None,
+    weight_A: Tensor | None,
+    row_NK: Tensor | None,
     token_M: Tensor | None,
     assignment_M: Tensor | None,
     end_E: Tensor,
@@ -190,7 +190,7 @@ def _experts_backward(
     declared.
     """
     kernels = _kernels(grad_ND, copy13)
-    grads = kernels.hidden_backward(grad_ND, place_NK, token_M, assignment_M, weight_V, end_E, copy2_EDF, gate_value_MG)
+    grads = kernels.hidden_backward(grad_ND, row_NK, token_M, assignment_M, weight_A, end_E, copy2_EDF, gate_value_MG)
     if accumulators:
         grad_w1, grad_w2, grad_w3 = (total.data for total in accumulators)
     else:
@@ -199,11 +199,11 @@ def _experts_backward(
     kernels.weight_gradient_w2(grad_ND, token_M, grads.hidden_MF, end_E, grad_w2, adds)
     kernels.weight_gradient_w13(x_ND, token_M, grads.gate_value_MG, end_E, (grad_w1, grad_w3), adds)
     grad_row_MD = kernels.gate_value_backward(grads.gate_value_MG, end_E, copy13)
-    grad_x_ND = grad_row_MD if place_NK is None else kernels.combine(grad_row_MD, place_NK)
-    grad_weight_V = end_E.new_empty(0, dtype=torch.float32) if grads.weight_V is None else grads.weight_V
+    grad_x_ND = grad_row_MD if row_NK is None else kernels.combine(grad_row_MD, row_NK)
+    grad_weight_A = end_E.new_empty(0, dtype=torch.float32) if grads.weight_A is None else grads.weight_A
     if adds:
         grad_w1, grad_w2, grad_w3 = (end_E.new_empty(0, dtype=dtype) for _ in accumulators)
-    return grad_x_ND, grad_weight_V, grad_w1, grad_w2, grad_w3
+    return grad_x_ND, grad_weight_A, grad_w1, grad_w2, grad_w3
 
 
 def _empty_gradients(copy2_EDF: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
@@ -227,9 +227,9 @@ def _kernels(x: Tensor, copy13: Tensor) -> ModuleType:
 
 
 @_experts.register_fake
-def _(x, weight, place, token, assignment, end, w1, w2, w3, dependency, copy13, copy2, keep):  # type: ignore[no-untyped-def]
+def _(x, weight, place, token, assignment, end, w1, w2, w3, dependency, copy13, copy2, save_products):  # type: ignore[no-untyped-def]
     num_rows = x.shape[0] if token is None else token.shape[0]
-    return torch.empty_like(x), x.new_empty(num_rows if keep else 0, 2 * w1.shape[1])
+    return torch.empty_like(x), x.new_empty(num_rows if save_products else 0, 2 * w1.shape[1])
 
 
 @_experts_backward.register_fake
@@ -240,7 +240,7 @@ def _(grad, gate_value, x, weight, place, token, assignment, end, accumulators, 
     return torch.empty_like(x), grad_weight, *_empty_gradients(copy2, dtype)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     x, weight, place, token, assignment, end, w1, w2, w3, dependency, copy13, copy2, _ = inputs
     accumulators = () if dependency is None else (w1, w2, w3)
     ctx.save_for_backward(output[1], x, weight, place, token, assignment, end, copy13, copy2, *accumulators)
@@ -249,7 +249,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
     ctx.set_materialize_grads(False)  # else autograd fills a gradient of the products with zeros
 
 
-def _gradient(ctx: Any, grad_ND: Tensor, _: None) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, grad_ND: Tensor, _: None) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors
     *kept, copy13, copy2 = saved[:9]
     accumulators = list(saved[9:])
@@ -261,4 +261,4 @@ def _gradient(ctx: Any, grad_ND: Tensor, _: None) -> tuple[Tensor | None, ...]:
     return grad_x, grad_weight, None, None, None, None, *grads, None, None, None
 
 
-_experts.register_autograd(_gradient, setup_context=_keep)
+_experts.register_autograd(_backward, setup_context=_setup_context)

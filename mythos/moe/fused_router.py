@@ -30,15 +30,15 @@ def _(x, gate, bias, num_active, is_sigmoid, chooses):  # type: ignore[no-untype
     return logits, x.new_empty(x.shape[0], num_active if chooses else 0, dtype=torch.int32)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     ctx.save_for_backward(*inputs[:2])
     ctx.mark_non_differentiable(output[1])
 
 
-def _gradient(ctx: Any, grad_NE: Tensor, _: None) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, grad_NE: Tensor, _: None) -> tuple[Tensor | None, ...]:
     x_ND, gate_ED = ctx.saved_tensors
     grad_NE = grad_NE.to(x_ND.dtype)
     return grad_NE @ gate_ED.to(x_ND.dtype), (grad_NE.T @ x_ND).to(gate_ED.dtype), None, None, None, None
 
 
-route.register_autograd(_gradient, setup_context=_keep)
+route.register_autograd(_backward, setup_context=_setup_context)

@@ -40,4 +40,4 @@ class MoE(nn.Module):
         y_BSD = routed_ND.view_as(x_BSD)
         if self.shared_experts is not None:
             y_BSD = y_BSD + self.shared_experts(x_BSD)
-        return y_BSD, stats, routing.expert_NK.to(torch.int16)
+        return y_BSD, stats, routing.expert_indices_NK.to(torch.int16)

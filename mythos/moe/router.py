@@ -16,7 +16,7 @@ class Routing(NamedTuple):
 
     weight_NK: Tensor
     """What each chosen expert's output is multiplied by, fp32."""
-    expert_NK: Tensor
+    expert_indices_NK: Tensor
     """Indices of the chosen experts, int64."""
     score_NE: Tensor
     """Scores of all experts, fp32."""
@@ -67,19 +67,19 @@ def route(logits_NE: Tensor, bias_E: Tensor, config: MoEConfig, expert_indices_N
     """
     score_NE = logits_NE.sigmoid() if config.score == "sigmoid" else logits_NE.softmax(-1)
     if expert_indices_NK is None:
-        expert_NK = (score_NE.detach() + bias_E).topk(config.num_active, dim=-1).indices
+        expert_indices_NK = (score_NE.detach() + bias_E).topk(config.num_active, dim=-1).indices
     else:
-        expert_NK = expert_indices_NK.long()
-    weight_NK = score_NE.gather(-1, expert_NK)
+        expert_indices_NK = expert_indices_NK.long()
+    weight_NK = score_NE.gather(-1, expert_indices_NK)
     if config.normalize_weights:
         weight_NK = weight_NK / weight_NK.sum(-1, keepdim=True).clamp(min=1e-20)
-    return Routing(weight_NK * config.weight_scale, expert_NK, score_NE)
+    return Routing(weight_NK * config.weight_scale, expert_indices_NK, score_NE)
 
 
 def observe(logits_BSE: Tensor, routing: Routing) -> RouterStats:
     """Loads, penalties and entropy of one routing, as sums over tokens or sequences."""
     batch, _, num_experts = logits_BSE.shape
-    chosen_BM = routing.expert_NK.view(batch, -1)
+    chosen_BM = routing.expert_indices_NK.view(batch, -1)
     counts_BE = torch.zeros(batch, num_experts, dtype=torch.int64, device=chosen_BM.device)
     counts_BE.scatter_add_(1, chosen_BM, torch.ones_like(chosen_BM))
     share_BSE = routing.score_NE.view_as(logits_BSE)

@@ -81,7 +81,7 @@ class ExpertParallelMoE(AutoEPMoELayer):
         """As ``MoE.forward``."""
         run = self._by_tokens if self.ep_size <= self.router.config.num_active else self._by_assignments
         y_ND, routing, stats = run(x_BSD, bias_E, expert_indices_NK)
-        return y_ND.view_as(x_BSD), stats, routing.expert_NK.to(torch.int16)
+        return y_ND.view_as(x_BSD), stats, routing.expert_indices_NK.to(torch.int16)
 
     def _by_tokens(
         self, x_BSD: Tensor, bias_E: Tensor, expert_indices_NK: Tensor | None
@@ -96,7 +96,7 @@ class ExpertParallelMoE(AutoEPMoELayer):
         counts_RE = stats.counts_E.new_empty(self.ep_size, stats.counts_E.shape[0])
         counting = dist.all_gather_into_tensor(counts_RE.view(-1), stats.counts_E, self.ep_group, async_op=True)
         counts_on_host = _OnHost(counts_RE, counting)
-        numbers_NK = routing.expert_NK.to(routing.weight_NK.dtype)  # of experts, which fp32 holds exactly
+        numbers_NK = routing.expert_indices_NK.to(routing.weight_NK.dtype)  # of experts, which fp32 holds exactly
         packed = torch.cat((routing.weight_NK, numbers_NK), dim=1)
         expert_indices = AsyncAllToAll(exchange(packed, self.ep_group), self.ep_group)
         tokens = AsyncAllToAll(exchange(x_ND, self.ep_group), self.ep_group)
@@ -108,7 +108,7 @@ class ExpertParallelMoE(AutoEPMoELayer):
         here_RE = counts_RE[:, first : first + num_experts]
         weight_ON, expert_ON = expert_indices.result().chunk(2, dim=1)
         others = fused.sort_local_assignments(expert_ON.long() - first, _ends(here_RE.sum(0) - here_RE[rank]))
-        own = fused.sort_local_assignments(routing.expert_NK - first, _ends(here_RE[rank]))
+        own = fused.sort_local_assignments(routing.expert_indices_NK - first, _ends(here_RE[rank]))
         num_rows_R = counts_on_host.read()[:, first : first + num_experts].sum(1)
         num_own = int(num_rows_R[rank])
         num_others = int(num_rows_R.sum()) - num_own
@@ -130,7 +130,7 @@ class ExpertParallelMoE(AutoEPMoELayer):
         dist.all_to_all_single(received_RE, counts_RE, group=self.ep_group)
         num_rows = _OnHost(torch.cat((counts_RE.sum(1), received_RE.sum(1))))
         shared_BSD = None if self.shared_experts is None else self.shared_experts(x_BSD)
-        order = fused.sort_assignments(routing.expert_NK, stats.counts_E)
+        order = fused.sort_assignments(routing.expert_indices_NK, stats.counts_E)
         row_MD = x_BSD.flatten(0, 1)[order.token_M.long()]
         sizes = num_rows.read().tolist()
         sent, received = sizes[: self.ep_size], sizes[self.ep_size :]
@@ -140,7 +140,7 @@ class ExpertParallelMoE(AutoEPMoELayer):
         row_MD = exchange_rows(done_MD, received, sent, self.ep_group)
 
         weighted_MD = row_MD * routing.weight_NK.flatten()[order.assignment_M.long(), None].to(row_MD.dtype)
-        y_ND = weighted_MD[order.place_NK.long()].sum(1)
+        y_ND = weighted_MD[order.row_NK.long()].sum(1)
         return (y_ND if shared_BSD is None else y_ND + shared_BSD.flatten(0, 1)), routing, stats
 
     def _run_local_experts(self, result_MD: Tensor, received_RE: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not HAS_QUACK, reason="quack-k
 TOLERANCE = 6e-3  # bf16: both round their results once, and products of SwiGLU before
 
 
-def in_turn(halves: Tensor) -> Tensor:
+def interleaved(halves: Tensor) -> Tensor:
     """``[..., 2F]`` with gate and value one after the other, to one with both in turn."""
     return torch.stack(halves.chunk(2, dim=-1), dim=-1).flatten(-2)
 
@@ -25,10 +25,10 @@ class Problem:
         generator = torch.Generator().manual_seed(num_tokens)
         num_experts = num_active + 3
         chance_NE = torch.rand(num_tokens, num_experts - 1, generator=generator)
-        expert_NK = chance_NE.topk(num_active).indices.cuda() - int(elsewhere)
-        here = expert_NK[expert_NK >= 0]
+        expert_indices_NK = chance_NE.topk(num_active).indices.cuda() - int(elsewhere)
+        here = expert_indices_NK[expert_indices_NK >= 0]
         end_E = torch.bincount(here, minlength=num_experts).cumsum(0).to(torch.int32)
-        self.order = fused.sort_local_assignments(expert_NK, end_E)
+        self.order = fused.sort_local_assignments(expert_indices_NK, end_E)
         self.num_rows = here.numel()
 
         def normal(*shape: int) -> Tensor:
@@ -37,7 +37,7 @@ class Problem:
         self.x, self.grad = normal(num_tokens, dim), normal(num_tokens, dim)
         w1, w3 = (normal(num_experts, hidden_dim, dim) * dim**-0.5 for _ in range(2))
         self.weights = fused.Weights(w1, normal(num_experts, dim, hidden_dim) * hidden_dim**-0.5, w3)
-        self.weight = torch.rand(expert_NK.numel(), generator=generator).cuda()
+        self.weight = torch.rand(expert_indices_NK.numel(), generator=generator).cuda()
 
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "elsewhere"])
@@ -57,7 +57,7 @@ def test_kernels_equal_their_twins(
         x, grad = x[token.long()], grad[token.long()]
         place, token, visit, weight = None, None, None, None
     halves = fused.copy_weights(problem.weights, torch.bfloat16)
-    turns = fused.copy_weights(problem.weights, torch.bfloat16, in_turn=True)
+    turns = fused.copy_weights(problem.weights, torch.bfloat16, interleaved=True)
     here = slice(problem.num_rows)  # what rows of visits to experts elsewhere hold is undefined
 
     def check(found: Tensor, expected: Tensor) -> None:
@@ -67,21 +67,21 @@ def test_kernels_equal_their_twins(
             assert relative_error(found, expected) < TOLERANCE
 
     hidden, gate_value = reference.gate_value(x, token, visit, weight, end, halves.w13, True)
-    for keep in (True, False):
-        found, kept = cute.gate_value(x, token, visit, weight, end, turns.w13, keep)
+    for save_products in (True, False):
+        found, kept = cute.gate_value(x, token, visit, weight, end, turns.w13, save_products)
         check(found[here], hidden[here])
-        check(kept[here], in_turn(gate_value)[here] if keep else kept.new_empty(0, 2 * hidden_dim))
+        check(kept[here], interleaved(gate_value)[here] if save_products else kept.new_empty(0, 2 * hidden_dim))
     check(cute.down(hidden, end, turns.w2_EDF)[here], reference.down(hidden, end, halves.w2_EDF)[here])
 
     rows = (grad, place, token, visit, weight, end)
     expected = reference.hidden_backward(*rows, halves.w2_EDF, gate_value)
-    found = cute.hidden_backward(*rows, turns.w2_EDF, in_turn(gate_value))
-    check(found.gate_value_MG[here], in_turn(expected.gate_value_MG)[here])
+    found = cute.hidden_backward(*rows, turns.w2_EDF, interleaved(gate_value))
+    check(found.gate_value_MG[here], interleaved(expected.gate_value_MG)[here])
     check(found.hidden_MF[here], expected.hidden_MF[here])
     if gathered:
-        is_here_V = place.flatten() >= 0
-        check(found.weight_V[is_here_V], expected.weight_V[is_here_V])
-        assert not found.weight_V[~is_here_V].any()
+        is_here_A = place.flatten() >= 0
+        check(found.weight_A[is_here_A], expected.weight_A[is_here_A])
+        assert not found.weight_A[~is_here_A].any()
     row = reference.gate_value_backward(expected.gate_value_MG, end, halves.w13)
     check(cute.gate_value_backward(found.gate_value_MG, end, turns.w13)[here], row[here])
 
@@ -102,7 +102,7 @@ def test_kernels_take_no_rows() -> None:
     assert hidden.shape == (0, 128)
     assert kept.shape == (0, 256)
     grads = cute.hidden_backward(problem.x[:0], None, None, None, None, end, copies.w2_EDF, kept)
-    assert (grads.gate_value_MG.shape, grads.hidden_MF.shape, grads.weight_V) == ((0, 256), (0, 128), None)
+    assert (grads.gate_value_MG.shape, grads.hidden_MF.shape, grads.weight_A) == ((0, 256), (0, 128), None)
     assert cute.down(hidden, end, copies.w2_EDF).shape == (0, 64)
     assert cute.gate_value_backward(kept, end, copies.w13).shape == (0, 64)
 

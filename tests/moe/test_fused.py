@@ -16,15 +16,15 @@ Path = Callable[[Tensor, Routing, Tensor, Experts], Tensor]
 
 
 def from_tokens(x_ND: Tensor, routing: Routing, counts_E: Tensor, experts: Experts) -> Tensor:
-    order = fused.sort_assignments(routing.expert_NK, counts_E)
+    order = fused.sort_assignments(routing.expert_indices_NK, counts_E)
     return fused.from_tokens(x_ND, routing.weight_NK, order, *experts.fused_weights(x_ND.dtype))
 
 
 def from_rows(x_ND: Tensor, routing: Routing, counts_E: Tensor, experts: Experts) -> Tensor:
-    order = fused.sort_assignments(routing.expert_NK, counts_E)
+    order = fused.sort_assignments(routing.expert_indices_NK, counts_E)
     row_MD = x_ND[order.token_M.long()]
     row_MD = fused.from_rows(row_MD, order.end_E, *experts.fused_weights(x_ND.dtype))
-    return (row_MD[order.place_NK.long()] * routing.weight_NK[..., None]).sum(1)
+    return (row_MD[order.row_NK.long()] * routing.weight_NK[..., None]).sum(1)
 
 
 def make_layer(num_experts: int, num_active: int, dim: int = 40, hidden_dim: int = 24) -> MoE:
@@ -105,7 +105,7 @@ def test_nothing_is_kept_without_gradients() -> None:
     x_ND = torch.randn(9, 40)
     with torch.no_grad():
         routing, stats = layer.router(x_ND[None], torch.zeros(5))
-        order = fused.sort_assignments(routing.expert_NK, stats.counts_E)
+        order = fused.sort_assignments(routing.expert_indices_NK, stats.counts_E)
         weights, copies = layer.experts.fused_weights(torch.float32)
         y_ND, kept = fused._experts(x_ND, routing.weight_NK.flatten(), *order, *weights, None, *copies, False)
     assert kept.numel() == 0
@@ -186,7 +186,7 @@ def test_shared_copies_follow_the_parameters(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_copies_have_the_rows_of_gate_and_value_one_after_the_other_or_in_turn() -> None:
     weights = make_layer(5, 2).experts.weights
-    halves, turns = (fused.copy_weights(weights, torch.bfloat16, in_turn).w13 for in_turn in (False, True))
+    halves, turns = (fused.copy_weights(weights, torch.bfloat16, interleaved).w13 for interleaved in (False, True))
     for index, weight in enumerate((weights.w1_EFD, weights.w3_EFD)):
         assert torch.equal(halves[index], weight.bfloat16())
         assert torch.equal(turns[:, index::2], weight.bfloat16())

@@ -26,9 +26,9 @@ class Problem:
         generator = torch.Generator().manual_seed(num_tokens)
         num_experts = num_active + 3
         chance_NE = torch.rand(num_tokens, num_experts - 1, generator=generator)
-        expert_NK = torch.full((num_tokens, 1), 1) if one_expert else chance_NE.topk(num_active).indices
-        counts_E = torch.bincount(expert_NK.flatten(), minlength=num_experts)
-        self.order = fused.sort_assignments(expert_NK.to(DEVICE), counts_E.to(DEVICE))
+        expert_indices_NK = torch.full((num_tokens, 1), 1) if one_expert else chance_NE.topk(num_active).indices
+        counts_E = torch.bincount(expert_indices_NK.flatten(), minlength=num_experts)
+        self.order = fused.sort_assignments(expert_indices_NK.to(DEVICE), counts_E.to(DEVICE))
 
         def normal(*shape: int) -> torch.Tensor:
             return torch.randn(shape, generator=generator).to(DEVICE, DTYPE)
@@ -36,7 +36,7 @@ class Problem:
         self.x, self.grad = normal(num_tokens, dim), normal(num_tokens, dim)
         self.w13 = normal(2, num_experts, hidden_dim, dim) * dim**-0.5
         self.w2 = normal(num_experts, dim, hidden_dim) * hidden_dim**-0.5
-        self.weight = torch.rand(expert_NK.numel(), generator=generator).to(DEVICE)
+        self.weight = torch.rand(expert_indices_NK.numel(), generator=generator).to(DEVICE)
 
     def all_results(self, kernels: object, gathered: bool) -> dict[str, torch.Tensor]:
         """Every kernel's results, each from the same inputs: those that ``reference`` makes."""

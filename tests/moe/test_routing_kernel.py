@@ -39,7 +39,7 @@ def test_kernel_equals_its_twin(
 
     logits, expert = routing.route(x, gate, bias, num_active, score == "sigmoid", True)
     assert relative_error(logits, exact) < 1e-6
-    assert torch.equal(expert.long(), expected.expert_NK)
+    assert torch.equal(expert.long(), expected.expert_indices_NK)
     assert routing.route(x, gate, bias, num_active, score == "sigmoid", False)[1].shape == (num_tokens, 0)
 
 
@@ -57,7 +57,7 @@ def test_router_on_a_gpu_equals_the_router_on_a_cpu(compiled: bool) -> None:
         run = torch.compile(router, fullgraph=True) if compiled and device == "cuda" else router
         found, stats = run(leaf, torch.zeros(24, device=device))
         (found.weight_NK.square().sum() + stats.z_loss + stats.balance_loss).backward()
-        parts = (found.weight_NK, found.expert_NK, *stats, leaf.grad, router.gate.weight.grad.clone())
+        parts = (found.weight_NK, found.expert_indices_NK, *stats, leaf.grad, router.gate.weight.grad.clone())
         results.append([part.detach().cpu().double() for part in parts])
     for on_cpu, on_gpu in zip(*results, strict=True):
         assert relative_error(on_gpu, on_cpu) < 2e-5

@@ -43,24 +43,24 @@ def gate_value(
     x_ND: Tensor,
     token_M: Tensor | None,
     assignment_M: Tensor | None,
-    weight_V: Tensor | None,
+    weight_A: Tensor | None,
     end_E: Tensor,
     w13_2EFD: Tensor,
-    keep: bool,
+    save_products: bool,
 ) -> tuple[Tensor, Tensor]:
     """Gate and value with SwiGLU and the routing weight in the epilogue."""
     num_rows = x_ND.shape[0] if token_M is None else token_M.shape[0]
     _, num_experts, hidden_dim, dim = w13_2EFD.shape
     tile = _GATE_VALUE
     hidden_MF = x_ND.new_empty(num_rows, hidden_dim)
-    gate_value_MG = x_ND.new_empty(num_rows if keep else 0, 2 * hidden_dim)
+    gate_value_MG = x_ND.new_empty(num_rows if save_products else 0, 2 * hidden_dim)
     if num_rows == 0:  # no descriptor describes an empty tensor
         return hidden_MF, gate_value_MG
     _gate_value_kernel[_grid(num_rows, num_experts, hidden_dim, tile)](
         x_ND if token_M is not None else _descriptor(x_ND, [tile.m, tile.k]),
         token_M,
         assignment_M,
-        weight_V,
+        weight_A,
         end_E,
         _descriptor(w13_2EFD, [tile.n, tile.k]),
         gate_value_MG,
@@ -68,8 +68,8 @@ def gate_value(
         DIM=dim,
         HIDDEN_DIM=hidden_dim,
         GATHER=token_M is not None,
-        WEIGHTED=weight_V is not None,
-        KEEP=keep,
+        WEIGHTED=weight_A is not None,
+        SAVE_PRODUCTS=save_products,
         NUM_EXPERTS=num_experts,
         EXPERTS_BLOCK=triton.next_power_of_2(num_experts),
         FLATTEN=tile.per_processor > 0,
@@ -94,10 +94,10 @@ def gate_value_backward(grad_MG: Tensor, end_E: Tensor, w13_2EFD: Tensor) -> Ten
 
 
 def weight_gradient_w2(
-    grad_ND: Tensor, token_M: Tensor | None, hidden_MF: Tensor, end_E: Tensor, total_EDF: Tensor, adds: bool
+    grad_ND: Tensor, token_M: Tensor | None, hidden_MF: Tensor, end_E: Tensor, accumulator_EDF: Tensor, adds: bool
 ) -> None:
-    """Set ``total_EDF`` to the sum over each expert's rows of dy h^T, or add it; summed in fp32."""
-    _weight_gradient(grad_ND, token_M, hidden_MF, end_E, (total_EDF,), adds)
+    """Set ``accumulator_EDF`` to the sum over each expert's rows of dy h^T, or add it; summed in fp32."""
+    _weight_gradient(grad_ND, token_M, hidden_MF, end_E, (accumulator_EDF,), adds)
 
 
 def weight_gradient_w13(
@@ -107,10 +107,10 @@ def weight_gradient_w13(
     end_E: Tensor,
     accumulators: tuple[Tensor, Tensor],
     adds: bool,
-    in_turn: bool = False,
+    interleaved: bool = False,
 ) -> None:
     """The same of w1 and w3, ``[E, F, D]`` each; columns of ``grad_MG`` one half after the other, or in turn."""
-    _weight_gradient(x_ND, token_M, grad_MG, end_E, accumulators, adds, in_turn)
+    _weight_gradient(x_ND, token_M, grad_MG, end_E, accumulators, adds, interleaved)
 
 
 def _rows_product(a: Tensor, token_M: Tensor | None, end_E: Tensor, b: Tensor, transposed: bool, tile: _Tile) -> Tensor:
@@ -150,11 +150,11 @@ def _weight_gradient(
     end_E: Tensor,
     accumulators: tuple[Tensor, ...],
     adds: bool,
-    in_turn: bool = False,
+    interleaved: bool = False,
 ) -> None:
     """a^T b of each expert: one total is ``[E, D, F]``; of two, ``[E, F, D]`` each, b has both halves."""
     assert all(total.is_contiguous() for total in accumulators)
-    num_halves = 1 if in_turn else len(accumulators)
+    num_halves = 1 if interleaved else len(accumulators)
     num_experts, p, q = end_E.shape[0], a_ND.shape[1], b_MG.shape[1] // num_halves
     tile = _WEIGHT_GRADIENT if token_M is None else _WEIGHT_GRADIENT_GATHERED
     _weight_gradient_kernel[(num_experts * triton.cdiv(p, tile.m) * triton.cdiv(q, tile.n) * num_halves,)](
@@ -167,7 +167,7 @@ def _weight_gradient(
         P=p,
         Q=q,
         IS_PAIR=len(accumulators) == 2,
-        IN_TURN=in_turn,
+        INTERLEAVED=interleaved,
         ADDS=adds,
         GATHER=token_M is not None,
         **tile.options(),
@@ -222,7 +222,7 @@ def _gate_value_kernel(
     HIDDEN_DIM: tl.constexpr,
     GATHER: tl.constexpr,
     WEIGHTED: tl.constexpr,
-    KEEP: tl.constexpr,
+    SAVE_PRODUCTS: tl.constexpr,
     NUM_EXPERTS: tl.constexpr,
     EXPERTS_BLOCK: tl.constexpr,
     BM: tl.constexpr,
@@ -253,7 +253,7 @@ def _gate_value_kernel(
         if HIDDEN_DIM % BN != 0:
             inside = inside & (column < HIDDEN_DIM)[None, :]
         kind = hidden_pointer.dtype.element_ty
-        if KEEP:
+        if SAVE_PRODUCTS:
             place = gate_value_pointer + row.to(tl.int64)[:, None] * (2 * HIDDEN_DIM) + column[None, :]
             tl.store(place, gate.to(kind), mask=inside)
             tl.store(place + HIDDEN_DIM, value.to(kind), mask=inside)
@@ -323,7 +323,7 @@ def _weight_gradient_kernel(
     P: tl.constexpr,
     Q: tl.constexpr,
     IS_PAIR: tl.constexpr,
-    IN_TURN: tl.constexpr,
+    INTERLEAVED: tl.constexpr,
     ADDS: tl.constexpr,
     GATHER: tl.constexpr,
     BM: tl.constexpr,
@@ -332,7 +332,7 @@ def _weight_gradient_kernel(
 ):
     num_p: tl.constexpr = (P + BM - 1) // BM
     num_q: tl.constexpr = (Q + BN - 1) // BN
-    num_halves: tl.constexpr = 2 if IS_PAIR and not IN_TURN else 1
+    num_halves: tl.constexpr = 2 if IS_PAIR and not INTERLEAVED else 1
     expert = tl.program_id(0) // (num_p * num_q * num_halves)
     half = tl.program_id(0) // (num_p * num_q) % num_halves
     p = (tl.program_id(0) % num_p) * BM + tl.arange(0, BM)
@@ -358,7 +358,7 @@ def _weight_gradient_kernel(
     if IS_PAIR:
         inside = (q < Q)[:, None] & (p < P)[None, :]
         total = total.T
-        if IN_TURN:
+        if INTERLEAVED:
             place = (expert.to(tl.int64) * (Q // 2) + q // 2)[:, None] * P + p[None, :]
             place = tl.where((q % 2 == 0)[:, None], first_total, second_total) + place
         else:

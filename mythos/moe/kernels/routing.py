@@ -21,9 +21,9 @@ def route(
     num_experts = gate_ED.shape[0]
     gate_ED = gate_ED.contiguous()
     logits_NE = torch.empty(num_tokens, num_experts, dtype=torch.float32, device=x_ND.device)
-    expert_NK = torch.empty(num_tokens, num_active if chooses else 0, dtype=torch.int32, device=x_ND.device)
+    expert_indices_NK = torch.empty(num_tokens, num_active if chooses else 0, dtype=torch.int32, device=x_ND.device)
     if num_tokens == 0:
-        return logits_NE, expert_NK
+        return logits_NE, expert_indices_NK
     parts_PED = _parts(gate_ED) if x_ND.dtype == torch.bfloat16 else gate_ED[None]
     is_wide = num_experts > 128
     tile = 32 if is_wide else 64
@@ -32,7 +32,7 @@ def route(
         parts_PED,
         bias,
         logits_NE,
-        expert_NK,
+        expert_indices_NK,
         num_tokens,
         DIM=dim,
         NUM_PARTS=parts_PED.shape[0],
@@ -47,7 +47,7 @@ def route(
         num_warps=8 if is_wide else 4,
         num_stages=3,
     )
-    return logits_NE, expert_NK
+    return logits_NE, expert_indices_NK
 
 
 def _parts(gate_ED: Tensor) -> Tensor:

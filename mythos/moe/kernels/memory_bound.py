@@ -8,38 +8,38 @@ from torch import Tensor
 from mythos.moe.kernels.reference import SwigluGradients
 
 
-def combine(row_MD: Tensor, place_NK: Tensor) -> Tensor:
+def combine(row_MD: Tensor, row_NK: Tensor) -> Tensor:
     """Sum the K rows of each token in fp32; a place below 0 adds nothing."""
-    (num_tokens, num_active), dim = place_NK.shape, row_MD.shape[1]
+    (num_tokens, num_active), dim = row_NK.shape, row_MD.shape[1]
     y_ND = row_MD.new_empty(num_tokens, dim)
     block = min(triton.next_power_of_2(dim), 2048)
     _combine_kernel[num_tokens, triton.cdiv(dim, block)](
-        row_MD, place_NK, y_ND, DIM=dim, NUM_ACTIVE=num_active, BLOCK=block, num_warps=max(1, block // 256)
+        row_MD, row_NK, y_ND, DIM=dim, NUM_ACTIVE=num_active, BLOCK=block, num_warps=max(1, block // 256)
     )
     return y_ND
 
 
 def swiglu_backward(
-    gate_value_MG: Tensor, assignment_M: Tensor | None, weight_V: Tensor | None, grad_hidden_MF: Tensor
+    gate_value_MG: Tensor, assignment_M: Tensor | None, weight_A: Tensor | None, grad_hidden_MF: Tensor
 ) -> SwigluGradients:
     """Gradients of SwiGLU with the routing weight, and its result."""
     num_rows, hidden_dim = grad_hidden_MF.shape
     grads = SwigluGradients(
         torch.empty_like(gate_value_MG),
         torch.empty_like(grad_hidden_MF),
-        None if weight_V is None else torch.zeros_like(weight_V),  # visits to experts elsewhere have no row
+        None if weight_A is None else torch.zeros_like(weight_A),  # visits to experts elsewhere have no row
     )
     block = min(triton.next_power_of_2(hidden_dim), 1024)
     rows = 2048 // block
     _swiglu_backward_kernel[(triton.cdiv(num_rows, rows),)](
         gate_value_MG,
         assignment_M,
-        weight_V,
+        weight_A,
         grad_hidden_MF,
         *grads,
         num_rows,
         HIDDEN_DIM=hidden_dim,
-        WEIGHTED=weight_V is not None,
+        WEIGHTED=weight_A is not None,
         ROWS=rows,
         BLOCK=block,
         num_warps=4,
