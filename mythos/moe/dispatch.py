@@ -1,4 +1,4 @@
-"""Tokens to experts and back: sorted, grouped paths without a host sync, and the naive path they must equal."""
+"""Dispatch of tokens to experts: grouped paths without host synchronisation, and a naive reference implementation."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from mythos.moe.router import Routing
 
 
 def grouped(x_ND: Tensor, routing: Routing, counts_E: Tensor, experts: Experts) -> Tensor:
-    """Sort the N * K visits by expert and run grouped products: fused where the device can, else ``plain``."""
+    """Sort the N * K assignments by expert and run grouped products, with fused kernels if available."""
     dtype = compute_dtype(x_ND)
     if not experts.is_fused(x_ND, dtype):
         return plain(x_ND, routing, counts_E, experts)
@@ -22,7 +22,7 @@ def grouped(x_ND: Tensor, routing: Routing, counts_E: Tensor, experts: Experts) 
 
 
 def plain(x_ND: Tensor, routing: Routing, counts_E: Tensor, experts: Experts) -> Tensor:
-    """Sort the N * K visits by expert, run the experts on contiguous rows, return each token its weighted sum."""
+    """Sort the assignments by expert, run the experts on contiguous rows, and return each token's weighted sum."""
     num_tokens, num_active = routing.expert_indices_NK.shape
     order_M = routing.expert_indices_NK.flatten().argsort(stable=True)
     inverse_M = torch.empty_like(order_M)
@@ -34,18 +34,18 @@ def plain(x_ND: Tensor, routing: Routing, counts_E: Tensor, experts: Experts) ->
 
 
 def naive(x_ND: Tensor, routing: Routing, counts_E: Tensor, experts: Experts) -> Tensor:
-    """Visit expert after expert with the tokens that chose it."""
+    """Run one expert after the other on the tokens that are routed to it."""
     del counts_E
     y_ND = torch.zeros_like(x_ND)
     for expert in range(experts.w1.shape[0]):
-        token, choice = (routing.expert_indices_NK == expert).nonzero(as_tuple=True)
-        assignment = experts.apply_one(expert, x_ND[token]) * routing.weight_NK[token, choice, None]
+        token, slot = (routing.expert_indices_NK == expert).nonzero(as_tuple=True)
+        assignment = experts.apply_one(expert, x_ND[token]) * routing.weight_NK[token, slot, None]
         y_ND = y_ND.index_add(0, token, assignment.to(y_ND.dtype))
     return y_ND
 
 
 class _Scatter(Function):
-    """row_m = x_{order_m // K}; the gradient gathers each token's K rows, so neither way needs atomics."""
+    """row_m = x_{order_m // K}; the gradient gathers each token's K rows, so that neither direction needs atomics."""
 
     @staticmethod
     def forward(ctx: Any, x_ND: Tensor, order_M: Tensor, inverse_M: Tensor, num_active: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Every function of ``reference`` as Triton kernels."""
+"""All functions of ``reference`` as Triton kernels."""
 
 from torch import Tensor
 
@@ -36,5 +36,5 @@ def hidden_backward(
     w2_EDF: Tensor,
     gate_value_MG: Tensor,
 ) -> SwigluGradients:
-    """``swiglu_backward`` of ``down_backward``: in one kernel the tile would not fit the registers."""
+    """Compute ``swiglu_backward`` of ``down_backward``; a tile of both in one kernel would not fit into registers."""
     return swiglu_backward(gate_value_MG, assignment_M, weight_A, down_backward(grad_ND, token_M, end_E, w2_EDF))
