@@ -18,7 +18,7 @@ def linear_cross_entropy(
 ) -> tuple[Tensor, Tensor]:
     """Return negative log-likelihood and log-partition of each token, in nats, fp32.
 
-    With more than ``chunk_tokens`` tokens, or if the exit ``is_one_of_many``, only the logits of one chunk are in memory
+    With more than ``chunk_tokens`` tokens, or for ``is_one_of_many`` exits, only the logits of one chunk are in memory
     at a time, in forward and backward.
 
     Returns:
