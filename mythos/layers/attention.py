@@ -35,7 +35,7 @@ class GroupedQueryAttention(nn.Module):
         cache: KVCache | None = None,
         inputs: LayerInputs = NO_INPUTS,
     ) -> tuple[Tensor, Carry]:
-        """Attend, and return what the layer's parts carry on; with a cache, ``x_BSD`` holds only the new tokens."""
+        """Compute attention, and the carry of the layer's parts; with a cache, ``x_BSD`` holds only the new tokens."""
         query_BSHP = self.q_proj(x_BSD).unflatten(-1, (self.num_heads, -1))
         key_BSGP = self.k_proj(x_BSD).unflatten(-1, (self.num_kv_heads, -1))
         value_BSGP = self.v_proj(x_BSD).unflatten(-1, (self.num_kv_heads, -1))

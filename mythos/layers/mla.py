@@ -47,7 +47,7 @@ class LatentAttention(nn.Module):
         cache: KVCache | None = None,
         inputs: LayerInputs = NO_INPUTS,
     ) -> tuple[Tensor, Carry]:
-        """Attend, and return what the layer's parts carry on; with a cache, ``x_BSD`` holds only the new tokens."""
+        """Compute attention, and the carry of the layer's parts; with a cache, ``x_BSD`` holds only the new tokens."""
         query_BSD = self.q_proj(x_BSD) if hasattr(self, "q_proj") else self.q_up(self._query_latent(x_BSD))
         query_BSHP = query_BSD.unflatten(-1, (self.num_heads, -1))
         latent_BSR = self.kv_latent_norm(self.kv_down(x_BSD))
