@@ -25,8 +25,8 @@ class AttentionPart(nn.Module):
     """The null object, which does not change attention.
 
     ``heads`` are a layer's query, key and value ``[B, S, H, P]`` before normalisation and rotation, for MLA query,
-    latent ``[B, S, R]`` and shared key. ``memory`` holds the attended tensors: keys and values ``[B, C, G, P]``, for MLA
-    latents and rotated keys.
+    latent ``[B, S, R]`` and shared key. ``memory`` holds the attended tensors: keys and values ``[B, C, G, P]``, for
+    MLA latents and rotated keys.
     """
 
     def start(self, e_BSD: Tensor) -> Carry:
