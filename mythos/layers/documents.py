@@ -39,9 +39,7 @@ def documents_of(document_ids_BS: Tensor, num_documents: int) -> Documents:
         num_documents: number of documents; one that continues in the next sequence counts twice.
     """
     opens_BS = functional.pad(document_ids_BS.diff(dim=1) != 0, (1, 0), value=True)
-    capacity = max(
-        _MIN_CAPACITY, 1 << (num_documents - 1).bit_length()
-    )  # few sizes, so that a new number of documents rarely causes compilation
+    capacity = max(_MIN_CAPACITY, 1 << (num_documents - 1).bit_length())  # few sizes, and a dynamic one when compiled
     begin_C = torch.nonzero_static(opens_BS.flatten(), size=capacity + 1, fill_value=opens_BS.numel())
     begin_C = begin_C.flatten().to(torch.int32)
     torch._dynamo.mark_dynamic(begin_C, 0)
