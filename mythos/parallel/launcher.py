@@ -121,9 +121,7 @@ def _wait(ranks: list[subprocess.Popen], signals: list[int]) -> int:
                 rank.send_signal(number)
             num_forwarded += 1
         failures = _failures(ranks, failures)
-        has_failed = any(
-            status != PREEMPTED for status in failures.values()
-        )  # ranks that were asked to stop may take their time to save
+        has_failed = any(status != PREEMPTED for status in failures.values())  # a preempted rank lets others save
         if (has_failed or signal.SIGINT in signals) and deadline == float("inf"):
             deadline = time.monotonic() + _GRACE_SECONDS
         if time.monotonic() > deadline:
