@@ -1,4 +1,4 @@
-"""The values that pass between rooms: NamedTuples of tensors, so that ZeRO-3's hooks can see into them.
+"""Values that packages exchange: NamedTuples of tensors, whose tensors ZeRO-3's hooks can find.
 
 Shape suffixes, used everywhere:
   B batch (sequences)   S sequence (tokens)   N tokens, flattened (B * S)   D model width   V vocabulary
@@ -23,32 +23,32 @@ class Batch(NamedTuple):
     targets_BS: Tensor
     """The next token, or ``IGNORED``."""
     positions_BS: Tensor
-    """Place in the document; restarts with each one."""
+    """Position in the document; restarts at each document."""
     document_ids_BS: Tensor | None
-    """Which document of the window a token belongs to; None lets every token attend to all before it."""
+    """Document of the window that a token belongs to; None lets every token attend to all earlier ones."""
     sample_ids_B: Tensor
     """Global index of the window in the stream."""
     num_targets: Tensor
-    """Scalar: target tokens of the whole optimiser step, over all ranks and micro-batches."""
+    """Scalar: number of target tokens in the whole optimiser step, over all ranks and micro-batches."""
     num_sequences: Tensor
-    """Scalar: windows of the whole optimiser step."""
+    """Scalar: number of windows in the whole optimiser step."""
     num_documents: int | None = None
-    """In this micro-batch, a document counted once in each window; None if the host does not know."""
+    """Documents in this micro-batch, each counted once in each window; None if the host does not know their number."""
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch with every tensor on ``device``."""
+    """Return the batch with every tensor on ``device``."""
     moved: dict[str, Any] = {n: part.to(device) for n, part in batch._asdict().items() if isinstance(part, Tensor)}
     return batch._replace(**moved)
 
 
 def first_rows(batch: Batch, num_rows: int) -> Batch:
-    """The first sequences of a batch; what it says of the whole step stays."""
+    """Return the first sequences of a batch; its figures of the whole step stay."""
     return take_rows(batch, slice(num_rows))
 
 
 def take_rows(batch: Batch, rows: slice | Tensor) -> Batch:
-    """These sequences of a batch, in this order; what it says of the whole step stays."""
+    """Return these sequences of a batch, in this order; its figures of the whole step stay."""
     parts: dict[str, Any] = {
         name: part[rows] for name, part in batch._asdict().items() if isinstance(part, Tensor) and part.dim() > 0
     }
@@ -56,13 +56,14 @@ def take_rows(batch: Batch, rows: slice | Tensor) -> Batch:
 
 
 class RouterStats(NamedTuple):
-    """What a mixture of experts saw; sums, so that micro-batches and ranks add up. ``...`` is [] or [T, L].
+    """Statistics of a mixture of experts, as sums, so that those of micro-batches and ranks can be added.
 
-    Where the rows of a batch differ in depth, T counts the passes of the deepest: all rows end in the last one.
+    ``...`` is [] or [T, L]. Where the rows of a batch differ in num_loops, T is that of the longest: all rows end in
+    the last loop.
     """
 
     counts_E: Tensor
-    """[..., E] int64: tokens that chose each expert; T is always the loop index of a token's own row."""
+    """[..., E] int64: tokens routed to each expert; T is always the loop index of a token's own row."""
     z_loss: Tensor
     """[...]: sum over tokens of the squared log-partition of the router logits."""
     balance_loss: Tensor
@@ -72,35 +73,35 @@ class RouterStats(NamedTuple):
 
 
 class ExpertTrace(NamedTuple):
-    """How a token's choice of experts differs between loops: means over tokens. ``loop.trace`` holds the formulas."""
+    """Differences of a token's routing between loops, as means over tokens. ``loop.trace`` has the formulas."""
 
     identical_TL: Tensor
-    """Share of tokens that chose the same set as in the loop before; 0 at loop 0."""
+    """Share of tokens routed to the same set of experts as in the previous loop; 0 at loop 0."""
     disjoint_TL: Tensor
-    """Share of tokens that chose none of the loop before; 0 at loop 0."""
+    """Share of tokens routed to none of the experts of the previous loop; 0 at loop 0."""
     path_diversity_TL: Tensor
-    """Different experts chosen in loops 0 .. t, over those of one loop."""
+    """Distinct experts in loops 0 .. t, over the number of experts in one loop."""
     overlap_TT: Tensor
-    """Jaccard overlap of the sets of two loops, also a mean over layers."""
+    """Jaccard overlap of the sets of experts of two loops, also averaged over layers."""
 
 
 class LoopTrace(NamedTuple):
-    """What the state did, loop by loop; carries no gradient. T is the loop index of a token's own row.
+    """Statistics of the state in each loop, without gradient. T is the loop index of a token's own row.
 
-    Means over a sample of the tokens, ``loop.recorder.MAX_TOKENS`` of them at most, of the rows that ran the loop. The
-    gradient's figures are sums over rows; they are zero until the backward has filled them.
+    Means over a sample of at most ``loop.recorder.MAX_TOKENS`` tokens of the rows that ran the loop. The figures of the
+    gradient are sums over rows; they are zero until the backward has filled them.
     """
 
     num_rows_T: Tensor
-    """Rows that ran each loop: the weights by which traces of several batches are averaged."""
+    """Rows that ran each loop: the weights of the average over batches."""
     state_norm_T: Tensor
     """Root mean square of the state after each loop."""
     relative_change_T: Tensor
     """|h' - h| / |h'|."""
     cosine_T: Tensor
-    """Of h' and h."""
+    """Cosine of h' and h."""
     curvature_ratio_T: Tensor
-    """|h'' - 2 h' + h| / |h'' - h'|; 0 at loop 0, which has no change before it."""
+    """|h'' - 2 h' + h| / |h'' - h'|; 0 at loop 0, which has no previous change."""
     token_correlation_T: Tensor
     """Mean cosine between the states of two tokens of a row."""
     update_norm_TL: Tensor
@@ -108,62 +109,62 @@ class LoopTrace(NamedTuple):
     experts: ExpertTrace | None
     """None when the core is dense."""
     gradient_square_T: Tensor
-    """Squared norm of the loss's gradient by the state after each loop."""
+    """Squared norm of the gradient of the loss with respect to the state after each loop."""
     num_grad_rows_T: Tensor
-    """Rows whose state got that gradient."""
+    """Rows whose state received that gradient."""
 
 
 class ModelOutput(NamedTuple):
-    """What a forward returns."""
+    """Result of a forward."""
 
     nll_XBS: Tensor
     """Negative log-likelihood of the target at each exit, in nats; 0 where the target is ignored."""
     lse_XBS: Tensor
     """Log-partition of the output logits."""
     exit_prob_XBS: Tensor
-    """Probability of leaving at each exit; with ``halting_TBS`` of every pass, summing to one over passes."""
+    """Probability of each exit; with ``halting_TBS``, of every loop, with a sum of one over loops."""
     router_stats: RouterStats | None
     """Stacked [T, L, ...]; None when the core is dense."""
     state_BSD: Tensor
     """The state after the last loop."""
     trace: LoopTrace | None
     halting_TBS: Tensor | None
-    """Probability of leaving after each pass; None when halting is fixed."""
+    """Probability of exiting after each loop; None when halting is fixed."""
     ponder_BS: Tensor | None
     """ACT's ponder cost; None for other kinds of halting."""
     stop_logit_TBS: Tensor | None
     """The halting gate's logits; None when halting is fixed."""
     change_T: Tensor | None
-    """Sum over tokens of |h' - h|^2 / |h'|^2, by pass; None unless asked for."""
+    """Sum over tokens of |h' - h|^2 / |h'|^2, for each loop; None unless requested."""
     jacobian_growth_B: Tensor | None
-    """Squared growth of a small change of the last state over one more pass; None unless asked for."""
+    """Squared growth of a small change of the last state over one more loop; None unless requested."""
 
 
 class Regularizers(NamedTuple):
-    """Figures of the loop that carry gradients and cost something, for penalties that ask for them."""
+    """Differentiable figures of the loop that penalties request; each has a cost."""
 
     consistency: bool = False
     """Return ``change_T``."""
     num_power_iterations: int = 0
-    """Return ``jacobian_growth_B`` along a direction found in so many extra passes; 0 does not."""
+    """Return ``jacobian_growth_B`` along a direction found in this many extra loops; 0 returns none."""
 
 
 class Observation(NamedTuple):
-    """What one micro-batch of training tells the callbacks; carries no gradient."""
+    """Figures of one training micro-batch for the callbacks, without gradient."""
 
     num_loops: float
-    """Passes, a mean over the rows of the micro-batch."""
+    """Number of loops, averaged over the rows of the micro-batch."""
     num_grad_loops: float
-    """Passes that keep gradients, a mean over the rows."""
+    """Number of loops with gradients, averaged over the rows."""
     nll: Tensor
-    """This micro-batch's share of the step's mean negative log-likelihood: shares add up over the step."""
+    """This micro-batch's share of the step's mean negative log-likelihood; the sum over the step is that mean."""
     penalties: dict[str, Tensor]
-    """Its shares of the weighted penalties, by name."""
+    """Shares of the weighted penalties, by name."""
     num_tokens: int
     exit_prob_T: Tensor | None
-    """Mean probability of leaving after each pass; None when halting is fixed."""
+    """Mean probability of exiting after each loop; None when halting is fixed."""
     router_stats: RouterStats | None
     trace: LoopTrace | None
-    """Only from the last micro-batch of a step that records it, as is the next."""
+    """Present only in the last micro-batch of a step that records it, as is the next."""
     log_partition: Tensor | None = None
     """Mean over tokens of the log-partition of the output logits at the last exit."""

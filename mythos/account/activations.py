@@ -1,4 +1,4 @@
-"""Bytes that activations take: what one micro-batch's forward keeps for its backward, under each remat policy."""
+"""Bytes of activations: what the forward of one micro-batch saves for its backward, under each remat policy."""
 
 from dataclasses import dataclass
 
@@ -12,25 +12,25 @@ class ActivationBytes:
     """Bytes of one micro-batch between forward and backward, on the device that runs it."""
 
     prelude: int
-    """What stays through the whole backward: the prelude's share, e, the mask, and bf16 copies of weights."""
+    """Held through the whole backward: activations of the prelude, e, the mask, and bf16 weight copies."""
     coda: int
-    """Coda and head with one chunk of logits; gone before the backward reaches the core."""
+    """Coda and head with one chunk of logits; freed before the backward reaches the core."""
     per_loop: int
-    """Added by each pass that keeps gradients; a pass without gradients adds nothing."""
+    """Added by each loop with gradients; a loop without gradients adds nothing."""
     host_per_loop: int
-    """Added in host memory by each pass that keeps gradients."""
+    """Added in host memory by each loop with gradients."""
     recomputed: int
-    """What the backward computes again and holds at one time: a pass, a block, or nothing."""
+    """Recomputed activations that the backward holds at one time: of a loop, of a block, or none."""
     backward: int
     """Gradients that the backward of one core layer holds at one time."""
 
     @property
     def fixed(self) -> int:
-        """What is held at the peak whatever the number of passes."""
+        """Bytes at the peak that do not depend on the number of loops."""
         return self.prelude + max(self.coda, self.recomputed + self.backward)
 
     def peak(self, num_grad_loops: float) -> float:
-        """Peak of a forward and backward whose last ``num_grad_loops`` passes keep gradients; T does not enter."""
+        """Peak of a forward and backward with gradients in the last ``num_grad_loops`` loops; others add nothing."""
         return self.fixed + num_grad_loops * self.per_loop
 
 
@@ -44,11 +44,11 @@ def activation_bytes(
     runtime: Runtime | None = None,
     num_exits: int = 1,
 ) -> ActivationBytes:
-    """Bytes that the operations keep for the backward of ``batch_size`` sequences of ``seq_len`` tokens.
+    """Count the bytes saved for the backward of ``batch_size`` sequences of ``seq_len`` tokens.
 
     Args:
-        runtime: what runs them; None is eager PyTorch on a CPU, in the precision of ``parallel``.
-        num_exits: passes whose loss is read; more than one keep a coda each, and every pass its state.
+        runtime: what runs the operations; None is eager PyTorch on a CPU, in the precision of ``parallel``.
+        num_exits: exits with a loss; with more than one, each saves a coda and each loop saves its state.
     """
     assert parallel.remat != "auto", "choose_remat first"
     runtime = runtime or eager(parallel)
@@ -57,25 +57,25 @@ def activation_bytes(
     dense_block = num_tokens * saved.block(model.ffn)
     core_block = num_tokens * saved.block(model.core_ffn)
     injection = num_tokens * saved.injection
-    once = saved.dense_copies
+    once = saved.dense_weight_copies
     if runtime.shares_experts:
-        once += num_layers * saved.expert_copies
+        once += num_layers * saved.expert_weight_copies
     else:
-        core_block += saved.expert_copies
+        core_block += saved.expert_weight_copies
     state, expert_indices = num_tokens * saved.stream, num_tokens * saved.expert_indices
     if runtime.shares_weights or parallel.remat == "none":
-        once += num_layers * saved.core_copies
-        copies = 0
+        once += num_layers * saved.core_weight_copies
+        weight_copies = 0
     else:
-        copies = saved.core_copies
+        weight_copies = saved.core_weight_copies
     match parallel.remat:
         case "none":
             per_loop, recomputed = injection + num_layers * core_block, 0
         case "block":
-            per_loop, recomputed = injection + num_layers * (state + expert_indices), core_block + copies
+            per_loop, recomputed = injection + num_layers * (state + expert_indices), core_block + weight_copies
         case "loop":
             per_loop = num_layers * expert_indices + (0 if parallel.offload_states else state)
-            recomputed = injection + num_layers * (core_block + copies)
+            recomputed = injection + num_layers * (core_block + weight_copies)
     once += num_tokens * (saved.prelude_norm + saved.num_masked_keys) + state
     logits = saved.logits(min(num_tokens, model.head.chunk_tokens))
     coda = model.num_coda_layers * dense_block + num_tokens * saved.norm(model.dim) + state
@@ -90,6 +90,6 @@ def activation_bytes(
 
 
 def eager(parallel: ParallelConfig) -> Runtime:
-    """Operations of PyTorch on a CPU, one after the other."""
+    """Return the runtime of eager PyTorch on a CPU."""
     is_bf16 = parallel.precision != "fp32"
     return Runtime(width=2 if is_bf16 else FP32_BYTES, casts_weights=is_bf16)

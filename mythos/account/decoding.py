@@ -1,4 +1,4 @@
-"""Bytes that decoding remembers: keys and values of every layer and pass, and the states of the tokens in flight."""
+"""Bytes of decoding: cached keys and values of every layer and loop, and the states of the tokens in flight."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ _FP32_BYTES = 4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecodeBytes:
-    """Bytes of one batch that decodes."""
+    """Bytes of decoding one batch."""
 
     once: int
     """Caches of prelude and coda."""
@@ -35,18 +35,18 @@ def decode_bytes(
     num_in_flight: int = 1,
     width: int = _FP32_BYTES,
 ) -> DecodeBytes:
-    """Memory of decoding, weights and activations within a block left out.
+    """Count the memory of decoding without weights and without activations within a block.
 
-    A plain transformer of the same effective depth caches what policy ``all`` does; one of the same parameters what a
-    single pass does.
+    A plain transformer of the same effective depth caches as much as policy ``all``; one with the same parameters
+    caches as much as a single loop.
 
     Args:
-        num_tokens: room of the cache, for each sequence.
-        cache_policy: how passes share it; see ``config.decoding.num_cache_slots``.
-        num_in_flight: tokens of each sequence that are decoded at one time: 1, or all of a prompt.
-        width: bytes of a cached number: 4, or 2 in bf16.
+        num_tokens: capacity of the cache, for each sequence.
+        cache_policy: how loops share it; see ``config.decoding.num_cache_slots``.
+        num_in_flight: tokens of each sequence that are decoded at one time: 1, or the whole prompt.
+        width: bytes of a cached element: 4, or 2 in bf16.
     """
-    layer = num_cached_numbers(model) * num_tokens * num_sequences * width
+    layer = num_cached_elements(model) * num_tokens * num_sequences * width
     return DecodeBytes(
         once=(model.num_prelude_layers + model.num_coda_layers) * layer,
         core=num_cache_slots(cache_policy, num_loops) * model.num_core_layers * layer,
@@ -54,8 +54,8 @@ def decode_bytes(
     )
 
 
-def num_cached_numbers(model: ModelConfig) -> int:
-    """Numbers that one attention layer remembers of one token: keys and values, or a latent and one rotated key."""
+def num_cached_elements(model: ModelConfig) -> int:
+    """Elements that one attention layer caches for one token: keys and values, or a latent and one rotated key."""
     match model.attention:
         case GQAConfig(num_kv_heads=num_kv_heads):
             return 2 * num_kv_heads * model.head_dim

@@ -1,4 +1,4 @@
-"""Bytes on the fullest rank of a run, tensors and what is around them, and the recomputation that makes them fit."""
+"""Bytes on the fullest rank of a run, tensors and process overhead, and the choice of ``remat`` that fits."""
 
 from dataclasses import dataclass, replace
 from typing import Final, Literal
@@ -14,29 +14,29 @@ from mythos.config.parallel import DeepSpeedParallel, shares_weights
 from mythos.config.run import RunConfig
 
 MARGIN: Final = 0.10
-"""Share of the estimated tensors that is kept free: how far off the estimate may be (docs/planning.md)."""
+"""Share of the estimated tensors that is kept free: the error that the estimate may have (docs/planning.md)."""
 SLACK: Final = 0.05
-"""Of all tensors: what the allocator holds and cannot use, an assumption."""
+"""Share of all tensors that the allocator holds and cannot use, an assumption."""
 CONTEXT_BYTES: Final = 700 * 2**20
 """CUDA context, loaded kernels and workspaces of one process, an assumption."""
 NCCL_BYTES: Final = 2**30
-"""Buffers of NCCL's communicators, with several ranks, an assumption."""
+"""Buffers of NCCL's communicators with several ranks, an assumption."""
 EXPERT_SKEW: Final = 1.25
-"""Rows that the fullest rank's experts are taken to receive over the mean, with ep_size > 1, an assumption."""
+"""Ratio of the rows that the fullest rank's experts receive to the mean, with ep_size > 1, an assumption."""
 _FUSED_WIDTH = 64
-"""Widths that the experts' kernels take are multiples of this (``mythos.moe.kernels.WIDTH``)."""
+"""The experts' kernels accept widths that are multiples of this (``mythos.moe.kernels.WIDTH``)."""
 _BLOCK = 128
-"""Lengths whose document masks are kept as blocks are multiples of this (``mythos.layers.mask.BLOCK``)."""
+"""Document masks are block masks for lengths that are multiples of this (``mythos.layers.mask.BLOCK``)."""
 
 Policy = tuple[Literal["none", "block", "loop"], bool]
 POLICIES: Final[tuple[Policy, ...]] = (("none", False), ("block", False), ("loop", False), ("loop", True))
-"""``remat`` and ``offload_states``, the cheapest first: nothing again; each block; each pass and its injection; the
-same, with states that travel to the host and back."""
+"""``remat`` and ``offload_states``, the cheapest first: recompute nothing; each block; each loop and its injection;
+each loop, with states offloaded to the host."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Memory:
-    """Bytes on the fullest rank's device, at the two moments that can be the fullest."""
+    """Bytes on the fullest rank's device, at the two moments at which the peak can occur."""
 
     weights: int
     gradients: int
@@ -44,42 +44,42 @@ class Memory:
     """The optimiser's own fp32 copies."""
     moments: int
     gathered: int
-    """Whole weights of layers in use, ZeRO 3."""
+    """Gathered weights of the layers in use, ZeRO 3."""
     buckets: int
-    """For gradients on their way, during the backward."""
+    """Communication buffers of gradients, during the backward."""
     activations: int
     """Peak of forward and backward of one micro-batch, with the largest k of the run."""
     optimizer_step: int
-    """For a moment during the update, when activations and buckets are gone."""
+    """Temporary bytes of the update, after activations and buckets are freed."""
     context: int
     """CUDA context, NCCL, and what the allocator cannot use."""
     host: int
-    """In host memory, for each rank: an offloaded optimiser, offloaded states."""
+    """Host memory of each rank: an offloaded optimiser, offloaded states."""
 
     @property
     def standing(self) -> int:
-        """Tensors between steps."""
+        """Bytes of tensors that persist between steps."""
         return self.weights + self.gradients + self.master_weights + self.moments
 
     @property
     def allocated(self) -> int:
-        """Tensors at the fullest moment; what ``torch.cuda.max_memory_allocated`` is held against."""
+        """Bytes of tensors at the peak; comparable with ``torch.cuda.max_memory_allocated``."""
         return self.standing + max(self.gathered + self.buckets + self.activations, self.optimizer_step)
 
     @property
     def total(self) -> int:
-        """What the device must have: tensors, the margin of the estimate, and what is not tensors."""
+        """Bytes that the device must have: tensors, the margin of the estimate, and the context."""
         return int(self.allocated * (1 + MARGIN)) + self.context
 
 
 def memory(run: RunConfig, has_fused_experts: bool) -> Memory:
-    """Bytes on the fullest rank of a CUDA device.
+    """Estimate the bytes on the fullest rank of a CUDA device.
 
     Args:
         has_fused_experts: whether the device runs the kernels of ``mythos/moe/kernels``.
     """
     state = rank_bytes(run.model, run.optim, run.parallel, run.cluster.world_size)
-    data, num_grad_loops = run.data, most_grad_loops(run)
+    data, num_grad_loops = run.data, max_grad_loops(run)
     saved = activation_bytes(
         run.model,
         run.parallel,
@@ -106,7 +106,7 @@ def memory(run: RunConfig, has_fused_experts: bool) -> Memory:
 
 
 def runtime(run: RunConfig, has_fused_experts: bool) -> Runtime:
-    """What runs the model's operations on a CUDA device."""
+    """Return the runtime of the model's operations on a CUDA device."""
     parallel, core = run.parallel, run.model.core_ffn
     zero = parallel if isinstance(parallel, DeepSpeedParallel) else None
     is_bf16 = parallel.precision != "fp32"
@@ -131,8 +131,8 @@ def runtime(run: RunConfig, has_fused_experts: bool) -> Runtime:
     )
 
 
-def most_grad_loops(run: RunConfig) -> int:
-    """The largest k that any step can have, growth included."""
+def max_grad_loops(run: RunConfig) -> int:
+    """Return the largest number of loops with gradients of any step, growth included."""
     depth = run.depth
     stages = () if isinstance(depth, FixedDepth) else depth.growth
     later = [stage.num_grad_loops or depth.num_grad_loops or default_grad_loops(stage.mean) for stage in stages]
@@ -140,38 +140,38 @@ def most_grad_loops(run: RunConfig) -> int:
 
 
 def with_policy(run: RunConfig, policy: Policy) -> RunConfig:
-    """The same run with another ``remat`` and ``offload_states``."""
+    """Return the run with another ``remat`` and ``offload_states``."""
     remat, offload_states = policy
     return replace(run, parallel=replace(run.parallel, remat=remat, offload_states=offload_states))
 
 
 def cheapest_remat(run: RunConfig, memory_bytes: int, has_fused_experts: bool) -> tuple[RunConfig, Memory]:
-    """The run with the first of ``POLICIES`` that fits, and what it needs; if none does, with the one that needs
-    least. A run that does not say ``remat=auto`` comes back as it is."""
+    """Return the run with the first of ``POLICIES`` that fits, and its memory; if none fits, with the one that needs
+    least. A run without ``remat=auto`` is returned unchanged."""
     if run.parallel.remat != "auto":
         return run, memory(run, has_fused_experts)
-    tried = [with_policy(run, policy) for policy in POLICIES]
-    needs = [(candidate, memory(candidate, has_fused_experts)) for candidate in tried]
-    fitting = [pair for pair in needs if pair[1].total <= memory_bytes]
-    return fitting[0] if fitting else min(needs, key=lambda pair: pair[1].total)
+    candidates = [with_policy(run, policy) for policy in POLICIES]
+    estimates = [(candidate, memory(candidate, has_fused_experts)) for candidate in candidates]
+    fitting = [pair for pair in estimates if pair[1].total <= memory_bytes]
+    return fitting[0] if fitting else min(estimates, key=lambda pair: pair[1].total)
 
 
 def choose_remat(run: RunConfig, device_name: str, memory_bytes: int, has_fused_experts: bool) -> tuple[RunConfig, str]:
-    """Settle ``remat=auto``; returns the run and a sentence that says what was chosen and why.
+    """Resolve ``remat=auto``; returns the run, and a sentence that states the choice and the reason.
 
     Raises:
         ConfigError: nothing fits, with the estimate and what to change.
     """
-    chosen, needed = cheapest_remat(run, memory_bytes, has_fused_experts)
+    chosen, estimate = cheapest_remat(run, memory_bytes, has_fused_experts)
     policy = chosen.parallel.remat + (" with offload_states" if chosen.parallel.offload_states else "")
-    has = f"{memory_bytes / 2**30:.1f} GiB of {device_name}"
-    if needed.total > memory_bytes:
+    available = f"{memory_bytes / 2**30:.1f} GiB of {device_name}"
+    if estimate.total > memory_bytes:
         raise ConfigError(
-            f"parallel.remat: even {policy} is estimated to need {needed.total / 2**30:.1f} GiB, more than the {has}; "
-            "lower data.micro_batch_size or the passes with gradients (depth.num_grad_loops), or spread the run "
-            "further (mythos plan --search lists layouts that fit)."
+            f"parallel.remat: even {policy} is estimated to need {estimate.total / 2**30:.1f} GiB, more than the "
+            f"{available}; lower data.micro_batch_size or depth.num_grad_loops (loops with gradients), or shard the "
+            "run over more devices (mythos plan --search lists layouts that fit)."
         )
-    sentence = f"parallel.remat=auto: {policy}, estimated to need {needed.total / 2**30:.1f} of {has}"
+    sentence = f"parallel.remat=auto: {policy}, estimated to need {estimate.total / 2**30:.1f} of {available}"
     if policy != "none":
         most = memory(with_policy(run, POLICIES[0]), has_fused_experts)
         sentence += f"; none would need {most.total / 2**30:.1f} GiB"

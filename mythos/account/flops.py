@@ -1,8 +1,8 @@
-"""FLOPs of one token: a multiply-add counts two; norms, rotary embedding, softmax and lookups count nothing.
+"""FLOPs of one token: a multiply-add counts as two; norms, rotary embedding, softmax and lookups are not counted.
 
-A forward runs prelude, coda and head once and the core T times. Training adds the backward, twice the
-forward, for everything but the T - k passes that keep no gradient; recomputation is never counted. All
-figures are linear in T and k, so that a policy's means give the mean cost.
+A forward runs prelude, coda and head once and the core num_loops times. Training adds the backward, twice the
+forward, for everything but the loops without gradients; recomputation is never counted. All figures are
+linear in num_loops and num_grad_loops, so that the means of a depth policy give the mean cost.
 """
 
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from mythos.config.model import FeedForwardConfig, MLAConfig, ModelConfig
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flops:
-    """FLOPs of one token by what they are spent on."""
+    """FLOPs of one token, by kind."""
 
     matrices: float
     """Products with parameters: projections, experts, router, injection, head."""
     attention: float
-    """Scores and weighted values, of which a causal mask leaves half the sequence on average."""
+    """Scores and weighted values; a causal mask leaves half of the sequence on average."""
 
     @property
     def total(self) -> float:
@@ -33,25 +33,25 @@ class Flops:
 
 
 def forward_flops(model: ModelConfig, seq_len: int, num_loops: float) -> Flops:
-    """FLOPs of one token's forward with ``num_loops`` passes, in sequences of ``seq_len`` tokens."""
+    """FLOPs of one token's forward with ``num_loops`` loops, in sequences of ``seq_len`` tokens."""
     return outer_flops(model, seq_len) + loop_flops(model, seq_len) * num_loops
 
 
 def training_flops(model: ModelConfig, seq_len: int, num_loops: float, num_grad_loops: float) -> Flops:
-    """FLOPs of one token's forward and backward; ``num_grad_loops`` of the passes keep gradients."""
+    """FLOPs of one token's forward and backward; ``num_grad_loops`` of the loops have gradients."""
     num_forwards = num_loops + 2 * num_grad_loops
     return outer_flops(model, seq_len) * 3 + loop_flops(model, seq_len) * num_forwards
 
 
 def outer_flops(model: ModelConfig, seq_len: int) -> Flops:
-    """Forward FLOPs of what runs once: prelude, coda and head."""
+    """Forward FLOPs of the parts that run once: prelude, coda and head."""
     num_blocks = model.num_prelude_layers + model.num_coda_layers
     head = Flops(matrices=2 * model.vocab_size * model.dim, attention=0)
     return _block_flops(model, model.ffn, seq_len) * num_blocks + head
 
 
 def loop_flops(model: ModelConfig, seq_len: int) -> Flops:
-    """Forward FLOPs of one pass over the core, its injection included."""
+    """Forward FLOPs of one loop of the core, its injection included."""
     injection = Flops(matrices=2 * num_matrix_elements(injection_shapes(model)), attention=0)
     return _block_flops(model, model.core_ffn, seq_len) * model.num_core_layers + injection
 

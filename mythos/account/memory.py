@@ -1,4 +1,4 @@
-"""Bytes that a training state takes, activations left out: all of it, and one rank's part."""
+"""Bytes of a training state without activations: of the whole state, and of one rank's share."""
 
 import math
 from dataclasses import dataclass
@@ -29,12 +29,12 @@ class StateBytes:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Bytes of weights, gradients and optimiser."""
         return self.weights + self.gradients + self.optimizer
 
 
 def state_bytes(model: ModelConfig, optim: OptimConfig) -> StateBytes:
-    """Bytes of weights, gradients and optimiser moments: two a parameter in AdamW, one in Muon."""
+    """Count the bytes of weights, gradients and optimiser moments: two for each parameter in AdamW, one in Muon."""
     num_parameters = count_parameters(model).total
     match optim:
         case AdamWConfig():
@@ -49,7 +49,7 @@ def state_bytes(model: ModelConfig, optim: OptimConfig) -> StateBytes:
 
 
 def num_hidden_matrix_elements(model: ModelConfig) -> int:
-    """Number of parameters in the matrices of the blocks, routers left out."""
+    """Number of parameters in the matrices of the blocks, without routers."""
     dense_block = num_matrix_elements(block_shapes(model, model.ffn))
     core_shapes = block_shapes(model, model.core_ffn)
     core_shapes.pop("router.gate.weight", None)
@@ -59,24 +59,24 @@ def num_hidden_matrix_elements(model: ModelConfig) -> int:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Elements:
-    """Numbers of parameters that one rank deals with."""
+    """Numbers of parameters that one rank holds and updates."""
 
     dense: int
     """Everything but routed experts."""
     experts: int
-    """Of its own share of the routed experts."""
+    """The rank's own share of the routed experts."""
     dense_slice: int
-    """Of ``dense``, what ZeRO gives this rank to update."""
+    """The part of ``dense`` that this rank updates under ZeRO."""
     expert_slice: int
 
     @property
     def local(self) -> int:
-        """The model as this rank runs it."""
+        """Parameters of the model that this rank runs."""
         return self.dense + self.experts
 
     @property
     def slice(self) -> int:
-        """What this rank updates."""
+        """Parameters that this rank updates."""
         return self.dense_slice + self.expert_slice
 
 
@@ -85,28 +85,28 @@ class RankBytes:
     """Bytes of one rank's training state."""
 
     weights: int
-    """As the forward reads them; under ZeRO 3 this rank's slice of them."""
+    """In the precision of the forward; under ZeRO 3 this rank's slice of them."""
     gradients: int
     master_weights: int
-    """The optimiser's own fp32 copy of what it updates; none without ZeRO, which updates the weights themselves."""
+    """The optimiser's own fp32 copy of what it updates; none without ZeRO, where it updates the weights themselves."""
     moments: int
     gathered: int
-    """ZeRO 3: whole weights of the layers in use."""
+    """Gathered weights of the layers in use, ZeRO 3."""
     buckets: int
-    """Where gradients are collected during the backward: for the network, and whole sums of them under ZeRO 2."""
+    """Communication buckets of gradients during the backward, and unsharded gradient accumulators under ZeRO 2."""
     optimizer_step: int
-    """What the optimiser's step needs for a moment, when activations and buckets are gone."""
+    """Temporary bytes of the optimiser's step, after activations and buckets are freed."""
     host: int
-    """In host memory: what ``offload_optimizer`` moves there."""
+    """Host memory of what ``offload_optimizer`` moves there."""
 
     @property
     def standing(self) -> int:
-        """What is there between steps."""
+        """Bytes that persist between steps."""
         return self.weights + self.gradients + self.master_weights + self.moments
 
 
 def rank_elements(model: ModelConfig, parallel: ParallelConfig, world_size: int) -> Elements:
-    """How many parameters a rank holds, and how many of them it updates."""
+    """Count the parameters that a rank holds, and those that it updates."""
     ep_size = parallel.ep_size if isinstance(parallel, DeepSpeedParallel) else 1
     num_experts = num_expert_elements(model)
     dense, experts = count_parameters(model).total - num_experts, num_experts // ep_size
@@ -121,7 +121,7 @@ def rank_elements(model: ModelConfig, parallel: ParallelConfig, world_size: int)
 
 
 def rank_bytes(model: ModelConfig, optim: OptimConfig, parallel: ParallelConfig, world_size: int) -> RankBytes:
-    """One rank's state under its ZeRO stage (arXiv 1910.02054), share of the experts, precision and offloading."""
+    """Count one rank's state under its ZeRO stage (arXiv 1910.02054), expert parallelism, precision and offloading."""
     elements = rank_elements(model, parallel, world_size)
     if not isinstance(parallel, DeepSpeedParallel) or parallel.zero_stage == 0:
         in_buckets = min(_BUCKET_ELEMENTS, elements.local) if isinstance(parallel, DeepSpeedParallel) else 0
@@ -140,7 +140,8 @@ def rank_bytes(model: ModelConfig, optim: OptimConfig, parallel: ParallelConfig,
     is_offloaded = parallel.offload_optimizer
     bucket = int(parallel.extra.get("reduce_bucket_size", _BUCKET_ELEMENTS))
     num_buckets = 2 if parallel.overlap_communication and stage < 3 else 1
-    sums = _FP32_BYTES * elements.local if stage == 2 and shares_weights(parallel) and width == _FP32_BYTES else 0
+    accumulates = stage == 2 and shares_weights(parallel) and width == _FP32_BYTES
+    accumulators = _FP32_BYTES * elements.local if accumulates else 0
     live = max(largest_module(model, elements), int(parallel.extra.get("stage3_max_live_parameters", LIVE_ELEMENTS)))
     return RankBytes(
         weights=width * (elements.slice if stage == 3 else elements.local),
@@ -148,7 +149,7 @@ def rank_bytes(model: ModelConfig, optim: OptimConfig, parallel: ParallelConfig,
         master_weights=0 if is_offloaded else master,
         moments=0 if is_offloaded else moments,
         gathered=width * min(elements.local, live) if stage == 3 else 0,
-        buckets=width * bucket * num_buckets + sums,
+        buckets=width * bucket * num_buckets + accumulators,
         optimizer_step=_FP32_BYTES * elements.slice if not is_offloaded else 0,
         host=master + moments + _FP32_BYTES * elements.slice if is_offloaded else 0,
     )
@@ -163,12 +164,12 @@ def num_expert_elements(model: ModelConfig) -> int:
 
 
 def largest_module(model: ModelConfig, elements: Elements) -> int:
-    """Parameters that ZeRO 3 must gather at one time: the embedding, or the experts of one layer on one rank."""
+    """Number of parameters that ZeRO 3 gathers at one time: the embedding, or one layer's experts on one rank."""
     return max(model.vocab_size * model.dim, elements.experts // model.num_core_layers)
 
 
 def _num_moments(model: ModelConfig, optim: OptimConfig, elements: Elements) -> int:
-    """Two for each parameter in AdamW, one in Muon."""
+    """Number of moments: two for each parameter in AdamW, one in Muon."""
     match optim:
         case AdamWConfig():
             return 2 * elements.local

@@ -1,4 +1,4 @@
-"""Parameters of a model: the shape of every tensor in a part, and how many elements they hold."""
+"""Parameters of a model: the shape of every tensor in a part, and the number of their elements."""
 
 import math
 from dataclasses import astuple, dataclass
@@ -6,18 +6,18 @@ from dataclasses import astuple, dataclass
 from mythos.config.model import DenseConfig, FeedForwardConfig, GQAConfig, MLAConfig, ModelConfig, MoEConfig
 
 Shapes = dict[str, tuple[int, ...]]
-"""Parameter name, relative to the part that holds it, to shape."""
+"""Shapes by parameter name, relative to the part that holds the parameter."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParameterCounts:
-    """Number of parameters by part; norms count in the part that holds them."""
+    """Number of parameters by part; a norm counts in the part that holds it."""
 
     embedding: int
     prelude: int
-    """Blocks and the norm of their output."""
+    """Blocks and the norm of the prelude's output."""
     core: int
-    """Blocks, and the norm that the parallel spelling adds."""
+    """Blocks, and the norm that the parallel update rule adds."""
     injection: int
     coda: int
     head: int
@@ -30,9 +30,9 @@ class ParameterCounts:
 
 
 def count_parameters(model: ModelConfig, *, active: bool = False) -> ParameterCounts:
-    """Count the parameters, each once however often it loops.
+    """Count the parameters, each once for any number of loops.
 
-    With ``active``, the routed experts that one token visits in one pass stand for all of them.
+    With ``active``, count only the routed experts to which one token is routed in one loop.
     """
     dense_block = num_elements(block_shapes(model, model.ffn))
     core_block = num_elements(block_shapes(model, model.core_ffn, active=active))
@@ -58,7 +58,7 @@ def num_matrix_elements(shapes: Shapes) -> int:
 
 
 def block_shapes(model: ModelConfig, ffn: FeedForwardConfig, *, active: bool = False) -> Shapes:
-    """Shapes in one block around ``ffn``; with ``active``, of the experts that one token visits."""
+    """Shapes in one block around ``ffn``; with ``active``, of the experts to which one token is routed."""
     norms = ["attention_norm", "ffn_norm"]
     if model.norm_position == "sandwich":
         norms += ["attention_post_norm", "ffn_post_norm"]
@@ -76,7 +76,7 @@ def attention_shapes(model: ModelConfig) -> Shapes:
 
 
 def ffn_shapes(dim: int, ffn: FeedForwardConfig, *, active: bool = False) -> Shapes:
-    """Shapes in one feed-forward layer; with ``active``, of the experts that one token visits."""
+    """Shapes in one feed-forward layer; with ``active``, of the experts to which one token is routed."""
     match ffn:
         case DenseConfig(hidden_dim=hidden_dim):
             return _swiglu_shapes(dim, hidden_dim)

@@ -1,7 +1,7 @@
-"""What a device can do at most: dense FLOP/s, memory, and links to other devices.
+"""Peak figures of devices: dense FLOP/s, memory, and links to other devices.
 
-FLOP/s are bf16 on matrix units with fp32 accumulation, and fp32 on plain ones (torch leaves TF32 off). Sparse figures,
-which are twice as high, never count. Memory is what the driver leaves, rounded down.
+FLOP/s are bf16 on tensor cores with fp32 accumulation, and fp32 on CUDA cores (torch leaves TF32 off by default).
+Sparse figures, which are twice as high, are not used. Memory is what the driver reports, rounded down.
 """
 
 import re
@@ -19,34 +19,34 @@ class Device:
     """One accelerator and its links; a link's speed is for one direction and for each device."""
 
     name: str
-    """Words of ``torch.cuda.get_device_name`` that tell it from others."""
+    """Words of ``torch.cuda.get_device_name`` that identify the device."""
     bf16_teraflops: float
     fp32_teraflops: float
     memory_gib: float
     memory_gigabytes_per_second: float
     node_gigabytes_per_second: float
-    """To its neighbours in a node: NVLink, or PCIe where there is none."""
+    """To other devices of a node: over NVLink, or PCIe without NVLink."""
     network_gigabytes_per_second: float
-    """To other nodes: one network adapter for each device, as in the maker's own servers."""
+    """To other nodes: one network adapter for each device, as in NVIDIA's own servers."""
     has_fused_experts: bool
     """Whether the kernels of ``mythos/moe/kernels`` run: compute capability 9.0 and later."""
 
     def peak_flops(self, precision: str) -> float:
-        """FLOP/s in ``fp32``, or in bf16 for every other precision."""
+        """Peak FLOP/s in ``fp32``, or in bf16 for every other precision."""
         return _TERA * (self.fp32_teraflops if precision == "fp32" else self.bf16_teraflops)
 
     @property
     def memory_bytes(self) -> int:
-        """All of the device's memory."""
+        """Memory of the device, in bytes."""
         return int(self.memory_gib * 2**30)
 
     @property
     def memory_bytes_per_second(self) -> float:
-        """Reads and writes of its own memory, together."""
+        """Bandwidth of the device's memory, reads and writes together."""
         return _GIGA * self.memory_gigabytes_per_second
 
     def link_bytes_per_second(self, crosses_nodes: bool) -> float:
-        """One direction of the slowest link on the way."""
+        """Bandwidth of one direction of the slowest link between two devices."""
         return _GIGA * (self.network_gigabytes_per_second if crosses_nodes else self.node_gigabytes_per_second)
 
 
@@ -54,10 +54,10 @@ class Device:
 # the driver reports, rounded down (modal-labs/modal-client#2797 for A10, A100, H100, L4, L40S; 139.8 GiB for H200).
 # B200: 178.35 GiB and 7.67 TB/s read from the driver (pytorch/ao#4002); bf16 is half of the HGX board's 36 PFLOP/s
 # with sparsity, over 8, and the HGX B300's is the same. GB200 and GB300: half of an NVL72 rack's 360 PFLOP/s with
-# sparsity, over 72. GB200: 186 GB in MLCommons' system descriptions; B300: 270 GB, GB300: 279 GB in vendors' tables; of
-# these it is not known whether GiB are meant, so that they are taken as 10^9 bytes. parallel.memory_gb overrides them.
-# Network, each device: 200 Gb/s on DGX A100, 400 on DGX H100, H200, B200 and GB200, 800 on B300 and GB300 (ConnectX-6,
-# -7, -8). A card on PCIe shares what its server has; 100 to 200 Gb/s is an assumption.
+# sparsity, over 72. GB200: 186 GB in MLCommons' system descriptions; B300: 270 GB, GB300: 279 GB in vendors' tables;
+# it is not known whether these are GiB, so that they are taken as 10^9 bytes. parallel.memory_gb overrides them.
+# Network, for each device: 200 Gb/s on DGX A100, 400 on DGX H100, H200, B200 and GB200, 800 on B300 and GB300
+# (ConnectX-6, -7, -8). A PCIe card shares the adapters of its server; 100 to 200 Gb/s is an assumption.
 DEVICES: Final = (
     Device("GB300", 2500, 80, 259, 8000, 900, 100, True),
     Device("B200", 2250, 75, 178, 7700, 900, 50, True),
@@ -81,14 +81,14 @@ DEVICES: Final = (
     Device("RTX 4090", 165.2, 82.6, 23, 1008, 32, 12.5, False),
     Device("RTX 3090", 71, 35.6, 23, 936, 32, 12.5, False),
 )
-"""The first that fits a name counts."""
+"""The first entry whose words occur in a device name applies."""
 
 _PARTIAL: Final = {"MIG", "Laptop", "D"}
-"""Words of devices that are less than their name says."""
+"""Words in the names of devices that are slower or smaller than the entry of the same name."""
 
 
 def find_device(device_name: str) -> Device | None:
-    """The device with this name, as torch or a person writes it; None for one that the table does not hold."""
+    """Return the device with this name, as torch reports it or a user writes it; None if the table has no entry."""
     words = {word.upper() for word in re.split(r"[ -]", device_name)}
     if words & {word.upper() for word in _PARTIAL}:
         return None
@@ -99,10 +99,10 @@ def find_device(device_name: str) -> Device | None:
 
 
 def named_device(name: str) -> Device:
-    """``find_device`` for a name that a user gave.
+    """Return the device with a name that a user gave.
 
     Raises:
-        ConfigError: the table does not hold it.
+        ConfigError: the table has no entry for it.
     """
     device = find_device(name)
     if device is None:
@@ -112,6 +112,6 @@ def named_device(name: str) -> Device:
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:
-    """FLOP/s of a device in ``bf16`` or ``fp32``; None for one that the table does not hold."""
+    """Return the peak FLOP/s of a device in ``bf16`` or ``fp32``; None if the table has no entry."""
     device = find_device(device_name)
     return None if device is None else device.peak_flops(precision)

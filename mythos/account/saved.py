@@ -1,4 +1,4 @@
-"""Bytes for each token that the operations of each part of the model save for the backward."""
+"""Saved activations: bytes for each token that the operations of each part of the model save for the backward."""
 
 from dataclasses import dataclass
 
@@ -13,47 +13,47 @@ _INT16_BYTES = 2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Runtime:
-    """What runs the operations; it decides what they save. The default is eager PyTorch on a CPU."""
+    """Properties of the runtime that determine what operations save. The default is eager PyTorch on a CPU."""
 
     width: int = FP32_BYTES
-    """Bytes of a number in matrix products: 4, or 2 in bf16."""
+    """Bytes of an element in matrix products: 4, or 2 in bf16."""
     state_width: int = FP32_BYTES
-    """Bytes of a number in the residual stream: 4, or 2 with ``state_precision=bf16``."""
+    """Bytes of an element of the residual stream: 4, or 2 with ``state_precision=bf16``."""
     casts_weights: bool = False
-    """Whether bf16 products read copies of fp32 weights."""
+    """Whether bf16 products read bf16 copies of fp32 weights."""
     is_cuda: bool = False
-    """Norms are one kernel, which saves its input and the root."""
+    """A norm is one kernel, which saves its input and the reciprocal root."""
     compiled: bool = False
-    """Blocks are compiled: norms, activations and casts are made again in the backward."""
+    """Blocks are compiled: norms, activations and casts are recomputed in the backward."""
     fused_experts: bool = False
-    """The kernels of ``mythos/moe/fused.py`` run."""
+    """The experts run the kernels of ``mythos/moe/fused.py``."""
     shares_weights: bool = False
-    """All passes of a step read one bf16 copy of each matrix of the blocks, and add to one sum of its gradients; of the
-    experts' only where their kernels run."""
+    """All loops of a step read one bf16 copy of each matrix of the blocks and add to one accumulator of its gradient;
+    for the experts' matrices only with the fused kernels."""
     ep_size: int = 1
-    """Ranks that hold one set of experts; above 1 the mixture is not compiled."""
+    """Ranks over which the experts are sharded; above 1 the mixture is not compiled."""
     expert_skew: float = 1.0
-    """Rows that the fullest rank's experts receive over the mean; only counts with ``ep_size`` above 1."""
+    """Ratio of the rows that the fullest rank's experts receive to the mean; used only with ``ep_size`` above 1."""
 
     @property
     def is_cast(self) -> bool:
-        """Whether matrix products take copies of an fp32 stream."""
+        """Whether matrix products read cast copies of an fp32 stream."""
         return self.width != FP32_BYTES
 
     @property
     def shares_experts(self) -> bool:
-        """Whether the experts' matrices are among those that passes share."""
+        """Whether loops share weight copies of the experts."""
         return self.shares_weights and self.fused_experts
 
     @property
     def compiles_mixture(self) -> bool:
-        """Whether the mixture of experts is part of its block's graph."""
+        """Whether the mixture of experts is part of its block's compiled graph."""
         return self.compiled and self.ep_size == 1
 
 
 class SavedActivations:
-    """Bytes by part. In eager bf16 every product saves a cast copy of its input of its own; norms and the residual
-    stream stay in fp32. ``num_masked_keys`` is the length of a mask's row, 0 without a dense mask."""
+    """Saved activations by part. In eager bf16 each product saves its own cast copy of its input; norms and the
+    residual stream stay in fp32. ``num_masked_keys`` is the length of a mask's row, 0 without a dense mask."""
 
     def __init__(self, model: ModelConfig, runtime: Runtime, num_masked_keys: int) -> None:
         self.model = model
@@ -63,13 +63,13 @@ class SavedActivations:
 
     @property
     def stream(self) -> int:
-        """One vector of the residual stream."""
+        """Bytes of one vector of the residual stream."""
         return self.runtime.state_width * self.model.dim
 
     def norm(self, dim: int, num_groups: int = 1, width: int = FP32_BYTES) -> int:
         """Input and reciprocal root of an RMS norm over ``num_groups`` vectors; on a CPU also the normalised input.
 
-        Norms compute in fp32; only a compiled block keeps a narrower input as it is.
+        Norms compute in fp32; only a compiled block saves a narrower input without a cast.
         """
         if self.runtime.compiled:
             return num_groups * (min(width, self.runtime.state_width) * dim + FP32_BYTES)
@@ -78,11 +78,11 @@ class SavedActivations:
         return FP32_BYTES * num_groups * (2 * dim + 1)
 
     def products(self, dim: int, num_products: int) -> int:
-        """The input that ``num_products`` matrix products share."""
+        """Saved input of ``num_products`` matrix products that share it."""
         return self.width * dim * (num_products if self.runtime.is_cast and not self.runtime.compiled else 1)
 
     def block(self, ffn: FeedForwardConfig) -> int:
-        """One layer, its input included and its output left out."""
+        """One block, with its input and without its output."""
         num_norms = 4 if self.model.norm_position == "sandwich" else 2
         return num_norms * self.norm(self.model.dim) + self.attention() + self.feed_forward(ffn)
 
@@ -99,7 +99,7 @@ class SavedActivations:
                 latents = sum(
                     (self.norm(rank, 1, self.width) if mla.qk_norm else 0) + self.width * rank for rank in ranks
                 )
-                expanded = mla.nope_head_dim + mla.value_head_dim  # keys and values lie in one tensor
+                expanded = mla.nope_head_dim + mla.value_head_dim  # keys and values are one tensor
                 heads = num_heads * (2 * self.model.head_dim + expanded + mla.value_head_dim)
         log_partition, mask = FP32_BYTES * num_heads, self.width * self.num_masked_keys
         return self.products(self.model.dim, 3) + latents + self.width * heads + log_partition + mask
@@ -113,34 +113,35 @@ class SavedActivations:
                 return self.mixture(ffn)
 
     def swiglu(self, hidden_dim: int, compiled: bool) -> int:
-        """Two products and what they multiply to; not compiled, also the activation."""
+        """Two products and their SwiGLU output; also the activation if not compiled."""
         return self.width * (3 if compiled else 4) * hidden_dim
 
     def mixture(self, ffn: MoEConfig) -> int:
-        """Router, rows of the routed experts, shared experts."""
+        """Router, rows of the routed experts, and shared experts."""
         runtime, dim = self.runtime, self.model.dim
         compiled = runtime.compiles_mixture
-        inputs = self.width * dim  # one cast for router and experts
+        inputs = self.width * dim  # router and experts share one cast
         router = FP32_BYTES * (2 * ffn.num_experts + 3)
         if runtime.ep_size > 1:
-            return inputs + router + self.spread(ffn) + self.swiglu(ffn.num_shared * ffn.hidden_dim, runtime.compiled)
+            shared = self.swiglu(ffn.num_shared * ffn.hidden_dim, runtime.compiled)
+            return inputs + router + self.expert_parallel(ffn) + shared
         if runtime.is_cast and not runtime.is_cuda:
-            router += FP32_BYTES * dim  # the fused router takes the cast; elsewhere it is made fp32 again
+            router += FP32_BYTES * dim  # the fused router reads the cast; otherwise it is cast back to fp32
         shared = self.swiglu(ffn.num_shared * ffn.hidden_dim, compiled)
-        return inputs + router + int(ffn.num_active * self.visit(ffn.hidden_dim)) + shared
+        return inputs + router + int(ffn.num_active * self.routed_token(ffn.hidden_dim)) + shared
 
-    def visit(self, hidden_dim: int) -> float:
-        """One token's visit to one expert: its places in both orders, rows in and out, hidden rows."""
+    def routed_token(self, hidden_dim: int) -> float:
+        """One token-expert assignment: its index in both orders, input and output rows, hidden rows."""
         runtime, row = self.runtime, self.width * self.model.dim
         if runtime.fused_experts:
             return 2 * self.width * hidden_dim + 3 * _INT32_BYTES + FP32_BYTES
         return 2 * row + self.swiglu(hidden_dim, runtime.compiles_mixture) + 3 * _INT64_BYTES + 2 * FP32_BYTES
 
-    def spread(self, ffn: MoEConfig) -> int:
-        """A token's visits where experts lie on several ranks (``mythos/parallel/experts.py``).
+    def expert_parallel(self, ffn: MoEConfig) -> int:
+        """One token's assignments with sharded experts (``mythos/parallel/experts.py``).
 
-        On few ranks each holds the tokens of all, with their weights and places, and keeps two products a row that it
-        computes; on more, rows that come in stay as well, and the weighted rows that have come back.
+        On few ranks each rank gathers the tokens of all, with their weights and expert indices, and saves two products
+        of each row that it computes; on more ranks it also saves the received rows and the weighted results.
         """
         runtime, row = self.runtime, self.width * self.model.dim
         products = 2 * self.width * ffn.hidden_dim
@@ -153,9 +154,9 @@ class SavedActivations:
         return int(ffn.num_active * (own + runtime.expert_skew * received))
 
     def backward(self, ffn: FeedForwardConfig) -> int:
-        """What the backward of one layer's feed-forward part holds at most besides what was kept.
+        """Peak of temporary bytes in the backward of one feed-forward layer.
 
-        Gradients of the stream, of hidden rows and their two products; with experts those of the rows.
+        Gradients of the stream, of hidden rows and of their two products; with experts also those of the rows.
         """
         streams, row = 2 * self.stream, self.width * self.model.dim
         hidden = 3 * self.width * ffn.hidden_dim
@@ -169,9 +170,9 @@ class SavedActivations:
                 return streams + num_active * (hidden + row * (1 if self.runtime.fused_experts else 2))
 
     def weight_gradients(self, ffn: FeedForwardConfig) -> int:
-        """New gradients of one layer's experts, before they are added to those of other passes; not for each token.
+        """New gradients of one layer's experts, before they are added to those of other loops; not for each token.
 
-        Where passes share sums of fp32 gradients, nothing is new.
+        Zero where loops add to shared fp32 gradient accumulators.
         """
         runtime = self.runtime
         if not isinstance(ffn, MoEConfig) or (runtime.shares_experts and runtime.casts_weights):
@@ -182,7 +183,7 @@ class SavedActivations:
 
     @property
     def injection(self) -> int:
-        """State and written input of the diagonal injection; both operands of the linear one, side by side."""
+        """State and input of the diagonal injection; both operands of the linear one, concatenated."""
         model = self.model
         normed = self.norm(model.dim) if model.injection.update_rule == "parallel" else 0
         match model.injection.kind:
@@ -198,51 +199,51 @@ class SavedActivations:
 
     @property
     def expert_indices(self) -> int:
-        """Experts chosen in one layer, which a recomputation repeats."""
+        """Expert indices of one layer, which the recomputation reuses."""
         core = self.model.core_ffn
         return _INT16_BYTES * core.num_active if isinstance(core, MoEConfig) else 0
 
     @property
     def prelude_norm(self) -> int:
-        """The norm that makes e."""
+        """The norm of the prelude's output e."""
         return self.norm(self.model.dim) if self.model.prelude_norm else 0
 
     def logits(self, num_tokens: int) -> int:
-        """Logits of so many tokens, their gradient with its two parts and its cast, and a cast copy of the head.
+        """Logits of ``num_tokens`` tokens, their gradient with its two parts and its cast, and a cast copy of the head.
 
-        Compiled, the fp32 logits and one part of the gradient are never written.
+        Compiled code never writes the fp32 logits and one part of the gradient.
         """
         vocab_size, dim = self.model.vocab_size, self.model.dim
-        each = 4 * FP32_BYTES + (self.width if self.runtime.is_cast else 0)
+        logit_bytes = 4 * FP32_BYTES + (self.width if self.runtime.is_cast else 0)
         if self.runtime.compiled:
-            each = FP32_BYTES + 2 * self.width
-        return num_tokens * vocab_size * each + self._copied(vocab_size * dim)
+            logit_bytes = FP32_BYTES + 2 * self.width
+        return num_tokens * vocab_size * logit_bytes + self._copy_bytes(vocab_size * dim)
 
     @property
-    def expert_copies(self) -> int:
-        """Cast copies of one layer's experts on one rank; not for each token."""
-        return self._copied(self._num_expert_elements)
+    def expert_weight_copies(self) -> int:
+        """Weight copies of one layer's experts on one rank; not for each token."""
+        return self._copy_bytes(self._num_expert_elements)
 
     @property
-    def core_copies(self) -> int:
-        """Cast copies of one core layer's other matrices, shared by its passes; not for each token."""
+    def core_weight_copies(self) -> int:
+        """Weight copies of one core layer's other matrices, shared by its loops; not for each token."""
         core = block_shapes(self.model, self.model.core_ffn)
         routed = _select(core, "experts.") | _select(core, "router.")
-        return self._copied(num_matrix_elements({name: core[name] for name in core if name not in routed}))
+        return self._copy_bytes(num_matrix_elements({name: core[name] for name in core if name not in routed}))
 
     @property
-    def dense_copies(self) -> int:
-        """Cast copies of the matrices of prelude, coda and injection; not for each token."""
+    def dense_weight_copies(self) -> int:
+        """Weight copies of the matrices of prelude, coda and injection; not for each token."""
         num_blocks = self.model.num_prelude_layers + self.model.num_coda_layers
         num_elements = num_blocks * num_matrix_elements(block_shapes(self.model, self.model.ffn))
-        return self._copied(num_elements + num_matrix_elements(injection_shapes(self.model)))
+        return self._copy_bytes(num_elements + num_matrix_elements(injection_shapes(self.model)))
 
     @property
     def _num_expert_elements(self) -> int:
         experts = _select(block_shapes(self.model, self.model.core_ffn), "experts.")
         return num_matrix_elements(experts) // self.runtime.ep_size
 
-    def _copied(self, num_elements: int) -> int:
+    def _copy_bytes(self, num_elements: int) -> int:
         return self.width * num_elements if self.runtime.casts_weights else 0
 
 

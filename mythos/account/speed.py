@@ -1,4 +1,4 @@
-"""How long an optimiser step takes: computation at an assumed rate, and the communication that nothing hides."""
+"""Duration of an optimiser step: computation at an assumed rate, and communication that is not overlapped."""
 
 from dataclasses import dataclass
 
@@ -13,24 +13,24 @@ from mythos.config.parallel import DeepSpeedParallel
 from mythos.config.run import RunConfig
 
 DENSE_EFFICIENCY = 0.45
-"""Of the peak that forward and backward of a dense model reach in bf16. Published MFU on H100: OLMo-core 0.39 to 0.41
-at 1B and 0.47 at 7B; torchtitan 0.33 to 0.39 at 8B. They include what is counted apart here."""
+"""Share of the peak that forward and backward of a dense model reach in bf16. Published MFU on H100: OLMo-core 0.39 to
+0.41 at 1B and 0.47 at 7B; torchtitan 0.33 to 0.39 at 8B. These include the parts that are counted separately here."""
 MIXTURE_RATES = {True: 0.7, False: 0.36}
-"""Rate of a mixture-of-experts layer over a dense one of equal active FLOPs, with the fused kernels and without: 0.68
-to 0.83 and 0.31 to 0.43 were measured (docs/performance.md)."""
+"""Speed of a mixture-of-experts layer over that of a dense one of equal active FLOPs, with the fused kernels and
+without: 0.68 to 0.83 and 0.31 to 0.43 were measured (docs/performance.md)."""
 MUON_EFFICIENCY = 0.28
-"""Orthogonalisation of 604M elements in 28 ms on an H200 (docs/optimizer.md)."""
+"""From orthogonalisation of 604M elements in 28 ms on an H200 (docs/optimizer.md)."""
 _ADAM_BYTES = 28
-"""An update reads weight, gradient and two moments, and writes all but the gradient."""
+"""For each element: reads of weight, gradient and two moments, and writes of all but the gradient."""
 _HOST_BYTES_PER_SECOND = 40e9
-"""Of memory that one rank's update gets on the host when the update is there: 8 ranks on 320 GB/s."""
+"""Host memory bandwidth of one rank with an offloaded optimiser: 8 ranks share 320 GB/s."""
 _PCIE_BYTES_PER_SECOND = 25e9
-"""PCIe 4.0 x16, one direction, as reached."""
+"""Reached by PCIe 4.0 x16 in one direction."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepSeconds:
-    """One optimiser step, part by part."""
+    """Seconds of one optimiser step, by part."""
 
     forward_backward: float
     """Recomputation included."""
@@ -39,7 +39,7 @@ class StepSeconds:
 
     @property
     def total(self) -> float:
-        """The whole step."""
+        """Seconds of the whole step."""
         return self.forward_backward + self.optimizer + self.exposed_communication
 
 
@@ -51,10 +51,10 @@ def step_seconds(
     num_grad_loops: float,
     efficiency: float | None = None,
 ) -> StepSeconds:
-    """Expected time of a step with these mean depths.
+    """Estimate the time of a step with these mean loop counts.
 
     Args:
-        efficiency: of the device's peak in forward and backward; None takes what is stated above.
+        efficiency: share of the device's peak that forward and backward reach; None takes ``default_efficiency``.
     """
     model, data = run.model, run.data
     rate = device.peak_flops(run.parallel.precision) * (efficiency or default_efficiency(run, device))
@@ -72,7 +72,7 @@ def step_seconds(
 
 
 def default_efficiency(run: RunConfig, device: Device) -> float:
-    """Share of the peak that forward and backward are expected to reach: a mixture slows its part of the FLOPs."""
+    """Return the share of the peak that forward and backward should reach: a mixture slows its part of the FLOPs."""
     model, num_loops, num_grad_loops = run.model, run.depth.mean, run.depth.grad_loops
     if not model.is_moe:
         return DENSE_EFFICIENCY
@@ -84,7 +84,7 @@ def default_efficiency(run: RunConfig, device: Device) -> float:
 
 
 def _prelude_backward_flops(run: RunConfig) -> float:
-    """For each token: the only part of the backward that runs when the core's gradients are complete."""
+    """FLOPs of each token in the part of the backward that runs after the core's gradients are complete."""
     model = run.model
     num_blocks = model.num_prelude_layers + model.num_coda_layers
     blocks = outer_flops(model, run.data.seq_len).total - 2 * model.vocab_size * model.dim
@@ -92,7 +92,10 @@ def _prelude_backward_flops(run: RunConfig) -> float:
 
 
 def _exposed(run: RunConfig, traffic: list[Traffic], forward_backward: float, window: float) -> float:
-    """Gradients hide behind the prelude's backward: every pass adds to the core's, so they are complete late."""
+    """Seconds of communication that is not overlapped.
+
+    Gradients overlap only with the prelude's backward, because every loop adds to those of the core.
+    """
     parallel = run.parallel
     overlaps = isinstance(parallel, DeepSpeedParallel) and parallel.zero_stage > 0 and parallel.overlap_communication
     seconds = dict.fromkeys((part.kind for part in traffic), 0.0)

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from mythos.account.estimate import MARGIN, Memory
-from mythos.account.plan import Plan
+from mythos.account.plan import MemoryPlan
 from mythos.account.search import Layout
 from mythos.config.parallel import DeepSpeedParallel
 from mythos.config.run import RunConfig
@@ -13,7 +13,7 @@ from mythos.config.run import RunConfig
 _GIB = 2**30
 
 
-def report(config: RunConfig, estimate: Plan, num_tokens: float | None) -> str:
+def report(config: RunConfig, estimate: MemoryPlan, num_tokens: float | None) -> str:
     """Tables of memory, traffic and time."""
     parts = [_headline(config, estimate), _memory_table(estimate.memory)]
     if estimate.traffic:
@@ -41,7 +41,7 @@ def search_table(found: Sequence[Layout], num_tokens: float | None) -> str:
     return _table(rows)
 
 
-def as_dict(estimate: Plan, num_tokens: float | None) -> dict[str, Any]:
+def as_dict(estimate: MemoryPlan, num_tokens: float | None) -> dict[str, Any]:
     """All numbers of an estimate, in bytes and seconds."""
     content = asdict(estimate)
     content["memory"] |= {"allocated": estimate.memory.allocated, "total": estimate.memory.total}
@@ -52,7 +52,7 @@ def as_dict(estimate: Plan, num_tokens: float | None) -> dict[str, Any]:
     return content
 
 
-def _headline(config: RunConfig, estimate: Plan) -> str:
+def _headline(config: RunConfig, estimate: MemoryPlan) -> str:
     needed, has = estimate.memory.total / _GIB, estimate.memory_bytes / _GIB
     devices = f"{config.cluster.num_nodes} x {config.cluster.num_devices} {estimate.device.name}"
     verdict = "fits" if estimate.fits else "does not fit"
@@ -70,7 +70,7 @@ def _layout(config: RunConfig) -> str:
     return f"{text}, offloaded optimizer" if parallel.offload_optimizer else text
 
 
-def _remat(estimate: Plan) -> str:
+def _remat(estimate: MemoryPlan) -> str:
     return estimate.parallel.remat + (" offloaded" if estimate.parallel.offload_states else "")
 
 
@@ -95,7 +95,7 @@ def _memory_table(memory: Memory) -> str:
     return _table([("memory of the fullest rank", "GiB"), *rows])
 
 
-def _traffic_table(estimate: Plan) -> str:
+def _traffic_table(estimate: MemoryPlan) -> str:
     rows = [
         (
             f"{part.kind}, {part.of}",
@@ -109,7 +109,7 @@ def _traffic_table(estimate: Plan) -> str:
     return _table([("sent by each rank in a step", "as", "ranks", "GB", "s"), *rows])
 
 
-def _speed_table(estimate: Plan, num_tokens: float | None) -> str:
+def _speed_table(estimate: MemoryPlan, num_tokens: float | None) -> str:
     seconds = estimate.seconds
     rows = [
         (f"forward and backward, at {estimate.efficiency:.2f} of peak, s", f"{seconds.forward_backward:.3f}"),

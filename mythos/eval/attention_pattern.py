@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mythos.layers.attention import GroupedQueryAttention
-from mythos.layers.mask import newest_mask
+from mythos.layers.mask import causal_mask
 from mythos.layers.mla import LatentAttention
 from mythos.layers.rope import Rotation, rotate
 
@@ -29,7 +29,7 @@ def pattern(heads: Heads, mask: Tensor | None) -> Tensor:
     query_BHSP, key_BHSP = heads.query_BHSP.float(), heads.key_BHSP.float()
     score_BHSS = query_BHSP @ key_BHSP.transpose(-1, -2) * query_BHSP.shape[-1] ** -0.5
     if mask is None:
-        mask = newest_mask(score_BHSS.shape[-2], score_BHSS.shape[-1], score_BHSS.device)
+        mask = causal_mask(score_BHSS.shape[-2], score_BHSS.shape[-1], score_BHSS.device)
     return score_BHSS.masked_fill(~mask, float("-inf")).softmax(-1)
 
 

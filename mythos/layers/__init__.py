@@ -1,1 +1,1 @@
-"""What any transformer has, on one device: norm, rotation, attention, feed-forward, cross-entropy, cache."""
+"""Layers of any transformer, on one device: norm, rotation, attention, feed-forward, cross-entropy, cache."""

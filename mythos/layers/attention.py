@@ -13,7 +13,7 @@ from mythos.layers.rope import Rotation
 
 
 class GroupedQueryAttention(nn.Module):
-    """y = W_o softmax(q k^T / sqrt(P)) v, each group of query heads sharing one key-value head."""
+    """y = W_o softmax(q k^T / sqrt(P)) v, where each group of query heads shares one key-value head."""
 
     def __init__(self, config: GQAConfig, dim: int, head_dim: int, eps: float) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class GroupedQueryAttention(nn.Module):
         cache: KVCache | None = None,
         inputs: LayerInputs = NO_INPUTS,
     ) -> tuple[Tensor, Carry]:
-        """Attend, and return what the layer's parts carry on; with a cache, ``x_BSD`` holds only the new tokens."""
+        """Compute attention, and the carry of the layer's parts; with a cache, ``x_BSD`` holds only the new tokens."""
         query_BSHP = self.q_proj(x_BSD).unflatten(-1, (self.num_heads, -1))
         key_BSGP = self.k_proj(x_BSD).unflatten(-1, (self.num_kv_heads, -1))
         value_BSGP = self.v_proj(x_BSD).unflatten(-1, (self.num_kv_heads, -1))

@@ -1,4 +1,4 @@
-"""What a loop part changes inside the attention of a layer."""
+"""Interface with which a loop part changes the attention of a layer."""
 
 from typing import Any, NamedTuple
 
@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from mythos.layers.mask import Mask
 
 Carry = Any
-"""What is remembered from loop to loop: a pytree of tensors of fixed shapes, batch first; () for nothing."""
+"""State from loop to loop: a pytree of tensors of fixed shapes, batch first; () without state."""
 
 
 class LayerInputs(NamedTuple):
-    """What the parts of a layer's attention read."""
+    """Inputs of the parts of a layer's attention."""
 
     row: Tensor | None = None
     """Row of tables over loops, a scalar, or ``[B]`` with one for each sequence; None outside of the core."""
@@ -22,34 +22,34 @@ NO_INPUTS = LayerInputs()
 
 
 class AttentionPart(nn.Module):
-    """The null object: attention as it is.
+    """The null object, which does not change attention.
 
     ``heads`` are a layer's query, key and value ``[B, S, H, P]`` before normalisation and rotation, for MLA query,
-    latent ``[B, S, R]`` and shared key. ``memory`` is what is attended to: keys and values ``[B, C, G, P]``, for MLA
-    latents and rotated keys.
+    latent ``[B, S, R]`` and shared key. ``memory`` holds the attended tensors: keys and values ``[B, C, G, P]``, for
+    MLA latents and rotated keys.
     """
 
     def start(self, e_BSD: Tensor) -> Carry:
-        """What is carried into the first loop."""
+        """Return the carry of the first loop."""
         return ()
 
     def project(self, x_BSD: Tensor, heads: tuple[Tensor, ...], inputs: LayerInputs) -> tuple[Tensor, ...]:
-        """Changed projections of the layer's input."""
+        """Return changed projections of the layer's input."""
         return heads
 
     def attend_to(
         self, memory: tuple[Tensor, ...], mask: Mask | None, inputs: LayerInputs
     ) -> tuple[tuple[Tensor, ...], Mask | None]:
-        """Further keys and values, and the mask over all of them."""
+        """Return keys and values with further ones, and the mask over all of them."""
         return memory, mask
 
     def remember(self, written: tuple[Tensor, ...], inputs: LayerInputs) -> Carry:
-        """What to carry on, given the keys and values of the new tokens."""
+        """Return the next carry, given the keys and values of the new tokens."""
         return inputs.carry
 
 
 class AttentionParts(AttentionPart):
-    """Several parts, one after the other; the carry is a tuple of theirs."""
+    """Several parts, applied in order; the carry is the tuple of their carries."""
 
     def __init__(self, parts: list[AttentionPart]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Projection to the vocabulary and cross-entropy without holding every logit at once."""
+"""Projection to the vocabulary and cross-entropy, in chunks, so that only part of the logits is in memory."""
 
 import torch
 from torch import Tensor
@@ -16,10 +16,10 @@ def linear_cross_entropy(
     chunk_tokens: int,
     is_one_of_many: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Negative log-likelihood and log-partition of each token, in nats, fp32.
+    """Return negative log-likelihood and log-partition of each token, in nats, fp32.
 
-    With more than ``chunk_tokens`` tokens, or for ``is_one_of_many`` exits, the logits of one chunk exist at a time,
-    forward and backward.
+    With more than ``chunk_tokens`` tokens, or for ``is_one_of_many`` exits, only the logits of one chunk are in memory
+    at a time, in forward and backward.
 
     Returns:
         nll_N, zero where the target is ``IGNORED``, and lse_N.
@@ -35,7 +35,7 @@ def linear_cross_entropy(
 
 
 def project(x: Tensor, weight_VD: Tensor, soft_cap: float | None) -> Tensor:
-    """Logits ``[..., V]`` in fp32, squashed to (-soft_cap, soft_cap) if that is given."""
+    """Return logits ``[..., V]`` in fp32, squashed to (-soft_cap, soft_cap) if ``soft_cap`` is given."""
     logits = functional.linear(x, weight_VD).float()
     return logits if soft_cap is None else soft_cap * torch.tanh(logits / soft_cap)
 
@@ -43,5 +43,5 @@ def project(x: Tensor, weight_VD: Tensor, soft_cap: float | None) -> Tensor:
 def _cross_entropy(x_ND: Tensor, weight_VD: Tensor, target_N: Tensor, soft_cap: float | None) -> tuple[Tensor, Tensor]:
     logits_NV = project(x_ND, weight_VD, soft_cap)
     lse_N = logits_NV.logsumexp(-1)
-    chosen_N = logits_NV.gather(-1, target_N.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-    return (lse_N - chosen_N).where(target_N != IGNORED, 0.0), lse_N
+    target_logit_N = logits_NV.gather(-1, target_N.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    return (lse_N - target_logit_N).where(target_N != IGNORED, 0.0), lse_N

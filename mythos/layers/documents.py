@@ -1,7 +1,7 @@
-"""Causal attention within documents by flash-attn-4, whose kernels take documents of any length side by side.
+"""Causal attention within documents with flash-attn-4, whose kernels support documents of variable length.
 
 FlexAttention computes whole blocks of 128 x 128 and masks within them; here each document is a sequence of its own, so
-that nothing outside of it is read (docs/performance.md). The twin in PyTorch's operations is the test of it.
+that nothing outside of it is read (docs/performance.md). Tests compare it with a reference implementation in PyTorch.
 """
 
 from types import ModuleType
@@ -14,32 +14,32 @@ from torch.nn import functional
 from mythos.layers.kernels import HAS_FLASH
 
 MAX_WIDTH = 128
-"""Widest head that the kernels were tried with."""
+"""Largest head width with which the kernels were tested."""
 _MIN_CAPACITY = 64
 
 
 class Documents(NamedTuple):
-    """Where the documents of a micro-batch lie, its sequences one after the other."""
+    """Offsets of the documents of a micro-batch, whose sequences are concatenated."""
 
     begin_C: Tensor
-    """int32: the token that each document begins with, ascending, then the number of tokens, repeated."""
+    """int32: index of the first token of each document, ascending, padded with the number of tokens."""
     length: int
-    """Tokens of a sequence; no document is longer."""
+    """Tokens of a sequence, the largest possible length of a document."""
 
     def first(self, num_rows: int) -> "Documents":
-        """Those of the first sequences."""
+        """Return the documents of the first sequences."""
         return self._replace(begin_C=self.begin_C.clamp(max=num_rows * self.length))
 
 
 def documents_of(document_ids_BS: Tensor, num_documents: int) -> Documents:
-    """Without waiting for the device, which alone knows where the documents begin.
+    """Find the offsets of the documents on the device, without synchronising the host.
 
     Args:
-        document_ids_BS: ids ascend along a sequence.
-        num_documents: as many as there are; a document that goes on in the next sequence counts twice.
+        document_ids_BS: document of each token; ids ascend along a sequence.
+        num_documents: number of documents; one that continues in the next sequence counts twice.
     """
     opens_BS = functional.pad(document_ids_BS.diff(dim=1) != 0, (1, 0), value=True)
-    capacity = max(_MIN_CAPACITY, 1 << (num_documents - 1).bit_length())  # few sizes, and nothing compiles for one
+    capacity = max(_MIN_CAPACITY, 1 << (num_documents - 1).bit_length())  # few sizes, and a dynamic one when compiled
     begin_C = torch.nonzero_static(opens_BS.flatten(), size=capacity + 1, fill_value=opens_BS.numel())
     begin_C = begin_C.flatten().to(torch.int32)
     torch._dynamo.mark_dynamic(begin_C, 0)
@@ -47,12 +47,12 @@ def documents_of(document_ids_BS: Tensor, num_documents: int) -> Documents:
 
 
 def count_documents(document_ids_BS: Tensor) -> int:
-    """``num_documents`` of these ids; waits for the device."""
+    """Return ``num_documents`` of these ids; synchronises with the device."""
     return document_ids_BS.shape[0] + int(document_ids_BS.diff(dim=1).count_nonzero())
 
 
 def is_available(x: Tensor, dtype: torch.dtype, width: int) -> bool:
-    """Whether the kernels take heads of this width: in 16 bits, on a Hopper GPU or later, flash-attn-4 installed."""
+    """Whether the kernels support heads of this width: in 16 bits, on a Hopper GPU or later, with flash-attn-4."""
     return (
         x.is_cuda
         and HAS_FLASH
@@ -66,7 +66,7 @@ def is_available(x: Tensor, dtype: torch.dtype, width: int) -> bool:
 def attend_documents(
     query_BHSP: Tensor, key_BGSP: Tensor, value_BGSP: Tensor, documents: Documents, scale: float | None
 ) -> Tensor:
-    """Each token attends to itself and to those before it in its document."""
+    """Compute attention of each token to itself and to earlier tokens of its document."""
     parts = [part.transpose(1, 2).flatten(0, 1) for part in (query_BHSP, key_BGSP, value_BGSP)]
     scale = query_BHSP.shape[-1] ** -0.5 if scale is None else scale
     mixed_NHP, _ = _attend(*parts, documents.begin_C, documents.length, scale)
@@ -77,7 +77,7 @@ def attend_documents(
 def _attend(
     query_NHP: Tensor, key_NGP: Tensor, value_NGP: Tensor, begin_C: Tensor, length: int, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """What is attended to, and the log-partitions ``[H, N]``, fp32."""
+    """Return the attention output and the log-partitions ``[H, N]``, fp32."""
     if not query_NHP.is_cuda:
         return _reference(query_NHP, key_NGP, value_NGP, begin_C, scale)
     mixed_NHP, lse_HN, *_ = _interface()._flash_attn_fwd(
@@ -98,7 +98,7 @@ def _attend_backward(
     length: int,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, key and value."""
+    """Return gradients of query, key and value."""
     if not query_NHP.is_cuda:
         return _reference_backward(grad_NHP, query_NHP, key_NGP, value_NGP, lse_HN, begin_C, scale)
     grad_query, grad_key, grad_value, *_ = _interface()._flash_attn_bwd(
@@ -108,7 +108,7 @@ def _attend_backward(
 
 
 def _interface() -> ModuleType:
-    """Imported late: it takes seconds."""
+    """Import flash-attn-4 late, because the import takes seconds."""
     from flash_attn.cute import interface
 
     return interface
@@ -122,7 +122,7 @@ def _options(begin_C: Tensor, length: int, scale: float) -> dict[str, Any]:
 def _reference(
     query_NHP: Tensor, key_NGP: Tensor, value_NGP: Tensor, begin_C: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """All tokens against all tokens, most of them masked."""
+    """Compute attention with the scores of all pairs of tokens, most of them masked."""
     score_GRNN = _scores(query_NHP, key_NGP, begin_C, scale)
     mixed_NGRP = torch.einsum("grnm,mgp->ngrp", score_GRNN.softmax(-1), value_NGP)
     return mixed_NGRP.flatten(1, 2), score_GRNN.logsumexp(-1).flatten(0, 1).float()
@@ -138,25 +138,25 @@ def _reference_backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     score_GRNN = _scores(query_NHP, key_NGP, begin_C, scale)
-    chance_GRNN = (score_GRNN - lse_HN.view(*score_GRNN.shape[:3], 1)).exp()
+    weight_GRNN = (score_GRNN - lse_HN.view(*score_GRNN.shape[:3], 1)).exp()
     grad_NGRP, query_NGRP = (x.unflatten(1, (key_NGP.shape[1], -1)) for x in (grad_NHP, query_NHP))
-    grad_chance_GRNN = torch.einsum("ngrp,mgp->grnm", grad_NGRP, value_NGP)
-    mean_GRN1 = (grad_chance_GRNN * chance_GRNN).sum(-1, keepdim=True)
-    grad_score_GRNN = chance_GRNN * (grad_chance_GRNN - mean_GRN1) * scale
+    grad_weight_GRNN = torch.einsum("ngrp,mgp->grnm", grad_NGRP, value_NGP)
+    mean_GRN1 = (grad_weight_GRNN * weight_GRNN).sum(-1, keepdim=True)
+    grad_score_GRNN = weight_GRNN * (grad_weight_GRNN - mean_GRN1) * scale
     return (
         torch.einsum("grnm,mgp->ngrp", grad_score_GRNN, key_NGP).flatten(1, 2),
         torch.einsum("grnm,ngrp->mgp", grad_score_GRNN, query_NGRP),
-        torch.einsum("grnm,ngrp->mgp", chance_GRNN, grad_NGRP),
+        torch.einsum("grnm,ngrp->mgp", weight_GRNN, grad_NGRP),
     )
 
 
 def _scores(query_NHP: Tensor, key_NGP: Tensor, begin_C: Tensor, scale: float) -> Tensor:
-    """``[G, R, N, N]``, R query heads for each key head; minus infinity where a query does not see a key."""
-    place_N = torch.arange(query_NHP.shape[0], device=query_NHP.device)
-    document_N = torch.searchsorted(begin_C, place_N, right=True)
-    sees_NN = (document_N[:, None] == document_N) & (place_N[:, None] >= place_N)
+    """Return scores ``[G, R, N, N]``, with R query heads for each key head; minus infinity where they are masked."""
+    position_N = torch.arange(query_NHP.shape[0], device=query_NHP.device)
+    document_N = torch.searchsorted(begin_C, position_N, right=True)
+    attends_NN = (document_N[:, None] == document_N) & (position_N[:, None] >= position_N)
     query_NGRP = query_NHP.unflatten(1, (key_NGP.shape[1], -1))
-    return torch.einsum("ngrp,mgp->grnm", query_NGRP, key_NGP).mul(scale).masked_fill(~sees_NN, float("-inf"))
+    return torch.einsum("ngrp,mgp->grnm", query_NGRP, key_NGP).mul(scale).masked_fill(~attends_NN, float("-inf"))
 
 
 @_attend.register_fake
@@ -170,7 +170,7 @@ def _(grad, query, key, value, mixed, lse, begin, length, scale):  # type: ignor
     return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     *tensors, ctx.length, ctx.scale = inputs
     query_NHP, key_NGP, value_NGP, begin_C = tensors
     ctx.save_for_backward(query_NHP, key_NGP, value_NGP, *output, begin_C)
@@ -178,9 +178,9 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
     ctx.set_materialize_grads(False)
 
 
-def _gradient(ctx: Any, grad_NHP: Tensor, _: None) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, grad_NHP: Tensor, _: None) -> tuple[Tensor | None, ...]:
     grads = _attend_backward(grad_NHP.contiguous(), *ctx.saved_tensors, ctx.length, ctx.scale)
     return *grads, None, None, None
 
 
-_attend.register_autograd(_gradient, setup_context=_keep)
+_attend.register_autograd(_backward, setup_context=_setup_context)

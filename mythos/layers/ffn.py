@@ -7,8 +7,8 @@ from torch.nn import functional
 from mythos.layers import swiglu
 from mythos.layers.precision import compute_dtype
 from mythos.layers.projection import Projection
-from mythos.layers.shared import GradientAccumulators, is_summable
-from mythos.layers.swiglu import SharedSwiGLU, SwiGLUCopies
+from mythos.layers.shared import GradientAccumulators, can_accumulate
+from mythos.layers.swiglu import SharedSwiGLU, SwiGLUWeightCopies
 
 
 class SwiGLU(nn.Module):
@@ -29,37 +29,37 @@ class SwiGLU(nn.Module):
         return self.w2(functional.silu(self.w1(x)) * self.w3(x))
 
     def is_shared_in(self, dtype: torch.dtype) -> bool:
-        """Whether there are copies in ``dtype`` for the layer as a whole."""
-        return self.shared is not None and self.shared.copies.w2_DF.dtype == dtype
+        """Whether there are weight copies in ``dtype`` for the layer as a whole."""
+        return self.shared is not None and self.shared.weight_copies.w2_DF.dtype == dtype
 
     def _shared_layer(self, x: Tensor) -> Tensor:
         assert self.shared is not None
         return swiglu.apply(x, self.shared)
 
     def share(self, dtype: torch.dtype) -> None:
-        """As ``Sharing`` says: as a whole where that is faster, else product by product."""
+        """See ``Sharing``; the layer is shared as one operation where that is faster, else each product by itself."""
         w1_FD, w2_DF, w3_FD = weights = self.w1.weight, self.w2.weight, self.w3.weight
-        if swiglu.is_available(w2_DF, dtype) and all(is_summable(weight, dtype) for weight in weights):
+        if swiglu.is_available(w2_DF, dtype) and all(can_accumulate(weight, dtype) for weight in weights):
             if self.shared is None:
-                copies = SwiGLUCopies.of(w1_FD, w2_DF, w3_FD, dtype)
+                weight_copies = SwiGLUWeightCopies.of(w1_FD, w2_DF, w3_FD, dtype)
             else:
-                copies = self.shared.copies
+                weight_copies = self.shared.weight_copies
                 self.shared.accumulators13.restore()
             self.shared = SharedSwiGLU(
-                copies, GradientAccumulators.in_turn(w1_FD, w3_FD), GradientAccumulators.of(w2_DF)
+                weight_copies, GradientAccumulators.interleaved(w1_FD, w3_FD), GradientAccumulators.of(w2_DF)
             )
         else:
             self.share_products(dtype)
 
     def share_products(self, dtype: torch.dtype) -> None:
-        """Each product by itself."""
+        """Share each product by itself."""
         for part in (self.w1, self.w2, self.w3):
             part.share(dtype)
 
     def unshare(self) -> None:
-        """As ``Sharing`` says."""
+        """See ``Sharing``."""
         if self.shared is not None:
             self.shared.accumulators13.restore()
-            del self.shared  # compiled code is guarded by whether it is the class's
+            del self.shared  # compiled code guards on whether the instance or the class holds it
         for part in (self.w1, self.w2, self.w3):
             part.unshare()

@@ -1,4 +1,4 @@
-"""Query and key heads on their way from projection to attention: normalised, then rotated."""
+"""Normalisation and rotation of query and key heads, between projection and attention."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ from mythos.layers.rope import Rotation, rotate
 
 
 def norm_and_rotate(x_BSHP: Tensor, norm: nn.Module, rotation: Rotation) -> Tensor:
-    """rotate(norm(x)) for every head; on a GPU in one pass over memory, forward and backward.
+    """Compute rotate(norm(x)) for every head; on a GPU with one kernel in the forward and one in the backward.
 
     Args:
-        norm: over the width of a head, or the identity.
+        norm: RMS norm over the width of a head, or the identity.
     """
     if isinstance(norm, RMSNorm) and is_available(x_BSHP):
         cos, sin = (part.contiguous() for part in rotation)
@@ -23,7 +23,7 @@ def norm_and_rotate(x_BSHP: Tensor, norm: nn.Module, rotation: Rotation) -> Tens
 
 
 def is_available(x_BSHP: Tensor) -> bool:
-    """Whether the kernels take these heads: on a GPU, as wide as a power of two."""
+    """Whether the kernels support these heads: on a GPU, with a width that is a power of two."""
     width = x_BSHP.shape[-1]
     return x_BSHP.is_cuda and HAS_TRITON and width >= 16 and width & (width - 1) == 0
 
@@ -54,15 +54,15 @@ def _(grad, x, weight, cos, sin, eps):  # type: ignore[no-untyped-def]
     return torch.empty_like(x), weight.new_empty(weight.shape, dtype=torch.float32)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     *tensors, ctx.eps = inputs
     ctx.save_for_backward(*tensors)
 
 
-def _gradient(ctx: Any, grad_BSHP: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, grad_BSHP: Tensor) -> tuple[Tensor | None, ...]:
     x_BSHP, weight_P, cos, sin = ctx.saved_tensors
     grad_x, grad_weight = _norm_and_rotate_backward(grad_BSHP.contiguous(), x_BSHP, weight_P, cos, sin, ctx.eps)
     return grad_x, grad_weight.to(weight_P.dtype), None, None, None
 
 
-_norm_and_rotate.register_autograd(_gradient, setup_context=_keep)
+_norm_and_rotate.register_autograd(_backward, setup_context=_setup_context)

@@ -5,7 +5,7 @@ from torch import Tensor, cat, einsum, nn
 from mythos.config.model import MLAConfig
 from mythos.layers.attention_part import NO_INPUTS, AttentionPart, Carry, LayerInputs
 from mythos.layers.cache import KVCache
-from mythos.layers.mask import Mask, attend, newest_mask
+from mythos.layers.mask import Mask, attend, causal_mask
 from mythos.layers.norm import RMSNorm
 from mythos.layers.projection import Projection
 from mythos.layers.rope import Rotation, rotate
@@ -14,8 +14,8 @@ from mythos.layers.rope import Rotation, rotate
 class LatentAttention(nn.Module):
     """Keys and values are projections of one normed latent c = norm(W x), plus one rotated key for all heads.
 
-    Training expands the latent into keys and values. Decoding keeps only c and the rotated key, and moves the
-    expansion into query and output (the absorbed form): q_nope^T (W_k c) = (W_k^T q_nope)^T c.
+    Training expands the latent into keys and values. Decoding caches only c and the rotated key, and applies the
+    expansion to query and output (the absorbed form): q_nope^T (W_k c) = (W_k^T q_nope)^T c.
     """
 
     def __init__(self, config: MLAConfig, dim: int, eps: float) -> None:
@@ -47,7 +47,7 @@ class LatentAttention(nn.Module):
         cache: KVCache | None = None,
         inputs: LayerInputs = NO_INPUTS,
     ) -> tuple[Tensor, Carry]:
-        """Attend, and return what the layer's parts carry on; with a cache, ``x_BSD`` holds only the new tokens."""
+        """Compute attention, and the carry of the layer's parts; with a cache, ``x_BSD`` holds only the new tokens."""
         query_BSD = self.q_proj(x_BSD) if hasattr(self, "q_proj") else self.q_up(self._query_latent(x_BSD))
         query_BSHP = query_BSD.unflatten(-1, (self.num_heads, -1))
         latent_BSR = self.kv_latent_norm(self.kv_down(x_BSD))
@@ -74,7 +74,7 @@ class LatentAttention(nn.Module):
         latent_BSR: Tensor,
         key_rope_BSP: Tensor,
     ) -> Tensor:
-        """Attention over keys and values written out for every head."""
+        """Attention over the expanded keys and values of every head."""
         both_BSHP = self.kv_up(latent_BSR).unflatten(-1, (self.num_heads, -1))
         key_BSHP, value_BSHP = both_BSHP.split((self.nope_head_dim, self.value_head_dim), dim=-1)
         key_rope_BSHP = key_rope_BSP.unsqueeze(2).expand(-1, -1, self.num_heads, -1)
@@ -85,15 +85,15 @@ class LatentAttention(nn.Module):
     def _absorbed(
         self, nope_BSHP: Tensor, rope_BSHP: Tensor, mask: Mask | None, latent_BCR: Tensor, key_rope_BCP: Tensor
     ) -> Tensor:
-        """Attention over the latents themselves; C runs over everything cached."""
+        """Attention over the latents; C is the number of cached tokens."""
         up_HPR = self.kv_up.weight.unflatten(0, (self.num_heads, -1))
         key_up_HPR, value_up_HPR = up_HPR.split((self.nope_head_dim, self.value_head_dim), dim=1)
         query_BSHR = einsum("bshp,hpr->bshr", nope_BSHP, key_up_HPR)
         score_BHSC = einsum("bshr,bcr->bhsc", query_BSHR, latent_BCR)
         score_BHSC = (score_BHSC + einsum("bshp,bcp->bhsc", rope_BSHP, key_rope_BCP)) * self.scale
         if mask is None:
-            mask = newest_mask(score_BHSC.shape[2], score_BHSC.shape[3], score_BHSC.device)
-        assert isinstance(mask, Tensor), "decoding has no masks by blocks"
+            mask = causal_mask(score_BHSC.shape[2], score_BHSC.shape[3], score_BHSC.device)
+        assert isinstance(mask, Tensor), "decoding has no block masks"
         weight_BHSC = score_BHSC.masked_fill(~mask, float("-inf")).float().softmax(-1).to(score_BHSC.dtype)
         mixed_BSHR = einsum("bhsc,bcr->bshr", weight_BHSC, latent_BCR)
         return einsum("bshr,hpr->bshp", mixed_BSHR, value_up_HPR)

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 
 class RMSNorm(nn.Module):
-    """y = x / sqrt(mean(x^2) + eps) * weight, over the last axis, made in fp32; the result keeps x's dtype."""
+    """y = x / sqrt(mean(x^2) + eps) * weight, over the last axis, computed in fp32; the result has x's dtype."""
 
     def __init__(self, dim: int, eps: float) -> None:
         super().__init__()

@@ -14,16 +14,16 @@ class Rotation(NamedTuple):
 
 
 def rotation_at(positions_BS: Tensor, width: int, base: float) -> Rotation:
-    """Angles position * base ** (-2i / width) for i in 0 .. width/2 - 1."""
+    """Return the rotation by angles position * base ** (-2i / width) for i in 0 .. width/2 - 1."""
     pair = torch.arange(0, width, 2, device=positions_BS.device, dtype=torch.float32)
     angle = positions_BS[:, :, None, None].float() * base ** (-pair / width)
     return Rotation(angle.cos(), angle.sin())
 
 
 def rotate(x_BSHP: Tensor, rotation: Rotation) -> Tensor:
-    """Turn the pairs (x_i, x_{i + P/2}); norms are kept, and so is the dtype."""
+    """Rotate the pairs (x_i, x_{i + P/2}); preserves norms and the dtype."""
     first, second = x_BSHP.float().chunk(2, dim=-1)
-    turned = torch.cat(
+    rotated = torch.cat(
         (first * rotation.cos - second * rotation.sin, second * rotation.cos + first * rotation.sin), dim=-1
     )
-    return turned.to(x_BSHP.dtype)
+    return rotated.to(x_BSHP.dtype)

@@ -1,9 +1,9 @@
-"""What the passes of a step share of a weight: one copy in the dtype of products, and one sum of its gradients.
+"""Weights that the loops of a step share: one copy in the dtype of products, and one accumulator of the gradient.
 
-Left to autograd, every pass casts the weight, makes a gradient of its own and has it added to the others' in memory.
-Here the product that makes a gradient adds it to the sum itself, which moves half of the bytes, and autograd takes the
-sum to the parameter once all passes are through. Megatron-LM fuses the accumulation of gradients in the same way; but
-here the sum arrives through autograd, so that an engine's hooks on the parameter run as ever.
+With plain autograd every loop casts the weight, computes a gradient of its own and adds it to that of the other loops.
+Here the product that computes a gradient adds it to the accumulator, which moves half of the bytes, and autograd
+delivers the accumulator to the parameter after the backward of all loops. Megatron-LM fuses gradient accumulation in
+the same way; here the accumulator is delivered through autograd, so that an engine's hooks on the parameter still run.
 """
 
 from collections.abc import Iterator
@@ -15,100 +15,102 @@ from torch.autograd import Function
 
 
 class GradientAccumulators(NamedTuple):
-    """Where the products of one backward add the gradients of some weights.
+    """Accumulators to which the products of one backward add the gradients of some weights.
 
-    A product writes to the totals behind autograd's back: their version must not change, for other passes keep the
-    same totals for their own backward, and custom operations do not declare it, for a compiled graph would write to
-    copies. No operation of a graph reads a total, so none can read it too early.
+    A product writes to the accumulators without autograd's knowledge. Their version must not change, because other
+    loops have saved the same accumulators for their own backward; and custom operations do not declare the mutation,
+    because a compiled graph would then write to copies. No operation of a graph reads an accumulator, so none can read
+    it too early.
     """
 
     accumulators: tuple[Tensor, ...]
-    """Shaped like the weights, in their order and dtype; one for two weights in turn."""
+    """Shaped like the weights, in their order and dtype; one for two interleaved weights."""
     dependency: Tensor
-    """``[0]``. Whoever adds to the totals gives this a gradient, so that they leave after the last such addition."""
+    """Dependency token ``[0]``. An operation that adds to the accumulators returns a gradient of this tensor, so that
+    autograd delivers them after the last addition."""
 
     @classmethod
     def of(cls, *weights: Tensor) -> Self:
-        """For the next backward. Totals go on from gradients that are there, and start at zero otherwise."""
-        accumulators = tuple(torch.zeros_like(each) if each.grad is None else each.grad for each in weights)
+        """Create accumulators for the next backward, from the existing gradients, or zero where there are none."""
+        accumulators = tuple(torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights)
         with torch.enable_grad():
             return cls(accumulators, _Deliver.apply(len(weights), *weights, *accumulators))
 
     @classmethod
-    def in_turn(cls, first: Tensor, second: Tensor) -> Self:
-        """One total of both weights, a row of the first, then one of the second.
+    def interleaved(cls, first: Tensor, second: Tensor) -> Self:
+        """Create one accumulator with the interleaved rows of both weights.
 
-        Gradients that are there move into it, lest both take memory; autograd copies the rows apart as it hands them
-        over, once a backward. ``restore`` is for sums that no backward reached.
+        Existing gradients move into it, so that they do not take memory twice; autograd separates the rows with a copy
+        when it delivers them, once in a backward. Call ``restore`` if no backward delivers the accumulator.
         """
-        total = first.new_zeros(2 * first.shape[0], first.shape[1])
+        accumulator = first.new_zeros(2 * first.shape[0], first.shape[1])
         with torch.enable_grad():
-            dependency = _Deliver.apply(2, first, second, total[0::2], total[1::2])
-        for weight, rows in ((first, total[0::2]), (second, total[1::2])):
+            dependency = _Deliver.apply(2, first, second, accumulator[0::2], accumulator[1::2])
+        for weight, rows in ((first, accumulator[0::2]), (second, accumulator[1::2])):
             if weight.grad is not None:
                 rows.copy_(weight.grad)
                 weight.grad = None
                 dependency.grad_fn.holds_gradients = True
-        return cls((total,), dependency)
+        return cls((accumulator,), dependency)
 
     def restore(self) -> None:
-        """Give the weights the gradients that have moved here, unless a backward did."""
+        """Return the gradients that moved into the accumulator to the weights, unless a backward has delivered them."""
         delivery: Any = self.dependency.grad_fn
         if delivery.holds_gradients:
-            for weight, total in zip(delivery.weights, delivery.accumulators, strict=True):
-                weight.grad = total.clone(memory_format=torch.contiguous_format)
+            for weight, accumulator in zip(delivery.weights, delivery.accumulators, strict=True):
+                weight.grad = accumulator.clone(memory_format=torch.contiguous_format)
 
 
 @runtime_checkable
 class Sharing(Protocol):
-    """A module whose weights the passes of a step can share, those of the modules within it among them."""
+    """A module whose weights, including those of its submodules, the loops of a step can share."""
 
     def share(self, dtype: torch.dtype) -> None:
-        """Take a copy in ``dtype``, unless there is one, and sums for the next backward; if it can."""
+        """Create a weight copy in ``dtype``, if there is none, and accumulators for the next backward, if supported."""
 
     def unshare(self) -> None:
-        """Forget both; the weights may change then."""
+        """Release both, before the weights change."""
 
 
 def share(model: nn.Module, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Let all passes up to the next backward share what they can of each weight; before each micro-batch.
+    """Share weight copies and accumulators among all loops up to the next backward; call before each micro-batch.
 
-    The parameters must not change until ``unshare``, and must be whole, which they are not under ZeRO-3.
+    The parameters must not change until ``unshare``, and must not be partitioned (ZeRO-3).
     """
     for module in _sharing(model):
         module.share(dtype)
 
 
 def unshare(model: nn.Module) -> None:
-    """End it, before the optimiser's step."""
+    """Release what ``share`` created; call before the optimiser's step."""
     for module in _sharing(model):
         module.unshare()
 
 
 def _sharing(module: nn.Module) -> Iterator[Sharing]:
-    if issubclass(type(module), Sharing):  # remembered by class; an instance would be looked through each time
+    if issubclass(type(module), Sharing):  # cached by class; a check of the instance would inspect it each time
         yield module  # type: ignore[misc]
         return
     for child in module.children():
         yield from _sharing(child)
 
 
-def is_summable(weight: Tensor, dtype: torch.dtype) -> bool:
-    """Whether it is trained in fp32 and read in ``dtype`` by products on a GPU, which can add to fp32."""
+def can_accumulate(weight: Tensor, dtype: torch.dtype) -> bool:
+    """Whether a weight is trained in fp32 and read in another ``dtype`` on a GPU, whose products can add to fp32."""
     return weight.is_cuda and weight.requires_grad and weight.dtype == torch.float32 and dtype != torch.float32
 
 
-def add_product(total_OI: Tensor, grad_NO: Tensor, x_NI: Tensor) -> None:
-    """total += grad^T x, behind autograd's back."""
-    total_OI = total_OI.data
-    if total_OI.is_cuda:
-        torch.addmm(total_OI, grad_NO.t(), x_NI, out_dtype=total_OI.dtype, out=total_OI)
+def add_product(accumulator_OI: Tensor, grad_NO: Tensor, x_NI: Tensor) -> None:
+    """Compute accumulator += grad^T x without autograd's knowledge."""
+    accumulator_OI = accumulator_OI.data
+    if accumulator_OI.is_cuda:
+        torch.addmm(accumulator_OI, grad_NO.t(), x_NI, out_dtype=accumulator_OI.dtype, out=accumulator_OI)
     else:
-        total_OI += grad_NO.t().to(total_OI.dtype) @ x_NI.to(total_OI.dtype)
+        accumulator_OI += grad_NO.t().to(accumulator_OI.dtype) @ x_NI.to(accumulator_OI.dtype)
 
 
 class _Deliver(Function):
-    """Gives a ticket out; once the backward has returned it, takes the totals to the weights."""
+    """Return a dependency token; its backward delivers the accumulators to the weights."""
 
     @staticmethod
     def forward(ctx: Any, num_weights: int, *tensors: Tensor) -> Tensor:
@@ -118,10 +120,9 @@ class _Deliver(Function):
     @staticmethod
     def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:
         ctx.holds_gradients = False
-        for weight, total in zip(ctx.weights, ctx.accumulators, strict=True):
-            if weight.grad is not None and weight.grad.data_ptr() == total.data_ptr():
-                weight.grad = None  # the total holds it, and arrives as a new gradient
-        accumulators = (
-            total.detach() for total in ctx.accumulators
-        )  # other objects, or autograd would copy what others hold
-        return None, *accumulators, *(None for _ in ctx.accumulators)
+        for weight, accumulator in zip(ctx.weights, ctx.accumulators, strict=True):
+            if weight.grad is not None and weight.grad.data_ptr() == accumulator.data_ptr():
+                weight.grad = None  # the accumulator contains it and is delivered as a new gradient
+        # New tensor objects: autograd copies a gradient to which others hold a reference.
+        gradients = (accumulator.detach() for accumulator in ctx.accumulators)
+        return None, *gradients, *(None for _ in ctx.accumulators)

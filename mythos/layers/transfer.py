@@ -1,9 +1,9 @@
-"""Small tensors on their way from the host to the device."""
+"""Transfer of small tensors from the host to the device."""
 
 import torch
 from torch import Tensor
 
 
 def to_device(host: Tensor, device: torch.device) -> Tensor:
-    """A copy that nothing waits for. One from pageable memory would wait for all that the device still has to do."""
+    """Copy without synchronisation; a copy from pageable memory would wait for all queued work of the device."""
     return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host.to(device)

@@ -1,1 +1,1 @@
-"""The mixture of experts: routing, dispatch, expert products, balance."""
+"""Mixture of experts: routing, dispatch, expert products, balance."""

@@ -13,7 +13,7 @@ from mythos.types import RouterStats
 
 
 class MoE(nn.Module):
-    """y = sum over chosen experts of weight_e(x) expert_e(x), plus the shared experts."""
+    """y = sum over the selected experts of weight_e(x) expert_e(x), plus the shared experts."""
 
     def __init__(self, config: MoEConfig, dim: int) -> None:
         super().__init__()
@@ -25,19 +25,19 @@ class MoE(nn.Module):
     def forward(
         self, x_BSD: Tensor, bias_E: Tensor, expert_indices_NK: Tensor | None = None
     ) -> tuple[Tensor, RouterStats, Tensor]:
-        """Route and mix.
+        """Route tokens and mix the outputs of their experts.
 
         Args:
             bias_E: this loop's selection bias, or ``[B, E]`` where the sequences are in different loops.
-            expert_indices_NK: experts to take instead of choosing anew.
+            expert_indices_NK: experts to use, instead of recomputed routing.
 
         Returns:
-            The output, what the router saw, and the choice as int16.
+            The output, statistics of the router, and the expert indices as int16.
         """
-        x_BSD = x_BSD.to(compute_dtype(x_BSD))  # one cast, so that the router sees what the experts see
+        x_BSD = x_BSD.to(compute_dtype(x_BSD))  # one cast for both, so that the router reads the input of the experts
         routing, stats = self.router(x_BSD, bias_E, expert_indices_NK)
         routed_ND = self.run_experts(x_BSD.flatten(0, 1), routing, stats.counts_E, self.experts)
         y_BSD = routed_ND.view_as(x_BSD)
         if self.shared_experts is not None:
             y_BSD = y_BSD + self.shared_experts(x_BSD)
-        return y_BSD, stats, routing.expert_NK.to(torch.int16)
+        return y_BSD, stats, routing.expert_indices_NK.to(torch.int16)

@@ -1,4 +1,4 @@
-"""Which experts a token visits, and what is worth knowing about it."""
+"""Routing of tokens to experts, and its statistics."""
 
 from typing import NamedTuple
 
@@ -12,18 +12,18 @@ from mythos.types import RouterStats
 
 
 class Routing(NamedTuple):
-    """The choice of K experts for each of N tokens."""
+    """Assignment of each of N tokens to K experts."""
 
     weight_NK: Tensor
-    """What each chosen expert's output is multiplied by, fp32."""
-    expert_NK: Tensor
-    """Indices of the chosen experts, int64."""
+    """Factor of each selected expert's output, fp32."""
+    expert_indices_NK: Tensor
+    """Indices of the selected experts, int64."""
     score_NE: Tensor
     """Scores of all experts, fp32."""
 
 
 class Router(nn.Module):
-    """A linear gate, scored in fp32 whatever the autocast dtype."""
+    """A linear gate with scores in fp32, independent of the autocast dtype."""
 
     def __init__(self, config: MoEConfig, dim: int) -> None:
         super().__init__()
@@ -32,27 +32,29 @@ class Router(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The gate's ``[E, D]`` matrix, where expert-parallel conversion looks for it."""
+        """The gate's ``[E, D]`` matrix, under the name that expert-parallel conversion uses."""
         return self.gate.weight
 
     def forward(
         self, x_BSD: Tensor, bias_E: Tensor, expert_indices_NK: Tensor | None = None
     ) -> tuple[Routing, RouterStats]:
-        """Route every token; ``bias_E`` moves the choice of experts and never their weights.
+        """Route every token; ``bias_E`` affects the selection of experts but not their weights.
 
         Args:
-            bias_E: one bias for all sequences, or ``[B, E]`` with one for each.
-            expert_indices_NK: experts to take instead of choosing anew.
+            bias_E: one bias for all sequences, or ``[B, E]`` with one for each sequence.
+            expert_indices_NK: experts to use, instead of recomputed routing.
         """
         if bias_E.dim() == 2:
             bias_E = bias_E.repeat_interleave(x_BSD.shape[1], dim=0)
         with torch.autocast(x_BSD.device.type, enabled=False):
             x_ND, gate_ED, config = x_BSD.flatten(0, 1), self.gate.weight, self.config
             if fused_router.is_available(x_ND, config.num_experts):
-                chooses = expert_indices_NK is None
+                selects = expert_indices_NK is None
                 is_sigmoid = config.score == "sigmoid"
-                logits_NE, chosen_NK = fused_router.route(x_ND, gate_ED, bias_E, config.num_active, is_sigmoid, chooses)
-                expert_indices_NK = chosen_NK if chooses else expert_indices_NK
+                logits_NE, selected_NK = fused_router.route(
+                    x_ND, gate_ED, bias_E, config.num_active, is_sigmoid, selects
+                )
+                expert_indices_NK = selected_NK if selects else expert_indices_NK
             else:
                 logits_NE = functional.linear(x_ND.float(), gate_ED.float())
             routing = route(logits_NE, bias_E, config, expert_indices_NK)
@@ -60,31 +62,31 @@ class Router(nn.Module):
 
 
 def route(logits_NE: Tensor, bias_E: Tensor, config: MoEConfig, expert_indices_NK: Tensor | None = None) -> Routing:
-    """Top-k of score + bias, or a choice made before, weighted by the scores alone (arXiv 2408.15664).
+    """Select the top-k of score + bias, or given experts, and weight them by the scores alone (arXiv 2408.15664).
 
     Args:
-        bias_E: added to the scores for the choice; ``[E]``, or ``[N, E]`` with one for each token.
+        bias_E: added to the scores for the selection; ``[E]``, or ``[N, E]`` with one for each token.
     """
     score_NE = logits_NE.sigmoid() if config.score == "sigmoid" else logits_NE.softmax(-1)
     if expert_indices_NK is None:
-        expert_NK = (score_NE.detach() + bias_E).topk(config.num_active, dim=-1).indices
+        expert_indices_NK = (score_NE.detach() + bias_E).topk(config.num_active, dim=-1).indices
     else:
-        expert_NK = expert_indices_NK.long()
-    weight_NK = score_NE.gather(-1, expert_NK)
+        expert_indices_NK = expert_indices_NK.long()
+    weight_NK = score_NE.gather(-1, expert_indices_NK)
     if config.normalize_weights:
         weight_NK = weight_NK / weight_NK.sum(-1, keepdim=True).clamp(min=1e-20)
-    return Routing(weight_NK * config.weight_scale, expert_NK, score_NE)
+    return Routing(weight_NK * config.weight_scale, expert_indices_NK, score_NE)
 
 
 def observe(logits_BSE: Tensor, routing: Routing) -> RouterStats:
-    """Loads, penalties and entropy of one routing, as sums over tokens or sequences."""
+    """Compute loads, penalties and entropy of one routing, as sums over tokens or sequences."""
     batch, _, num_experts = logits_BSE.shape
-    chosen_BM = routing.expert_NK.view(batch, -1)
-    counts_BE = torch.zeros(batch, num_experts, dtype=torch.int64, device=chosen_BM.device)
-    counts_BE.scatter_add_(1, chosen_BM, torch.ones_like(chosen_BM))
+    expert_BM = routing.expert_indices_NK.view(batch, -1)
+    counts_BE = torch.zeros(batch, num_experts, dtype=torch.int64, device=expert_BM.device)
+    counts_BE.scatter_add_(1, expert_BM, torch.ones_like(expert_BM))
     share_BSE = routing.score_NE.view_as(logits_BSE)
     share_BSE = share_BSE / share_BSE.sum(-1, keepdim=True)
-    load_BE = counts_BE * (num_experts / chosen_BM.shape[1])
+    load_BE = counts_BE * (num_experts / expert_BM.shape[1])
     return RouterStats(
         counts_E=counts_BE.sum(0),
         z_loss=logits_BSE.logsumexp(-1).square().sum(),

@@ -1,1 +1,1 @@
-"""How a single-device model meets its devices."""
+"""Devices, processes and engines for a model that is written for a single device."""

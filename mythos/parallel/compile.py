@@ -1,4 +1,4 @@
-"""Compilation of the parts, never of the loop (whose backward would hold 2 to 3.5 times the memory)."""
+"""Compilation of the parts but not of the loop, whose compiled backward would need 2 to 3.5 times the memory."""
 
 from torch import nn
 
@@ -11,14 +11,14 @@ from mythos.moe.layer import MoE
 from mythos.moe.router import Router
 
 _PARTS = (Block, Diagonal, Linear, Noise, Head)
-"""What is called again and again with tensors of the same shapes."""
+"""Modules that are called many times with tensors of the same shapes."""
 
 
 def compile_parts(model: nn.Module) -> None:
-    """Compile blocks, injection, noise and head in place; parameter names stay, and a drawn depth never recompiles.
+    """Compile blocks, injection, noise and head in place; parameter names stay, and a new num_loops does not recompile.
 
-    A mixture whose experts lie on several ranks stays out of its block's graph, as what it does depends on sizes that
-    the host reads; then its router and shared experts are compiled by themselves.
+    An expert-parallel mixture is excluded from its block's graph, because it depends on sizes that the host reads; its
+    router and shared experts are compiled separately.
     """
     for module in model.modules():
         if isinstance(module, _PARTS):

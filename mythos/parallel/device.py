@@ -1,4 +1,4 @@
-"""The device and precision that a configuration names."""
+"""Device and precision of a configuration."""
 
 from typing import Literal
 
@@ -10,10 +10,10 @@ Precision = Literal["fp32", "bf16", "bf16_weights"]
 
 
 def choose_accelerator(device: str) -> Literal["cpu", "gpu"]:
-    """Lightning's name of the device; ``auto`` prefers CUDA.
+    """Return Lightning's name of the device; ``auto`` prefers CUDA.
 
     Raises:
-        ConfigError: CUDA was asked for and there is none.
+        ConfigError: CUDA was requested and is not available.
     """
     has_cuda = torch.cuda.is_available()
     if device == "cuda" and not has_cuda:
@@ -22,5 +22,5 @@ def choose_accelerator(device: str) -> Literal["cpu", "gpu"]:
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
-    """Matrix products in bfloat16, everything else in fp32, unless the precision is fp32."""
+    """Return autocast to bfloat16 for matrix products; disabled if the precision is fp32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision != "fp32")

@@ -1,4 +1,4 @@
-"""Tokens and rows on their way between the ranks that share one set of experts, with gradients."""
+"""Differentiable exchange of tokens and rows between the ranks over which experts are sharded."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from torch.autograd import Function
 
 
 class AsyncAllToAll:
-    """Equal shares of a tensor on their way to the other ranks of a group, and theirs on their way here.
+    """Asynchronous all-to-all of equal shares of a tensor among the ranks of a group.
 
-    Share r of ``[others * N, ...]`` goes to the r-th of the other ranks, and the result's share r is what came from
-    it; the gradient travels the same way back. An exchange begins in one step of the autograd graph and is waited for
-    in the next, forward and backward, so that what a rank computes in between hides it. Nothing may read what is on
-    its way.
+    Share r of ``[others * N, ...]`` is sent to the r-th of the other ranks, and share r of the result is received from
+    it; gradients are exchanged in the opposite direction. One node of the autograd graph starts the exchange and the
+    next waits for it, in forward and backward, so that computation in between overlaps with it. Nothing may read the
+    pending tensor.
     """
 
     def __init__(self, x_ON: Tensor, group: dist.ProcessGroup) -> None:
@@ -22,49 +22,49 @@ class AsyncAllToAll:
         self.pending = _Begin.apply(x_ON, self.exchange_function)
 
     def result(self) -> Tensor:
-        """What the others sent; waits for it."""
+        """Wait, and return what the other ranks sent."""
         return _End.apply(self.pending, self.exchange_function)
 
 
-def exchange(x_N: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """A rank's ``[N, ...]``, once for each other rank of the group: ``[others * N, ...]``."""
+def repeat_for_others(x_N: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """Repeat a rank's ``[N, ...]`` once for each other rank of the group: ``[others * N, ...]``."""
     num_others = dist.get_world_size(group) - 1
     return x_N if num_others == 1 else x_N.repeat(num_others, *[1] * (x_N.dim() - 1))
 
 
-def with_parts(own_N: Tensor, part_ON: Tensor) -> Tensor:
-    """A rank's ``[N, ...]`` and what the others have made of it, added up in fp32."""
+def add_partial_sums(own_N: Tensor, part_ON: Tensor) -> Tensor:
+    """Add the other ranks' partial sums to a rank's own ``[N, ...]``, in fp32."""
     if part_ON.shape == own_N.shape:
-        return own_N + part_ON  # of two numbers, rounded once
+        return own_N + part_ON  # a sum of two terms is rounded once
     dtype = torch.promote_types(own_N.dtype, torch.float32)
     return (own_N + part_ON.unflatten(0, (-1, own_N.shape[0])).sum(0, dtype=dtype)).to(own_N.dtype)
 
 
 def exchange_rows(row_MD: Tensor, sent: list[int], received: list[int], group: dist.ProcessGroup) -> Tensor:
-    """Send ``sent[r]`` of the rows to rank r of the group and take ``received[r]`` from it, in the order of ranks."""
+    """Send ``sent[r]`` of the rows to rank r of the group and receive ``received[r]`` rows from it, in rank order."""
     return _ExchangeRows.apply(row_MD, sent, received, group)
 
 
 class _AllToAllFunction:
-    """One tensor on its way."""
+    """Start and wait of one exchange at a time."""
 
     def __init__(self, group: dist.ProcessGroup) -> None:
         self.group = group
         self.work: dist.Work | None = None
 
     def begin(self, x_ON: Tensor) -> Tensor:
-        """Start the exchange; the result is not filled before ``wait``."""
+        """Start the exchange; the returned tensor is filled after ``wait``."""
         size, rank = dist.get_world_size(self.group), dist.get_rank(self.group)
         sizes = [0 if other == rank else x_ON.shape[0] // (size - 1) for other in range(size)]
-        arriving_ON = torch.empty_like(x_ON, memory_format=torch.contiguous_format)
+        received_ON = torch.empty_like(x_ON, memory_format=torch.contiguous_format)
         self.work = dist.all_to_all_single(
-            arriving_ON, x_ON.contiguous(), sizes, sizes, group=self.group, async_op=True
+            received_ON, x_ON.contiguous(), sizes, sizes, group=self.group, async_op=True
         )
-        return arriving_ON
+        return received_ON
 
     def wait(self) -> None:
-        """Let the device's next work come after the arrival."""
-        assert self.work is not None, "nothing is on its way"
+        """Make the device's next work wait for the exchange."""
+        assert self.work is not None, "no exchange is pending"
         self.work.wait()
         self.work = None
 

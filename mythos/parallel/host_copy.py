@@ -1,4 +1,4 @@
-"""Copies of a rank's pieces in host memory, taken while the run goes on."""
+"""Copies of a rank's fragments in host memory, taken while the run continues."""
 
 from collections.abc import Iterable
 
@@ -9,9 +9,9 @@ from mythos.checkpoint.fragments import Fragment
 
 
 class HostCopy:
-    """Copies fragments to the host. On CUDA the copy runs beside the next forward, into pinned memory kept for reuse.
+    """Copies fragments to the host. On CUDA the copy overlaps with the next forward and reuses pinned memory.
 
-    One copy at a time: ``copy`` overwrites what the one before returned.
+    Only one copy at a time: ``copy`` overwrites the result of the previous call.
     """
 
     def __init__(self) -> None:
@@ -20,16 +20,16 @@ class HostCopy:
         self._copied: torch.cuda.Event | None = None
 
     def copy(self, fragments: Iterable[Fragment]) -> list[Fragment]:
-        """Start copying; on CUDA the values are there after ``wait``."""
+        """Start copying; on CUDA the values are valid after ``wait``."""
         return [fragment._replace(value_N=self._copy(fragment)) for fragment in fragments]
 
     def before_update(self) -> None:
-        """Let the optimiser wait until the weights that it is about to change have been copied."""
+        """Make the optimiser wait until the weights that it changes have been copied."""
         if self._copied is not None:
             torch.cuda.current_stream().wait_event(self._copied)
 
     def wait(self) -> None:
-        """Return when all values are in host memory; may be called in another thread."""
+        """Wait until all values are in host memory; may be called from another thread."""
         if self._copied is not None:
             self._copied.synchronize()
 

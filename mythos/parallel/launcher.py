@@ -1,4 +1,4 @@
-"""Starting one process for each device, and waiting for them. No torch, here or in the process that waits."""
+"""Starts one process for each device and waits for them, without torch in the launcher."""
 
 import ctypes
 import os
@@ -18,13 +18,13 @@ _PR_SET_PDEATHSIG = 1
 """From <linux/prctl.h>."""
 _POLL_SECONDS = 0.1
 _GRACE_SECONDS = 30.0
-"""For the other ranks to end by themselves once one has failed; torchrun gives as much."""
+"""Time for the other ranks to end after one has failed; torchrun allows the same."""
 _NODE = ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""What the launchers of several nodes must be told: the node's number, and where rank 0 waits for all."""
+"""Environment variables that launchers of several nodes need: the node's number, and the address of rank 0."""
 
 
 class ReportedByRankZero(ConfigError):
-    """An error of rank 0 that every rank shares; rank 0 says it."""
+    """An error of rank 0 that every rank raises; only rank 0 prints it."""
 
 
 def is_launched() -> bool:
@@ -33,56 +33,56 @@ def is_launched() -> bool:
 
 
 def is_first_rank() -> bool:
-    """Whether this process speaks for the run."""
+    """Whether this process is rank 0, which reports for the run."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def launch(cluster: ClusterConfig, arguments: list[str], started_at: float) -> int:
     """Start ``mythos`` with these arguments once for each device of this machine, and wait for all.
 
-    SIGTERM and SIGUSR1 are passed on to the ranks, which save and end; nothing then limits the time that they take.
+    SIGTERM and SIGUSR1 are forwarded to the ranks, which save and end, without a time limit.
 
     Args:
-        started_at: on the machine's monotonic clock; the run's time limit counts from there.
+        started_at: time on the machine's monotonic clock from which the run's time limit counts.
 
     Returns:
         The exit status of the rank that failed first, 128 + n if signal n killed it, or 0.
 
     Raises:
-        ConfigError: the run spans nodes, and nothing says which of them this is.
-        KeyboardInterrupt: SIGINT came; the ranks have ended.
+        ConfigError: the run spans nodes, and the number of this node is not set.
+        KeyboardInterrupt: SIGINT was received; the ranks have ended.
     """
-    told: list[int] = []
+    signals: list[int] = []
 
-    def note(number: int, frame: FrameType | None) -> None:
-        told.append(number)
+    def record(number: int, frame: FrameType | None) -> None:
+        signals.append(number)
 
-    before = {number: signal.signal(number, note) for number in (*STOP_SIGNALS, signal.SIGINT)}
+    before = {number: signal.signal(number, record) for number in (*STOP_SIGNALS, signal.SIGINT)}
     ranks = [
-        # A group of their own: Ctrl-C reaches them through the launcher, once.
+        # In a process group of their own, so that they receive Ctrl-C once, from the launcher.
         subprocess.Popen([sys.executable, "-m", "mythos.cli.main", *arguments], env=environment, process_group=0)
         for environment in rank_environments(cluster, started_at)
     ]
     try:
-        status = _wait(ranks, told)
+        status = _wait(ranks, signals)
     finally:
         for rank in ranks:
             rank.kill()
             rank.wait()
         for number, handler in before.items():
             signal.signal(number, handler)
-    if signal.SIGINT in told:
+    if signal.SIGINT in signals:
         raise KeyboardInterrupt
-    # A rank that was told before it could listen has nothing to save.
-    was_asked_to_stop = any(status == 128 + number for number in told)
+    # A rank that was asked to stop before it had installed its handler has nothing to save.
+    was_asked_to_stop = any(status == 128 + number for number in signals)
     return PREEMPTED if was_asked_to_stop else status
 
 
 def rank_environments(cluster: ClusterConfig, started_at: float) -> list[dict[str, str]]:
-    """The environment of each rank of this machine, with the variables that torchrun sets as well.
+    """Return the environment of each rank of this machine, with the variables that torchrun also sets.
 
     Raises:
-        ConfigError: the run spans nodes, and nothing says which of them this is.
+        ConfigError: the run spans nodes, and the number of this node is not set.
     """
     shared = os.environ | {STARTED_AT: str(started_at)}
     if cluster.num_nodes == 1:
@@ -111,18 +111,18 @@ def rank_environments(cluster: ClusterConfig, started_at: float) -> list[dict[st
     ]
 
 
-def _wait(ranks: list[subprocess.Popen], told: list[int]) -> int:
-    """Until all ranks have ended; once one has failed, the others have a while to do so. Returns what was the cause."""
-    num_passed_on, deadline = 0, float("inf")
+def _wait(ranks: list[subprocess.Popen], signals: list[int]) -> int:
+    """Wait for all ranks; after one has failed, the others have a grace period. Returns the status of the cause."""
+    num_forwarded, deadline = 0, float("inf")
     failures: dict[int, int] = {}
     while running := [rank for rank in ranks if rank.poll() is None]:
-        for number in told[num_passed_on:]:
+        for number in signals[num_forwarded:]:
             for rank in running:
                 rank.send_signal(number)
-            num_passed_on += 1
+            num_forwarded += 1
         failures = _failures(ranks, failures)
-        has_failed = any(status != PREEMPTED for status in failures.values())  # who was told to end saves in peace
-        if (has_failed or signal.SIGINT in told) and deadline == float("inf"):
+        has_failed = any(status != PREEMPTED for status in failures.values())  # a preempted rank lets others save
+        if (has_failed or signal.SIGINT in signals) and deadline == float("inf"):
             deadline = time.monotonic() + _GRACE_SECONDS
         if time.monotonic() > deadline:
             _show_stacks(running)
@@ -133,7 +133,7 @@ def _wait(ranks: list[subprocess.Popen], told: list[int]) -> int:
 
 
 def _show_stacks(running: list[subprocess.Popen]) -> None:
-    """Let ranks that do not end say where they are, before they are killed."""
+    """Make ranks that do not end print their stacks before they are killed."""
     print(f"mythos: {len(running)} ranks have not ended with the others; their stacks:", file=sys.stderr, flush=True)
     for rank in running:
         rank.send_signal(signal.SIGQUIT)
@@ -141,7 +141,7 @@ def _show_stacks(running: list[subprocess.Popen]) -> None:
 
 
 def _failures(ranks: list[subprocess.Popen], before: dict[int, int]) -> dict[int, int]:
-    """Process and status, as shells say it, of every rank that has failed; those of ``before`` stay in front."""
+    """Return process and shell status of every rank that has failed; those of ``before`` come first."""
     codes = {rank.pid: rank.returncode for rank in ranks if rank.returncode}
     return before | {pid: code if code > 0 else 128 - code for pid, code in codes.items()}
 
@@ -153,16 +153,17 @@ def _free_port() -> int:
 
 
 def die_with_launcher() -> None:
-    """Have this rank killed when its launcher is, on Linux; it would go on alone, beside the run that replaces it."""
+    """Have this rank killed with its launcher, on Linux; otherwise it would continue beside the run that replaces
+    it."""
     if is_launched() and sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def check_launcher(cluster: ClusterConfig) -> None:
-    """Hold what the launcher started against the configuration.
+    """Check the number of processes that the launcher started against the configuration.
 
     Raises:
-        ConfigError: it started another number of processes.
+        ConfigError: the numbers differ.
     """
     num_started = int(os.environ.get("WORLD_SIZE", "1"))
     if num_started != cluster.world_size:

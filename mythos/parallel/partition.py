@@ -1,8 +1,8 @@
-"""Which piece of which parameter this rank updates: one view over every engine's way of sharding.
+"""Slices of parameters that this rank updates: one view of every engine's sharding.
 
 An optimiser updates flat tensors of fp32 weights. On one device, and without ZeRO, each is a whole parameter; ZeRO 1
-and 2 give a rank a slice of all parameters of a group laid end to end; ZeRO 3 a slice of each parameter, laid end to
-end. A ``Place`` says which elements of which whole parameter lie where in such a tensor.
+and 2 give a rank a slice of the concatenated parameters of a group; ZeRO 3 the concatenated slices of all parameters. A
+``Slice`` maps elements of a whole parameter to their position in such a tensor.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 
-class Place(NamedTuple):
+class Slice(NamedTuple):
     """Elements [start, start + length) of a flattened parameter, at [offset, offset + length) of a flat tensor."""
 
     name: str
@@ -24,31 +24,31 @@ class Place(NamedTuple):
 
 
 class Flat(NamedTuple):
-    """A tensor that the optimiser updates, and what lies in it; padding belongs to no place."""
+    """A tensor that the optimiser updates, and the slices in it; padding belongs to no slice."""
 
     tensor: Tensor
     state: dict[str, Any]
     """The optimiser's moments and step count of this tensor; empty before its first step."""
-    places: list[Place]
+    slices: list[Slice]
     is_owner: bool
-    """False where another rank holds the same elements and answers for them."""
+    """False if another rank holds the same elements and saves them."""
 
 
 class Partition(NamedTuple):
-    """Everything that this rank updates, and the shapes of the whole parameters."""
+    """All slices that this rank updates, and the shapes of the whole parameters."""
 
     flats: list[Flat]
     shapes: dict[str, tuple[int, ...]]
     base_optimizer: torch.optim.Optimizer
-    """The one whose ``state`` is keyed by the flat tensors."""
+    """Optimiser whose ``state`` is keyed by the flat tensors."""
 
 
 def partition_of(module: nn.Module, optimizer: Any) -> Partition:
-    """Find this rank's pieces.
+    """Find this rank's slices.
 
     Args:
-        module: holds the parameters, under names that start with ``model.``, which is left out.
-        optimizer: torch's own, or ZeRO's around it.
+        module: module with the parameters; the prefix ``model.`` of their names is removed.
+        optimizer: an optimiser of torch, or ZeRO's wrapper around it.
     """
     names = {parameter: name.removeprefix("model.") for name, parameter in module.named_parameters()}
     shapes = {name: _whole_shape(parameter) for parameter, name in names.items()}
@@ -60,44 +60,44 @@ def partition_of(module: nn.Module, optimizer: Any) -> Partition:
 
 
 def _whole(optimizer: torch.optim.Optimizer, names: dict[nn.Parameter, str]) -> Iterator[Flat]:
-    """Every rank of a parameter's data-parallel group holds all of it; they answer for parameters in turn."""
+    """Return whole parameters, which every rank of a data-parallel group holds; the ranks own them round-robin."""
     for index, (parameter, name) in enumerate(names.items()):
-        rank, size = _place_among_replicas(parameter)
-        place = Place(name, _expert_start(parameter), 0, parameter.numel())
-        yield Flat(parameter, optimizer.state.get(parameter, {}), [place], index % size == rank)
+        rank, size = _rank_among_replicas(parameter)
+        part = Slice(name, _expert_start(parameter), 0, parameter.numel())
+        yield Flat(parameter, optimizer.state.get(parameter, {}), [part], index % size == rank)
 
 
 def _zero_1_and_2(zero: Any, names: dict[nn.Parameter, str]) -> Iterator[Flat]:
     for flat, group in zip(zero.single_partition_of_fp32_groups, zero.bit16_groups, strict=True):
-        places = []
+        slices = []
         for parameter in group:
             if (mapping := parameter._hp_mapping) is not None:
                 source, target = mapping.lp_fragment_address, mapping.hp_fragment_address
                 start = _expert_start(parameter) + source.start
-                places.append(Place(names[parameter], start, target.start, target.numel))
-        yield Flat(flat, zero.optimizer.state.get(flat, {}), places, True)
+                slices.append(Slice(names[parameter], start, target.start, target.numel))
+        yield Flat(flat, zero.optimizer.state.get(flat, {}), slices, True)
 
 
 def _zero_3(zero: Any, names: dict[nn.Parameter, str]) -> Iterator[Flat]:
     for index, (flat, group) in enumerate(zip(zero.fp32_partitioned_groups_flat, zero.fp16_groups, strict=True)):
-        places = []
+        slices = []
         for parameter in group:
             group_index, offset, padded_length = zero.grad_position[zero.get_param_id(parameter)]
             assert group_index == index
             start = padded_length * dist.get_rank(parameter.ds_process_group)
             length = min(padded_length, parameter.ds_numel - start)
             if length > 0:
-                places.append(Place(names[parameter], _expert_start(parameter) + start, offset, length))
-        yield Flat(flat, zero.optimizer.state.get(flat, {}), places, True)
+                slices.append(Slice(names[parameter], _expert_start(parameter) + start, offset, length))
+        yield Flat(flat, zero.optimizer.state.get(flat, {}), slices, True)
 
 
 def _local_shape(parameter: nn.Parameter) -> tuple[int, ...]:
-    """The shape before ZeRO 3 cut it into slices."""
+    """Return the shape before ZeRO 3 partitions it."""
     return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
 
 def expert_groups(parameter: nn.Parameter) -> tuple[dist.ProcessGroup, dist.ProcessGroup] | None:
-    """The ranks that share one set of experts, and those that hold the same ones, of an expert's parameter."""
+    """Return the expert-parallel and the expert-data-parallel group of an expert's parameter; None for others."""
     if getattr(parameter, "allreduce", True):
         return None
     from deepspeed.utils import groups
@@ -107,18 +107,18 @@ def expert_groups(parameter: nn.Parameter) -> tuple[dist.ProcessGroup, dist.Proc
 
 
 def _whole_shape(parameter: nn.Parameter) -> tuple[int, ...]:
-    """The shape over all expert-parallel ranks."""
+    """Return the shape over all expert-parallel ranks."""
     shape, expert = _local_shape(parameter), expert_groups(parameter)
     return shape if expert is None else (shape[0] * dist.get_world_size(expert[0]), *shape[1:])
 
 
 def _expert_start(parameter: nn.Parameter) -> int:
-    """Elements of the whole parameter that come before this rank's experts."""
+    """Return the number of elements of the whole parameter before this rank's experts."""
     expert = expert_groups(parameter)
     return 0 if expert is None else dist.get_rank(expert[0]) * torch.Size(_local_shape(parameter)).numel()
 
 
-def _place_among_replicas(parameter: nn.Parameter) -> tuple[int, int]:
+def _rank_among_replicas(parameter: nn.Parameter) -> tuple[int, int]:
     if not dist.is_initialized():
         return 0, 1
     expert = expert_groups(parameter)
@@ -128,12 +128,12 @@ def _place_among_replicas(parameter: nn.Parameter) -> tuple[int, int]:
 
 @contextmanager
 def whole(module: nn.Module) -> Iterator[None]:
-    """Bring a module's parameters together for reading, where ZeRO 3 has cut them up; every rank calls it."""
-    cut = [parameter for parameter in module.parameters() if hasattr(parameter, "ds_id")]
-    if not cut:
+    """Gather a module's parameters for reading where ZeRO 3 has partitioned them; every rank must call it."""
+    partitioned = [parameter for parameter in module.parameters() if hasattr(parameter, "ds_id")]
+    if not partitioned:
         yield
         return
     from deepspeed.runtime.zero import GatheredParameters
 
-    with GatheredParameters(cut):
+    with GatheredParameters(partitioned):
         yield

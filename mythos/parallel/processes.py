@@ -1,4 +1,4 @@
-"""The processes of a run, and what they agree on."""
+"""Process group of a run, and values that its processes share."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @contextmanager
 def process_group(config: RunConfig) -> Iterator[None]:
-    """Meet the other processes of the run, and part from them at the end; one process alone meets nobody."""
+    """Join the process group of the run and leave it at the end; nothing to do for a single process."""
     if config.cluster.world_size == 1:
         yield
         return
@@ -39,7 +39,7 @@ def process_group(config: RunConfig) -> Iterator[None]:
 
 @contextmanager
 def _default_timeout(timeout: timedelta) -> Iterator[None]:
-    """Of groups made without one, as DeepSpeed makes all of its own: torch lets their members wait for 30 minutes."""
+    """Set the timeout of groups created without one, as DeepSpeed creates its own; torch's default is 30 minutes."""
     defaults = distributed_c10d.default_pg_timeout, distributed_c10d.default_pg_nccl_timeout
     distributed_c10d.default_pg_timeout = distributed_c10d.default_pg_nccl_timeout = timeout
     try:
@@ -69,7 +69,7 @@ def on_first_rank(function: Callable[[], T]) -> T:
 
 
 def of_every_rank(value: T) -> list[T]:
-    """What each rank gives, by rank."""
+    """Return the values of all ranks, in rank order."""
     if not dist.is_initialized():
         return [value]
     values: list[T | None] = [None] * dist.get_world_size()
@@ -77,12 +77,12 @@ def of_every_rank(value: T) -> list[T]:
     return values  # type: ignore[return-value]
 
 
-_SIGNS_OF_LOSS = ("timed out", "timeout", "connection closed by peer", "connection reset by peer", "broken pipe")
+_LOST_PEER_MESSAGES = ("timed out", "timeout", "connection closed by peer", "connection reset by peer", "broken pipe")
 
 
 def lost_peer(error: RuntimeError) -> str | None:
-    """What a collective says when another rank is gone or cut off; None for any other error."""
+    """Return the message of a collective whose peer is gone or unreachable; None for any other error."""
     text = " ".join(str(error).split())
-    if isinstance(error, dist.DistError) or any(sign in text.lower() for sign in _SIGNS_OF_LOSS):
+    if isinstance(error, dist.DistError) or any(message in text.lower() for message in _LOST_PEER_MESSAGES):
         return text[:200]
     return None

@@ -1,4 +1,4 @@
-"""How Lightning's strategies of this project save and resume: fragments and JSON, no pickles."""
+"""Saving and resuming for the Lightning strategies of this project: fragments and JSON, without pickle."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -15,7 +15,7 @@ from mythos.parallel.snapshot import buffers_of, fragments_of, restore, verify
 
 
 class Snapshot(NamedTuple):
-    """What this rank contributes to a checkpoint. Its tensors are those in use: copy them before the next step."""
+    """This rank's part of a checkpoint. Its tensors are those in use: copy them before the next step."""
 
     fragments: Iterable[Fragment]
     shapes: dict[str, tuple[int, ...]]
@@ -23,7 +23,7 @@ class Snapshot(NamedTuple):
 
 
 class LayoutFreeCheckpoints(Strategy):
-    """Mixed into a strategy: ``Trainer.save_checkpoint(path, storage_options=take)`` hands ``take`` a Snapshot."""
+    """Mixin of strategies: ``Trainer.save_checkpoint(path, storage_options=take)`` passes a Snapshot to ``take``."""
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         return {}
@@ -42,9 +42,9 @@ class LayoutFreeCheckpoints(Strategy):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: Any, storage_options: Callable[[Snapshot], None] | None = None
     ) -> None:
-        assert storage_options is not None, "saving needs somebody to take the snapshot"
-        left_out = ("state_dict", "optimizer_states", "lr_schedulers")
-        state = {key: value for key, value in checkpoint.items() if key not in left_out}
+        assert storage_options is not None, "saving needs a function that takes the snapshot"
+        excluded = ("state_dict", "optimizer_states", "lr_schedulers")
+        state = {key: value for key, value in checkpoint.items() if key not in excluded}
         module = self.lightning_module
         assert module is not None
         partition, buffers = partition_of(module, self.optimizers[0]), buffers_of(module)
@@ -52,23 +52,23 @@ class LayoutFreeCheckpoints(Strategy):
         storage_options(Snapshot(fragments_of(partition, buffers), shapes, state))
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """Fill this rank's pieces from a checkpoint of any layout, and hold them against its checksums."""
+        """Fill this rank's slices from a checkpoint of any layout, and check them against its checksums."""
         directory, module = Path(checkpoint_path), self.lightning_module
         assert module is not None
         buffers = buffers_of(module)
         restore(partition_of(module, self.optimizers[0]), buffers, FragmentReader(directory))
-        self.sharded_weights()
-        # Asked for anew: restoring has given the optimiser states that the partition before did not know.
+        self.update_weights()
+        # A new partition: restoring has created optimiser states that the previous one does not contain.
         verify(partition_of(module, self.optimizers[0]), buffers, read_manifest(directory).checksums)
         state = json.loads((directory / STATE_FILE).read_text(encoding="utf-8"))
         # Schedules are functions of the step and options are the configuration's; neither is restored.
         return state | {"state_dict": {}, "optimizer_states": [], "lr_schedulers": []}
 
     def load_model_state_dict(self, checkpoint: Any, strict: bool = True) -> None:
-        """``load_checkpoint`` has done it."""
+        """Do nothing: ``load_checkpoint`` restores it."""
 
     def load_optimizer_state_dict(self, checkpoint: Any) -> None:
-        """``load_checkpoint`` has done it."""
+        """Do nothing: ``load_checkpoint`` restores it."""
 
-    def sharded_weights(self) -> None:
-        """Bring the model's weights up to date with the fp32 pieces, where those are copies."""
+    def update_weights(self) -> None:
+        """Copy the fp32 slices to the model's weights, where they are separate tensors."""

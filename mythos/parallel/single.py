@@ -1,4 +1,4 @@
-"""One process on one device."""
+"""Strategy for one process on one device."""
 
 import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
@@ -9,7 +9,7 @@ from mythos.parallel.saving import LayoutFreeCheckpoints
 
 
 class SingleStrategy(LayoutFreeCheckpoints, SingleDeviceStrategy):
-    """Lightning's own, with the house's checkpoints and compiled blocks."""
+    """Lightning's ``SingleDeviceStrategy`` with the checkpoints of this project and compiled blocks."""
 
     def __init__(self, config: ParallelBase, device: torch.device) -> None:
         super().__init__(device)

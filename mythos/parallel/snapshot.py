@@ -1,4 +1,4 @@
-"""From this rank's pieces to a checkpoint's fragments and back, whatever the layout on either side."""
+"""Conversion between this rank's slices and a checkpoint's fragments, for any layout on either side."""
 
 from collections.abc import Iterator
 
@@ -12,11 +12,11 @@ from mythos.parallel.partition import Flat, Partition
 
 WEIGHT = "weight"
 STEP = "step"
-"""The only state of an optimiser that is one number for a whole parameter."""
+"""The only state of an optimiser that is a scalar for a whole parameter."""
 
 
 def fragments_of(partition: Partition, buffers: dict[str, Tensor]) -> Iterator[Fragment]:
-    """Weights and moments that this rank answers for; on the device, without a copy. Buffers are rank 0's."""
+    """Yield the weights and moments that this rank owns, on the device, without a copy; rank 0 also yields buffers."""
     for flat in partition.flats:
         if flat.is_owner:
             yield from _fragments_of(flat)
@@ -28,16 +28,16 @@ def fragments_of(partition: Partition, buffers: dict[str, Tensor]) -> Iterator[F
 def _fragments_of(flat: Flat) -> Iterator[Fragment]:
     vectors = {WEIGHT: flat.tensor.detach().flatten()}
     vectors |= {field: value.flatten() for field, value in flat.state.items() if field != STEP}
-    for place in flat.places:
+    for part in flat.slices:
         for field, vector_N in vectors.items():
-            yield Fragment(place.name, field, place.start, vector_N[place.offset : place.offset + place.length])
-        if STEP in flat.state and place.start == 0:
-            yield Fragment(place.name, STEP, 0, flat.state[STEP].reshape(1))
+            yield Fragment(part.name, field, part.start, vector_N[part.offset : part.offset + part.length])
+        if STEP in flat.state and part.start == 0:
+            yield Fragment(part.name, STEP, 0, flat.state[STEP].reshape(1))
 
 
 @torch.no_grad()
 def restore(partition: Partition, buffers: dict[str, Tensor], reader: FragmentReader) -> None:
-    """Fill this rank's pieces, and every buffer, from a checkpoint of any layout.
+    """Fill this rank's slices and all buffers from a checkpoint of any layout.
 
     Raises:
         ConfigError: the checkpoint lacks a tensor, or one has another shape.
@@ -53,18 +53,17 @@ def restore(partition: Partition, buffers: dict[str, Tensor], reader: FragmentRe
 
 def _fill(flat: Flat, optimizer: torch.optim.Optimizer, reader: FragmentReader) -> None:
     weight_N = flat.tensor.data.view(-1)
-    for place in flat.places:
-        weight_N[place.offset : place.offset + place.length] = reader.read(
-            place.name, WEIGHT, place.start, place.length
-        ).to(weight_N.device)
-    fields = {field for place in flat.places for field in reader.fields(place.name)} - {WEIGHT, STEP}
+    for part in flat.slices:
+        value_N = reader.read(part.name, WEIGHT, part.start, part.length)
+        weight_N[part.offset : part.offset + part.length] = value_N.to(weight_N.device)
+    fields = {field for part in flat.slices for field in reader.fields(part.name)} - {WEIGHT, STEP}
     state: dict[str, Tensor] = {}
     for field in sorted(fields):
         state[field] = torch.zeros_like(flat.tensor)
-        for place in flat.places:
-            value_N = reader.read(place.name, field, place.start, place.length)
-            state[field].view(-1)[place.offset : place.offset + place.length] = value_N.to(weight_N.device)
-    steps = {reader.read(place.name, STEP).item() for place in flat.places if STEP in reader.fields(place.name)}
+        for part in flat.slices:
+            value_N = reader.read(part.name, field, part.start, part.length)
+            state[field].view(-1)[part.offset : part.offset + part.length] = value_N.to(weight_N.device)
+    steps = {reader.read(part.name, STEP).item() for part in flat.slices if STEP in reader.fields(part.name)}
     if len(steps) > 1:
         raise ConfigError(
             f"the checkpoint counts {sorted(steps)} optimiser steps for parameters that this layout updates together; "
@@ -77,18 +76,18 @@ def _fill(flat: Flat, optimizer: torch.optim.Optimizer, reader: FragmentReader) 
 
 
 def verify(partition: Partition, buffers: dict[str, Tensor], expected: dict[str, str]) -> None:
-    """Hold checksums of everything in memory, over all ranks, against those of a checkpoint's manifest.
+    """Compare checksums of everything in memory, over all ranks, with those of a checkpoint's manifest.
 
     Raises:
-        ConfigError: an element was lost, misplaced or altered on the way; the message names its tensor.
+        ConfigError: an element is missing, misplaced or different; the message names its tensor.
     """
     keys = sorted(expected)
-    index = {key: place for place, key in enumerate(keys)}
+    index = {key: position for position, key in enumerate(keys)}
     sums = torch.zeros(len(keys), dtype=torch.int64)
     for fragment in fragments_of(partition, buffers):
         key = f"{fragment.name}|{fragment.field}"
         if key not in index:
-            raise ConfigError(f"{key} is in memory after loading, but the checkpoint's manifest does not know it.")
+            raise ConfigError(f"{key} is in memory after loading, but the checkpoint's manifest does not list it.")
         sums[index[key]] += signed(checksum(fragment.value_N.cpu(), fragment.start))
     if dist.is_initialized():
         device = "cuda" if dist.get_backend() == "nccl" else "cpu"
@@ -101,13 +100,13 @@ def verify(partition: Partition, buffers: dict[str, Tensor], expected: dict[str,
 
 
 def signed(value: int) -> int:
-    """A 64-bit number in two's complement, as int64 tensors hold it."""
+    """Return a 64-bit number in two's complement, as in int64 tensors."""
     value %= 2**64
     return value - 2**64 if value >= 2**63 else value
 
 
 def buffers_of(module: nn.Module) -> dict[str, Tensor]:
-    """What a model keeps beside its parameters, by name without ``model.``."""
+    """Return a model's persistent buffers, by name without ``model.``."""
     persistent = module.state_dict(keep_vars=True)
     return {
         name.removeprefix("model."): value for name, value in persistent.items() if not isinstance(value, nn.Parameter)

@@ -1,4 +1,4 @@
-"""Lightning's DeepSpeed strategy, led by the typed configuration, on CUDA and on CPU alike."""
+"""Lightning's DeepSpeed strategy with the typed configuration, on CUDA and on CPU."""
 
 import logging
 import os
@@ -20,7 +20,7 @@ from mythos.parallel.saving import LayoutFreeCheckpoints
 
 
 def engine_config(config: RunConfig) -> dict[str, Any]:
-    """What DeepSpeed reads; every key that matters is set, because its defaults differ from Lightning's and ours."""
+    """Return DeepSpeed's configuration; all relevant keys are set, because its defaults differ from Lightning's."""
     parallel = config.parallel
     assert isinstance(parallel, DeepSpeedParallel)
     zero: dict[str, Any] = {
@@ -35,7 +35,7 @@ def engine_config(config: RunConfig) -> dict[str, Any]:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     options: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": config.data.micro_batch_size,
-        "gradient_clipping": config.optim.clip_norm or 0.0,  # left out, DeepSpeed would clip to norm 1
+        "gradient_clipping": config.optim.clip_norm or 0.0,  # without this key DeepSpeed clips to norm 1
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
@@ -53,7 +53,7 @@ def engine_config(config: RunConfig) -> dict[str, Any]:
 
 
 class ZeroStrategy(LayoutFreeCheckpoints, DeepSpeedStrategy):
-    """The engine shards what ``parallel.zero_stage`` says and spreads experts over ``parallel.ep_size`` ranks."""
+    """Shards the training state by ``parallel.zero_stage`` and experts over ``parallel.ep_size`` ranks."""
 
     def __init__(self, config: RunConfig) -> None:
         prepare_deepspeed(config.parallel.device)
@@ -61,11 +61,11 @@ class ZeroStrategy(LayoutFreeCheckpoints, DeepSpeedStrategy):
         self.run_config = config
 
     def setup_environment(self) -> None:
-        # Lightning's own refuses every device but CUDA.
+        # Lightning's implementation refuses every device but CUDA.
         super(DeepSpeedStrategy, self).setup_environment()
 
     def setup_distributed(self) -> None:
-        # Lightning's own compares CUDA indices with ranks.
+        # Lightning's implementation compares CUDA indices with ranks.
         reset_seed()
         self.set_world_ranks()
         self._init_deepspeed_distributed()
@@ -101,19 +101,19 @@ class ZeroStrategy(LayoutFreeCheckpoints, DeepSpeedStrategy):
         return engine, zero
 
     def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any) -> Tensor:
-        # The engine averages gradients over ranks; our losses are shares that add up. Lightning has already divided
-        # by the micro-batches of a step, which the engine would do again.
+        # The engine averages gradients over ranks, but losses here are shares of a sum. Lightning has already divided
+        # by the micro-batches of a step, which the engine would repeat.
         return super().backward(closure_loss * self.world_size, optimizer, *args, scale_wrt_gas=False, **kwargs)
 
-    def sharded_weights(self) -> None:
-        sharded_weights(self.optimizers[0])
+    def update_weights(self) -> None:
+        copy_master_weights(self.optimizers[0])
 
 
 def prepare_deepspeed(device: str) -> None:
-    """Settle what DeepSpeed decides while it is imported.
+    """Set options that DeepSpeed reads when it is imported.
 
-    On a CPU it would compile a C++ extension for collectives in shared memory at start; a process that dies
-    meanwhile leaves a lock behind at which every later start hangs. Plain gloo needs no compiler.
+    On a CPU it would compile a C++ extension for collectives in shared memory at the start; a process that dies during
+    the compilation leaves a lock at which every later start hangs. Plain gloo needs no compiler.
     """
     if choose_accelerator(device) == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
@@ -123,7 +123,7 @@ def prepare_deepspeed(device: str) -> None:
 
 
 def _mark_expert_group(optimizer: Optimizer, ep_size: int) -> None:
-    """ZeRO reduces the experts' group over the ranks that hold the same experts; it finds it by these two keys."""
+    """Set the two keys by which ZeRO finds the group of experts, to reduce it over the ranks with the same experts."""
     for group in optimizer.param_groups:
         if group["label"] == "experts":
             group |= {"name": f"ep_size_{ep_size}", "moe": True}
@@ -131,15 +131,15 @@ def _mark_expert_group(optimizer: Optimizer, ep_size: int) -> None:
 
 @torch.no_grad()
 def _set_master_weights(engine: Any, weights: dict[str, Tensor]) -> None:
-    """Start the fp32 pieces from the exact initial weights, which the engine has rounded to bfloat16 first."""
+    """Set the fp32 slices to the exact initial weights, because the engine has rounded them to bfloat16."""
     for flat in partition_of(engine.module, engine.optimizer).flats:
-        for place in flat.places:
-            value_N = weights[place.name].flatten()[place.start : place.start + place.length]
-            flat.tensor[place.offset : place.offset + place.length] = value_N.to(flat.tensor.device)
+        for part in flat.slices:
+            value_N = weights[part.name].flatten()[part.start : part.start + part.length]
+            flat.tensor[part.offset : part.offset + part.length] = value_N.to(flat.tensor.device)
 
 
-def sharded_weights(zero: Any) -> None:
-    """Copy the fp32 pieces into the model's weights on every rank, as the engine does after a step."""
+def copy_master_weights(zero: Any) -> None:
+    """Copy the fp32 slices to the model's weights on every rank, as the engine does after a step."""
     if hasattr(zero, "update_lp_params"):
         zero.update_lp_params()
     elif hasattr(zero, "fp32_partitioned_groups_flat"):

@@ -25,7 +25,7 @@ TINY = {
 
 @pytest.fixture
 def tiny_model() -> Callable[..., ModelConfig]:
-    """Builds the tiny model with some top-level keys replaced."""
+    """Return a function that builds the tiny model with some top-level keys replaced."""
 
     def build(**changes: Any) -> ModelConfig:
         return decode(ModelConfig, TINY | changes)

@@ -4,7 +4,7 @@ from mythos.account.memory import state_bytes
 from mythos.config.optim import AdamWConfig, MuonAdamWConfig
 
 NUM_PARAMETERS = 3648
-"""Of the tiny model; counted by hand in test_parameters."""
+"""Parameters of the tiny model; counted by hand in test_parameters."""
 
 
 def test_adamw_keeps_two_moments_for_each_parameter(tiny_model):

@@ -1,4 +1,4 @@
-"""The accounts held against the model that is built and run."""
+"""Compare the account with the model that is built and run."""
 
 from dataclasses import replace
 
@@ -35,7 +35,7 @@ def test_parameters_are_exact(config: ModelConfig) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_matrix_flops_are_exact(name: str, num_loops: int) -> None:
     config = model_config(name)
-    if isinstance(config.core_ffn, MoEConfig):  # the counter does not know grouped products
+    if isinstance(config.core_ffn, MoEConfig):  # the counter does not support grouped products
         config = replace(config, core_ffn=replace(config.core_ffn, dispatch="naive"))
     model = Mythos(config)
     fill(model)

@@ -1,4 +1,4 @@
-"""The account of activations held against what a forward really leaves behind."""
+"""Compare the account of activations with the tensors that a forward keeps alive."""
 
 from dataclasses import replace
 
@@ -20,24 +20,24 @@ BATCH, LENGTH, CHUNK = 2, 64, 32
 STATE = 4 * BATCH * LENGTH * 64
 
 
-class Living(TorchDispatchMode):
-    """Remembers every tensor that an operation makes, without keeping it alive."""
+class LiveTensors(TorchDispatchMode):
+    """Record every tensor that an operation creates, without keeping it alive."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.made: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.created: dict[int, tuple[StorageWeakRef, int]] = {}
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor):
                 storage = tensor.untyped_storage()
-                self.made[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
+                self.created[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
         return result
 
     def num_bytes(self, own: set[int]) -> int:
-        made = [item for place, item in self.made.items() if place not in own]
-        return sum(size for reference, size in made if not reference.expired())
+        created = [item for key, item in self.created.items() if key not in own]
+        return sum(size for reference, size in created if not reference.expired())
 
 
 def model_of_width_64(name: str = "debug", **changes) -> ModelConfig:
@@ -45,18 +45,18 @@ def model_of_width_64(name: str = "debug", **changes) -> ModelConfig:
     return replace(config, head=replace(config.head, chunk_tokens=CHUNK))
 
 
-def living_bytes(config: ModelConfig, parallel: SingleParallel, num_loops: int, num_grad_loops: int) -> int:
-    """Memory alive after a forward whose output is held, without parameters."""
+def live_bytes(config: ModelConfig, parallel: SingleParallel, num_loops: int, num_grad_loops: int) -> int:
+    """Bytes alive after a forward while its output is alive, without parameters."""
     model = Mythos(config)
     fill(model)
     model.core.remat = remat_of(parallel)
     batch = random_batch(config, batch=BATCH, length=LENGTH)
     is_bf16 = parallel.precision == "bf16"
-    with Living() as living, torch.autocast("cpu", torch.bfloat16, enabled=is_bf16):
+    with LiveTensors() as live, torch.autocast("cpu", torch.bfloat16, enabled=is_bf16):
         output = model(batch, num_loops, num_grad_loops, noise_seed=1)
     assert output.nll_XBS.requires_grad
     own = [*model.parameters(), *model.buffers(), *(part for part in batch if part is not None)]
-    return living.num_bytes({tensor.untyped_storage()._cdata for tensor in own})
+    return live.num_bytes({tensor.untyped_storage()._cdata for tensor in own})
 
 
 def account(config: ModelConfig, parallel: SingleParallel) -> ActivationBytes:
@@ -78,37 +78,37 @@ def variants() -> list[ModelConfig]:
 @pytest.mark.parametrize("config", variants())
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("remat", ["none", "block", "loop"])
-def test_a_pass_keeps_what_the_account_says(config: ModelConfig, remat: str, precision: str) -> None:
+def test_a_loop_saves_the_bytes_of_the_account(config: ModelConfig, remat: str, precision: str) -> None:
     parallel = SingleParallel(remat=remat, precision=precision)
-    measured = living_bytes(config, parallel, 3, 3) - living_bytes(config, parallel, 2, 2)
-    assert account(config, parallel).per_loop == pytest.approx(measured, rel=0.02)  # vectors of width D are left out
+    measured = live_bytes(config, parallel, 3, 3) - live_bytes(config, parallel, 2, 2)
+    assert account(config, parallel).per_loop == pytest.approx(measured, rel=0.02)  # vectors of width D are omitted
 
 
 @pytest.mark.parametrize("config", variants())
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_what_runs_once_keeps_what_the_account_says(config: ModelConfig, precision: str) -> None:
+def test_prelude_and_coda_save_the_bytes_of_the_account(config: ModelConfig, precision: str) -> None:
     parallel = SingleParallel(remat="loop", precision=precision)
-    found = account(config, parallel)
-    copies = 2 * config.vocab_size * config.dim if precision == "bf16" else 0
-    chunk = CHUNK * config.vocab_size * (18 if precision == "bf16" else 16) + copies
-    expected = found.prelude + found.coda - chunk + found.per_loop  # the chunk lives in the backward only
-    assert expected == pytest.approx(living_bytes(config, parallel, 1, 1), rel=0.05)
+    counted = account(config, parallel)
+    weight_copies = 2 * config.vocab_size * config.dim if precision == "bf16" else 0
+    chunk = CHUNK * config.vocab_size * (18 if precision == "bf16" else 16) + weight_copies
+    expected = counted.prelude + counted.coda - chunk + counted.per_loop  # the chunk is alive in the backward only
+    assert expected == pytest.approx(live_bytes(config, parallel, 1, 1), rel=0.05)
 
 
-def test_passes_without_gradients_keep_nothing() -> None:
+def test_loops_without_gradients_save_nothing() -> None:
     config, parallel = model_of_width_64("debug-dense"), SingleParallel()
-    assert living_bytes(config, parallel, 7, 2) == living_bytes(config, parallel, 3, 2)
+    assert live_bytes(config, parallel, 7, 2) == live_bytes(config, parallel, 3, 2)
 
 
-@pytest.mark.parametrize(("name", "choices"), [("debug", 2 * 2 * 2 * BATCH * LENGTH), ("debug-dense", 0)])
-def test_a_recomputed_pass_keeps_one_state_and_its_choices(name: str, choices: int) -> None:
+@pytest.mark.parametrize(("name", "index_bytes"), [("debug", 2 * 2 * 2 * BATCH * LENGTH), ("debug-dense", 0)])
+def test_a_recomputed_loop_saves_one_state_and_its_expert_indices(name: str, index_bytes: int) -> None:
     config = model_of_width_64(name)
-    assert account(config, SingleParallel(remat="loop")).per_loop == STATE + choices
+    assert account(config, SingleParallel(remat="loop")).per_loop == STATE + index_bytes
     offloaded = account(config, SingleParallel(remat="loop", offload_states=True))
-    assert (offloaded.per_loop, offloaded.host_per_loop) == (choices, STATE)
+    assert (offloaded.per_loop, offloaded.host_per_loop) == (index_bytes, STATE)
 
 
-def test_the_peak_grows_by_passes_with_gradients_from_what_is_held_once() -> None:
+def test_the_peak_grows_with_the_loops_with_gradients() -> None:
     config = model_of_width_64()
     saved, loop = (account(config, SingleParallel(remat=remat)) for remat in ("none", "loop"))
     assert loop.recomputed == saved.per_loop
@@ -126,10 +126,10 @@ def test_a_mask_costs_a_copy_in_every_layer() -> None:
 
 
 @pytest.mark.parametrize(("fused", "measured_mib"), [(True, 946), (False, 2227)])
-def test_a_compiled_mixture_on_a_gpu_keeps_what_was_measured(fused: bool, measured_mib: int) -> None:
-    """docs/performance.md: the layer D 1024, E 64, F 512, K 8, 32,768 tokens, bf16 copies of the experts included."""
+def test_a_compiled_mixture_on_a_gpu_saves_the_measured_bytes(fused: bool, measured_mib: int) -> None:
+    """docs/performance.md: a layer D 1024, E 64, F 512, K 8, 32,768 tokens, with bf16 weight copies of the experts."""
     model = model_config("560m-a210m")
     runtime = Runtime(width=2, casts_weights=True, is_cuda=True, compiled=True, fused_experts=fused)
     saved = SavedActivations(model, runtime, num_masked_keys=0)
-    found = 32_768 * saved.mixture(model.core_ffn) + saved.expert_copies
-    assert found / 2**20 == pytest.approx(measured_mib, rel=0.10)
+    counted = 32_768 * saved.mixture(model.core_ffn) + saved.expert_weight_copies
+    assert counted / 2**20 == pytest.approx(measured_mib, rel=0.10)

@@ -1,4 +1,4 @@
-"""Bytes on the network, by hand."""
+"""Bytes of communication, counted by hand."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ NUM_EXPERTS = 2 * 4 * 3 * 32 * 32
 
 
 def traffic(*overrides: str) -> dict[tuple[str, str], float]:
-    """Bytes by kind and whose, of four ranks with two micro-batches each, at T = 3 and k = 2."""
+    """Bytes by kind and parameters, with four ranks of two micro-batches, 3 loops and 2 with gradients."""
     ranks = ["model=debug", "optim=adamw", "cluster.num_devices=4", "data.batch_size=16", "data.micro_batch_size=2"]
     run = load([*ranks, "parallel=zero1", *overrides])
     return {(part.kind, part.of): part.bytes for part in communication(run, H100, 3, 2)}
@@ -43,30 +43,30 @@ def test_stage_2_reduces_after_every_micro_batch() -> None:
     assert scattered["gradients", "dense"] == traffic()["gradients", "dense"]
 
 
-def test_stage_3_gathers_before_each_use_what_may_not_stay() -> None:
+def test_stage_3_gathers_before_each_use_unless_weights_stay_gathered() -> None:
     whole = 4 * NUM_EXPERTS * 3 / 4
     assert traffic("parallel.zero_stage=3")["weights in use", "experts"] == 2 * whole
-    leaves = ["parallel.zero_stage=3", "parallel.extra={stage3_max_live_parameters: 1000}"]
-    assert traffic(*leaves)["weights in use", "experts"] == 2 * (3 + 2) * whole
-    assert traffic(*leaves, "parallel.remat=loop")["weights in use", "experts"] == 2 * (3 + 2 + 2) * whole
+    partitions = ["parallel.zero_stage=3", "parallel.extra={stage3_max_live_parameters: 1000}"]
+    assert traffic(*partitions)["weights in use", "experts"] == 2 * (3 + 2) * whole
+    assert traffic(*partitions, "parallel.remat=loop")["weights in use", "experts"] == 2 * (3 + 2 + 2) * whole
 
 
-def test_tokens_or_rows_travel_in_every_pass_and_are_sent_again_by_recomputation() -> None:
+def test_tokens_or_rows_are_sent_in_every_loop_and_again_in_the_recomputation() -> None:
     tokens = 2 * (2 * 2 * 256)  # layers, tokens of both micro-batches
-    there_and_back = tokens * 32 * (4 + 4)  # to one other rank, of two
-    found = traffic("parallel.ep_size=2")
-    assert found["rows forward", "experts"] == 3 * there_and_back
-    assert found["rows backward", "experts"] == 2 * there_and_back
-    assert found["gradients", "experts"] == 2 * 4 * (NUM_EXPERTS // 2) * 1 / 2
-    again = traffic("parallel.ep_size=2", "parallel.remat=loop")
-    assert again["rows forward", "experts"] == (3 + 2) * there_and_back
+    there_and_back = tokens * 32 * (4 + 4)  # to the other of two ranks
+    sent = traffic("parallel.ep_size=2")
+    assert sent["rows forward", "experts"] == 3 * there_and_back
+    assert sent["rows backward", "experts"] == 2 * there_and_back
+    assert sent["gradients", "experts"] == 2 * 4 * (NUM_EXPERTS // 2) * 1 / 2
+    recomputed = traffic("parallel.ep_size=2", "parallel.remat=loop")
+    assert recomputed["rows forward", "experts"] == (3 + 2) * there_and_back
     halves = traffic("parallel.ep_size=2", "parallel.precision=bf16")
     assert halves["rows forward", "experts"] == 3 * there_and_back / 2
-    rows = traffic("parallel.ep_size=4")  # more ranks than choices: three quarters of two rows a token
+    rows = traffic("parallel.ep_size=4")  # more ranks than experts per token: three quarters of two rows for each token
     assert rows["rows forward", "experts"] == 3 * 2 * 3 / 4 * there_and_back
 
 
-def test_experts_on_all_ranks_have_no_copies_to_reduce() -> None:
+def test_experts_sharded_over_all_ranks_need_no_gradient_reduction() -> None:
     assert ("gradients", "experts") not in traffic("parallel.ep_size=4")
 
 
@@ -74,18 +74,18 @@ def test_experts_on_all_ranks_have_no_copies_to_reduce() -> None:
     ("num_nodes", "num_ranks", "stride", "gigabytes_per_second"),
     [
         (1, 8, 1, 450),  # NVLink
-        (2, 16, 1, 400),  # eight adapters of 50 carry what leaves the node
+        (2, 16, 1, 400),  # eight adapters of 50 carry the traffic between nodes
         (2, 2, 8, 50),  # the same experts, once in each node
         (2, 4, 4, 100),
         (1, 2, 4, 450),
     ],
 )
-def test_a_ring_goes_at_the_speed_of_its_slowest_way(num_nodes, num_ranks, stride, gigabytes_per_second) -> None:
+def test_a_ring_runs_at_the_speed_of_its_slowest_link(num_nodes, num_ranks, stride, gigabytes_per_second) -> None:
     seconds = Links(H100, num_nodes, 8).ring_seconds(1e9, num_ranks, stride)
     assert seconds == pytest.approx(1 / gigabytes_per_second / LINK_EFFICIENCY)
 
 
-def test_an_exchange_beyond_the_node_waits_for_the_adapters() -> None:
+def test_an_exchange_between_nodes_is_bound_by_the_adapters() -> None:
     links = Links(replace(H100, node_gigabytes_per_second=100, network_gigabytes_per_second=10), 2, 4)
     assert links.exchange_seconds(7e9, 4) == pytest.approx(7 / 100 / LINK_EFFICIENCY)
     assert links.exchange_seconds(7e9, 8) == pytest.approx(4 / 10 / LINK_EFFICIENCY)

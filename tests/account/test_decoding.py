@@ -28,16 +28,16 @@ def test_bf16_caches_take_half() -> None:
     assert decode_bytes(config, 3, 11, width=2).cache == cache.num_bytes
 
 
-def test_states_are_the_two_tensors_that_a_pass_takes() -> None:
+def test_states_are_the_two_input_tensors_of_a_loop() -> None:
     config = model_config("debug")
     seen: list[int] = []
     model = random_model(config)
-    model.core.injection.register_forward_pre_hook(lambda _, given: seen.append(sum(part.nbytes for part in given)))
+    model.core.injection.register_forward_pre_hook(lambda _, inputs: seen.append(sum(part.nbytes for part in inputs)))
     model.decode(torch.zeros(3, 7, dtype=torch.long), model.new_cache(2, 7))
     assert seen == [decode_bytes(config, 2, 7, num_sequences=3, num_in_flight=7).states] * 2
 
 
-def test_a_plain_model_of_the_same_depth_caches_as_much_as_every_pass_does() -> None:
+def test_a_plain_model_of_the_same_depth_caches_as_much_as_policy_all() -> None:
     config = model_config("debug")
     deep = replace(config, num_core_layers=8 * config.num_core_layers)
     assert decode_bytes(config, 8, 100).cache == decode_bytes(deep, 1, 100).cache

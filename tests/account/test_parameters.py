@@ -32,10 +32,10 @@ def test_every_part_of_a_mixture_of_experts(tiny_model):
     assert counts.total == 3648
 
 
-def test_active_parameters_leave_out_the_experts_that_a_token_does_not_visit(tiny_model):
+def test_active_parameters_exclude_the_experts_to_which_a_token_is_not_routed(tiny_model):
     model = tiny_model()
-    idle_experts = 2 * (4 - 2) * 3 * 64
-    assert count_parameters(model, active=True).total == count_parameters(model).total - idle_experts
+    inactive_experts = 2 * (4 - 2) * 3 * 64
+    assert count_parameters(model, active=True).total == count_parameters(model).total - inactive_experts
 
 
 def test_all_parameters_of_a_dense_core_are_active(tiny_model):
@@ -71,6 +71,6 @@ def test_latent_attention(tiny_model, query_rank, expected, qk_norm):
         ({"core_ffn": MOE | {"num_shared": 2}}, "core", 2 * 192),
     ],
 )
-def test_what_a_variant_adds_to_its_part(tiny_model, changes, part, added):
+def test_a_variant_adds_parameters_to_its_part(tiny_model, changes, part, added):
     before, after = count_parameters(tiny_model()), count_parameters(tiny_model(**changes))
     assert getattr(after, part) - getattr(before, part) == added

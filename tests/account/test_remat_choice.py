@@ -26,12 +26,12 @@ def policy_at(memory_bytes: int) -> tuple[str, bool]:
 
 def test_the_choice_changes_as_memory_shrinks() -> None:
     needs = [NEEDS[policy] for policy in POLICIES]
-    assert needs == sorted(needs, reverse=True), "with 16 passes each policy saves something"
+    assert needs == sorted(needs, reverse=True), "with 16 loops each policy saves something"
     assert [policy_at(number) for number in needs] == list(POLICIES)
     assert [policy_at(number - 1) for number in needs[:-1]] == list(POLICIES[1:])
 
 
-def test_the_sentence_says_what_was_chosen_and_what_none_would_need() -> None:
+def test_the_sentence_states_the_choice_and_the_memory_without_remat() -> None:
     chosen, sentence = choose_remat(RUN, "NVIDIA H200", NEEDS["block", False], True)
     assert chosen == with_policy(RUN, ("block", False))
     needed, most = (f"{NEEDS[policy, False] / 2**30:.1f}" for policy in ("block", "none"))
@@ -41,7 +41,7 @@ def test_the_sentence_says_what_was_chosen_and_what_none_would_need() -> None:
     )
 
 
-def test_what_fits_in_no_way_is_refused_with_the_estimate_and_what_to_change() -> None:
+def test_a_run_that_cannot_fit_is_refused_with_the_estimate_and_what_to_change() -> None:
     least = min(NEEDS.values())
     with pytest.raises(
         ConfigError, match=rf"even loop with offload_states .* {least / 2**30:.1f} GiB.*H200.*micro_batch"
@@ -49,12 +49,12 @@ def test_what_fits_in_no_way_is_refused_with_the_estimate_and_what_to_change() -
         choose_remat(RUN, "H200", least - 1, True)
 
 
-def test_a_policy_that_was_given_stays() -> None:
+def test_an_explicit_policy_is_kept() -> None:
     run = with_policy(RUN, ("loop", False))
     assert cheapest_remat(run, 1, True)[0] == run
 
 
-def test_a_plan_settles_it_for_the_device() -> None:
+def test_a_plan_resolves_it_for_the_device() -> None:
     assert plan(RUN, "H200").parallel.remat == "none"
     small = replace(RUN, parallel=replace(RUN.parallel, memory_gb=NEEDS["loop", False] / 1e9 + 1e-3))
     assert plan(small, "H200").parallel.remat == "loop"

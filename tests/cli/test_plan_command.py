@@ -47,7 +47,7 @@ def test_a_run_for_which_nothing_fits_says_so(capsys: pytest.CaptureFixture[str]
     muon = ["model=30b", "parallel=ddp", "cluster.num_devices=2", "data.batch_size=2", "data.micro_batch_size=1"]
     assert main(["plan", *muon]) == 1
     assert "no layout on these devices fits" in (output := capsys.readouterr().out)
-    assert "optim=adamw lets ZeRO share them" in output
+    assert "optim=adamw lets ZeRO shard them" in output
 
 
 def test_search_lists_layouts_and_json_holds_all_of_them(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_cached_attention_equals_full_attention(kind: str, cuts: tuple[int, ...]
 
 
 @pytest.mark.parametrize("kind", ["gqa", "mla"])
-def test_no_token_sees_another_document_or_the_future(kind: str) -> None:
+def test_no_token_attends_to_another_document_or_the_future(kind: str) -> None:
     layer, rotation = build(kind)
     ids = torch.tensor([[0] * 4 + [1] * 7, [0] * 11])
     mask = dense_mask(ids)
@@ -72,7 +72,7 @@ def test_no_token_sees_another_document_or_the_future(kind: str) -> None:
     assert not changed[1].any()
 
 
-def test_causal_shortcut_equals_one_dense_mask() -> None:
+def test_causal_attention_without_a_mask_equals_a_dense_mask() -> None:
     layer, rotation = build("gqa")
     x = inputs()
     mask = dense_mask(torch.zeros(2, 11, dtype=torch.long))
@@ -108,18 +108,18 @@ def test_gqa_equals_attention_written_out() -> None:
 
 
 @pytest.mark.parametrize("num_documents", [1, 4, 40])
-def test_blocks_hold_the_dense_mask(num_documents: int) -> None:
+def test_blocks_equal_the_dense_mask(num_documents: int) -> None:
     generator = torch.Generator().manual_seed(num_documents)
     opens = torch.zeros(3, 4 * BLOCK, dtype=torch.long)
     opens.scatter_(1, torch.randint(4 * BLOCK, (3, num_documents), generator=generator), 1)
     ids = opens.cumsum(1)
-    blocks, seen = block_mask(ids), dense_mask(ids)[:, 0].view(3, 4, BLOCK, 4, BLOCK).transpose(2, 3)
-    wanted = seen.any(-1).any(-1)
-    is_full = seen.all(-1).all(-1)
-    assert torch.equal(blocks.to_dense()[:, 0].bool(), wanted)
+    blocks, attended = block_mask(ids), dense_mask(ids)[:, 0].view(3, 4, BLOCK, 4, BLOCK).transpose(2, 3)
+    needed = attended.any(-1).any(-1)
+    is_full = attended.all(-1).all(-1)
+    assert torch.equal(blocks.to_dense()[:, 0].bool(), needed)
     assert torch.equal(blocks.full_kv_num_blocks[:, 0], is_full.sum(-1).int())
-    places = [torch.arange(n) for n in (3, 4 * BLOCK, 4 * BLOCK)]
-    batch, query, key = torch.meshgrid(*places, indexing="ij")
+    positions = [torch.arange(n) for n in (3, 4 * BLOCK, 4 * BLOCK)]
+    batch, query, key = torch.meshgrid(*positions, indexing="ij")
     assert torch.equal(blocks.mask_mod(batch, None, query, key), dense_mask(ids)[:, 0])
     rows = mask_of_rows(blocks, 2)
     assert torch.equal(rows.to_dense(), blocks.to_dense()[:2])
@@ -127,7 +127,7 @@ def test_blocks_hold_the_dense_mask(num_documents: int) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("num_kv_heads", [1, 4])
-def test_documents_by_blocks_equal_documents_by_a_dense_mask(num_kv_heads: int) -> None:
+def test_block_masks_of_documents_equal_a_dense_mask(num_kv_heads: int) -> None:
     generator = torch.Generator().manual_seed(0)
     ids = (torch.rand(2, 4 * BLOCK, generator=generator) < 0.01).cumsum(1).cuda()
 
@@ -139,5 +139,5 @@ def test_documents_by_blocks_equal_documents_by_a_dense_mask(num_kv_heads: int) 
     exact_inputs = tuple(x.detach().float().requires_grad_() for x in inputs)
     grad = torch.randn(2, 4, 4 * BLOCK, 64, generator=generator).cuda()
     exact = attend(*exact_inputs, dense_mask(ids))
-    found = attend(*inputs, document_mask(ids, torch.bfloat16))
-    assert_same_with_gradients(found, inputs, exact, exact_inputs, grad, 8e-3)
+    result = attend(*inputs, document_mask(ids, torch.bfloat16))
+    assert_same_with_gradients(result, inputs, exact, exact_inputs, grad, 8e-3)

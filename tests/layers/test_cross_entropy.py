@@ -9,7 +9,7 @@ from mythos.types import IGNORED
 
 @pytest.mark.parametrize("soft_cap", [None, 3.0])
 @pytest.mark.parametrize("chunk_tokens", [1, 7, 64])
-def test_chunks_change_no_number(soft_cap: float | None, chunk_tokens: int) -> None:
+def test_chunks_do_not_change_the_result(soft_cap: float | None, chunk_tokens: int) -> None:
     torch.manual_seed(0)
     x, weight = torch.randn(23, 8), torch.randn(31, 8)
     target = torch.randint(31, (23,))
@@ -28,10 +28,10 @@ def test_chunks_change_no_number(soft_cap: float | None, chunk_tokens: int) -> N
         nll = functional.cross_entropy(logits, target, ignore_index=IGNORED, reduction="none")
         return nll, logits.logsumexp(-1)
 
-    found = run(lambda x, w: linear_cross_entropy(x, w, target, soft_cap, chunk_tokens))
-    for ours, theirs in zip(found, run(naive), strict=True):
+    result = run(lambda x, w: linear_cross_entropy(x, w, target, soft_cap, chunk_tokens))
+    for ours, theirs in zip(result, run(naive), strict=True):
         assert relative_error(ours, theirs) < 1e-6
-    assert found[0][4] == 0
+    assert result[0][4] == 0
 
 
 def test_soft_cap_bounds_logits() -> None:

@@ -1,4 +1,4 @@
-"""The kernels of heads against the operations that they stand for."""
+"""Compare the kernels of heads with the operations that they replace."""
 
 import os
 
@@ -22,7 +22,7 @@ TOLERANCE = 5e-3 if ON_GPU else 1e-6  # bf16: one rounding of each result
 
 @pytest.mark.parametrize(("num_heads", "width"), [(1, 16), (3, 64), (8, 128)])
 @pytest.mark.parametrize("length", [1, 7, 33])
-def test_norm_and_rotation_in_one_pass(num_heads: int, width: int, length: int) -> None:
+def test_norm_and_rotation_in_one_kernel(num_heads: int, width: int, length: int) -> None:
     generator = torch.Generator().manual_seed(width + length)
     x, grad = (torch.randn(2, length, num_heads, width, generator=generator).to(DEVICE, DTYPE) for _ in range(2))
     norm = RMSNorm(width, 1e-5)
@@ -34,11 +34,11 @@ def test_norm_and_rotation_in_one_pass(num_heads: int, width: int, length: int) 
     exact_x = x.double().requires_grad_()
     exact = rotate(norm(exact_x.float()), rotation)
     exact.backward(grad.float())
-    found = kernels.norm_and_rotate(x, norm.weight.detach(), *rotation, norm.eps)
+    result = kernels.norm_and_rotate(x, norm.weight.detach(), *rotation, norm.eps)
     grad_x, grad_weight = kernels.norm_and_rotate_backward(grad, x, norm.weight.detach(), *rotation, norm.eps)
 
-    assert found.dtype == grad_x.dtype == DTYPE
-    assert relative_error(found, exact) < TOLERANCE
+    assert result.dtype == grad_x.dtype == DTYPE
+    assert relative_error(result, exact) < TOLERANCE
     assert relative_error(grad_x, exact_x.grad) < TOLERANCE
     assert relative_error(grad_weight, norm.weight.grad) < TOLERANCE
 

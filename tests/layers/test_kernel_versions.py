@@ -1,4 +1,4 @@
-"""Which kernels there are."""
+"""Availability of the kernels."""
 
 from importlib.metadata import metadata
 
@@ -15,22 +15,22 @@ def test_versions_are_those_of_the_extra() -> None:
     assert pins == {name: f"=={version}" for name, version in kernels.VERSIONS.items()}
 
 
-def test_another_version_is_not_entered(monkeypatch: pytest.MonkeyPatch) -> None:
-    for found, is_entered in (("0.6.5", True), ("0.6.6", False)):
-        monkeypatch.setattr(kernels, "version", lambda package, found=found: found)
-        assert kernels._is_installed("quack-kernels") == is_entered
+def test_another_version_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    for installed, is_used in (("0.6.5", True), ("0.6.6", False)):
+        monkeypatch.setattr(kernels, "version", lambda package, installed=installed: installed)
+        assert kernels._is_installed("quack-kernels") == is_used
     monkeypatch.undo()
     monkeypatch.setitem(kernels.VERSIONS, "no-such-package", "1")
     assert not kernels._is_installed("no-such-package")
 
 
 def test_a_cpu_has_no_products_with_epilogues() -> None:
-    assert not kernels.takes_gated(torch.empty(8, 8), torch.bfloat16, 8, 8)
+    assert not kernels.supports_gated(torch.empty(8, 8), torch.bfloat16, 8, 8)
 
 
-def test_what_does_not_start_at_16_bytes_is_copied() -> None:
-    numbers = torch.arange(9.0)
-    assert kernels.aligned(numbers) is numbers
-    copy = kernels.aligned(numbers[1:])
-    assert torch.equal(copy, numbers[1:])
-    assert copy.data_ptr() != numbers[1:].data_ptr()
+def test_an_unaligned_tensor_is_copied() -> None:
+    vector = torch.arange(9.0)
+    assert kernels.aligned(vector) is vector
+    copy = kernels.aligned(vector[1:])
+    assert torch.equal(copy, vector[1:])
+    assert copy.data_ptr() != vector[1:].data_ptr()

@@ -1,4 +1,4 @@
-"""Shared weights against autograd's own: every gradient, over passes, micro-batches and what recomputes or compiles."""
+"""Compare gradients of shared weights with plain autograd: with loops, micro-batches, recomputation, compilation."""
 
 from collections.abc import Iterator
 
@@ -22,9 +22,9 @@ from mythos.moe.experts import Experts
 
 @pytest.fixture(autouse=True)
 def sharing_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Everything shares, in fp32, where only rounding separates it from autograd; the experts' kernels are twins."""
+    """Share all weights in fp32, where only rounding differs from autograd; experts run the reference kernels."""
     for module in (ffn, projection, experts):
-        monkeypatch.setattr(module, "is_summable", lambda weight, dtype: weight.requires_grad)
+        monkeypatch.setattr(module, "can_accumulate", lambda weight, dtype: weight.requires_grad)
     monkeypatch.setattr(Experts, "is_fused", lambda *_: True)
     torch.compiler.reset()
     yield
@@ -32,7 +32,7 @@ def sharing_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def step_gradients(model: Mythos, shares: bool, batch_sizes: tuple[int, ...] = (2, 3, 5)) -> dict[str, Tensor]:
-    """Of three micro-batches, the last one a pass deeper."""
+    """Return the gradients of three micro-batches, the last one with one more loop."""
     model.zero_grad(set_to_none=True)
     for index, size in enumerate(batch_sizes):
         if shares:
@@ -48,38 +48,38 @@ def step_gradients(model: Mythos, shares: bool, batch_sizes: tuple[int, ...] = (
 def test_a_step_has_the_gradients_of_autograd(name: str, remat: str) -> None:
     model = random_model(model_config(name))
     model.core.remat = Remat(remat)
-    expected, found = (step_gradients(model, shares) for shares in (False, True))
-    assert found.keys() == expected.keys()
+    expected, result = (step_gradients(model, shares) for shares in (False, True))
+    assert result.keys() == expected.keys()
     for key, gradient in expected.items():
-        assert relative_error(found[key], gradient) < 1e-6, key
+        assert relative_error(result[key], gradient) < 1e-6, key
 
 
 def test_compiled_blocks_have_the_gradients_of_autograd() -> None:
     model = random_model(model_config("debug"))
-    batch_sizes = (3, 3, 3)  # others would be compiled anew
+    batch_sizes = (3, 3, 3)  # other sizes would be recompiled
     expected = step_gradients(model, False, batch_sizes)
     for module in model.modules():
         if isinstance(module, Block):
             module.compile(backend="aot_eager", dynamic=False, fullgraph=True)
-    found = step_gradients(model, True, batch_sizes)
+    result = step_gradients(model, True, batch_sizes)
     for key, gradient in expected.items():
-        assert relative_error(found[key], gradient) < 1e-6, key
+        assert relative_error(result[key], gradient) < 1e-6, key
 
 
-def test_a_sum_becomes_the_gradient_without_a_copy_and_hooks_see_it_once_a_backward() -> None:
+def test_the_accumulator_becomes_the_gradient_without_a_copy_and_hooks_run_once_a_backward() -> None:
     layer = Projection(5, 3)
     seen = []
     layer.weight.register_post_accumulate_grad_hook(lambda weight: seen.append(weight.grad.data_ptr()))
     for _ in range(2):
         layer.share(torch.float32)
-        place = layer.shared.accumulators.accumulators[0].data_ptr()
+        address = layer.shared.accumulators.accumulators[0].data_ptr()
         (layer(torch.ones(2, 5)) + layer(torch.ones(2, 5))).sum().backward()
-        assert seen.pop() == layer.weight.grad.data_ptr() == place
+        assert seen.pop() == layer.weight.grad.data_ptr() == address
         assert not seen
     assert torch.equal(layer.weight.grad, torch.full((3, 5), 8.0))
 
 
-def test_gradients_that_an_engine_took_away_start_again_at_zero() -> None:
+def test_accumulators_restart_at_zero_after_an_engine_took_the_gradients() -> None:
     layer = Projection(5, 3)
     for _ in range(2):
         layer.share(torch.float32)
@@ -88,7 +88,7 @@ def test_gradients_that_an_engine_took_away_start_again_at_zero() -> None:
         assert torch.equal(taken, torch.full((3, 5), 2.0))
 
 
-def test_a_backward_that_does_not_reach_the_weights_loses_nothing() -> None:
+def test_a_backward_that_does_not_reach_the_weights_loses_no_gradient() -> None:
     layer = Projection(5, 3)
     for reaches in (True, False):
         layer.share(torch.float32)
@@ -97,7 +97,7 @@ def test_a_backward_that_does_not_reach_the_weights_loses_nothing() -> None:
     assert torch.equal(layer.weight.grad, torch.full((3, 5), 2.0))
 
 
-def test_what_is_shared_is_one_copy_until_the_weights_may_change() -> None:
+def test_one_weight_copy_is_shared_until_unshare() -> None:
     layer = SwiGLU(6, 4)
     share(layer, torch.bfloat16)
     copy = layer.w2.shared.copy_OI
@@ -109,12 +109,12 @@ def test_what_is_shared_is_one_copy_until_the_weights_may_change() -> None:
     assert torch.equal(layer.w1(x), expected)  # in fp32, outside autocast
     unshare(layer)
     assert layer.w2.shared is None
-    assert "shared" not in vars(layer.w2)  # as before, or what was compiled then would be compiled again
+    assert "shared" not in vars(layer.w2)  # otherwise compiled code would be recompiled
 
 
 @pytest.mark.parametrize("kind", ["eager", "compiled", "checkpointed"])
 def test_swiglu_as_one_operation_has_the_gradients_of_autograd(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over three micro-batches of three graded passes, after one without gradients."""
+    """With three micro-batches of three loops with gradients, after one without."""
     monkeypatch.setattr(swiglu, "is_available", lambda *_: True)
     layer = SwiGLU(20, 28)
     fill(layer)
@@ -138,28 +138,28 @@ def test_swiglu_as_one_operation_has_the_gradients_of_autograd(kind: str, monkey
         unshare(layer)
         return gradients(layer) | {"x": inputs.grad}
 
-    expected, found = step(False), step(True)
+    expected, result = step(False), step(True)
     for name, gradient in expected.items():
-        assert relative_error(found[name], gradient) < 1e-6, name
+        assert relative_error(result[name], gradient) < 1e-6, name
 
 
-def test_swiglu_as_one_operation_shares_copies_until_the_weights_may_change(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_swiglu_as_one_operation_shares_weight_copies_until_unshare(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(swiglu, "is_available", lambda *_: True)
     layer, x = SwiGLU(6, 4), torch.randn(3, 5, 6)
     expected = layer(x)
     share(layer, torch.float32)
-    copies = layer.shared.copies
+    copies = layer.shared.weight_copies
     assert torch.equal(copies.w13_GD[0::2], layer.w1.weight)
     assert torch.equal(copies.w13_GD[1::2], layer.w3.weight)
     assert layer.w1.shared is layer.w2.shared is layer.w3.shared is None
     assert relative_error(layer(x), expected) < 1e-6
     share(layer, torch.float32)
-    assert layer.shared.copies is copies
+    assert layer.shared.weight_copies is copies
     unshare(layer)
     assert "shared" not in vars(layer)
 
 
-def test_gradients_move_into_sums_in_turn_and_come_back_if_no_backward_reached_them(
+def test_gradients_move_into_interleaved_accumulators_and_are_restored_without_a_backward(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(swiglu, "is_available", lambda *_: True)
@@ -171,7 +171,7 @@ def test_gradients_move_into_sums_in_turn_and_come_back_if_no_backward_reached_t
     assert layer.w1.weight.grad is None
     layer(x).sum().backward()
     once = gradients(layer)
-    for _ in range(2):  # the second time the first one's sums were never delivered
+    for _ in range(2):  # no backward has delivered the first accumulators
         share(layer, torch.float32)
         assert layer.w1.weight.grad is layer.w3.weight.grad is None
     unshare(layer)
@@ -184,7 +184,7 @@ def test_gradients_move_into_sums_in_turn_and_come_back_if_no_backward_reached_t
         assert relative_error(gradient, 2 * once[name]) < 1e-6, name
 
 
-def test_frozen_weights_share_nothing() -> None:
+def test_frozen_weights_are_not_shared() -> None:
     layer = Projection(5, 3).requires_grad_(False)
     layer.share(torch.float32)
     assert layer.shared is None
@@ -192,8 +192,8 @@ def test_frozen_weights_share_nothing() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("compiled", [False, True])
-def test_products_in_bfloat16_add_up_in_fp32(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Product by product: sums of bf16 gradients, which autograd makes, are the worse ones."""
+def test_products_in_bfloat16_accumulate_in_fp32(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Product by product; the bf16 gradients that autograd sums are less accurate."""
     monkeypatch.undo()
     monkeypatch.setattr(swiglu, "is_available", lambda *_: False)
     layer = SwiGLU(192, 320)
@@ -216,6 +216,6 @@ def test_products_in_bfloat16_add_up_in_fp32(compiled: bool, monkeypatch: pytest
     exact = accumulators(False, torch.float32)
     if compiled:
         layer.compile(dynamic=False, fullgraph=True)
-    found, plain = accumulators(True, torch.bfloat16), accumulators(False, torch.bfloat16)
+    result, plain = accumulators(True, torch.bfloat16), accumulators(False, torch.bfloat16)
     for name, gradient in exact.items():
-        assert relative_error(found[name], gradient) < 1e-3 + relative_error(plain[name], gradient), name
+        assert relative_error(result[name], gradient) < 1e-3 + relative_error(plain[name], gradient), name

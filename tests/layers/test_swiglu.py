@@ -1,4 +1,4 @@
-"""SwiGLU as one operation against its twin in PyTorch's operations, on a Hopper GPU (on a CPU: ``test_shared``)."""
+"""Compare SwiGLU as one operation with PyTorch's operations, on a Hopper GPU (on a CPU: ``test_shared``)."""
 
 import pytest
 import torch
@@ -14,8 +14,10 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not HAS_QUACK, reason="quack-k
 
 
 @pytest.mark.parametrize(("num_tokens", "dim", "hidden_dim"), [(1, 8, 8), (777, 192, 328), (4096, 1024, 2752)])
-def test_kernels_equal_their_twin(num_tokens: int, dim: int, hidden_dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both in bf16: they round the same numbers, so that only near ties differ."""
+def test_kernels_equal_the_reference(
+    num_tokens: int, dim: int, hidden_dim: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both round the same values to bf16, so that only near ties differ."""
     layer = SwiGLU(dim, hidden_dim)
     fill(layer)
     layer.cuda()
@@ -28,14 +30,14 @@ def test_kernels_equal_their_twin(num_tokens: int, dim: int, hidden_dim: int, mo
         inputs = x_ND.clone().requires_grad_()
         with torch.autocast("cuda", torch.bfloat16):
             with torch.no_grad():
-                unkept = layer(inputs)
+                without_gradients = layer(inputs)
             y_ND = layer(inputs)
         y_ND.backward(torch.ones_like(y_ND))
         unshare(layer)
-        return gradients(layer) | {"x": inputs.grad, "y": y_ND.detach(), "unkept": unkept}
+        return gradients(layer) | {"x": inputs.grad, "y": y_ND.detach(), "without_gradients": without_gradients}
 
-    found = step()
+    result = step()
     monkeypatch.setattr(swiglu, "is_available", lambda *_: True)
-    monkeypatch.setattr(swiglu, "takes_gated", lambda *_: False)
+    monkeypatch.setattr(swiglu, "supports_gated", lambda *_: False)
     for name, expected in step().items():
-        assert relative_error(found[name], expected) < 6e-3, name
+        assert relative_error(result[name], expected) < 6e-3, name

@@ -3,30 +3,30 @@ import torch
 from mythos.moe.balance import bucket_loops, load_violation, updated_bias
 
 
-def test_bias_moves_against_the_load_and_stays_centred() -> None:
+def test_bias_changes_against_the_load_and_stays_centred() -> None:
     counts = torch.tensor([[[10, 0, 2, 0]]])
-    moved = updated_bias(torch.zeros(1, 1, 4), counts, rate=1e-3)
-    torch.testing.assert_close(moved[0, 0], torch.tensor([-1.5e-3, 0.5e-3, 0.5e-3, 0.5e-3]))
-    assert moved.dtype == torch.float32
+    updated = updated_bias(torch.zeros(1, 1, 4), counts, rate=1e-3)
+    torch.testing.assert_close(updated[0, 0], torch.tensor([-1.5e-3, 0.5e-3, 0.5e-3, 0.5e-3]))
+    assert updated.dtype == torch.float32
 
 
-def test_a_step_of_one_thousandth_registers_on_a_large_bias() -> None:
+def test_an_update_of_one_thousandth_changes_a_large_bias() -> None:
     bias = torch.full((1, 1, 2), 8.0)
-    moved = updated_bias(bias, torch.tensor([[[1, 3]]]), rate=1e-3)
-    assert moved[0, 0].tolist() == [torch.tensor(8.001).item(), torch.tensor(7.999).item()]
+    updated = updated_bias(bias, torch.tensor([[[1, 3]]]), rate=1e-3)
+    assert updated[0, 0].tolist() == [torch.tensor(8.001).item(), torch.tensor(7.999).item()]
 
 
-def test_loops_that_were_not_run_keep_their_rows() -> None:
+def test_unused_rows_keep_their_values() -> None:
     counts_TLE = torch.tensor([[[4, 0]], [[0, 4]]])
     rows = bucket_loops(counts_TLE, max_loops=5)
     assert rows.shape == (1, 5, 2)
     bias = torch.arange(10.0).view(1, 5, 2)
-    moved = updated_bias(bias, rows, rate=0.5)
-    assert torch.equal(moved[0, 2:], bias[0, 2:])
-    assert (moved[0, :2] != bias[0, :2]).all()
+    updated = updated_bias(bias, rows, rate=0.5)
+    assert torch.equal(updated[0, 2:], bias[0, 2:])
+    assert (updated[0, :2] != bias[0, :2]).all()
 
 
-def test_idle_rows_may_follow_the_deepest_that_ran() -> None:
+def test_copy_last_gives_unused_rows_the_update_of_the_last_loop() -> None:
     counts_TLE = torch.tensor([[[4, 0], [0, 4]], [[0, 4], [4, 0]]])
     rows = bucket_loops(counts_TLE, max_loops=5)
     bias = torch.arange(20.0).view(2, 5, 2)
@@ -36,7 +36,7 @@ def test_idle_rows_may_follow_the_deepest_that_ran() -> None:
     assert torch.equal(updated_bias(bias, torch.zeros(2, 5, 2), rate=0.5, copy_last=True), bias)
 
 
-def test_loops_past_the_table_share_its_last_row() -> None:
+def test_loops_after_the_end_of_the_table_share_its_last_row() -> None:
     counts_TLE = torch.tensor([[[1, 0]], [[2, 0]], [[0, 4]], [[8, 8]]])
     assert bucket_loops(counts_TLE, max_loops=2)[0].tolist() == [[1, 0], [10, 12]]
 
@@ -48,8 +48,8 @@ def test_balancing_a_skewed_router_evens_the_load() -> None:
     violations = []
     for _ in range(400):
         score = (torch.randn(256, 4, generator=generator) + skew).sigmoid()
-        chosen = (score + bias[0, 0]).argmax(-1)
-        counts = torch.bincount(chosen, minlength=4).view(1, 1, 4)
+        expert = (score + bias[0, 0]).argmax(-1)
+        counts = torch.bincount(expert, minlength=4).view(1, 1, 4)
         violations.append(load_violation(counts).item())
         bias = updated_bias(bias, counts, rate=5e-3)
     assert sum(violations[:20]) / 20 > 0.5

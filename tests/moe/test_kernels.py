@@ -1,4 +1,4 @@
-"""Each kernel against its PyTorch twin: in bf16 on a GPU, else in fp32 through Triton's interpreter."""
+"""Compare each kernel with the reference implementation: in bf16 on a GPU, else in fp32 with Triton's interpreter."""
 
 import os
 
@@ -25,10 +25,10 @@ class Problem:
     def __init__(self, num_tokens: int, num_active: int, dim: int, hidden_dim: int, one_expert: bool = False) -> None:
         generator = torch.Generator().manual_seed(num_tokens)
         num_experts = num_active + 3
-        chance_NE = torch.rand(num_tokens, num_experts - 1, generator=generator)
-        expert_NK = torch.full((num_tokens, 1), 1) if one_expert else chance_NE.topk(num_active).indices
-        counts_E = torch.bincount(expert_NK.flatten(), minlength=num_experts)
-        self.order = fused.sort_assignments(expert_NK.to(DEVICE), counts_E.to(DEVICE))
+        score_NE = torch.rand(num_tokens, num_experts - 1, generator=generator)
+        expert_indices_NK = torch.full((num_tokens, 1), 1) if one_expert else score_NE.topk(num_active).indices
+        counts_E = torch.bincount(expert_indices_NK.flatten(), minlength=num_experts)
+        self.order = fused.sort_assignments(expert_indices_NK.to(DEVICE), counts_E.to(DEVICE))
 
         def normal(*shape: int) -> torch.Tensor:
             return torch.randn(shape, generator=generator).to(DEVICE, DTYPE)
@@ -36,45 +36,45 @@ class Problem:
         self.x, self.grad = normal(num_tokens, dim), normal(num_tokens, dim)
         self.w13 = normal(2, num_experts, hidden_dim, dim) * dim**-0.5
         self.w2 = normal(num_experts, dim, hidden_dim) * hidden_dim**-0.5
-        self.weight = torch.rand(expert_NK.numel(), generator=generator).to(DEVICE)
+        self.weight = torch.rand(expert_indices_NK.numel(), generator=generator).to(DEVICE)
 
     def all_results(self, kernels: object, gathered: bool) -> dict[str, torch.Tensor]:
-        """Every kernel's results, each from the same inputs: those that ``reference`` makes."""
-        place, token, visit, end = self.order
+        """Return the results of every kernel, with the inputs that ``reference`` computes."""
+        row_index, token, assignment, end = self.order
         x, grad, weight = self.x, self.grad, self.weight
         if not gathered:
-            x, grad, token, visit, weight = x[token.long()], grad[token.long()], None, None, None
-        hidden, gate_value = reference.gate_value(x, token, visit, weight, end, self.w13, True)
+            x, grad, token, assignment, weight = x[token.long()], grad[token.long()], None, None, None
+        hidden, gate_value = reference.gate_value(x, token, assignment, weight, end, self.w13, True)
         grad_hidden = reference.down_backward(grad, token, end, self.w2)
-        grads = reference.swiglu_backward(gate_value, visit, weight, grad_hidden)
+        grads = reference.swiglu_backward(gate_value, assignment, weight, grad_hidden)
         row = reference.down(hidden, end, self.w2)
         results = {
-            "gate_value": kernels.gate_value(x, token, visit, weight, end, self.w13, True),
-            "without products": kernels.gate_value(x, token, visit, weight, end, self.w13, False),
+            "gate_value": kernels.gate_value(x, token, assignment, weight, end, self.w13, True),
+            "without products": kernels.gate_value(x, token, assignment, weight, end, self.w13, False),
             "down": kernels.down(hidden, end, self.w2),
             "down_backward": kernels.down_backward(grad, token, end, self.w2),
-            "swiglu_backward": kernels.swiglu_backward(gate_value, visit, weight, grad_hidden),
+            "swiglu_backward": kernels.swiglu_backward(gate_value, assignment, weight, grad_hidden),
             "w2": self.w2_gradients(kernels, grad, token, grads.hidden_MF),
             "w13": self.w13_gradients(kernels, x, token, grads.gate_value_MG),
             "gate_value_backward": kernels.gate_value_backward(grads.gate_value_MG, end, self.w13),
-            "combine": kernels.combine(row, place),
+            "combine": kernels.combine(row, row_index),
         }
         flat = {name: each if isinstance(each, tuple) else (each,) for name, each in results.items()}
         return {f"{name} {i}": each for name, some in flat.items() for i, each in enumerate(some) if each is not None}
 
     def w2_gradients(self, kernels: object, *operands: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Set, and added to ones."""
-        totals = torch.full_like(self.w2, 7.0, dtype=torch.float32), torch.ones_like(self.w2, dtype=torch.float32)
-        for adds, total in enumerate(totals):
-            kernels.weight_gradient_w2(*operands, self.order.end_E, total, bool(adds))
-        return totals
+        """Return gradients of w2, written and added to ones."""
+        accumulators = torch.full_like(self.w2, 7.0, dtype=torch.float32), torch.ones_like(self.w2, dtype=torch.float32)
+        for adds, accumulator in enumerate(accumulators):
+            kernels.weight_gradient_w2(*operands, self.order.end_E, accumulator, bool(adds))
+        return accumulators
 
     def w13_gradients(self, kernels: object, *operands: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The same of both."""
-        totals = [torch.full_like(self.w13[0], value, dtype=torch.float32) for value in (7.0, 7.0, 1.0, 1.0)]
-        kernels.weight_gradient_w13(*operands, self.order.end_E, (totals[0], totals[1]), False)
-        kernels.weight_gradient_w13(*operands, self.order.end_E, (totals[2], totals[3]), True)
-        return tuple(totals)
+        """Return gradients of w1 and w3, written and added to ones."""
+        accumulators = [torch.full_like(self.w13[0], value, dtype=torch.float32) for value in (7.0, 7.0, 1.0, 1.0)]
+        kernels.weight_gradient_w13(*operands, self.order.end_E, (accumulators[0], accumulators[1]), False)
+        kernels.weight_gradient_w13(*operands, self.order.end_E, (accumulators[2], accumulators[3]), True)
+        return tuple(accumulators)
 
 
 @pytest.mark.parametrize("gathered", [True, False], ids=["tokens", "rows"])
@@ -82,7 +82,9 @@ class Problem:
     ("num_tokens", "num_active", "dim", "hidden_dim"),
     [(1, 1, 64, 64), (37, 3, 128, 192), (300, 2, 64, 64), (131, 5, 320, 128)],
 )
-def test_kernels_equal_their_twins(num_tokens: int, num_active: int, dim: int, hidden_dim: int, gathered: bool) -> None:
+def test_kernels_equal_the_reference(
+    num_tokens: int, num_active: int, dim: int, hidden_dim: int, gathered: bool
+) -> None:
     problem = Problem(num_tokens, num_active, dim, hidden_dim)
     ours, theirs = (problem.all_results(kernels, gathered) for kernels in (hopper, reference))
     assert ours.keys() == theirs.keys()
@@ -93,7 +95,7 @@ def test_kernels_equal_their_twins(num_tokens: int, num_active: int, dim: int, h
             assert relative_error(ours[name], expected) < TOLERANCE, name
 
 
-def test_kernels_equal_their_twins_when_one_expert_has_every_token() -> None:
+def test_kernels_equal_the_reference_when_one_expert_receives_every_token() -> None:
     problem = Problem(201, 1, 64, 128, one_expert=True)
     assert problem.order.end_E.tolist() == [0, 201, 201, 201]
     ours, theirs = (problem.all_results(kernels, True) for kernels in (hopper, reference))
@@ -102,7 +104,7 @@ def test_kernels_equal_their_twins_when_one_expert_has_every_token() -> None:
             assert relative_error(ours[name], expected) < TOLERANCE, name
 
 
-def test_kernels_take_no_rows() -> None:
+def test_kernels_accept_no_rows() -> None:
     problem = Problem(9, 2, 64, 128)
     end = torch.zeros_like(problem.order.end_E)
     row, wide = problem.x[:0], problem.w13.new_empty(0, 256)
@@ -111,15 +113,17 @@ def test_kernels_take_no_rows() -> None:
     assert gate_value.shape == (0, 256)
     assert hopper.down(hidden, end, problem.w2).shape == (0, 64)
     assert hopper.gate_value_backward(wide, end, problem.w13).shape == (0, 64)
-    totals = [torch.full_like(like, 7.0, dtype=torch.float32) for like in (problem.w13[0], problem.w2, problem.w13[1])]
+    accumulators = [
+        torch.full_like(like, 7.0, dtype=torch.float32) for like in (problem.w13[0], problem.w2, problem.w13[1])
+    ]
     for adds in (True, False):
-        hopper.weight_gradient_w2(row, None, hidden, end, totals[1], adds)
-        hopper.weight_gradient_w13(row, None, wide, end, (totals[0], totals[2]), adds)
-        for total in totals:
-            assert torch.equal(total, torch.full_like(total, 7.0 * adds))
+        hopper.weight_gradient_w2(row, None, hidden, end, accumulators[1], adds)
+        hopper.weight_gradient_w13(row, None, wide, end, (accumulators[0], accumulators[2]), adds)
+        for accumulator in accumulators:
+            assert torch.equal(accumulator, torch.full_like(accumulator, 7.0 * adds))
 
 
-def test_matrices_need_not_start_at_16_bytes() -> None:
+def test_matrices_may_be_unaligned() -> None:
     problem = Problem(9, 2, 64, 128)
     hidden = problem.x.new_ones(18, 128)
     flat = torch.cat((problem.w2.new_zeros(1), problem.w2.flatten()))

@@ -15,26 +15,28 @@ def logits(num_tokens: int = 50) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("score", ["sigmoid", "softmax"])
-def test_bias_moves_the_choice_but_never_the_weights(score: str) -> None:
+def test_bias_affects_the_selection_but_not_the_weights(score: str) -> None:
     config = replace(CONFIG, score=score, normalize_weights=False)
     bias = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 5.0])
     routing = route(logits(), bias, config)
-    assert (routing.expert_NK == 5).any(-1).all()
-    assert torch.equal(routing.weight_NK, routing.score_NE.gather(-1, routing.expert_NK))
+    assert (routing.expert_indices_NK == 5).any(-1).all()
+    assert torch.equal(routing.weight_NK, routing.score_NE.gather(-1, routing.expert_indices_NK))
     assert routing.weight_NK.max() < 1
 
 
-def test_choice_is_the_top_k_and_weights_sum_to_the_scale() -> None:
+def test_selection_is_the_top_k_and_weights_sum_to_the_scale() -> None:
     routing = route(logits(), torch.zeros(6), replace(CONFIG, weight_scale=2.5))
     best = routing.score_NE.sort(-1, descending=True).indices[:, :3]
-    assert torch.equal(routing.expert_NK.sort(-1).values, best.sort(-1).values)
+    assert torch.equal(routing.expert_indices_NK.sort(-1).values, best.sort(-1).values)
     torch.testing.assert_close(routing.weight_NK.sum(-1), torch.full((50,), 2.5), rtol=1e-6, atol=0)
 
 
-def test_a_choice_made_before_is_weighted_by_the_present_scores() -> None:
-    choice = torch.tensor([[0, 4, 2]]).expand(50, 3)
-    routing = route(logits(), torch.tensor([9.0, 0.0, 0.0, 0.0, 0.0, 0.0]), replace(CONFIG, score="sigmoid"), choice)
-    assert torch.equal(routing.expert_NK, choice)
+def test_given_expert_indices_are_weighted_by_the_current_scores() -> None:
+    expert_indices = torch.tensor([[0, 4, 2]]).expand(50, 3)
+    routing = route(
+        logits(), torch.tensor([9.0, 0.0, 0.0, 0.0, 0.0, 0.0]), replace(CONFIG, score="sigmoid"), expert_indices
+    )
+    assert torch.equal(routing.expert_indices_NK, expert_indices)
     score = 1 / (1 + (-logits()[:, [0, 4, 2]]).exp())
     torch.testing.assert_close(routing.weight_NK, score / score.sum(-1, keepdim=True))
 
@@ -49,7 +51,7 @@ def test_statistics_of_a_uniform_router() -> None:
     assert stats.entropy.item() == pytest.approx(10 * math.log(6), rel=1e-6)
 
 
-def test_balance_loss_grows_when_one_expert_takes_all() -> None:
+def test_balance_loss_grows_when_one_expert_receives_all_tokens() -> None:
     config = replace(CONFIG, score="softmax", num_active=1)
     spiked = torch.zeros(3, 4, 6)
     spiked[..., 2] = 10.0
@@ -69,7 +71,7 @@ def test_statistics_of_micro_batches_add_up() -> None:
         torch.testing.assert_close(total, one + other, rtol=1e-6, atol=0)
 
 
-def test_sequences_may_have_a_bias_each() -> None:
+def test_each_sequence_may_have_its_own_bias() -> None:
     router = Router(CONFIG, dim=8)
     torch.nn.init.normal_(router.gate.weight)
     x = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(2))
@@ -77,10 +79,10 @@ def test_sequences_may_have_a_bias_each() -> None:
     together, _ = router(x, bias)
     for row in range(3):
         alone, _ = router(x[row : row + 1], bias[row])
-        assert torch.equal(together.expert_NK[5 * row : 5 * row + 5], alone.expert_NK)
+        assert torch.equal(together.expert_indices_NK[5 * row : 5 * row + 5], alone.expert_indices_NK)
     same, _ = router(x, bias[:1].expand(3, -1))
-    assert torch.equal(same.expert_NK, router(x, bias[0])[0].expert_NK)
-    assert not torch.equal(same.expert_NK, together.expert_NK)
+    assert torch.equal(same.expert_indices_NK, router(x, bias[0])[0].expert_indices_NK)
+    assert not torch.equal(same.expert_indices_NK, together.expert_indices_NK)
 
 
 def test_scores_are_fp32_under_autocast() -> None:

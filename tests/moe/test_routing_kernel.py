@@ -1,4 +1,4 @@
-"""The routing kernel against ``router.route``: on a GPU, else through Triton's interpreter."""
+"""Compare the routing kernel with ``router.route``: on a GPU, else with Triton's interpreter."""
 
 import os
 
@@ -25,7 +25,7 @@ DTYPES = [torch.float32, torch.bfloat16] if ON_GPU else [torch.float32]  # the i
     ("num_tokens", "num_experts", "num_active", "per_token"),
     [(1, 3, 1, False), (77, 20, 5, True), (130, 160, 8, False)],
 )
-def test_kernel_equals_its_twin(
+def test_kernel_equals_the_reference(
     score: str, dtype: torch.dtype, num_tokens: int, num_experts: int, num_active: int, per_token: bool
 ) -> None:
     generator = torch.Generator().manual_seed(num_tokens)
@@ -39,7 +39,7 @@ def test_kernel_equals_its_twin(
 
     logits, expert = routing.route(x, gate, bias, num_active, score == "sigmoid", True)
     assert relative_error(logits, exact) < 1e-6
-    assert torch.equal(expert.long(), expected.expert_NK)
+    assert torch.equal(expert.long(), expected.expert_indices_NK)
     assert routing.route(x, gate, bias, num_active, score == "sigmoid", False)[1].shape == (num_tokens, 0)
 
 
@@ -55,9 +55,9 @@ def test_router_on_a_gpu_equals_the_router_on_a_cpu(compiled: bool) -> None:
         router.to(device).zero_grad()
         leaf = x.to(device).detach().requires_grad_()
         run = torch.compile(router, fullgraph=True) if compiled and device == "cuda" else router
-        found, stats = run(leaf, torch.zeros(24, device=device))
-        (found.weight_NK.square().sum() + stats.z_loss + stats.balance_loss).backward()
-        parts = (found.weight_NK, found.expert_NK, *stats, leaf.grad, router.gate.weight.grad.clone())
+        result, stats = run(leaf, torch.zeros(24, device=device))
+        (result.weight_NK.square().sum() + stats.z_loss + stats.balance_loss).backward()
+        parts = (result.weight_NK, result.expert_indices_NK, *stats, leaf.grad, router.gate.weight.grad.clone())
         results.append([part.detach().cpu().double() for part in parts])
     for on_cpu, on_gpu in zip(*results, strict=True):
         assert relative_error(on_gpu, on_cpu) < 2e-5

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mythos.parallel.exchange import AsyncAllToAll, exchange, exchange_rows, with_parts
+from mythos.parallel.exchange import AsyncAllToAll, add_partial_sums, exchange_rows, repeat_for_others
 
 SHAPE = (5, 3)
 
@@ -40,9 +40,9 @@ def visit_all(rank: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
     group = dist.group.WORLD
     x_ND = tokens_of(rank).requires_grad_()
     factor = torch.tensor(rank + 1.0, dtype=torch.float64, requires_grad=True)
-    tokens = AsyncAllToAll(exchange(x_ND, group), group)
+    tokens = AsyncAllToAll(repeat_for_others(x_ND, group), group)
     returned = AsyncAllToAll(tokens.result() * factor, group)
-    y_ND = with_parts(x_ND * factor, returned.result())
+    y_ND = add_partial_sums(x_ND * factor, returned.result())
     y_ND.backward(tokens_of(rank, salt=1))
     return y_ND.detach(), x_ND.grad, factor.grad
 

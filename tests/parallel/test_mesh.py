@@ -14,10 +14,12 @@ def test_the_mesh_in_words() -> None:
     config = run_config(*FOUR, "parallel=zero2", "parallel.ep_size=2", "cluster.num_devices=4")
     assert describe(config).splitlines() == [
         "4 ranks (1 nodes x 4), ZeRO 2, 4 micro-batches a step on each",
-        "experts over 2 ranks each: 0-1, 2-3",
+        "experts sharded over 2 ranks each: 0-1, 2-3",
     ]
 
 
 def test_experts_that_span_nodes_are_warned_of() -> None:
     config = run_config(*FOUR, "parallel=zero1", "parallel.ep_size=2", "cluster.num_nodes=2", "cluster.num_devices=1")
-    assert "warning: expert ranks span nodes, for parallel.ep_size 2 does not divide the 1 devices" in describe(config)
+    assert "warning: expert ranks span nodes, because parallel.ep_size 2 does not divide the 1 devices" in describe(
+        config
+    )

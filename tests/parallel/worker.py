@@ -109,7 +109,7 @@ def spoil() -> None:
 def share_weights() -> None:
     """Let passes share weights and sums of gradients as they do on a GPU in bf16, but in fp32; kernels are twins."""
     for user in (ffn, projection, experts):
-        user.is_summable = lambda weight, dtype: weight.requires_grad
+        user.can_accumulate = lambda weight, dtype: weight.requires_grad
     swiglu.is_available = lambda *_: True
     experts.Experts.is_fused = lambda *_: True
     module.MythosModule.on_train_batch_start = lambda self, batch, batch_idx: shared.share(self.model, torch.float32)

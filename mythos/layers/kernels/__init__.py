@@ -1,6 +1,6 @@
 """Kernels of the layers, imported only where their compiler is installed and the tensors are on a CUDA device.
 
-``heads`` is written in Triton; ``gated`` takes its products from quack-kernels.
+``heads`` is written in Triton; ``gated`` uses the products of quack-kernels.
 """
 
 from functools import cache
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 VERSIONS: Final = {"flash-attn-4": "4.0.0b36", "quack-kernels": "0.6.5"}
-"""Of packages that are entered below their public interfaces: others are left alone."""
+"""Supported versions of packages whose private interfaces are used; other versions are not used."""
 
 
 def _is_installed(package: str) -> bool:
@@ -29,17 +29,17 @@ HAS_QUACK: Final = _is_installed("quack-kernels")
 
 @cache
 def num_processors() -> int:
-    """Multiprocessors of the current device; Triton's interpreter takes any number."""
+    """Number of multiprocessors of the current device; any number works for Triton's interpreter."""
     return torch.cuda.get_device_properties().multi_processor_count if torch.cuda.is_available() else 4
 
 
 def aligned(matrices: Tensor) -> Tensor:
-    """The same, copied where they do not start at 16 bytes, as in an engine's flat buffer."""
+    """Return the matrices, copied if their address is not a multiple of 16 bytes, as in an engine's flat buffer."""
     return matrices.clone() if matrices.data_ptr() % 16 else matrices
 
 
-def takes_gated(x: Tensor, dtype: torch.dtype, *widths: int) -> bool:
-    """Whether ``gated`` has kernels for these: bf16 on a Hopper GPU, whose tensor memory accelerator wants 16 bytes."""
+def supports_gated(x: Tensor, dtype: torch.dtype, *widths: int) -> bool:
+    """Whether ``gated`` supports these: bf16 on a Hopper GPU, whose tensor memory accelerator needs 16 bytes."""
     return (
         x.is_cuda
         and HAS_QUACK

@@ -1,8 +1,8 @@
 """Products with SwiGLU in their epilogues, by quack-kernels (CuTe DSL), one matrix or one for each expert.
 
-Its programs specialise by warpgroup and share loads within a cluster, which Triton does not offer on Hopper: one
-warpgroup multiplies while another writes its tile. ``w13`` has w1 and w3 row by row in turn, so that the gate and the
-value of a hidden number lie beside each other in a tile, as they do in what is kept for the backward.
+Its kernels are warp-specialised and share loads within a cluster, which Triton does not offer on Hopper: one warpgroup
+multiplies while another writes its tile. ``w13`` has the interleaved rows of w1 and w3, so that the gate and the value
+of a hidden feature are adjacent in a tile, as they are in the products that are saved for the backward.
 """
 
 from typing import Any, NamedTuple
@@ -22,9 +22,9 @@ class GroupedRows(NamedTuple):
     """Rows sorted by expert."""
 
     offset_X: Tensor
-    """int32 ``[E + 1]``: where each expert's rows begin, and the end of the last."""
+    """int32 ``[E + 1]``: offset of each expert's first row, and the end of the last expert's rows."""
     token_M: Tensor | None
-    """int32: the token that a row reads; None where rows lie there already."""
+    """int32: the token that a row reads; None if the input is rows already."""
 
 
 def _config(tile_m: int, tile_n: int, pingpong: bool, cluster_m: int = 2, cluster_n: int = 1) -> GemmConfig:
@@ -39,7 +39,7 @@ def _config(tile_m: int, tile_n: int, pingpong: bool, cluster_m: int = 2, cluste
     )
 
 
-# The fastest of those tried on an H100 (docs/performance.md)
+# The fastest configurations on an H100 (docs/performance.md)
 _GATED = _config(128, 192, pingpong=True)
 _GATED_FORWARD_ONLY = _config(128, 256, pingpong=False)
 _GATED_BACKWARD = _config(128, 128, pingpong=True)
@@ -55,61 +55,61 @@ def _weighted_swiglu(acc: Any, weight: Any) -> dict[str, Any]:
 
 
 def gated(
-    x_ND: Tensor, w13: Tensor, keep: bool, rows: GroupedRows | None = None, weight_M: Tensor | None = None
+    x_ND: Tensor, w13: Tensor, save_products: bool, rows: GroupedRows | None = None, weight_M: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """h = w silu(g) v with g and v from x W_13^T, and g and v in turn, ``[M, 2F]``, if ``keep``.
+    """Return h = w silu(g) v with g and v from x W_13^T, and g and v interleaved, ``[M, 2F]``, if ``save_products``.
 
     Args:
         x_ND: bf16.
         w13: bf16, ``[2F, D]``; with ``rows`` ``[E, 2F, D]``.
-        keep: whether the backward will want the products.
-        rows: of experts; None for one matrix.
-        weight_M: fp32, of ``rows``.
+        save_products: whether the backward needs the products.
+        rows: rows of the experts; None for one matrix.
+        weight_M: routing weights of ``rows``, fp32.
     """
     offset_X, token_M = (None, None) if rows is None else rows
-    config = _GATED if keep else _GATED_FORWARD_ONLY
+    config = _GATED if save_products else _GATED_FORWARD_ONLY
     if weight_M is None:
-        kept_MG, hidden_MF = gemm_gated(
+        gate_value_MG, hidden_MF = gemm_gated(
             x_ND,
             w13.mT,
             activation="swiglu",
             cu_seqlens_m=offset_X,
             A_idx=token_M,
-            store_preact=keep,
+            store_preact=save_products,
             config=config,
             tuned=False,
         )
-        return hidden_MF, kept_MG
-    made = _weighted_swiglu(
+        return hidden_MF, gate_value_MG
+    result = _weighted_swiglu(
         x_ND,
         w13.mT,
         cu_seqlens_m=offset_X,
         A_idx=token_M,
-        store_d=keep,
+        store_d=save_products,
         config=config,
         tuned=False,
         weight=weight_M,
     )
-    return made["hidden"], made.get("D")
+    return result["hidden"], result.get("D")
 
 
 def gated_backward(
-    grad_ND: Tensor, w2: Tensor, kept_MG: Tensor, rows: GroupedRows | None = None, weight_M: Tensor | None = None
+    grad_ND: Tensor, w2: Tensor, gate_value_MG: Tensor, rows: GroupedRows | None = None, weight_M: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Gradients of the products, the weighted hidden rows made again, and fp32 gradients of the weights.
+    """Return gradients of the products, the recomputed weighted hidden rows, and fp32 gradients of the routing weights.
 
     Args:
         grad_ND: gradient of y = h W_2^T.
         w2: ``[D, F]``; with ``rows`` ``[E, D, F]``.
-        kept_MG: as ``gated`` made it.
-        rows: as there.
-        weight_M: as there.
+        gate_value_MG: products from ``gated``.
+        rows: as in ``gated``.
+        weight_M: as in ``gated``.
     """
     offset_X, token_M = (None, None) if rows is None else rows
-    made = gemm_dgated(
+    result = gemm_dgated(
         grad_ND,
         aligned(w2),
-        kept_MG,
+        gate_value_MG,
         activation="swiglu",
         colvec_scale=weight_M,
         colvec_reduce=weight_M is not None,
@@ -119,12 +119,12 @@ def gated_backward(
         config=_GATED_BACKWARD,
         tuned=False,
     )
-    grad_MG, hidden_MF, *grad_weight = made
+    grad_MG, hidden_MF, *grad_weight = result
     return grad_MG, hidden_MF, grad_weight[0] if grad_weight else None
 
 
 def grouped(row_MK: Tensor, matrix_EKN: Tensor, offset_X: Tensor) -> Tensor:
-    """Each expert's rows times its matrix: ``[M, N]``."""
+    """Multiply each expert's rows by its matrix: ``[M, N]``."""
     depth, width = matrix_EKN.shape[1:]
     config = _NARROW if width <= 1024 else _LONG if depth > 1024 else _SHORT
     product_MN = row_MK.new_empty(row_MK.shape[0], width)

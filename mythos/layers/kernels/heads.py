@@ -1,4 +1,4 @@
-"""Heads normalised and rotated in one pass over memory, and its gradient, in Triton."""
+"""Normalisation and rotation of heads in one kernel, and its gradient, in Triton."""
 
 import torch
 import triton
@@ -10,11 +10,11 @@ from mythos.layers.kernels import num_processors
 _ROWS = 16
 """Heads in a tile."""
 _PER_PROCESSOR = 8
-"""Programs of the backward on each multiprocessor; each sums the weight's gradient over its tiles."""
+"""Programs of the backward for each multiprocessor; each sums the weight's gradient over its tiles."""
 
 
 def norm_and_rotate(x_BSHP: Tensor, weight_P: Tensor, cos: Tensor, sin: Tensor, eps: float) -> Tensor:
-    """What ``heads.norm_and_rotate`` says; the arguments are contiguous."""
+    """Compute ``heads.norm_and_rotate``; the arguments are contiguous."""
     y_BSHP = torch.empty_like(x_BSHP)
     num_heads, width = x_BSHP.shape[2:]
     num_rows = x_BSHP.numel() // width
@@ -27,7 +27,7 @@ def norm_and_rotate(x_BSHP: Tensor, weight_P: Tensor, cos: Tensor, sin: Tensor, 
 def norm_and_rotate_backward(
     grad_BSHP: Tensor, x_BSHP: Tensor, weight_P: Tensor, cos: Tensor, sin: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of the heads and of the weight, the second in fp32."""
+    """Return gradients of the heads, and of the weight in fp32."""
     grad_x_BSHP = torch.empty_like(x_BSHP)
     num_heads, width = x_BSHP.shape[2:]
     num_rows = x_BSHP.numel() // width
@@ -52,8 +52,8 @@ def norm_and_rotate_backward(
 
 
 @triton.jit
-def _places(tile, num_rows, NUM_HEADS: tl.constexpr, HALF: tl.constexpr, ROWS: tl.constexpr):
-    """Where the first half of each head of a tile lies, where its angles lie, and which heads there are."""
+def _tile_offsets(tile, num_rows, NUM_HEADS: tl.constexpr, HALF: tl.constexpr, ROWS: tl.constexpr):
+    """Offsets of the first half of each head of a tile and of its angles, and the mask of heads that exist."""
     row = tile * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, HALF)[None, :]
     head = row.to(tl.int64)[:, None] * (2 * HALF) + column
@@ -65,7 +65,7 @@ def _places(tile, num_rows, NUM_HEADS: tl.constexpr, HALF: tl.constexpr, ROWS: t
 def _forward_kernel(
     x, weight, cos, sin, y, num_rows, eps, NUM_HEADS: tl.constexpr, HALF: tl.constexpr, ROWS: tl.constexpr
 ):
-    head, angle, inside = _places(tl.program_id(0), num_rows, NUM_HEADS, HALF, ROWS)
+    head, angle, inside = _tile_offsets(tl.program_id(0), num_rows, NUM_HEADS, HALF, ROWS)
     column = tl.arange(0, HALF)[None, :]
     first = tl.load(x + head, mask=inside, other=0.0).to(tl.float32)
     second = tl.load(x + head + HALF, mask=inside, other=0.0).to(tl.float32)
@@ -101,25 +101,25 @@ def _backward_kernel(
     grad_weight_2 = tl.zeros([ROWS, HALF], tl.float32)
     kind = grad_x.dtype.element_ty
     for tile in range(tl.program_id(0), tl.cdiv(num_rows, ROWS), tl.num_programs(0)):
-        head, angle, inside = _places(tile, num_rows, NUM_HEADS, HALF, ROWS)
+        head, angle, inside = _tile_offsets(tile, num_rows, NUM_HEADS, HALF, ROWS)
         c = tl.load(cos + angle, mask=inside, other=0.0)
         s = tl.load(sin + angle, mask=inside, other=0.0)
         grad_1 = tl.load(grad + head, mask=inside, other=0.0).to(tl.float32)
         grad_2 = tl.load(grad + head + HALF, mask=inside, other=0.0).to(tl.float32)
-        turned_1 = grad_1 * c + grad_2 * s
-        turned_2 = grad_2 * c - grad_1 * s
+        rotated_1 = grad_1 * c + grad_2 * s
+        rotated_2 = grad_2 * c - grad_1 * s
         x_1 = tl.load(x + head, mask=inside, other=0.0).to(tl.float32)
         x_2 = tl.load(x + head + HALF, mask=inside, other=0.0).to(tl.float32)
         scale = tl.rsqrt((tl.sum(x_1 * x_1, axis=1) + tl.sum(x_2 * x_2, axis=1)) / (2 * HALF) + eps)[:, None]
         x_1 *= scale
         x_2 *= scale
-        grad_weight_1 += turned_1 * x_1
-        grad_weight_2 += turned_2 * x_2
-        turned_1 *= weight_1
-        turned_2 *= weight_2
-        along = (tl.sum(turned_1 * x_1, axis=1) + tl.sum(turned_2 * x_2, axis=1))[:, None] / (2 * HALF)
-        tl.store(grad_x + head, (scale * (turned_1 - x_1 * along)).to(kind), mask=inside)
-        tl.store(grad_x + head + HALF, (scale * (turned_2 - x_2 * along)).to(kind), mask=inside)
-    place = partial + tl.program_id(0) * (2 * HALF) + tl.arange(0, HALF)
-    tl.store(place, tl.sum(grad_weight_1, axis=0))
-    tl.store(place + HALF, tl.sum(grad_weight_2, axis=0))
+        grad_weight_1 += rotated_1 * x_1
+        grad_weight_2 += rotated_2 * x_2
+        rotated_1 *= weight_1
+        rotated_2 *= weight_2
+        along = (tl.sum(rotated_1 * x_1, axis=1) + tl.sum(rotated_2 * x_2, axis=1))[:, None] / (2 * HALF)
+        tl.store(grad_x + head, (scale * (rotated_1 - x_1 * along)).to(kind), mask=inside)
+        tl.store(grad_x + head + HALF, (scale * (rotated_2 - x_2 * along)).to(kind), mask=inside)
+    pointers = partial + tl.program_id(0) * (2 * HALF) + tl.arange(0, HALF)
+    tl.store(pointers, tl.sum(grad_weight_1, axis=0))
+    tl.store(pointers + HALF, tl.sum(grad_weight_2, axis=0))

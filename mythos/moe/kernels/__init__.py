@@ -1,10 +1,10 @@
-"""Kernels of the mixture of experts, and what they equal (``reference``).
+"""Kernels of the mixture of experts, and their reference implementation (``reference``).
 
-``hopper`` has Triton's (``products``, ``passes``), ``cute`` those of quack-kernels among them. They are imported only
-where their compiler is installed and the tensors are on a CUDA device.
+``hopper`` has Triton kernels (``products``, ``memory_bound``), ``cute`` also those of quack-kernels. They are imported
+only where their compiler is installed and the tensors are on a CUDA device.
 """
 
 WIDTH = 64
-"""What tokens' and experts' widths are multiples of, for ``products`` and ``routing``."""
+"""``products`` and ``routing`` support widths of tokens and experts that are multiples of this."""
 MAX_EXPERTS = 512
-"""Their scores of a tile of tokens stay in registers, for ``routing``."""
+"""Limit of ``routing``, which holds the scores of a tile of tokens in registers."""

@@ -1,8 +1,8 @@
-"""Every function of ``reference`` as Triton kernels."""
+"""All functions of ``reference`` as Triton kernels."""
 
 from torch import Tensor
 
-from mythos.moe.kernels.passes import combine, swiglu_backward
+from mythos.moe.kernels.memory_bound import combine, swiglu_backward
 from mythos.moe.kernels.products import (
     down,
     down_backward,
@@ -28,13 +28,13 @@ __all__ = [
 
 def hidden_backward(
     grad_ND: Tensor,
-    place_NK: Tensor | None,
+    row_NK: Tensor | None,
     token_M: Tensor | None,
     assignment_M: Tensor | None,
-    weight_V: Tensor | None,
+    weight_A: Tensor | None,
     end_E: Tensor,
     w2_EDF: Tensor,
     gate_value_MG: Tensor,
 ) -> SwigluGradients:
-    """``swiglu_backward`` of ``down_backward``: in one kernel the tile would not fit the registers."""
-    return swiglu_backward(gate_value_MG, assignment_M, weight_V, down_backward(grad_ND, token_M, end_E, w2_EDF))
+    """Compute ``swiglu_backward`` of ``down_backward``; a tile of both in one kernel would not fit into registers."""
+    return swiglu_backward(gate_value_MG, assignment_M, weight_A, down_backward(grad_ND, token_M, end_E, w2_EDF))
