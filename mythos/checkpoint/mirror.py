@@ -12,6 +12,7 @@ from mythos.checkpoint import store
 from mythos.checkpoint.manifest import FILE_NAME, Manifest, compare, digests, parse_manifest, read_manifest
 from mythos.checkpoint.retention import kept
 from mythos.config.base import ConfigError
+from mythos.config.extras import install_command
 from mythos.config.run import CheckpointConfig, RunSettings
 from mythos.files import flush, install, remove
 
@@ -55,7 +56,7 @@ class Mirror:
             self._files, root = fsspec.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
         except (ImportError, ValueError) as error:
             raise ConfigError(
-                f"{url}: {error}; for s3:// install mythos[s3], or set run.checkpoint.copy_to to another place."
+                f"{url}: {error}; for s3:// run {install_command('s3')}, or set run.checkpoint.copy_to to another URL."
             ) from None
         self._root = root.rstrip("/")
         self._has_folders = isinstance(self._files, LocalFileSystem)
