@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_pipelines.tasks.command import add_tasks_parser
+from mythos.config.extras import install_command
 from mythos.files import restrict_umask
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"mythos-data: {error}", file=sys.stderr)
     except ModuleNotFoundError as error:
-        print(f"mythos-data: {error.name} is not installed; run pip install 'mythos[data]'.", file=sys.stderr)
+        print(f"mythos-data: {error.name} is not installed; run {install_command('data')}.", file=sys.stderr)
     except OSError as error:
         advice = "check the path, its permissions and the free space"
         print(f"mythos-data: {error}; {advice}.", file=sys.stderr)

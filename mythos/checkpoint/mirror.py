@@ -12,6 +12,7 @@ from mythos.checkpoint import store
 from mythos.checkpoint.manifest import FILE_NAME, Manifest, compare, digests, parse_manifest, read_manifest
 from mythos.checkpoint.retention import kept
 from mythos.config.base import ConfigError
+from mythos.config.extras import install_command
 from mythos.config.run import CheckpointConfig, RunSettings
 from mythos.files import flush, install, remove
 

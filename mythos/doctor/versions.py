@@ -9,6 +9,7 @@ import torch
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from mythos.config.extras import DISTRIBUTION, install_command
 from mythos.config.parallel import DeepSpeedParallel
 from mythos.config.run import RunConfig
 from mythos.doctor.finding import Finding
@@ -26,9 +27,9 @@ _FASTER: Final = {"flash-attn-4": "attention within documents", "quack-kernels":
 def versions(config: RunConfig | None, gpus: list[Gpu]) -> list[Finding]:
     """Python, every package of ``pyproject.toml`` that all runs need, DeepSpeed, Triton, and NVIDIA's libraries."""
     try:
-        declared = metadata("mythos")
+        declared = metadata(DISTRIBUTION)
     except PackageNotFoundError:
-        advice = "install it with pip install -e . so that its ranges of versions are known"
+        advice = f"run {install_command()}, so that the ranges of versions are known"
         return [Finding(check="mythos", status="warning", found="not installed as a package", advice=advice)]
     python = _judge("python", platform.python_version(), SpecifierSet(declared["Requires-Python"] or ""))
     requirements = [Requirement(text) for text in declared.get_all("Requires-Dist") or []]
@@ -56,13 +57,12 @@ def _package(requirement: Requirement, is_needed: bool = True) -> Finding:
     try:
         found = version(name)
     except PackageNotFoundError:
-        extras = "[deepspeed]" if name == "deepspeed" else ""
         return Finding(
             check=name,
             status="fails" if is_needed else "ok",
             found="not installed" if is_needed else "not installed, needed by parallel=ddp and zero1 to zero3 only",
             expected=str(requirement.specifier) if is_needed else "",
-            advice=f"pip install 'mythos{extras}'" if is_needed else "",
+            advice=f"run {install_command('deepspeed' if name == 'deepspeed' else '')}" if is_needed else "",
         )
     return _judge(name, found, requirement.specifier)
 
@@ -76,7 +76,7 @@ def _faster(requirement: Requirement) -> Finding:
     expected = str(requirement.specifier)
     if found != "not installed" and requirement.specifier.contains(found, prereleases=True):
         return Finding(check=name, status="ok", found=found, expected=expected)
-    advice = f"{_FASTER[name]} would be faster on this device: pip install 'mythos[flash]'"
+    advice = f"{_FASTER[name]} would be faster on this device: run {install_command('flash')}"
     return Finding(check=name, status="warning", found=found, expected=expected, advice=advice)
 
 

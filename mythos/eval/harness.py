@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from mythos.config.base import ConfigError
+from mythos.config.extras import install_command
 from mythos.eval.exit_rule import chosen_rule
 from mythos.eval.scoring import BATCH_TOKENS, Score, Scorer, mean_loops, scorer_of
 
@@ -19,7 +20,8 @@ try:
     from lm_eval.tasks import TaskManager
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 except ModuleNotFoundError:
-    raise ConfigError("lm-eval, which runs these tasks, is not installed; pip install 'mythos[eval]'.") from None
+    command = install_command("eval")
+    raise ConfigError(f"lm-eval, which runs these tasks, is not installed; run {command}.") from None
 
 TASKS: Final = Path(__file__).parent / "tasks"
 """Task files that read local data."""

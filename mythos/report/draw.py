@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mythos.config.base import ConfigError
+from mythos.config.extras import install_command
 from mythos.report.read import Run, Series, by_index
 from mythos.report.reduce import table, thin
 from mythos.report.theme import SCHEMES, mix
@@ -15,7 +16,8 @@ try:
     import plotly.graph_objects as go
     from plotly.offline import get_plotlyjs
 except ModuleNotFoundError:
-    raise ConfigError("plotly, which draws the report, is not installed; pip install 'mythos[report]'.") from None
+    command = install_command("report")
+    raise ConfigError(f"plotly, which draws the report, is not installed; run {command}.") from None
 
 MAX_POINTS = 1000
 """Points in one line: more than a screen can resolve."""

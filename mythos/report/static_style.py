@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, Literal, NamedTuple
 
 from mythos.config.base import ConfigError
+from mythos.config.extras import install_command
 from mythos.report.facts import quantity
 from mythos.report.theme import LIGHT
 
@@ -15,7 +16,8 @@ try:
     from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 except ModuleNotFoundError:
-    raise ConfigError("matplotlib, which draws the figures, is not installed; pip install 'mythos[report]'.") from None
+    command = install_command("report")
+    raise ConfigError(f"matplotlib, which draws the figures, is not installed; run {command}.") from None
 
 COLORS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Okabe and Ito's colours (Wong, Nature Methods 8, 441, 2011), distinct for colour-blind readers as well."""

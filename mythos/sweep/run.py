@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mythos.config.base import ConfigError
+from mythos.config.extras import install_command
 from mythos.config.sweep import LocalLauncher, SweepConfig
 from mythos.report.jobs import PLAN_FILE
 from mythos.sweep.at_end import run_at_end
@@ -93,7 +94,7 @@ def _check_library(name: str) -> None:
     from importlib.util import find_spec
 
     if find_spec(name) is None:
-        raise ConfigError(f"sweep: {name} is not installed; run pip install 'mythos[sweep]'.")
+        raise ConfigError(f"sweep: {name} is not installed; run {install_command('sweep')}.")
 
 
 @contextmanager

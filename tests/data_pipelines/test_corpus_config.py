@@ -67,4 +67,5 @@ def test_a_missing_extra_is_reported_in_one_line(
 ) -> None:
     monkeypatch.setitem(sys.modules, "data_pipelines.corpus.build", None)
     assert main(["clean", "documentation", "--to", str(tmp_path / "out")]) == 2
-    assert capsys.readouterr().err.endswith("is not installed; run pip install 'mythos[data]'.\n")
+    command = "pip install -e '.[data]' in a clone of Mythos"
+    assert capsys.readouterr().err.endswith(f"is not installed; run {command}.\n")

@@ -77,7 +77,7 @@ def test_a_hopper_gpu_without_faster_kernels_is_a_warning(monkeypatch: pytest.Mo
     assert not [one for one in versions(None, []) if one.check == "quack-kernels"]
     found = of(versions(None, [hopper]), "quack-kernels")
     assert (found.status, found.found) == ("warning", "not installed")
-    assert found.advice.endswith("pip install 'mythos[flash]'")
+    assert found.advice.endswith("run pip install -e '.[flash]' in a clone of Mythos")
     real = versions_module.version
     monkeypatch.setattr(versions_module, "version", lambda name: "0.6.4" if name == "quack-kernels" else real(name))
     assert of(versions(None, [hopper]), "quack-kernels").status == "warning"  # another version is left alone
@@ -93,7 +93,11 @@ def test_deepspeed_is_needed_by_ranks_only(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(versions_module, "version", absent)
     statuses = [of(versions(config, []), "deepspeed").status for config in (None, run_config(), run_config(*TWO))]
     assert statuses == ["ok", "ok", "fails"]
-    assert of(versions(None, []), "lightning").status == "fails"
+    assert of(versions(run_config(*TWO), []), "deepspeed").advice == (
+        "run pip install -e '.[deepspeed]' in a clone of Mythos"
+    )
+    lightning = of(versions(None, []), "lightning")
+    assert (lightning.status, lightning.advice) == ("fails", "run pip install -e . in a clone of Mythos")
 
 
 @pytest.mark.parametrize(

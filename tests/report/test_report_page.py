@@ -206,7 +206,8 @@ def test_a_missing_plotly_is_reported_in_one_sentence() -> None:
     code = "import sys; sys.modules['plotly'] = None; import mythos.report.page"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     last = done.stderr.strip().splitlines()[-1]
-    assert re.search(r"ConfigError: plotly, .* is not installed; pip install 'mythos\[report\]'\.$", last)
+    command = re.escape("pip install -e '.[report]' in a clone of Mythos")
+    assert re.search(rf"ConfigError: plotly, .* is not installed; run {command}\.$", last)
 
 
 def test_the_report_needs_no_torch() -> None:

@@ -62,5 +62,5 @@ def test_a_missing_matplotlib_is_reported_in_one_sentence() -> None:
     code += "sys.exit(main(['figures', 'nowhere', '--to', 'out']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
-    sentence = "mythos: matplotlib, which draws the figures, is not installed; pip install 'mythos[report]'.\n"
-    assert done.stderr == sentence
+    command = "pip install -e '.[report]' in a clone of Mythos"
+    assert done.stderr == f"mythos: matplotlib, which draws the figures, is not installed; run {command}.\n"
