@@ -1,1 +1,1 @@
-"""Measurements of speed and memory, each reproducible by one command."""
+"""Benchmarks of speed and memory, each reproducible by one command."""

@@ -1,4 +1,4 @@
-"""Causal attention, forward and backward: what training runs, each backend of PyTorch's SDPA, and FlexAttention."""
+"""Time causal attention, forward and backward: training's path, each backend of PyTorch's SDPA, and FlexAttention."""
 
 import re
 import warnings
@@ -40,9 +40,9 @@ class Shape(NamedTuple):
 
     @property
     def num_flops(self) -> int:
-        """Forward and backward of the causal half: two products of 2 operations forward, and twice that backward.
+        """FLOPs of forward and backward over the causal half: two matrix products forward, four backward.
 
-        Documents leave less to do; it is not subtracted. Scores that a backward computes again are not counted.
+        Document masks reduce the work, which is not subtracted. Scores that a backward recomputes are not counted.
         """
         return 6 * self.batch * self.num_heads * self.seq_len**2 * self.head_dim
 
@@ -51,17 +51,17 @@ SHAPES = (Shape(8, 8, 8, 2048, 128), Shape(8, 16, 16, 2048, 128))
 
 
 class Comparison(NamedTuple):
-    """The arms that ran, and why the others did not."""
+    """Results of the arms that ran, and the reason why each other arm was refused."""
 
     rows: list[Row]
     refused: dict[str, str]
 
 
 def parse_shape(text: str) -> Shape:
-    """Read ``b8-h16-g4-s2048-p128``.
+    """Parse a shape such as ``b8-h16-g4-s2048-p128``.
 
     Raises:
-        ConfigError: it reads otherwise, or the heads do not divide.
+        ConfigError: the text has another format, or the heads do not divide.
     """
     match = re.fullmatch(r"b(\d+)-h(\d+)-g(\d+)-s(\d+)-p(\d+)", text)
     if match is None:
@@ -78,14 +78,14 @@ def parse_shape(text: str) -> Shape:
 
 
 def check(arms: list[str], mean_document: int) -> None:
-    """Refuse what cannot be measured.
+    """Check the arms and the document length.
 
     Raises:
-        ConfigError: one sentence that says why.
+        ConfigError: an arm is unknown, or the length is negative.
     """
     for arm in arms:
         if arm not in ARMS:
-            raise ConfigError(f"{arm!r} is not an arm; choose of {', '.join(ARMS)}.")
+            raise ConfigError(f"{arm!r} is not an arm; choose from {', '.join(ARMS)}.")
     if mean_document < 0:
         raise ConfigError(f"--documents is {mean_document}; give a mean length, or 0 for none.")
 
@@ -99,7 +99,7 @@ def compare(
     num_rounds: int,
     num_warmup: int,
 ) -> Comparison:
-    """Time the arms that can run; with documents none attends across their borders."""
+    """Time the arms that can run; with documents, no arm attends across document boundaries."""
     inputs = Inputs(shape, device, dtype)
     calls: dict[str, Callable[[], None]] = {}
     refused = {}
@@ -124,7 +124,7 @@ class Inputs:
         generator = torch.Generator(device).manual_seed(0)
 
         def random(num_heads: int) -> Tensor:
-            size = (shape.batch, shape.seq_len, num_heads, shape.head_dim)  # projections leave heads beside tokens
+            size = (shape.batch, shape.seq_len, num_heads, shape.head_dim)  # the layout that projections produce
             return torch.randn(size, generator=generator, device=device, dtype=dtype).transpose(1, 2)
 
         self.query_key_value = [
@@ -133,7 +133,7 @@ class Inputs:
         self.grad_BHSP = random(shape.num_heads)
 
     def step(self, run: Attend) -> Callable[[], None]:
-        """Forward and backward; the gradients are let go of."""
+        """A call that runs forward and backward and discards the gradients."""
 
         def call() -> None:
             torch.autograd.grad(run(*self.query_key_value), self.query_key_value, self.grad_BHSP)
@@ -144,7 +144,7 @@ class Inputs:
 def attention(
     name: str, document_ids_BS: Tensor | None, shape: Shape, device: torch.device, dtype: torch.dtype
 ) -> Attend:
-    """The arm's function of query, key and value.
+    """The function of query, key and value that an arm times.
 
     Raises:
         RuntimeError: the arm cannot run here.
@@ -152,10 +152,10 @@ def attention(
     if name == "flex":
         return _flex(document_ids_BS, shape.seq_len, device)
     if name == "training":
-        known = None
+        training_mask = None
         if document_ids_BS is not None:
-            known = document_mask(document_ids_BS, dtype, shape.head_dim, count_documents(document_ids_BS))
-        return lambda query_BHSP, key_BGSP, value_BGSP: attend(query_BHSP, key_BGSP, value_BGSP, known)
+            training_mask = document_mask(document_ids_BS, dtype, shape.head_dim, count_documents(document_ids_BS))
+        return lambda query_BHSP, key_BGSP, value_BGSP: attend(query_BHSP, key_BGSP, value_BGSP, training_mask)
     mask = None if document_ids_BS is None else dense_mask(document_ids_BS)
 
     def run(query_BHSP: Tensor, key_BGSP: Tensor, value_BGSP: Tensor) -> Tensor:
@@ -173,7 +173,7 @@ def attention(
 
 
 def _flex(document_ids_BS: Tensor | None, seq_len: int, device: torch.device) -> Attend:
-    """FlexAttention with a block mask, compiled."""
+    """Compiled FlexAttention with a block mask."""
 
     def is_visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         is_causal = query >= key

@@ -1,4 +1,4 @@
-"""How fast the loader delivers micro-batches, by its number of worker processes."""
+"""Throughput of the data loader by its number of worker processes."""
 
 import time
 from collections.abc import Iterator
@@ -14,22 +14,22 @@ from mythos.types import Batch
 
 
 class Rate(NamedTuple):
-    """Tokens a second of the loader alone, over the rounds."""
+    """Tokens per second of the loader alone, over the rounds."""
 
     num_workers: int
     tokens_per_second: float
-    """The median."""
+    """Median over the rounds; ``low`` and ``high`` bound the middle 80%."""
     low: float
     high: float
     start_seconds: float
-    """Until the first micro-batch: opening the shards, starting the workers."""
+    """Time to the first micro-batch: opening the shards and starting the workers."""
 
 
 def check(workers: list[int], num_batches: int, num_rounds: int) -> None:
-    """Refuse what cannot be measured.
+    """Check the options of ``measure``.
 
     Raises:
-        ConfigError: one sentence that says why.
+        ConfigError: a count is too small.
     """
     if min(workers) < 0 or num_batches < 1 or num_rounds < 1:
         raise ConfigError(
@@ -41,8 +41,8 @@ def check(workers: list[int], num_batches: int, num_rounds: int) -> None:
 def measure(config: RunConfig, workers: list[int], num_batches: int, num_rounds: int) -> list[Rate]:
     """Read ``num_batches`` micro-batches in each round, one number of workers after the other.
 
-    Not in turn: waiting workers would read ahead in another's time. A round's worth is read before the clock starts,
-    which empties what the workers had prepared.
+    The worker counts do not alternate, because idle workers would read ahead while another count is timed. One round
+    is read before the clock starts, which drains the batches that the workers have prefetched.
     """
     num_tokens = num_batches * config.data.micro_batch_size * config.data.seq_len
     rates = []
@@ -53,23 +53,23 @@ def measure(config: RunConfig, workers: list[int], num_batches: int, num_rounds:
         start_seconds = time.perf_counter() - start
         _read(batches, num_batches)
         seconds = [_read(batches, num_batches) for _ in range(num_rounds)]
-        of_round: Spread = spread([num_tokens / each for each in seconds])
-        rates.append(Rate(num_workers, *of_round, start_seconds))
+        tokens_per_second: Spread = spread([num_tokens / each for each in seconds])
+        rates.append(Rate(num_workers, *tokens_per_second, start_seconds))
     return rates
 
 
 def table(rates: list[Rate]) -> str:
-    """One line for each number of workers."""
+    """Table with one line per number of workers."""
     lines = [f"{'workers':>7} {'tokens/s':>14} {'80% of rounds':>32} {'start':>8}"]
     for rate in rates:
-        spread_of = f"{rate.low:,.0f} to {rate.high:,.0f}"
+        middle = f"{rate.low:,.0f} to {rate.high:,.0f}"
         start = f"{rate.start_seconds:.2f} s"
-        lines.append(f"{rate.num_workers:7} {rate.tokens_per_second:14,.0f} {spread_of:>32} {start:>8}")
+        lines.append(f"{rate.num_workers:7} {rate.tokens_per_second:14,.0f} {middle:>32} {start:>8}")
     return "\n".join(lines)
 
 
 def _read(batches: Iterator[Batch], num_batches: int) -> float:
-    """Seconds that the next micro-batches took."""
+    """Seconds that reading the next micro-batches took."""
     start = time.perf_counter()
     for _ in islice(batches, num_batches):
         pass

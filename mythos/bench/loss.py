@@ -1,4 +1,4 @@
-"""Projection to the vocabulary and cross-entropy, forward and backward: chunks, all at once, and torch's own."""
+"""Time the vocabulary projection and cross-entropy, forward and backward: in chunks, at once, and by torch."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -23,15 +23,15 @@ class Shape(NamedTuple):
 
     @property
     def num_flops(self) -> int:
-        """One product forward and two backward; a product that chunks compute again is not counted."""
+        """FLOPs of one matrix product forward and two backward; the product that chunks recompute is not counted."""
         return 6 * self.num_tokens * self.dim * self.vocab_size
 
 
 def check(shape: Shape, chunks: list[int]) -> None:
-    """Refuse what cannot be measured.
+    """Check the shape and the chunk sizes.
 
     Raises:
-        ConfigError: one sentence that says why.
+        ConfigError: a size is below 1.
     """
     if min(*shape, *chunks) < 1:
         raise ConfigError(f"{shape} with chunks of {chunks}: all sizes must be 1 or more.")
@@ -40,7 +40,7 @@ def check(shape: Shape, chunks: list[int]) -> None:
 def compare(
     shape: Shape, chunks: list[int], device: torch.device, is_bf16: bool, num_rounds: int, num_warmup: int
 ) -> list[Row]:
-    """Time the arms in turn, fp32 states and weights, under bf16 autocast if that is asked for."""
+    """Time the arms alternately on fp32 states and weights, under bf16 autocast if ``is_bf16``."""
     generator = torch.Generator(device).manual_seed(0)
     x_ND = torch.randn(shape.num_tokens, shape.dim, generator=generator, device=device).requires_grad_()
     weight_VD = torch.randn(shape.vocab_size, shape.dim, generator=generator, device=device).requires_grad_()
@@ -61,7 +61,7 @@ def compare(
 
 
 def arms(shape: Shape, chunks: list[int]) -> dict[str, Loss]:
-    """Mean loss of the tokens by each arm; torch's own is the first."""
+    """Functions that return the mean loss of the tokens, by arm; torch's own is the first."""
 
     def all_logits(x_ND: Tensor, weight_VD: Tensor, target_N: Tensor) -> Tensor:
         return functional.cross_entropy(functional.linear(x_ND, weight_VD).float(), target_N)

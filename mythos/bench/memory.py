@@ -1,4 +1,4 @@
-"""Peak memory of one training step against the number of passes."""
+"""Peak memory of one training step by the number of loops."""
 
 from typing import NamedTuple
 
@@ -19,17 +19,17 @@ from mythos.types import Batch
 
 
 class MemoryPoint(NamedTuple):
-    """Peak allocated bytes of forward and backward at a number of passes, above what stands before and after."""
+    """Peak allocated bytes of forward and backward at a number of loops, above the bytes allocated before the step."""
 
     num_loops: int
     peak_bytes: int
 
 
 def measure(config: RunConfig, loops: list[int]) -> list[MemoryPoint]:
-    """Measure each number of passes, all of them with gradients, after one step to warm up.
+    """Measure each number of loops, all of them with gradients, after two warm-up steps.
 
     Raises:
-        ConfigError: there is no CUDA device, whose allocator is what keeps the peak.
+        ConfigError: there is no CUDA device, whose allocator records the peak.
     """
     if not torch.cuda.is_available():
         raise ConfigError("bench memory reads the CUDA allocator, but torch sees no CUDA device.")
@@ -54,12 +54,12 @@ def measure(config: RunConfig, loops: list[int]) -> list[MemoryPoint]:
 
 
 def state_bytes(config: RunConfig) -> int:
-    """One state tensor of a micro-batch; the residual stream is fp32, under bf16 autocast too."""
+    """Bytes of one state tensor of a micro-batch; the residual stream is fp32 also under bf16 autocast."""
     return config.data.micro_batch_size * config.data.seq_len * config.model.dim * 4
 
 
 def random_batch(config: RunConfig, device: torch.device) -> Batch:
-    """A micro-batch of random tokens that is a step of its own."""
+    """One micro-batch of random tokens, which forms a whole step."""
     shape = (config.data.micro_batch_size, config.data.seq_len + 1)
     tokens = torch.randint(config.model.vocab_size, shape, generator=torch.Generator().manual_seed(0)).to(device)
     positions = torch.arange(shape[1] - 1, device=device).expand(shape[0], -1)
@@ -75,11 +75,11 @@ def random_batch(config: RunConfig, device: torch.device) -> Batch:
 
 
 def _step(config: RunConfig, model: Mythos, batch: Batch, num_loops: int) -> Tensor:
-    """Forward and backward; gradients stay allocated, as they do between steps of an accumulation."""
+    """Run forward and backward; gradients stay allocated, as they do between the micro-batches of a step."""
     plan = StepPlan(Depth(num_loops, num_loops), Exits((num_loops - 1,), (1.0,)), 0.0)
     with torch.autocast("cuda", torch.bfloat16, enabled=config.parallel.precision != "fp32"):
         output = model(batch, num_loops, noise_seed=0)
         loss = objective(config, output, batch, plan).total
-    del output  # statistics that no penalty uses would keep what they were computed from
+    del output  # statistics that no penalty uses would keep their inputs alive
     loss.backward()
     return loss.detach()

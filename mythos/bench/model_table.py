@@ -1,4 +1,4 @@
-"""What ``mythos bench model`` prints."""
+"""Tables that ``mythos bench model`` prints."""
 
 from mythos.bench.model import Arm, Draws, Line
 
@@ -6,9 +6,9 @@ _GIB = 2**30
 
 
 def arms_table(arms: list[Arm], num_kernels: int) -> str:
-    """The arms one a line, their parts, then the longest kernels of each."""
+    """Table with one line per arm, then the parts and the longest kernels of each."""
     header = f"{'arm':14} {'ms':>10} {'80% of rounds':>22} {'tokens/s':>10} {'TFLOP/s':>8} {'MFU':>6}"
-    lines = [f"{header} {'ratio':>6} {'80% of rounds':>15} {'held':>10} {'peak':>10}"]
+    lines = [f"{header} {'ratio':>6} {'80% of rounds':>15} {'resident':>10} {'peak':>10}"]
     for arm in arms:
         spread = f"{arm.time.low_ms:.2f} to {arm.time.high_ms:.2f}"
         mfu = "" if arm.mfu is None else f"{arm.mfu:.1%}"
@@ -21,8 +21,8 @@ def arms_table(arms: list[Arm], num_kernels: int) -> str:
         )
     for arm in arms:
         lines.append(
-            f"\n{arm.name}: {arm.num_graphs} graphs compiled, {arm.warmup_seconds:.1f} s of warm-up beyond its steps, "
-            f"{arm.num_recompiled} compiled after it"
+            f"\n{arm.name}: {arm.num_graphs} graphs compiled in the warm-up and {arm.num_recompiled} after it; "
+            f"the warm-up took {arm.warmup_seconds:.1f} s more than its steps"
         )
         lines += _parts(arm)
         if arm.profile is not None:
@@ -34,7 +34,7 @@ def arms_table(arms: list[Arm], num_kernels: int) -> str:
 
 
 def _parts(arm: Arm) -> list[str]:
-    """One line a part, and their sum; nothing where they were not timed."""
+    """One line per part, and their sum; empty where the parts were not timed."""
     if not arm.part_ms:
         return []
     lines, total_ms = [], sum(arm.part_ms.values())
@@ -45,22 +45,22 @@ def _parts(arm: Arm) -> list[str]:
 
 
 def line_table(line: Line) -> str:
-    """Step time against T."""
-    lines = ["step time against T, all passes with gradients"]
+    """Table of the step time by number of loops."""
+    lines = ["step time by number of loops T, all with gradients"]
     for num_loops, time in line.time.items():
         fitted_ms = line.outer_ms + line.loop_ms * num_loops
         lines.append(
             f"  T = {num_loops:<3} {time.median_ms:10.2f} ms ({time.low_ms:.2f} to {time.high_ms:.2f}), "
-            f"{time.median_ms / fitted_ms - 1:+.2%} off the line"
+            f"{time.median_ms / fitted_ms - 1:+.2%} from the line"
         )
-    fitted = f"{line.outer_ms:.2f} ms + {line.loop_ms:.2f} ms for each pass"
+    fitted = f"{line.outer_ms:.2f} ms + {line.loop_ms:.2f} ms per loop"
     lines.append(f"  {fitted}; largest deviation {line.largest_deviation:.2%}")
     return "\n".join(lines)
 
 
 def draws_line(draws: Draws) -> str:
-    """What drawn depths did."""
+    """One line on the steps of drawn depth."""
     return (
-        f"{draws.num_steps} steps of drawn depth, T {draws.mean_loops:.2f} in the mean and {draws.deepest} at most: "
+        f"{draws.num_steps} steps of drawn depth, T {draws.mean_loops:.2f} on average and {draws.deepest} at most: "
         f"{draws.tokens_per_second:,.0f} tokens/s, {draws.tflops:.3g} TFLOP/s, {draws.num_recompiled} graphs compiled"
     )

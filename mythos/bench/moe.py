@@ -1,4 +1,4 @@
-"""One mixture-of-experts layer against a dense SwiGLU of equal active FLOPs, forward and backward."""
+"""Compare one mixture-of-experts layer with a dense SwiGLU of equal active FLOPs, forward and backward."""
 
 import re
 from collections.abc import Callable
@@ -36,26 +36,26 @@ class Shape(NamedTuple):
 
     @property
     def active_hidden_dim(self) -> int:
-        """Hidden width that one token meets."""
+        """Hidden width of the experts that one token is routed to, shared experts included."""
         return (self.num_active + self.num_shared) * self.hidden_dim
 
     def num_flops(self, num_tokens: int) -> int:
-        """Forward and backward of the experts' products, 2 a multiplication; the router is left out."""
+        """FLOPs of the experts' matrix products, forward and backward, without the router."""
         return 18 * num_tokens * self.dim * self.active_hidden_dim
 
 
 SHAPES = (Shape(2048, 64, 1024, 8, 1), Shape(2048, 128, 512, 8, 2), Shape(1024, 64, 512, 8, 1))
 
 
-BY_PRODUCTS = "dense/products"
-"""The arm of a dense layer without the operation that ``layers.swiglu`` fuses."""
+SEPARATE_PRODUCTS = "dense/products"
+"""Name of the arm of a dense layer without the fused operation of ``layers.swiglu``."""
 
 PATHS = {"grouped": dispatch.grouped, "plain": dispatch.plain, "naive": dispatch.naive}
 ROUTINGS = ("natural", "balanced", "skewed")
 
 
 class Setting(NamedTuple):
-    """What is common to all arms."""
+    """Options that all arms share."""
 
     shape: Shape
     num_tokens: int
@@ -64,28 +64,28 @@ class Setting(NamedTuple):
     """``fp32``; ``bf16`` for fp32 weights under autocast; ``bf16-weights`` for weights that an engine keeps in bf16."""
     compile: bool
     share: bool = False
-    """Whether all calls share bf16 copies of the weights and sums of their gradients, as the passes of a step do."""
+    """Whether all calls share bf16 weight copies and gradient accumulators, as the loops of a step do."""
 
 
 class Arm(NamedTuple):
-    """One variant's figures; the last four are None where there is nothing to say."""
+    """Measurements of one variant; the last four are None where they do not apply."""
 
     name: str
     time: Spread
     tflops: float
-    """10^12 floating-point operations a second, by ``Shape.num_flops``."""
+    """10^12 floating-point operations per second, by ``Shape.num_flops``."""
     ratio: float
     """The dense layer's time over this one's."""
     violation: float | None
     """Largest load over the mean load, minus one."""
-    kept_bytes: int | None
-    """Allocated between forward and backward, the output and its gradient left out."""
+    saved_bytes: int | None
+    """Bytes of activations allocated between forward and backward, without the output and its gradient."""
     peak_bytes: int | None
-    """Most allocated above the weights and the input; the gradients count."""
+    """Peak bytes allocated, without weights and input but with gradients."""
     profile: Profile | None
 
     def as_dict(self) -> dict[str, Any]:
-        """The figures by name, for JSON."""
+        """The measurements by name, for JSON."""
         record = self._asdict() | {"time": self.time._asdict()}
         if self.profile is not None:
             kernels = [kernel._asdict() for kernel in self.profile.kernels]
@@ -94,10 +94,10 @@ class Arm(NamedTuple):
 
 
 def parse_shape(text: str) -> Shape:
-    """Read ``d2048-e64-f1024-k8-s1``.
+    """Parse a shape such as ``d2048-e64-f1024-k8-s1``.
 
     Raises:
-        ConfigError: it reads otherwise.
+        ConfigError: the text has another format.
     """
     match = re.fullmatch(r"d(\d+)-e(\d+)-f(\d+)-k(\d+)-s(\d+)", text)
     if match is None:
@@ -108,16 +108,16 @@ def parse_shape(text: str) -> Shape:
 
 
 def check(setting: Setting, arms: list[str], with_kernels: bool) -> None:
-    """Refuse what cannot be measured.
+    """Check that the arms can be measured in this setting.
 
     Raises:
-        ConfigError: one sentence that says why.
+        ConfigError: a size, the precision, an option or an arm's name does not fit.
     """
     shape = setting.shape
     if shape.num_active > shape.num_experts:
         raise ConfigError(
             f"{shape} has {shape.num_active} active experts of {shape.num_experts}; "
-            "a token cannot visit more experts than there are."
+            "a token cannot be routed to more experts than there are."
         )
     if shape.dim % 8 or shape.hidden_dim % 8:
         raise ConfigError(
@@ -133,25 +133,27 @@ def check(setting: Setting, arms: list[str], with_kernels: bool) -> None:
 
 def _check_arm(name: str) -> None:
     path, _, routing = name.partition("/")
-    if name != BY_PRODUCTS and (path not in PATHS or routing not in ROUTINGS):
+    if name != SEPARATE_PRODUCTS and (path not in PATHS or routing not in ROUTINGS):
         raise ConfigError(
-            f"{name!r} is not an arm; write PATH/ROUTING, of {', '.join(PATHS)} and {', '.join(ROUTINGS)}, "
-            f"or {BY_PRODUCTS}."
+            f"{name!r} is not an arm; write PATH/ROUTING, PATH from {', '.join(PATHS)} and ROUTING from "
+            f"{', '.join(ROUTINGS)}, or {SEPARATE_PRODUCTS}."
         )
 
 
 def table(arms: list[Arm], num_kernels: int) -> str:
-    """The arms one a line, then the longest kernels of each."""
+    """Table with one line per arm, then the longest kernels of each."""
     lines = [
-        f"{'arm':18} {'ms':>8} {'80% of rounds':>17} {'TFLOP/s':>8} {'ratio':>6} {'load':>6} {'kept':>9} {'peak':>9}"
+        f"{'arm':18} {'ms':>8} {'80% of rounds':>17} {'TFLOP/s':>8} {'ratio':>6} {'load':>6} {'saved':>9} {'peak':>9}"
     ]
     for arm in arms:
         load = "" if arm.violation is None else f"+{arm.violation:.0%}"
-        kept, peak = (("" if size is None else f"{size / 2**20:.0f} MiB") for size in (arm.kept_bytes, arm.peak_bytes))
+        saved, peak = (
+            ("" if size is None else f"{size / 2**20:.0f} MiB") for size in (arm.saved_bytes, arm.peak_bytes)
+        )
         spread = f"{arm.time.low_ms:.3f} to {arm.time.high_ms:.3f}"
         lines.append(
             f"{arm.name:18} {arm.time.median_ms:8.3f} {spread:>17} {arm.tflops:8.2f} {arm.ratio:6.3f} "
-            f"{load:>6} {kept:>9} {peak:>9}"
+            f"{load:>6} {saved:>9} {peak:>9}"
         )
     for arm in arms:
         if arm.profile is not None:
@@ -163,7 +165,7 @@ def table(arms: list[Arm], num_kernels: int) -> str:
 
 
 def measure(setting: Setting, arms: list[str], num_rounds: int, num_warmup: int, with_kernels: bool) -> list[Arm]:
-    """Time the dense layer and the named arms in turn."""
+    """Time the dense layer and the named arms alternately."""
     calls, violations = {}, {}
     for name in ("dense", *arms):
         forward, violations[name] = _forward(setting, name)
@@ -171,7 +173,7 @@ def measure(setting: Setting, arms: list[str], num_rounds: int, num_warmup: int,
     spreads = alternate(calls, setting.device, num_rounds, num_warmup)
     results = []
     for name, step in calls.items():
-        kept, peak = step.memory()
+        saved, peak = step.memory()
         results.append(
             Arm(
                 name=name,
@@ -179,7 +181,7 @@ def measure(setting: Setting, arms: list[str], num_rounds: int, num_warmup: int,
                 tflops=setting.shape.num_flops(setting.num_tokens) / spreads[name].median_ms / 1e9,
                 ratio=spreads["dense"].median_ms / spreads[name].median_ms,
                 violation=violations[name],
-                kept_bytes=kept,
+                saved_bytes=saved,
                 peak_bytes=peak,
                 profile=by_kernel(step) if with_kernels else None,
             )
@@ -187,16 +189,16 @@ def measure(setting: Setting, arms: list[str], num_rounds: int, num_warmup: int,
     return results
 
 
-class _ByProducts(SwiGLU):
-    """SwiGLU whose products share their weights one by one."""
+class _SeparateProducts(SwiGLU):
+    """SwiGLU that shares the weights of each matrix product separately."""
 
     def share(self, dtype: torch.dtype) -> None:
-        """As ``Sharing`` says."""
+        """Start sharing, as ``Sharing`` specifies."""
         self.share_products(dtype)
 
 
 class _Step:
-    """Forward and backward from the same input and with the same gradient of the output."""
+    """Runs forward and backward with a fixed input and a fixed gradient of the output."""
 
     def __init__(self, setting: Setting, forward: tuple[nn.Module, Callable[[Tensor], Tensor]]) -> None:
         self.module, self.forward = forward
@@ -213,17 +215,17 @@ class _Step:
         self._clear()
 
     def memory(self) -> tuple[int | None, int | None]:
-        """Bytes kept for the backward and at the peak."""
+        """Bytes saved for the backward, and peak bytes."""
         if self.device.type != "cuda":
             return None, None
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         y_BSD = self._forward()
-        kept = torch.cuda.memory_allocated() - before - y_BSD.nbytes
+        saved = torch.cuda.memory_allocated() - before - y_BSD.nbytes
         y_BSD.backward(self.grad_BSD)
         peak = torch.cuda.max_memory_allocated() - before
         self._clear()
-        return kept, peak
+        return saved, peak
 
     def _forward(self) -> Tensor:
         if self.shares:
@@ -238,11 +240,11 @@ class _Step:
 
 
 def _forward(setting: Setting, name: str) -> tuple[tuple[nn.Module, Callable[[Tensor], Tensor]], float | None]:
-    """The module of an arm, its forward, and how uneven its routing is."""
+    """The module of an arm, its forward, and the load violation of its routing."""
     shape, device = setting.shape, setting.device
-    if name in ("dense", BY_PRODUCTS):
-        kind = SwiGLU if name == "dense" else _ByProducts
-        dense = _placed(kind(shape.dim, shape.active_hidden_dim), setting)
+    if name in ("dense", SEPARATE_PRODUCTS):
+        kind = SwiGLU if name == "dense" else _SeparateProducts
+        dense = _initialized(kind(shape.dim, shape.active_hidden_dim), setting)
         return (dense, torch.compile(dense, dynamic=False) if setting.compile else dense), None
     path, _, routing = name.partition("/")
     config = MoEConfig(
@@ -251,7 +253,7 @@ def _forward(setting: Setting, name: str) -> tuple[tuple[nn.Module, Callable[[Te
         hidden_dim=shape.hidden_dim,
         num_shared=shape.num_shared,
     )
-    layer = _placed(MoE(config, shape.dim), setting)
+    layer = _initialized(MoE(config, shape.dim), setting)
     layer.run_experts = PATHS[path]
     bias_E = torch.zeros(shape.num_experts)
     expert_indices_NK = None
@@ -276,8 +278,8 @@ def _forward(setting: Setting, name: str) -> tuple[tuple[nn.Module, Callable[[Te
     return (layer, forward), load_violation(stats.counts_E).item()
 
 
-def _placed(module: M, setting: Setting) -> M:
-    """The module with random weights of a scale that keeps activations near one."""
+def _initialized(module: M, setting: Setting) -> M:
+    """The module on the device, with random weights of a scale that keeps activations near one."""
     module.to(setting.device)
     generator = torch.Generator(setting.device).manual_seed(0)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""An optimiser's step on a model's parameters, beside the micro-batches of a step."""
+"""Time the optimisers' steps on a model's parameters, and compare them with a step's micro-batches."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from mythos.optim.build import build_optimizer
 
 
 class Comparison(NamedTuple):
-    """Steps of the optimisers, clipping left out, and one micro-batch's forward and backward."""
+    """Times of the optimisers' steps, without clipping, and of one micro-batch's forward and backward."""
 
     rows: list[Row]
     state_bytes: dict[str, int]
@@ -21,7 +21,7 @@ class Comparison(NamedTuple):
     tokens_of_micro_batch: int
 
     def share(self, row: Row, num_tokens: int) -> float:
-        """The optimiser's part of a step of ``num_tokens`` tokens."""
+        """Share of the optimiser in the time of a step of ``num_tokens`` tokens."""
         forward_backward_ms = self.micro_batch.median_ms * num_tokens / self.tokens_of_micro_batch
         return row.time.median_ms / (row.time.median_ms + forward_backward_ms)
 
@@ -29,7 +29,7 @@ class Comparison(NamedTuple):
 def compare(
     config: RunConfig, device: torch.device, mean_document: int, num_rounds: int, num_warmup: int
 ) -> Comparison:
-    """Time one micro-batch, then both optimisers in turn on its gradients."""
+    """Time one micro-batch, then both optimisers alternately on its gradients."""
     config = fixed(config)
     step = Step(config, device, mean_document)
 
@@ -39,28 +39,28 @@ def compare(
 
     for _ in range(num_warmup):
         micro_batch()
-    (times,) = rounds({"": micro_batch}, device, num_rounds, calls_of_a_round=1).values()  # one fills the device
+    (times,) = rounds({"": micro_batch}, device, num_rounds, calls_per_round=1).values()  # one keeps the device busy
     step.module.on_before_optimizer_step(step.optimizer)
     optimizers = {kind: _optimizer(config, kind, step) for kind in ("adamw", "muon_adamw")}
     rows = measure({name: each.step for name, each in optimizers.items()}, None, device, num_rounds, num_warmup)
-    held = {
+    state_bytes = {
         name: sum(tensor.nbytes for values in each.state.values() for tensor in values.values())
         for name, each in optimizers.items()
     }
-    return Comparison(rows, held, spread(times), config.data.micro_batch_size * config.data.seq_len)
+    return Comparison(rows, state_bytes, spread(times), config.data.micro_batch_size * config.data.seq_len)
 
 
 def _optimizer(config: RunConfig, kind: str, step: Step) -> torch.optim.Optimizer:
-    """The configured optimiser, or the other kind with rates that are of no matter here."""
+    """The configured optimiser, or one of the other kind with arbitrary learning rates."""
     if config.optim.kind == kind:
-        chosen = config.optim
+        optim = config.optim
     else:
-        chosen = AdamWConfig(lr=1e-4) if kind == "adamw" else MuonAdamWConfig(lr=1e-4, muon_lr=1e-4)
-    return build_optimizer(chosen, [(name, each) for name, each in step.model.named_parameters() if each.requires_grad])
+        optim = AdamWConfig(lr=1e-4) if kind == "adamw" else MuonAdamWConfig(lr=1e-4, muon_lr=1e-4)
+    return build_optimizer(optim, [(name, each) for name, each in step.model.named_parameters() if each.requires_grad])
 
 
 def table(comparison: Comparison, tokens: list[int]) -> str:
-    """One line for each optimiser: its step, its state, its share of a step of so many tokens."""
+    """Table with one line per optimiser: time, state, and its share of a step for each number of tokens."""
     shares = " ".join(f"{f'of {num:,}':>14}" for num in tokens)
     lines = [f"{'optimiser':12} {'ms':>9} {'80% of rounds':>20} {'state':>10} {shares}"]
     for row in comparison.rows:

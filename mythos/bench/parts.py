@@ -1,4 +1,4 @@
-"""Where a step's time goes, between marks that the host queues and the device passes."""
+"""Time the parts of a step, between events that the host records and the device reaches in order."""
 
 import time
 from collections import defaultdict
@@ -17,18 +17,19 @@ from mythos.loop.run import LoopStats, Observer, Schedule
 from mythos.model.mythos import Mythos
 
 PARTS = ("prelude and coda", "core without gradient", "core with gradient", "head and loss", "optimiser")
-"""Forward and backward of each; with embedding, state noise and masks where they run, clipping in the last."""
+"""Parts of a step, each with its forward and backward. Embedding, state noise and masks count to the part that runs
+them, and clipping to the last."""
 
 
 def time_parts(step: Step, num_steps: int) -> dict[str, float]:
-    """Milliseconds of one step by part, a mean over steps; they sum to the whole.
+    """Milliseconds of one step by part, averaged over steps; they sum to the whole step.
 
-    A mark in the backward stands where the gradient of a boundary between parts is complete. Marks split no kernel
-    and wait for nothing, but compiled modules that carry hooks compile again, so measure these last.
+    In the backward, a mark is set where the gradient of a boundary between two parts is complete. Marks split no
+    kernel and do not synchronise, but compiled modules with hooks recompile, so time the parts last.
     """
     clock = _Clock(step.device)
     with marking(step.model, clock.mark):
-        step(clock.mark)  # what the hooks compile again is not timed
+        step(clock.mark)  # the recompilation that hooks cause is not timed
         clock.start()
         for _ in range(num_steps):
             step(clock.mark)
@@ -36,7 +37,7 @@ def time_parts(step: Step, num_steps: int) -> dict[str, float]:
 
 
 def part_flops(config: RunConfig, num_loops: int, num_grad_loops: int) -> dict[str, float]:
-    """FLOPs of one step by part, as ``account.flops`` counts them; clipping and the optimiser count nothing."""
+    """FLOPs of one step by part, as ``account.flops`` counts them; clipping and the optimiser count as zero."""
     model, data = config.model, config.data
     one_loop = loop_flops(model, data.seq_len).total
     head = 2 * model.vocab_size * model.dim
@@ -51,21 +52,21 @@ def part_flops(config: RunConfig, num_loops: int, num_grad_loops: int) -> dict[s
 
 
 class _Clock:
-    """Marks in order: CUDA events in the stream, or times of the host."""
+    """Records marks in order: CUDA events in the stream, or host times."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.marks: list[tuple[str, Any]] = []
 
     def start(self) -> None:
-        """Forget what was marked; the first part begins here."""
+        """Clear all marks; the first part begins here."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.marks.clear()
         self.mark("")
 
     def mark(self, part: str) -> None:
-        """Say that what was queued since the last mark belongs to ``part``."""
+        """Assign the work queued since the last mark to ``part``."""
         if self.device.type == "cuda":
             event = torch.cuda.Event(enable_timing=True)
             event.record()
@@ -74,7 +75,7 @@ class _Clock:
             self.marks.append((part, 1e3 * time.perf_counter()))
 
     def milliseconds(self) -> dict[str, float]:
-        """Sums between marks, by part, in the order of ``PARTS``."""
+        """Milliseconds between marks, summed by part, in the order of ``PARTS``."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         sums: dict[str, float] = defaultdict(float)
@@ -85,13 +86,13 @@ class _Clock:
 
 @contextmanager
 def marking(model: Mythos, mark: Callable[[str], None]) -> Iterator[None]:
-    """Name each part where it ends while the context lasts: forward by module, backward by boundary tensor."""
+    """Call ``mark`` with each part's name where it ends: by observers and hooks forward, by tensor hooks backward."""
 
     def before_head(module: nn.Module, arguments: tuple[Any, ...]) -> None:
         mark("prelude and coda")
         _when_complete(arguments[0], lambda: mark("head and loss"))
 
-    # A compiled module traces its hooks too; a mark must be taken when it is passed and not be part of a graph.
+    # A compiled module traces its hooks too, but a mark must be set when it is reached and not be part of a graph.
     handle = model.head.register_forward_pre_hook(torch.compiler.disable(before_head))
     model.observers = (_CoreMarks(mark),)
     try:
@@ -126,7 +127,7 @@ class _CoreMarks(Observer):
             self.mark("core without gradient")
 
 
-def _when_complete(tensor: Tensor, act: Callable[[], None]) -> None:
-    """Act when the tensor's gradient has been summed up."""
+def _when_complete(tensor: Tensor, callback: Callable[[], None]) -> None:
+    """Call back when the tensor's gradient has been accumulated."""
     if tensor.requires_grad:
-        tensor.register_hook(lambda grad: act())
+        tensor.register_hook(lambda grad: callback())

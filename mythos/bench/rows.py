@@ -1,4 +1,4 @@
-"""Operations in turn: time, rate and memory of each, one a line."""
+"""Compare alternating operations by time, throughput and memory."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -9,19 +9,19 @@ from mythos.bench.timing import Spread, rounds, spread
 
 
 class Row(NamedTuple):
-    """One operation's figures."""
+    """Measurements of one operation."""
 
     name: str
     time: Spread
     tflops: float | None
-    """10^12 floating-point operations a second; None where they are not what counts."""
+    """10^12 floating-point operations per second; None for operations that are not bound by them."""
     ratio: Spread
     """The first row's time over this one's, round by round; above 1 is faster than the first."""
     peak_bytes: int | None
-    """Most allocated above what stands before; None without CUDA, whose allocator keeps the peak."""
+    """Peak bytes allocated above those before the call; None without CUDA, whose allocator records the peak."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The figures by name, for JSON."""
+        """The measurements by name, for JSON."""
         ratio = dict(zip(("median", "low", "high"), self.ratio, strict=True))
         return self._asdict() | {"time": self.time._asdict(), "ratio": ratio}
 
@@ -33,7 +33,7 @@ def measure(
     num_rounds: int,
     num_warmup: int,
 ) -> list[Row]:
-    """Time calls that do the same work, in turn."""
+    """Time calls that do the same work alternately; ratios are relative to the first."""
     for call in calls.values():
         for _ in range(num_warmup):
             call()
@@ -47,7 +47,7 @@ def measure(
                 name=name,
                 time=time,
                 tflops=None if num_flops is None else num_flops / time.median_ms / 1e9,
-                ratio=spread([mine / its for mine, its in zip(first, times[name], strict=True)]),
+                ratio=spread([first_ms / own_ms for first_ms, own_ms in zip(first, times[name], strict=True)]),
                 peak_bytes=_peak_bytes(call, device),
             )
         )
@@ -55,7 +55,7 @@ def measure(
 
 
 def table(rows: list[Row]) -> str:
-    """One line a row."""
+    """Table with one line per row."""
     lines = [f"{'':22} {'ms':>9} {'80% of rounds':>20} {'TFLOP/s':>8} {'ratio':>7} {'80% of rounds':>16} {'peak':>10}"]
     for row in rows:
         ratio, low, high = row.ratio

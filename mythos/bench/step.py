@@ -1,4 +1,4 @@
-"""The step that training takes, without Lightning's loop around it."""
+"""One training step without Lightning's training loop."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ from mythos.types import Batch, RouterStats
 
 @dataclass
 class TrainerState:
-    """What ``MythosModule.training_step`` asks of its trainer."""
+    """Attributes that ``MythosModule.training_step`` reads from its trainer."""
 
     accumulate_grad_batches: int
     global_step: int = 0
@@ -33,13 +33,13 @@ class TrainerState:
 class Step:
     """Takes optimiser steps on random tokens, the same ones each time.
 
-    It is ``MythosModule.training_step`` on each micro-batch with the hooks around it, its backward,
-    ``configure_gradient_clipping`` and the configured optimiser. The loader, the router's balancing, the guard and
-    telemetry are callbacks of training and take no part.
+    A step runs ``MythosModule.training_step`` on each micro-batch with the hooks around it, its backward,
+    ``configure_gradient_clipping`` and the configured optimiser. The loader and the training callbacks (router
+    balancing, guard, telemetry) are not included.
 
     Args:
         mean_document: mean length of the documents in tokens; 0 lets every token attend to all before it.
-        is_balanced: give every expert the same number of tokens, whatever the router says.
+        is_balanced: route the same number of tokens to every expert, whatever the router's scores.
     """
 
     def __init__(self, config: RunConfig, device: torch.device, mean_document: int, is_balanced: bool = False) -> None:
@@ -49,7 +49,7 @@ class Step:
             balance(model)
         if config.parallel.compile:
             compile_parts(model)
-        self.module = MythosModule(config, model).to(device)  # it asks itself, not the model, where to autocast
+        self.module = MythosModule(config, model).to(device)  # autocast uses the module's device, not the model's
         self.trainer = TrainerState(config.num_micro_batches)
         self.module.trainer = self.trainer  # type: ignore[assignment]
         parameters = [(name, each) for name, each in model.named_parameters() if each.requires_grad]
@@ -57,13 +57,13 @@ class Step:
         self.batches = random_batches(config, mean_document, device)
 
     def __call__(self, mark: Callable[[str], None] = lambda part: None) -> Tensor:
-        """One step.
+        """Take one step.
 
         Args:
-            mark: called with the name of a part when its work has been queued; ``parts`` listens.
+            mark: called with the name of a part when its work has been queued; see ``parts``.
 
         Returns:
-            The loss of the last micro-batch, which is not waited for.
+            The loss of the last micro-batch, without synchronising.
         """
         for index, batch in enumerate(self.batches):
             self.module.on_train_batch_start(batch, index)
@@ -79,33 +79,33 @@ class Step:
         return loss.detach()
 
     def take(self) -> None:
-        """One step, for a clock."""
+        """Take one step and return nothing, as the timing functions expect."""
         self()
 
     @property
     def model(self) -> Mythos:
-        """The model that is trained."""
+        """The model being trained."""
         return self.module.model
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of one step."""
+        """Number of tokens of one step."""
         return self.config.data.batch_size * self.config.data.seq_len
 
     def set_depth(self, num_loops: int, num_grad_loops: int) -> None:
-        """Run other passes from now on."""
+        """Change the number of loops of later steps."""
         depth = FixedDepth(num_loops=num_loops, num_grad_loops=num_grad_loops)
         self.module.config = replace(self.config, depth=depth)
 
     def resident_bytes(self) -> int:
-        """Bytes of parameters, buffers, the optimiser's state and the batches: what stays between steps."""
+        """Bytes that stay allocated between steps: parameters, buffers, optimiser state and batches."""
         state = [each for values in self.optimizer.state.values() for each in values.values()]
         batches = [part for batch in self.batches for part in batch]
         tensors = [*self.model.parameters(), *self.model.buffers(), *state, *batches]
         return sum(each.nbytes for each in tensors if isinstance(each, Tensor))
 
     def peak_bytes(self) -> int | None:
-        """Most allocated in a step by this model alone; None without CUDA, whose allocator keeps the peak."""
+        """Take a step and return the peak bytes of this model alone; None without CUDA, whose allocator records it."""
         if self.device.type != "cuda":
             return None
         others = torch.cuda.memory_allocated(self.device) - self.resident_bytes()
@@ -116,10 +116,10 @@ class Step:
 
 
 def fixed(config: RunConfig) -> RunConfig:
-    """The configuration at the policy's nominal mean depth, T rounded.
+    """The configuration with T fixed at the policy's rounded mean.
 
     Raises:
-        ConfigError: it asks for more than one process.
+        ConfigError: the configuration needs more than one process.
     """
     if not isinstance(config.parallel, SingleParallel) or config.cluster.world_size > 1:
         raise ConfigError(
@@ -134,7 +134,7 @@ def fixed(config: RunConfig) -> RunConfig:
 
 
 def random_batches(config: RunConfig, mean_document: int, device: torch.device) -> list[Batch]:
-    """The micro-batches of one step, of random tokens in documents of geometric length."""
+    """The micro-batches of one step: random tokens in documents of geometric length."""
     data, generator = config.data, torch.Generator().manual_seed(0)
     shape = (data.micro_batch_size, data.seq_len)
     has_documents = data.mask_documents and mean_document > 0
@@ -144,13 +144,13 @@ def random_batches(config: RunConfig, mean_document: int, device: torch.device) 
         document_ids_BS = random_documents(shape, mean_document if has_documents else 0, torch.device("cpu"), index)
         num_documents = count_documents(document_ids_BS)
         document_ids_BS = document_ids_BS.to(device)
-        place_S = torch.arange(shape[1], device=device)
-        opens_BS = functional.pad(document_ids_BS.diff(dim=1), (1, 0)) > 0
+        position_S = torch.arange(shape[1], device=device)
+        starts_BS = functional.pad(document_ids_BS.diff(dim=1), (1, 0)) > 0
         batches.append(
             Batch(
                 tokens_BS=tokens[:, :-1].contiguous(),
                 targets_BS=tokens[:, 1:].contiguous(),
-                positions_BS=place_S - torch.where(opens_BS, place_S, 0).cummax(1).values,
+                positions_BS=position_S - torch.where(starts_BS, position_S, 0).cummax(1).values,
                 document_ids_BS=document_ids_BS if has_documents else None,
                 sample_ids_B=torch.arange(shape[0], device=device) + index * shape[0],
                 num_targets=torch.tensor(float(data.batch_size * data.seq_len), device=device),
@@ -162,29 +162,32 @@ def random_batches(config: RunConfig, mean_document: int, device: torch.device) 
 
 
 def random_documents(shape: tuple[int, int], mean_length: int, device: torch.device, seed: int = 0) -> Tensor:
-    """Document of each token ``[B, S]``, from 0 on; lengths are geometric with the given mean, 0 makes one of all."""
+    """Document of each token ``[B, S]``, from 0 on; lengths are geometric with the given mean, 0 means one document."""
     generator = torch.Generator().manual_seed(seed)
-    opens_BS = torch.rand(shape, generator=generator) < (1 / mean_length if mean_length else 0.0)
-    opens_BS[:, 0] = False
-    return opens_BS.cumsum(1).to(device)
+    starts_BS = torch.rand(shape, generator=generator) < (1 / mean_length if mean_length else 0.0)
+    starts_BS[:, 0] = False
+    return starts_BS.cumsum(1).to(device)
 
 
 def balance(model: Mythos) -> None:
-    """Give every mixture of experts a router that takes experts in turn."""
+    """Replace the router of every mixture of experts by a round-robin router."""
     for layer in model.modules():
         if isinstance(layer, MoE):
             gate = layer.router.gate
-            layer.router = InTurn(layer.router.config, gate.in_features)
+            layer.router = RoundRobinRouter(layer.router.config, gate.in_features)
             layer.router.gate = gate
 
 
-class InTurn(Router):
-    """Token n visits experts nK, nK + 1, ..., nK + K - 1 modulo E. A class, since compiled code is told apart by it."""
+class RoundRobinRouter(Router):
+    """Routes token n to experts nK, nK + 1, ..., nK + K - 1 modulo E.
+
+    It is a class of its own because torch.compile distinguishes compiled code by class.
+    """
 
     def forward(
         self, x_BSD: Tensor, bias_E: Tensor, expert_indices_NK: Tensor | None = None
     ) -> tuple[Routing, RouterStats]:
-        if expert_indices_NK is None:  # else a recomputed pass repeats its choice
+        if expert_indices_NK is None:  # a recomputed loop passes its expert indices
             num_experts, num_active = self.config.num_experts, self.config.num_active
             assignment_M = torch.arange(x_BSD.shape[0] * x_BSD.shape[1] * num_active, device=x_BSD.device)
             expert_indices_NK = (assignment_M % num_experts).view(-1, num_active).to(torch.int16)

@@ -1,4 +1,4 @@
-"""Times of alternating arms, and where a device spends them."""
+"""Time alternating calls, and profile their kernels."""
 
 import statistics
 import time
@@ -9,12 +9,12 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-CALLS_OF_A_ROUND = 10
-"""Calls timed together on a GPU, so that a device has work queued as it has in training and no launch is waited for."""
+CALLS_PER_ROUND = 10
+"""Calls timed together on a GPU, so that work is queued as in training and launch latency is hidden."""
 
 
 class Spread(NamedTuple):
-    """Milliseconds of one call: the median, and the range that holds the middle 80% of the rounds."""
+    """Median of the rounds, and the range of their middle 80%; milliseconds of one call unless stated otherwise."""
 
     median_ms: float
     low_ms: float
@@ -22,7 +22,7 @@ class Spread(NamedTuple):
 
 
 class KernelTime(NamedTuple):
-    """One device kernel's share of a call."""
+    """Launches and time of one device kernel in a call."""
 
     name: str
     launches: float
@@ -30,14 +30,14 @@ class KernelTime(NamedTuple):
 
 
 def device_name(device: torch.device) -> str:
-    """What to print beside a time."""
+    """Name of the device, printed with its times."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
 
 
 def alternate(
     calls: Mapping[str, Callable[[], None]], device: torch.device, num_rounds: int, num_warmup: int
 ) -> dict[str, Spread]:
-    """Time every call in every round, in turn, so that a change of the clocks meets all of them."""
+    """Time every call in every round, so that a change of the clocks affects all of them."""
     for call in calls.values():
         for _ in range(num_warmup):
             call()
@@ -48,34 +48,34 @@ def rounds(
     calls: Mapping[str, Callable[[], None]],
     device: torch.device,
     num_rounds: int,
-    calls_of_a_round: int = CALLS_OF_A_ROUND,
+    calls_per_round: int = CALLS_PER_ROUND,
 ) -> dict[str, list[float]]:
-    """Milliseconds of every call in every round; a round of a CPU holds one call."""
+    """Milliseconds of every call in every round; on a CPU a round is one call."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(num_rounds):
         for name, call in calls.items():
-            times[name].append(_milliseconds(call, device, calls_of_a_round))
+            times[name].append(_milliseconds(call, device, calls_per_round))
     return times
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """The median, and what holds the middle 80%."""
+    """The median, and the range of the middle 80%."""
     ordered = sorted(values)
     tenth = len(ordered) // 10
     return Spread(statistics.median(ordered), ordered[tenth], ordered[-1 - tenth])
 
 
 class Profile(NamedTuple):
-    """Where one call's time goes on the device."""
+    """Device time of one call."""
 
     span_ms: float
-    """From the start of its first kernel to the end of its last; more than the kernels' sum where the device waits."""
+    """Time from the start of the first kernel to the end of the last, idle time included."""
     kernels: list[KernelTime]
-    """The longest first."""
+    """Kernels, the longest first."""
 
 
 def by_kernel(call: Callable[[], None], num_calls: int = 5) -> Profile:
-    """CUDA kernels of one call; the call has run before."""
+    """Profile the CUDA kernels of one call, which must have run before."""
     torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as record:
         for _ in range(num_calls):

@@ -57,7 +57,7 @@ class Mirror:
             self._files, root = fsspec.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
         except (ImportError, ValueError) as error:
             raise ConfigError(
-                f"{url}: {error}; for s3:// install mythos[s3], or set run.checkpoint.copy_to to another URL."
+                f"{url}: {error}; for s3:// run {install_command('s3')}, or set run.checkpoint.copy_to to another URL."
             ) from None
         self._root = root.rstrip("/")
         self._has_folders = isinstance(self._files, LocalFileSystem)

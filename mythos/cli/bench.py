@@ -62,21 +62,21 @@ def _add_model(what: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 def run_model(arguments: argparse.Namespace) -> int:
     """Print the variants' times, rates, parts and memory, and step time against T where it is asked for."""
     from mythos.bench.model import (
-        Plan,
-        against_depth,
+        BenchOptions,
         arms_of,
         build,
-        check_plan,
+        check_options,
         device_of,
         measure,
         measure_apart,
-        with_drawn_depths,
+        time_by_num_loops,
+        time_drawn_steps,
     )
     from mythos.bench.model_table import arms_table, draws_line, line_table
     from mythos.bench.timing import device_name
 
     arms = arms_of(arguments.words, arguments.compare, arguments.naive, arguments.balanced, arguments.config_dir)
-    plan = Plan(
+    options = BenchOptions(
         arguments.rounds,
         arguments.steps,
         arguments.warmup,
@@ -84,22 +84,22 @@ def run_model(arguments: argparse.Namespace) -> int:
         arguments.kernels > 0,
         not arguments.no_parts,
     )
-    check_plan(plan, arguments.num_loops, arguments.num_drawn_steps, arguments.apart)
+    check_options(options, arguments.num_loops, arguments.num_drawn_steps, arguments.apart)
     device = device_of(next(iter(arms.values())).config)
-    record: dict[str, Any] = _about(device) | {"plan": plan._asdict(), "arms": []}
+    record: dict[str, Any] = _about(device) | {"options": options._asdict(), "arms": []}
     print(f"{device_name(device)}, torch {record['torch']}, {' '.join(arguments.words)}", flush=True)
-    steps = {} if arguments.apart else {name: build(arm, plan) for name, arm in arms.items()}
-    results = measure_apart(arms, plan) if arguments.apart else measure(steps, plan)
+    steps = {} if arguments.apart else {name: build(arm, options) for name, arm in arms.items()}
+    results = measure_apart(arms, options) if arguments.apart else measure(steps, options)
     print(arms_table(results, arguments.kernels), flush=True)
     for arm, result in zip(arms.values(), results, strict=True):
         record["arms"].append(result.as_dict() | {"config": asdict(arm.config)})
     first = next(iter(steps.values()), None)
     if arguments.num_loops and first is not None:
-        line = against_depth(first, sorted(arguments.num_loops), plan)
+        line = time_by_num_loops(first, sorted(arguments.num_loops), options)
         print(f"\n{line_table(line)}", flush=True)
         record["line"] = line.as_dict()
     if arguments.num_drawn_steps and first is not None:
-        draws = with_drawn_depths(first, next(iter(arms.values())).config, arguments.num_drawn_steps)
+        draws = time_drawn_steps(first, next(iter(arms.values())).config, arguments.num_drawn_steps)
         print(f"\n{draws_line(draws)}")
         record["draws"] = draws._asdict()
     _write(arguments.json, record)

@@ -105,11 +105,11 @@ def _text(directory: Path, model: "Mythos", data: "DataConfig", depths: list[int
     """Bits per byte by depth, beside what compressors need for the same text."""
     from mythos.data.loader import batches
     from mythos.data.tokenizer import text_of
-    from mythos.eval.perplexity import compressed_bits_per_byte, held_out
+    from mythos.eval.perplexity import compressed_bits_per_byte, held_out_loss
 
     text = text_of(directory, "validation")
     stream = batches(directory, "validation", data.seq_len, data.micro_batch_size, data.mask_documents)
-    result = held_out(model, stream, tuple(depths))
+    result = held_out_loss(model, stream, tuple(depths))
     print(f"{directory}: {len(text):,} bytes of held-out text")
     compressors = compressed_bits_per_byte(text)
     for name, bits in compressors.items():

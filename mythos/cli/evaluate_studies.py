@@ -22,7 +22,7 @@ def tasks(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Accuracy on tasks of lm-evaluation-harness and of CORE; names and folder are checked before the model loads."""
     from mythos.eval import core_tasks
     from mythos.eval.exit_rule import chosen_rule
-    from mythos.eval.scoring import check_loops, scorer_of
+    from mythos.eval.scoring import check_loops, load_scorer
     from mythos.report.evaluations import add_task_results
 
     if arguments.limit is not None and arguments.limit < 1:
@@ -33,14 +33,14 @@ def tasks(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     names = [name.strip() for name in arguments.tasks.split(",") if name.strip()]
     of_core = [name for name in names if core_tasks.is_core(name)]
     others = [name for name in names if name not in of_core]
-    chosen = {name: core_tasks.chosen(name, arguments.data_dir) for name in of_core}
+    chosen = {name: core_tasks.select_tasks(name, arguments.data_dir) for name in of_core}
     judge = _harness(others, arguments) if others else None
     if arguments.data_dir is not None and not arguments.data_dir.is_dir():
         raise ConfigError(f"--data-dir: {arguments.data_dir} is no folder; name the one that holds the sets.")
 
     results: list[dict[str, Any]] = []
     for num_loops in sorted(set(arguments.num_loops)) if arguments.num_loops else [None]:
-        scorer, config, manifest = scorer_of(run, num_loops, rule)
+        scorer, config, manifest = load_scorer(run, num_loops, rule)
         print(f"{_place(run, config, manifest)}, {_depth_in_words(scorer.num_loops, arguments)}")
         setting = {
             "step": manifest.step,
@@ -96,12 +96,12 @@ def depth_sweep(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from mythos.data.loader import batches
-    from mythos.eval.depth_sweep import DEPTHS, summarize, sweep
+    from mythos.eval.depth_sweep import LOOP_COUNTS, summarize, sweep
     from mythos.eval.restore import check_data, restore
     from mythos.eval.scoring import check_loops
     from mythos.report.evaluations import DEPTH_SWEEP, write_study
 
-    depths = sorted(set(arguments.num_loops or DEPTHS))
+    depths = sorted(set(arguments.num_loops or LOOP_COUNTS))
     check_loops(depths[-1])
     if arguments.num_windows < 1 or arguments.noise < 0:
         raise ConfigError(

@@ -1,1 +1,1 @@
-"""Judging a trained model."""
+"""Evaluation of trained models."""

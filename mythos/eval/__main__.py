@@ -1,8 +1,8 @@
 """The command line of lm-evaluation-harness with the model ``mythos`` and the local tasks.
 
 ``python -m mythos.eval --model mythos --model_args run=runs/quickstart,num_loops=8 --tasks piqa_local --metadata
-'{"data_dir": "evals"}'``: all that ``lm_eval`` takes. The harness offers no entry point through which an installed
-package could add a model to the plain command ``lm_eval``, so this one imports the model first.
+'{"data_dir": "evals"}'`` takes every option of ``lm_eval``. The harness has no entry point through which an installed
+package could add a model to the plain command ``lm_eval``, so this module imports the model first.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Attention written out: the softmax weights that the fast kernels never store, from a layer's own projections."""
+"""Explicit attention weights, which the fast kernels never store, computed from a layer's own projections."""
 
 from typing import NamedTuple
 
@@ -12,12 +12,12 @@ from mythos.layers.rope import Rotation, rotate
 
 
 class Heads(NamedTuple):
-    """What attention compares and mixes, each key and value repeated for every query head that shares it."""
+    """Queries, keys and values of a layer; each key and value is repeated for every query head that shares it."""
 
     query_BHSP: Tensor
     key_BHSP: Tensor
     value_BHSP: Tensor
-    """Its width can differ from that of queries and keys."""
+    """The head width of values can differ from that of queries and keys."""
 
 
 def pattern(heads: Heads, mask: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Exit rules over all thresholds at once: which pass each token would be read after, from what every pass shows."""
+"""Exit rules applied to the metrics of all loops: after which loop each token exits, at any number of thresholds."""
 
 from typing import Final
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 from mythos.config.base import ConfigError
 from mythos.config.decoding import EXIT_KINDS, ExitRule, check_rule_fits, exit_rule
-from mythos.eval.read_out import ReadOut
+from mythos.eval.token_metrics import TokenMetrics
 from mythos.loop.exits import by_quantile, by_stable_argmax, first_loop
 
 THRESHOLDS: Final = {
@@ -16,35 +16,35 @@ THRESHOLDS: Final = {
     "relative_acceleration": (0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8),
     "stable_argmax": (2.0, 3.0, 4.0, 6.0, 8.0),
 }
-"""What a sweep of a rule tries."""
+"""Thresholds that a sweep evaluates, by rule."""
 
 
-def leave(rule: ExitRule, read: ReadOut) -> Tensor:
-    """The 0-based pass after which each token leaves, ``[N]``; the last one where the rule never fires."""
+def exit_loops(rule: ExitRule, metrics: TokenMetrics) -> Tensor:
+    """The 0-based loop after which each token exits, ``[N]``; the last one where the rule never fires."""
     match rule.kind:
         case "quantile":
-            assert read.halting_TN is not None, "fixed halting has no exit distribution"
-            return by_quantile(read.halting_TN, rule.threshold)
+            assert metrics.halting_TN is not None, "fixed halting has no exit distribution"
+            return by_quantile(metrics.halting_TN, rule.threshold)
         case "stable_argmax":
-            return by_stable_argmax(read.prediction_TN, int(rule.threshold))
+            return by_stable_argmax(metrics.prediction_TN, int(rule.threshold))
         case "output_divergence":
-            return first_loop(read.output_divergence_TN < rule.threshold)
+            return first_loop(metrics.output_divergence_TN < rule.threshold)
         case "relative_change":
-            return first_loop(read.relative_change_TN < rule.threshold)
+            return first_loop(metrics.relative_change_TN < rule.threshold)
         case "relative_acceleration":
-            return first_loop(read.relative_acceleration_TN < rule.threshold)
+            return first_loop(metrics.relative_acceleration_TN < rule.threshold)
         case _:
             raise AssertionError(rule.kind)
 
 
 def rules_for(halting: str) -> list[ExitRule]:
-    """Every rule that a kind of halting allows, at all its thresholds."""
+    """Every rule that a kind of halting supports, at all its thresholds."""
     kinds = [kind for kind in EXIT_KINDS if kind != "quantile" or halting != "fixed"]
     return [ExitRule(kind, threshold) for kind in kinds for threshold in THRESHOLDS[kind]]
 
 
 def chosen_rule(kind: str | None, threshold: float | None) -> ExitRule | None:
-    """The rule that a user names.
+    """The rule of a user's options, None without one.
 
     Raises:
         ConfigError: see ``config.decoding.exit_rule``.
@@ -56,7 +56,7 @@ def chosen_rule(kind: str | None, threshold: float | None) -> ExitRule | None:
 
 
 def check_rule(rule: ExitRule | None, halting: str) -> None:
-    """Refuse a rule that the model cannot follow.
+    """Check that the model supports the rule.
 
     Raises:
         ConfigError: see ``config.decoding.check_rule_fits``.

@@ -1,4 +1,4 @@
-"""EleutherAI's lm-evaluation-harness: the model ``mythos``, and the task files beside this one."""
+"""EleutherAI's lm-evaluation-harness: the model ``mythos``, and the local task files."""
 
 import difflib
 import logging
@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from mythos.config.base import ConfigError
 from mythos.config.extras import install_command
 from mythos.eval.exit_rule import chosen_rule
-from mythos.eval.scoring import BATCH_TOKENS, Score, Scorer, mean_loops, scorer_of
+from mythos.eval.scoring import BATCH_TOKENS, Score, Scorer, load_scorer, mean_loops
 
 try:
     from lm_eval import simple_evaluate
@@ -24,14 +24,14 @@ except ModuleNotFoundError:
     raise ConfigError(f"lm-eval, which runs these tasks, is not installed; run {command}.") from None
 
 TASKS: Final = Path(__file__).parent / "tasks"
-"""Task files that read local data."""
+"""Folder of the task files that read local data."""
 _LOCAL: Final = "_local"
-"""What the names of those tasks end in."""
+"""Suffix of the names of those tasks."""
 
 
 @register_model("mythos")
 class MythosLM(TemplateLM):
-    """A run's newest checkpoint for the harness: ``--model mythos --model_args run=DIR,num_loops=8``."""
+    """Wraps a run's newest checkpoint for the harness: ``--model mythos --model_args run=DIR,num_loops=8``."""
 
     def __init__(
         self,
@@ -45,29 +45,29 @@ class MythosLM(TemplateLM):
         """Restore the model.
 
         Args:
-            num_loops: passes over the core; None for the mean depth of training.
-            exit_rule: see ``ExitRule``; None reads every token after the last pass.
-            batch_tokens: of one forward, padding included.
-            options: the harness's own (batch_size, device), which do not apply here.
+            num_loops: number of loops over the core; None for the mean depth of training.
+            exit_rule: see ``ExitRule``; None scores every token after the last loop.
+            batch_tokens: maximum number of tokens of one forward, padding included.
+            options: the harness's own options (batch_size, device), which are ignored.
         """
         super().__init__()
         rule = chosen_rule(exit_rule, exit_threshold)
-        scorer, _, _ = scorer_of(Path(run), num_loops, rule, batch_tokens)
-        self._take(scorer)
+        scorer, _, _ = load_scorer(Path(run), num_loops, rule, batch_tokens)
+        self._set_scorer(scorer)
 
     @classmethod
-    def of(cls, scorer: Scorer) -> "MythosLM":
-        """The same around a model that has been restored."""
-        made = cls.__new__(cls)
-        TemplateLM.__init__(made)
-        made._take(scorer)
-        return made
+    def from_scorer(cls, scorer: Scorer) -> "MythosLM":
+        """Wrap a model that has been restored already."""
+        model = cls.__new__(cls)
+        TemplateLM.__init__(model)
+        model._set_scorer(scorer)
+        return model
 
-    def _take(self, scorer: Scorer) -> None:
+    def _set_scorer(self, scorer: Scorer) -> None:
         self.scorer = scorer
         self._device = scorer.model.embedding.weight.device
         self.scores: list[Score] = []
-        """Of all that was asked so far."""
+        """Scores of all requests so far."""
 
     @property
     def eot_token_id(self) -> int:
@@ -75,7 +75,7 @@ class MythosLM(TemplateLM):
 
     @property
     def max_length(self) -> int:
-        """Most tokens that the model reads."""
+        """Maximum number of input tokens."""
         return self.scorer.max_length
 
     @property
@@ -83,7 +83,7 @@ class MythosLM(TemplateLM):
         return "mythos"
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        """Tokens of a text that opens a document, the separator first; without it if ``add_special_tokens=False``."""
+        """Encode a text as the beginning of a document, after the separator unless ``add_special_tokens=False``."""
         ids = self.scorer.encode(string)
         return ids if add_special_tokens is False else [self.scorer.separator_id, *ids]
 
@@ -94,7 +94,7 @@ class MythosLM(TemplateLM):
         return [(one.log_prob, one.is_greedy) for one in scores]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Log-likelihood of whole texts, cut into windows that predict each token once."""
+        """Log-likelihoods of whole texts, split into windows that predict each token once."""
         pairs: list[tuple[list[int], list[int]]] = []
         owners: list[int] = []
         for owner, request in enumerate(requests):
@@ -113,17 +113,17 @@ class MythosLM(TemplateLM):
         return totals
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Greedy text up to a stop string."""
+        """Generate text greedily up to a stop string."""
         by_options: dict[tuple[int, tuple[str, ...]], list[int]] = {}
         for index, request in enumerate(requests):
             options = normalize_gen_kwargs(request.args[1])
             if options["do_sample"]:
-                raise ConfigError("do_sample: true was given; the harness's model mythos writes greedily.")
+                raise ConfigError("do_sample: true was given; the harness's model mythos decodes greedily.")
             by_options.setdefault((options["max_gen_toks"], tuple(options["until"])), []).append(index)
         texts: dict[int, str] = {}
         for (max_new_tokens, until), indices in by_options.items():
             prompts = [self.tok_encode(requests[index].args[0]) for index in indices]
-            texts |= dict(zip(indices, self.scorer.write(prompts, max_new_tokens, until), strict=True))
+            texts |= dict(zip(indices, self.scorer.generate(prompts, max_new_tokens, until), strict=True))
         return [texts[index] for index in range(len(requests))]
 
     def _score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[Score]:
@@ -133,10 +133,10 @@ class MythosLM(TemplateLM):
 
 
 def task_manager(names: Sequence[str], data_dir: Path | None) -> TaskManager:
-    """The tasks beside this file and, only if a name asks for them, those of the harness, which read the network.
+    """Load the local tasks and, only if a name requires them, the harness's own tasks, which need the network.
 
     Raises:
-        ConfigError: no task has such a name, or the data of one cannot be read.
+        ConfigError: a name is unknown, or the data of a task cannot be read.
     """
     metadata = {"data_dir": None if data_dir is None else str(data_dir)}
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
@@ -158,21 +158,21 @@ def task_manager(names: Sequence[str], data_dir: Path | None) -> TaskManager:
 
 
 def unknown_task(name: str, known: Sequence[str]) -> ConfigError:
-    """An error with near names."""
-    near = difflib.get_close_matches(name, known, 4) or difflib.get_close_matches(f"{name}{_LOCAL}", known, 4)
-    hint = f"near it: {', '.join(near)}" if near else f"{len(known):,} are known, for instance piqa_local"
+    """The error for an unknown task, with the most similar names."""
+    similar = difflib.get_close_matches(name, known, 4) or difflib.get_close_matches(f"{name}{_LOCAL}", known, 4)
+    hint = f"similar names: {', '.join(similar)}" if similar else f"{len(known):,} are known, such as piqa_local"
     return ConfigError(f"--tasks: no task is called {name!r}; {hint}.")
 
 
 class TaskResult(NamedTuple):
-    """What a model made of one task, or of a group of them."""
+    """Result of a model on one task or group of tasks."""
 
     metrics: dict[str, float]
-    """The harness's names to numbers."""
+    """Values by the harness's metric names."""
     num_items: int | None
-    """None for a group."""
+    """Number of items; None for a group."""
     mean_loops: float
-    """Passes after which a scored token was read, a mean over the tasks evaluated together."""
+    """Average number of loops of a scored token, over the tasks evaluated together."""
 
 
 def evaluate(
@@ -182,15 +182,15 @@ def evaluate(
     limit: int | None = None,
     num_fewshot: int | None = None,
 ) -> dict[str, TaskResult]:
-    """Run tasks and groups, all their members included.
+    """Evaluate tasks and groups, including all members of a group.
 
     Args:
-        manager: of ``task_manager``.
-        limit: first items of each task; None for all.
-        num_fewshot: solved examples before each item; None for what a task says.
+        manager: the result of ``task_manager``.
+        limit: number of leading items of each task; None for all.
+        num_fewshot: few-shot examples before each item; None for the number that the task specifies.
     """
-    model = MythosLM.of(scorer)
-    found = simple_evaluate(
+    model = MythosLM.from_scorer(scorer)
+    evaluated = simple_evaluate(
         model=model,
         tasks=list(names),
         num_fewshot=num_fewshot,
@@ -199,12 +199,12 @@ def evaluate(
         log_samples=False,
         bootstrap_iters=0,
     )
-    assert found is not None
-    counts = {name: count["effective"] for name, count in found["n-samples"].items()}
+    assert evaluated is not None
+    counts = {name: count["effective"] for name, count in evaluated["n-samples"].items()}
     loops = mean_loops(model.scores) if model.scores else float(scorer.num_loops)
     results = {}
-    for name, metrics in {**found["results"], **found.get("groups", {})}.items():
-        numbers = {key.partition(",")[0]: float(value) for key, value in metrics.items() if isinstance(value, float)}
-        kept = {key: value for key, value in numbers.items() if not key.endswith("_stderr")}
-        results[name] = TaskResult(kept, counts.get(name), loops)
+    for name, metrics in {**evaluated["results"], **evaluated.get("groups", {})}.items():
+        values = {key.partition(",")[0]: float(value) for key, value in metrics.items() if isinstance(value, float)}
+        without_errors = {key: value for key, value in values.items() if not key.endswith("_stderr")}
+        results[name] = TaskResult(without_errors, counts.get(name), loops)
     return results

@@ -1,4 +1,4 @@
-"""Evaluation sets on the user's disk, as the data sets that the task files ask for."""
+"""Load evaluation sets from local files as the data sets of the task files."""
 
 import json
 from pathlib import Path
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def load(file: str, data_dir: str | None = None, **_: Any) -> "DatasetDict":
-    """The items of ``file``, a JSON-lines file or a pattern for several, as the split ``test``.
+    """Load the items of a JSON-lines file, or of all files that match a pattern, as the split ``test``.
 
     Args:
-        data_dir: folder of the evaluation sets; they may lie in it or in folders inside, as in the DCLM bundle.
+        data_dir: folder of the evaluation sets, which is searched recursively, as the DCLM bundle has subfolders.
 
     Raises:
         ConfigError: no folder was given, or the file is not in it.
@@ -23,7 +23,7 @@ def load(file: str, data_dir: str | None = None, **_: Any) -> "DatasetDict":
 
 
 def load_text(file: str, data_dir: str | None = None, **_: Any) -> "DatasetDict":
-    """The articles of a WikiText file, each from its title on, as the field ``page``."""
+    """Load the articles of a WikiText file, each beginning with its title, as the field ``page``."""
     (path,) = find(file, data_dir)
     articles: list[list[str]] = []
     for line in path.read_text(encoding="utf-8").split("\n"):
@@ -36,9 +36,9 @@ def load_text(file: str, data_dir: str | None = None, **_: Any) -> "DatasetDict"
 
 
 def load_mmlu(file: str, examples: str, data_dir: str | None = None, **_: Any) -> "DatasetDict":
-    """MMLU as Hendrycks et al. (2020) ask it: each question after five solved ones of its subject.
+    """Load MMLU in the format of Hendrycks et al. (2020): five solved questions of the subject, then the question.
 
-    Both files hold the fields of ``cais/mmlu``: question, subject, choices, answer (an index).
+    Both files have the fields of ``cais/mmlu``: question, subject, choices, answer (an index).
     """
     (path,), (examples_path,) = find(file, data_dir), find(examples, data_dir)
     shots: dict[str, list[str]] = {}
@@ -71,7 +71,7 @@ def _mmlu_question(row: dict[str, Any]) -> str:
 
 
 def find(file: str, data_dir: str | None) -> list[Path]:
-    """The files of that name, or that match that pattern, in a folder and the folders inside it.
+    """Find the files that match a name or pattern, in a folder or else in its subfolders.
 
     Raises:
         ConfigError: see ``load``.
@@ -81,14 +81,14 @@ def find(file: str, data_dir: str | None) -> list[Path]:
     folder = Path(data_dir)
     if not folder.is_dir():
         raise ConfigError(f"--data-dir: {folder} is no folder; name the one that holds {file}.")
-    found = sorted(folder.glob(file)) or sorted(folder.rglob(Path(file).name))
-    if not found:
+    paths = sorted(folder.glob(file)) or sorted(folder.rglob(Path(file).name))
+    if not paths:
         raise ConfigError(f"--data-dir: {folder} holds no {file}; name the folder that does.")
-    return found
+    return paths
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The items of a JSON-lines file.
+    """Read the items of a JSON-lines file.
 
     Raises:
         ConfigError: a line is no JSON object.

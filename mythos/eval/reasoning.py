@@ -1,4 +1,4 @@
-"""Solved problems by difficulty and depth, and what a halting gate does with them."""
+"""Accuracy on problems by difficulty and number of loops, and by quantile of the exit distribution."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -15,37 +15,37 @@ from mythos.types import to_device
 
 
 class Reasoning(NamedTuple):
-    """What a model makes of every problem after every pass; E runs over problems."""
+    """Results of a model on E problems after each of T loops."""
 
     difficulty_E: np.ndarray
-    is_right_TE: np.ndarray
-    """Whether every token of the answer is the likeliest one after 1, 2, ... passes."""
+    is_solved_TE: np.ndarray
+    """Whether every token of the answer is predicted after 1, 2, ... loops."""
     exit_prob_TE: np.ndarray | None
-    """Probability of leaving after each pass where the answer begins; None when halting is fixed."""
+    """Probability of exiting after each loop at the first token of the answer; None when halting is fixed."""
 
     def accuracy(self, num_loops: int) -> dict[int, float]:
-        """Share of problems solved after so many passes, by difficulty."""
-        right_E = self.is_right_TE[num_loops - 1]
+        """Share of problems solved after ``num_loops`` loops, by difficulty."""
+        solved_E = self.is_solved_TE[num_loops - 1]
         return {
-            int(difficulty): float(right_E[self.difficulty_E == difficulty].mean())
+            int(difficulty): float(solved_E[self.difficulty_E == difficulty].mean())
             for difficulty in np.unique(self.difficulty_E)
         }
 
 
 class ExitPoint(NamedTuple):
-    """A quantile of the exit distribution as a rule: how deep problems go, and how many are solved."""
+    """Loops and accuracy when every problem exits at a quantile of its exit distribution."""
 
     quantile: float
     mean_loops: float
     accuracy: float
     mean_loops_by_difficulty: dict[int, float]
     rank_correlation: float
-    """Spearman's, of exit pass with difficulty; nan when all problems leave after the same pass."""
+    """Spearman correlation of exit loop and difficulty; nan when all problems exit after the same loop."""
 
 
 @torch.no_grad()
 def study(model: Mythos, directory: Path, data: DataConfig, num_loops: int) -> Reasoning:
-    """Run the validation problems of a packed task through every depth up to ``num_loops``."""
+    """Evaluate the validation problems of a packed task after every loop up to ``num_loops``."""
     examples = read_examples(directory)
     device = model.embedding.weight.device
     predictions: list[np.ndarray] = []
@@ -56,19 +56,19 @@ def study(model: Mythos, directory: Path, data: DataConfig, num_loops: int) -> R
         if halting_TBS is not None:
             exits.append(halting_TBS.cpu().numpy())
     prediction_TWS = np.concatenate(predictions, axis=1)
-    is_right_TE = np.stack([_solved(examples, prediction_WS) for prediction_WS in prediction_TWS])
+    is_solved_TE = np.stack([_is_solved(examples, prediction_WS) for prediction_WS in prediction_TWS])
     exit_prob_TE = None
     if exits:
         exit_TWS = np.concatenate(exits, axis=1)
         exit_prob_TE = np.stack([exit_TWS[:, one.window, one.start] for one in examples], axis=1)
-    return Reasoning(np.array([one.difficulty for one in examples]), is_right_TE, exit_prob_TE)
+    return Reasoning(np.array([one.difficulty for one in examples]), is_solved_TE, exit_prob_TE)
 
 
 def exit_point(result: Reasoning, quantile: float) -> ExitPoint:
-    """Let every problem leave once its exit distribution's sum reaches ``quantile``."""
+    """Let every problem exit once its cumulative exit probability reaches ``quantile``."""
     assert result.exit_prob_TE is not None
     exit_loop_E = by_quantile(torch.from_numpy(result.exit_prob_TE), quantile).numpy()
-    right_E = result.is_right_TE[exit_loop_E, np.arange(len(exit_loop_E))]
+    solved_E = result.is_solved_TE[exit_loop_E, np.arange(len(exit_loop_E))]
     by_difficulty = {
         int(difficulty): float(exit_loop_E[result.difficulty_E == difficulty].mean() + 1)
         for difficulty in np.unique(result.difficulty_E)
@@ -76,20 +76,20 @@ def exit_point(result: Reasoning, quantile: float) -> ExitPoint:
     return ExitPoint(
         quantile=quantile,
         mean_loops=float(exit_loop_E.mean() + 1),
-        accuracy=float(right_E.mean()),
+        accuracy=float(solved_E.mean()),
         mean_loops_by_difficulty=by_difficulty,
         rank_correlation=_spearman(exit_loop_E, result.difficulty_E),
     )
 
 
-def _solved(examples: list[Example], prediction_WS: np.ndarray) -> np.ndarray:
+def _is_solved(examples: list[Example], prediction_WS: np.ndarray) -> np.ndarray:
     answers = answers_in_windows(examples, prediction_WS)
     pairs = zip(answers, examples, strict=True)
     return np.array([answer == example.answer_ids for answer, example in pairs])
 
 
 def _spearman(one: np.ndarray, other: np.ndarray) -> float:
-    """Pearson's correlation of mid-ranks."""
+    """Spearman correlation: the Pearson correlation of mid-ranks."""
     first, second = _mid_ranks(one), _mid_ranks(other)
     if first.std() == 0 or second.std() == 0:
         return float("nan")
@@ -97,6 +97,6 @@ def _spearman(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _mid_ranks(values: np.ndarray) -> np.ndarray:
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = counts.cumsum()
-    return (last - (counts - 1) / 2)[place]
+    return (last - (counts - 1) / 2)[inverse]

@@ -1,4 +1,4 @@
-"""A trained model back from its run directory."""
+"""Restore a trained model from its run directory."""
 
 from pathlib import Path
 
@@ -14,20 +14,20 @@ from mythos.model.mythos import Mythos
 
 
 def restore(run: Path, device: torch.device) -> tuple[RunConfig, Mythos, Manifest]:
-    """The configuration and the model of a run's newest sound checkpoint, ready for evaluation.
+    """Return the configuration, the model in evaluation mode, and the manifest of a run's newest valid checkpoint.
 
     Raises:
-        ConfigError: the directory holds no checkpoint that verifies.
+        ConfigError: the directory contains no checkpoint that verifies.
     """
-    found = store.newest(run / store.FOLDER)
-    if found is None and (run / "config.json").is_file():
+    newest = store.newest(run / store.FOLDER)
+    if newest is None and (run / "config.json").is_file():
         raise ConfigError(
-            f"{run}: the run has no checkpoint that verifies yet; wait for its first one (run.checkpoint.every), or go "
-            "on with resume=auto if it has ended."
+            f"{run}: the run has no checkpoint that verifies yet; wait for its first one (run.checkpoint.every), or "
+            "continue training with resume=auto if it has ended."
         )
-    if found is None:
+    if newest is None:
         raise ConfigError(f"{run}: no checkpoint that verifies; train it first, or name a run's directory.")
-    path, manifest = found
+    path, manifest = newest
     config = decode(RunConfig, manifest.config)
     model = Mythos(config.model, config.halting).to(device)
     load_weights(model, path)
@@ -35,23 +35,23 @@ def restore(run: Path, device: torch.device) -> tuple[RunConfig, Mythos, Manifes
 
 
 def check_data(config: RunConfig, manifest: Manifest) -> None:
-    """Refuse data that are not those of the checkpoint: their tokens may mean something else.
+    """Check that the packed data are those of the checkpoint, since other data may have another tokenizer.
 
     Raises:
-        ConfigError: the packed data have been moved or packed anew since.
+        ConfigError: the data are missing, or have been packed again since.
     """
     for directory in config.data.directories:
         read_manifest(Path(directory))
-    found = data_fingerprint(config.data.directories)
-    if found != manifest.data_fingerprint:
+    fingerprint = data_fingerprint(config.data.directories)
+    if fingerprint != manifest.data_fingerprint:
         raise ConfigError(
-            f"{config.data.directories[0]}: the packed data have the fingerprint {found}, but the checkpoint was "
+            f"{config.data.directories[0]}: the packed data have the fingerprint {fingerprint}, but the checkpoint was "
             f"trained on {manifest.data_fingerprint}, so their tokenizer may be another one; restore the data."
         )
 
 
 def load_weights(model: Mythos, checkpoint: Path) -> None:
-    """Fill a model with a verified checkpoint's weights; only a halting gate may be new or left out."""
+    """Load a verified checkpoint's weights into a model; only halting gates may be missing on either side."""
     reader = FragmentReader(checkpoint)
     tensors = model.state_dict()
     foreign = [name for name in tensors.keys() ^ set(reader.names) if not name.startswith("halting.")]

@@ -1,4 +1,4 @@
-"""Log-likelihoods of continuations and greedy text from a run's model, at a chosen depth or under an exit rule."""
+"""Log-likelihoods and greedy generation with a run's model, at a fixed number of loops or under an exit rule."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,39 +15,40 @@ from mythos.config.run import RunConfig
 from mythos.data.manifest import read_manifest
 from mythos.data.tokenizer import load_tokenizer
 from mythos.eval.exit_rule import check_rule
-from mythos.eval.read_out import Exited, read_last
 from mythos.eval.restore import check_data, restore
+from mythos.eval.token_metrics import TokenScores, last_loop_scores
 from mythos.model.mythos import Mythos
 from mythos.types import IGNORED, Batch
 
 MAX_LOOPS = 1024
-"""More passes than this are a mistake: no run trains near it, and states and caches grow with every pass."""
+"""Larger loop counts are refused: no run trains near this one, and states and caches grow with every loop."""
 BATCH_TOKENS = 8192
-"""Tokens of one forward, padding included."""
+"""Default maximum number of tokens of one forward, padding included."""
 
 
 class Score(NamedTuple):
-    """What a continuation is worth."""
+    """Score of a continuation."""
 
     log_prob: float
-    """Sum over its tokens, in nats."""
+    """Log-likelihood, summed over the tokens, in nats."""
     is_greedy: bool
-    """Whether every token is the likeliest one."""
+    """Whether every token is the prediction."""
     num_tokens: int
     num_loops: float
-    """Passes after which its tokens were read, a mean."""
+    """Average number of loops of a token."""
 
 
 def mean_loops(scores: Sequence[Score]) -> float:
-    """Passes after which a token was read, a mean over all tokens."""
+    """Average number of loops over all scored tokens."""
     return sum(one.num_tokens * one.num_loops for one in scores) / sum(one.num_tokens for one in scores)
 
 
 class Scorer:
-    """A model with its tokenizer, ready to score and to write.
+    """Scores continuations and generates text with a model and its tokenizer.
 
-    A text begins with the separator, as documents do in training. Rows of similar length share a batch; they are
-    padded at the end, where no token sees the padding. Equal requests in an equal order give equal bits.
+    A text begins with the separator, as documents do in training. Requests of similar length share a batch and are
+    padded at the end, where no token attends to the padding. Equal requests in an equal order give bitwise equal
+    results.
     """
 
     def __init__(
@@ -69,80 +70,80 @@ class Scorer:
 
     @property
     def max_length(self) -> int:
-        """Most tokens that the model reads, the separator included."""
+        """Maximum number of input tokens, the separator included."""
         return self.model.config.max_seq_len
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of a text, without the separator."""
+        """Encode a text without the separator."""
         return self.tokenizer.encode(text).ids
 
     def score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[Score]:
-        """Score each continuation after its context, given as tokens; the context begins with the separator.
+        """Score each continuation given its context, both as tokens; the context begins with the separator.
 
-        A pair that is longer than the model reads loses the beginning of its context.
+        Context beyond ``max_length`` is truncated from the left.
         """
         assert all(context and continuation for context, continuation in pairs), "empty context or continuation"
         order = sorted(range(len(pairs)), key=lambda index: (-len(pairs[index][0]) - len(pairs[index][1]), index))
         scores: dict[int, Score] = {}
         for group in self._batches(order, pairs):
-            left = self._read([pairs[index] for index in group])
-            lengths = [len(self._shortened(*pairs[index])[1]) for index in group]
-            parts = zip(*(part.split(lengths) for part in left), strict=True)
-            for index, (nll_N, is_right_N, num_loops_N) in zip(group, parts, strict=True):
+            token_scores = self._token_scores([pairs[index] for index in group])
+            lengths = [len(self._truncated(*pairs[index])[1]) for index in group]
+            parts = zip(*(part.split(lengths) for part in token_scores), strict=True)
+            for index, (nll_N, is_correct_N, num_loops_N) in zip(group, parts, strict=True):
                 scores[index] = Score(
                     log_prob=-float(nll_N.double().sum()),
-                    is_greedy=bool(is_right_N.all()),
+                    is_greedy=bool(is_correct_N.all()),
                     num_tokens=len(nll_N),
                     num_loops=float(num_loops_N.double().mean()),
                 )
         return [scores[index] for index in range(len(pairs))]
 
-    def write(self, prompts: Sequence[list[int]], max_new_tokens: int, until: Sequence[str]) -> list[str]:
-        """Continue each prompt with the likeliest tokens up to a stop string, the separator, or the limit.
+    def generate(self, prompts: Sequence[list[int]], max_new_tokens: int, until: Sequence[str]) -> list[str]:
+        """Continue each prompt greedily up to a stop string, the separator, or ``max_new_tokens``.
 
-        Prompts of equal length share a batch. The stop string is not part of the result. A prompt that leaves no room
-        loses its beginning.
+        Prompts of equal length share a batch. The stop string is not part of the result. A prompt is truncated from
+        the left if it and the new tokens exceed ``max_length``.
         """
-        room = max(1, self.max_length - max_new_tokens)
-        shortened = [prompt[-room:] for prompt in prompts]
+        max_prompt = max(1, self.max_length - max_new_tokens)
+        truncated = [prompt[-max_prompt:] for prompt in prompts]
         by_length: dict[int, list[int]] = {}
-        for index, prompt in enumerate(shortened):
+        for index, prompt in enumerate(truncated):
             by_length.setdefault(len(prompt), []).append(index)
         texts: dict[int, str] = {}
         for length, indices in sorted(by_length.items(), reverse=True):
             num_rows = max(1, self.batch_tokens // (length + max_new_tokens))
             for start in range(0, len(indices), num_rows):
                 group = indices[start : start + num_rows]
-                found = self._write([shortened[index] for index in group], max_new_tokens, until)
-                texts |= dict(zip(group, found, strict=True))
+                new_texts = self._generate([truncated[index] for index in group], max_new_tokens, until)
+                texts |= dict(zip(group, new_texts, strict=True))
         return [texts[index] for index in range(len(prompts))]
 
     @torch.no_grad()
-    def _write(self, prompts: list[list[int]], max_new_tokens: int, until: Sequence[str]) -> list[str]:
-        """Prompts of equal length."""
+    def _generate(self, prompts: list[list[int]], max_new_tokens: int, until: Sequence[str]) -> list[str]:
+        """Continue prompts of equal length."""
         num_new = min(max_new_tokens, self.max_length - len(prompts[0]))
         cache = self.model.new_cache(self.num_loops, len(prompts[0]) + num_new)
-        fresh_BS = torch.tensor(prompts, device=self.model.embedding.weight.device)
-        written: list[list[int]] = [[] for _ in prompts]
-        done: dict[int, str] = {}
+        input_BS = torch.tensor(prompts, device=self.model.embedding.weight.device)
+        generated: list[list[int]] = [[] for _ in prompts]
+        finished: dict[int, str] = {}
         for _ in range(num_new):
-            found = self.model.decode_until(fresh_BS, cache, self.rule, num_logits=1)
-            fresh_BS = found.logits_BSV[:, -1].argmax(-1, keepdim=True)
-            for row, token in enumerate(fresh_BS[:, 0].tolist()):
-                if row not in done:
+            decoded = self.model.decode_until(input_BS, cache, self.rule, num_logits=1)
+            input_BS = decoded.logits_BSV[:, -1].argmax(-1, keepdim=True)
+            for row, token in enumerate(input_BS[:, 0].tolist()):
+                if row not in finished:
                     if token != self.separator_id:
-                        written[row].append(token)
-                    text = self.tokenizer.decode(written[row], skip_special_tokens=False)
-                    cut = min((place for stop in until if (place := text.find(stop)) >= 0), default=None)
-                    if cut is not None or token == self.separator_id:
-                        done[row] = text[:cut]
-            if len(done) == len(prompts):
+                        generated[row].append(token)
+                    text = self.tokenizer.decode(generated[row], skip_special_tokens=False)
+                    end = min((index for stop in until if (index := text.find(stop)) >= 0), default=None)
+                    if end is not None or token == self.separator_id:
+                        finished[row] = text[:end]
+            if len(finished) == len(prompts):
                 break
-        whole = (self.tokenizer.decode(tokens, skip_special_tokens=False) for tokens in written)
-        return [done.get(row, text) for row, text in enumerate(whole)]
+        texts = (self.tokenizer.decode(tokens, skip_special_tokens=False) for tokens in generated)
+        return [finished.get(row, text) for row, text in enumerate(texts)]
 
     def _batches(self, order: list[int], pairs: Sequence[tuple[list[int], list[int]]]) -> list[list[int]]:
-        """Groups of pairs, longest first, of at most ``batch_tokens`` tokens with their padding."""
+        """Group the pairs, the longest first, into batches of at most ``batch_tokens`` tokens with padding."""
         groups: list[list[int]] = []
         longest = 0
         for index in order:
@@ -152,38 +153,39 @@ class Scorer:
             groups[-1].append(index)
         return groups
 
-    def _shortened(self, context: list[int], continuation: list[int]) -> tuple[list[int], list[int]]:
-        """The end of both that the model can read: it reads all but the last token and predicts all but the first."""
+    def _truncated(self, context: list[int], continuation: list[int]) -> tuple[list[int], list[int]]:
+        """Truncate a pair from the left to ``max_length`` + 1 tokens, as the last one is only a target."""
         continuation = continuation[-self.max_length :]
         return context[-(self.max_length + 1 - len(continuation)) :], continuation
 
     def _batch(self, pairs: list[tuple[list[int], list[int]]]) -> Batch:
-        return _right_padded([self._shortened(*pair) for pair in pairs], self.model.embedding.weight.device)
+        return _right_padded([self._truncated(*pair) for pair in pairs], self.model.embedding.weight.device)
 
     @torch.no_grad()
-    def _read(self, pairs: list[tuple[list[int], list[int]]]) -> Exited:
-        """Read the tokens of the continuations, row after row."""
+    def _token_scores(self, pairs: list[tuple[list[int], list[int]]]) -> TokenScores:
+        """Score the tokens of the continuations, concatenated over the pairs."""
         batch = self._batch(pairs)
         if self.rule is None:
-            return read_last(self.model, batch, self.num_loops)
+            return last_loop_scores(self.model, batch, self.num_loops)
         cache = self.model.new_cache(self.num_loops, batch.tokens_BS.shape[1])
-        found = self.model.decode_until(batch.tokens_BS, cache, self.rule)
+        decoded = self.model.decode_until(batch.tokens_BS, cache, self.rule)
         keep_BS = batch.targets_BS != IGNORED
-        log_prob_NV, target_N = found.logits_BSV[keep_BS].log_softmax(-1), batch.targets_BS[keep_BS]
+        log_prob_NV, target_N = decoded.logits_BSV[keep_BS].log_softmax(-1), batch.targets_BS[keep_BS]
         nll_N = -log_prob_NV.gather(-1, target_N[:, None]).squeeze(-1)
-        return Exited(nll_N, log_prob_NV.argmax(-1) == target_N, found.num_loops_BS[keep_BS])
+        return TokenScores(nll_N, log_prob_NV.argmax(-1) == target_N, decoded.num_loops_BS[keep_BS])
 
 
-def scorer_of(
+def load_scorer(
     run: Path, num_loops: int | None = None, rule: ExitRule | None = None, batch_tokens: int = BATCH_TOKENS
 ) -> tuple[Scorer, RunConfig, Manifest]:
-    """A scorer of a run's newest checkpoint.
+    """Restore a run's newest checkpoint and return its scorer, configuration and manifest.
 
     Args:
-        num_loops: passes; None for the mean depth of training.
+        num_loops: number of loops; None for the rounded mean depth of training.
 
     Raises:
-        ConfigError: no checkpoint, a depth that cannot be, or data packed anew since with another tokenizer.
+        ConfigError: there is no checkpoint, ``num_loops`` is out of range, the model does not support the rule, or
+            the data have been packed again since, possibly with another tokenizer.
     """
     if num_loops is not None:
         check_loops(num_loops)
@@ -198,17 +200,17 @@ def scorer_of(
 
 
 def check_loops(num_loops: int) -> None:
-    """Refuse a depth that cannot be meant.
+    """Check a number of loops.
 
     Raises:
-        ConfigError: below 1 or above ``MAX_LOOPS``.
+        ConfigError: the number is below 1 or above ``MAX_LOOPS``.
     """
     if not 1 <= num_loops <= MAX_LOOPS:
-        raise ConfigError(f"num_loops: {num_loops} was given; the core runs at least 1 and at most {MAX_LOOPS} passes.")
+        raise ConfigError(f"num_loops: {num_loops} was given; the core runs at least 1 and at most {MAX_LOOPS} loops.")
 
 
 def _right_padded(pairs: list[tuple[list[int], list[int]]], device: torch.device) -> Batch:
-    """One document a row; the targets are the tokens of the continuations."""
+    """A batch with one document per row, whose targets are the tokens of the continuations."""
     longest = max(len(context) + len(continuation) for context, continuation in pairs) - 1
     tokens_BS = torch.zeros(len(pairs), longest, dtype=torch.int64)
     targets_BS = torch.full_like(tokens_BS, IGNORED)

@@ -1,4 +1,4 @@
-"""What a model does with one text, token by token and loop by loop."""
+"""Trace one text through a model, by token and loop."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from mythos.types import IGNORED, Batch
 NUM_PREDICTIONS = 5
 
 
-class _Reading(NamedTuple):
+class _Predictions(NamedTuple):
     """The predictions after one loop, on the host."""
 
     top_token_SR: np.ndarray
@@ -34,21 +34,21 @@ def trace(
     heads: Sequence[int],
     text_of: Callable[[int], str],
 ) -> TokenTrace:
-    """Run one text at a depth and keep what every loop made of every token.
+    """Run one text and trace every token after every loop.
 
-    The state after every loop is read through coda, norm and head, as if the model stopped there (a logit lens over
-    loops). With ACT, the state read after loop t is the weighted mean that a depth of t + 1 gives.
+    The state after every loop goes through coda, norm and head, as if the model stopped there (a logit lens over
+    loops). With ACT, the state of loop t is the weighted mean that t + 1 loops give.
 
     Args:
-        tokens: at least one, at most ``max_seq_len``; all of one document.
-        layers: 0-based core layers whose attention is kept.
-        heads: heads kept of each.
-        text_of: the text of a token id.
+        tokens: between one and ``max_seq_len`` tokens of one document.
+        layers: 0-based core layers whose attention is traced.
+        heads: heads whose attention is traced in each of these layers.
+        text_of: returns the text of a token id.
     """
     token_S = torch.tensor(tokens, device=model.embedding.weight.device)
     unrolled = model.unroll(_batch(token_S), num_loops, watch=lambda before_BSD, after_BSD: before_BSD)
-    readings = [_read(model, model.before_head(unrolled, loop), token_S) for loop in range(num_loops)]
-    top_token_TSR, top_prob_TSR, next_prob_TS, entropy_TS = map(np.stack, zip(*readings, strict=True))
+    predictions = [_predict(model, model.before_head(unrolled, loop), token_S) for loop in range(num_loops)]
+    top_token_TSR, top_prob_TSR, next_prob_TS, entropy_TS = map(np.stack, zip(*predictions, strict=True))
     word_ids = np.unique(np.concatenate([np.array(tokens), top_token_TSR.ravel()]))
     state_TSD = torch.cat(unrolled.states).float()
     halting_TBS = unrolled.halting_output.halting_TBS
@@ -72,7 +72,7 @@ def trace(
 
 
 def _batch(token_S: Tensor) -> Batch:
-    """One window of one document."""
+    """A batch of one window that contains one document."""
     target_S = torch.cat((token_S[1:], token_S.new_full((1,), IGNORED)))
     return Batch(
         tokens_BS=token_S[None],
@@ -85,28 +85,28 @@ def _batch(token_S: Tensor) -> Batch:
     )
 
 
-def _read(model: Mythos, x_BSD: Tensor, token_S: Tensor) -> _Reading:
-    """The head on the coda's output after one loop."""
+def _predict(model: Mythos, x_BSD: Tensor, token_S: Tensor) -> _Predictions:
+    """Predictions of the head from the coda's output after one loop."""
     log_prob_SV = model.head.logits(x_BSD, model.embedding.weight)[0].float().log_softmax(-1)
     top = log_prob_SV.topk(min(NUM_PREDICTIONS, log_prob_SV.shape[-1]), dim=-1)
     next_S = log_prob_SV.new_full((len(token_S),), float("nan"))
     next_S[:-1] = log_prob_SV[:-1].gather(-1, token_S[1:, None]).squeeze(-1).exp()
     entropy_S = torch.special.entr(log_prob_SV.exp()).sum(-1)
-    return _Reading(*(part.cpu().numpy() for part in (top.indices, top.values.exp(), next_S, entropy_S)))
+    return _Predictions(*(part.cpu().numpy() for part in (top.indices, top.values.exp(), next_S, entropy_S)))
 
 
 def _experts(expert_indices: list[ExpertIndices]) -> np.ndarray | None:
-    """The experts of every loop and layer, ``[T, L, S, K]``."""
+    """Expert indices of every loop and layer, ``[T, L, S, K]``; None for a dense core."""
     loops = [[each.long() for each in of_layers if each is not None] for of_layers in expert_indices]
     return torch.stack([torch.stack(of_layers) for of_layers in loops]).cpu().numpy() if loops[0] else None
 
 
 def _attention(model: Mythos, unrolled: Unrolled, layers: Sequence[int], heads: Sequence[int]) -> np.ndarray:
-    """Attention of every loop, chosen layer and chosen head, ``[T, C, H, S, S]``; empty when no layer was chosen."""
-    chosen = [(layer, block) for layer, block in enumerate(model.core.blocks) if layer in layers]
+    """Attention of every loop, requested layer and head, ``[T, C, H, S, S]``; empty when no layer is requested."""
+    blocks = [(layer, block) for layer, block in enumerate(model.core.blocks) if layer in layers]
     patterns = []
     for block_inputs in unrolled.watched:
-        for layer, block in chosen:
+        for layer, block in blocks:
             x_BSD = block.get_submodule("attention_norm")(block_inputs[layer])
             attention = block.get_submodule("attention")
             pattern_BHSS = pattern(heads_of(attention, x_BSD, unrolled.rotation), None)  # one document

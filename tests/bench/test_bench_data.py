@@ -21,14 +21,14 @@ def test_the_loader_is_read_with_each_number_of_workers(packed: Path, tmp_path: 
         assert 0 < rate["low"] <= rate["tokens_per_second"] <= rate["high"]
 
 
-def test_nothing_to_read_is_refused(tmp_path: Path) -> None:
+def test_a_round_without_batches_and_a_missing_data_directory_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--batches 0"):
         check([0], 0, 1)
     assert main(["bench", "data", f"data.dir={tmp_path}"]) == 2
 
 
 @pytest.mark.parametrize("words", [["bench", "--help"], ["bench", "model", "--help"], ["bench", "data", "--help"]])
-def test_help_comes_without_torch(words: list[str]) -> None:
+def test_help_does_not_import_torch(words: list[str]) -> None:
     code = (
         f"import sys; from mythos.cli.main import main\ntry: main({words})\nfinally: assert 'torch' not in sys.modules"
     )

@@ -8,12 +8,12 @@ import torch
 from mythos.account.flops import training_flops
 from mythos.bench.model import (
     MODELS,
-    Plan,
+    BenchOptions,
     Spread,
     Variant,
     arms_of,
     build,
-    check_plan,
+    check_options,
     fit,
     measure,
     measure_apart,
@@ -31,7 +31,7 @@ from tests.helpers import run_config
 
 CPU = torch.device("cpu")
 SMALL = ("data.seq_len=32", "data.batch_size=4", "data.micro_batch_size=2", "parallel.device=cpu")
-PLAN = Plan(num_rounds=3, num_steps=1, num_warmup=1, mean_document=8)
+OPTIONS = BenchOptions(num_rounds=3, num_steps=1, num_warmup=1, mean_document=8)
 
 
 def small(*overrides: str) -> RunConfig:
@@ -44,14 +44,14 @@ def router_stats(step: Step) -> RouterStats:
     return stats
 
 
-def test_names_stand_for_files_and_overrides() -> None:
+def test_benchmark_names_expand_to_model_files_and_overrides() -> None:
     assert overrides_of(["model=debug"]) == ["model=debug"]
     for name in MODELS:
         assert f"d{arms_of([name], [], False, False, None)['training'].config.model.dim}" in name
     config = arms_of(["moe-d2048", "depth.num_loops=6"], [], False, False, None)["training"].config
     assert (config.model.dim, config.model.core_ffn.kind, config.data.seq_len) == (2048, "moe", 2048)
     assert (config.depth.max_loops, config.depth.grad_loops) == (6, 4)
-    with pytest.raises(ConfigError, match="'moe-d4' is no benchmark; choose dense-d1024, moe-d2048, moe-d1024"):
+    with pytest.raises(ConfigError, match="'moe-d4' is no benchmark; choose from dense-d1024, moe-d2048, moe-d1024"):
         overrides_of(["moe-d4"])
 
 
@@ -72,7 +72,7 @@ def test_documents_restart_positions() -> None:
     assert random_batches(small("data.mask_documents=false"), 8, CPU)[0].document_ids_BS is None
 
 
-def test_a_step_accumulates_what_the_whole_batch_would_give() -> None:
+def test_accumulated_micro_batches_give_the_update_of_the_whole_batch() -> None:
     two, one = (Step(small(f"data.micro_batch_size={size}"), CPU, 0) for size in (2, 4))
     first, second = two.batches
     (whole,) = one.batches
@@ -87,7 +87,7 @@ def test_a_step_accumulates_what_the_whole_batch_would_give() -> None:
         assert accumulated.grad is None
 
 
-def test_the_module_and_all_that_it_takes_are_on_the_device() -> None:
+def test_the_module_and_its_batches_are_on_the_device() -> None:
     step = Step(small(), torch.device("meta"), 8)
     assert step.module.device.type == "meta"
     tensors = [
@@ -100,15 +100,17 @@ def test_the_module_and_all_that_it_takes_are_on_the_device() -> None:
 
 def test_balanced_routing_is_balanced_and_natural_is_not() -> None:
     config = small()
-    natural, balanced = (router_stats(build(Variant(config, choice), PLAN)).counts_E for choice in (False, True))
+    natural, balanced = (
+        router_stats(build(Variant(config, is_balanced), OPTIONS)).counts_E for is_balanced in (False, True)
+    )
     assert natural.sum() == balanced.sum()
     assert (balanced == balanced[0, 0, 0]).all()
     assert not (natural == natural[0, 0, 0]).all()
 
 
-def test_variants_apart_are_held_against_the_first() -> None:
+def test_variants_measured_apart_are_compared_with_the_first() -> None:
     variants = {"two": Variant(small()), "one": Variant(small("data.batch_size=2"))}
-    two, one = measure_apart(variants, PLAN._replace(with_parts=False))
+    two, one = measure_apart(variants, OPTIONS._replace(with_parts=False))
     assert (two.name, one.name) == ("two", "one")
     assert two.ratio == (1, 1, 1)
     half = 0.5  # of the tokens
@@ -116,7 +118,7 @@ def test_variants_apart_are_held_against_the_first() -> None:
     assert one.ratio.low_ms == pytest.approx(half * two.time.low_ms / one.time.high_ms)
     assert one.ratio.low_ms <= one.ratio.median_ms <= one.ratio.high_ms
     with pytest.raises(ConfigError, match="--apart frees each variant"):
-        check_plan(PLAN, [2, 4], is_apart=True)
+        check_options(OPTIONS, [2, 4], is_apart=True)
 
 
 def test_naive_computes_the_same_loss() -> None:
@@ -131,7 +133,7 @@ def test_naive_computes_the_same_loss() -> None:
     torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-6)
 
 
-def test_parts_cover_the_step_and_count_all_flops() -> None:
+def test_parts_are_all_timed_and_their_flops_sum_to_the_steps() -> None:
     config = small("parallel.remat=loop")
     step = Step(config, CPU, 8)
     parts = time_parts(step, num_steps=1)
@@ -145,7 +147,7 @@ def test_parts_cover_the_step_and_count_all_flops() -> None:
 
 
 @pytest.mark.parametrize("remat", ["none", "block", "loop"])
-def test_marks_follow_forward_and_backward(remat: str) -> None:
+def test_marks_are_set_in_the_order_of_forward_and_backward(remat: str) -> None:
     marks: list[str] = []
     step = Step(small(f"parallel.remat={remat}"), CPU, 8)
     with marking(step.model, marks.append):
@@ -155,22 +157,24 @@ def test_marks_follow_forward_and_backward(remat: str) -> None:
     assert marks == 2 * (forward + backward) + ["optimiser"]
 
 
-def test_figures_follow_from_the_times() -> None:
+def test_measurements_are_derived_from_the_times() -> None:
     config = small()
-    arms = measure({"training": build(Variant(config), PLAN), "again": build(Variant(config), PLAN)}, PLAN)
+    arms = measure({"training": build(Variant(config), OPTIONS), "again": build(Variant(config), OPTIONS)}, OPTIONS)
     for arm in arms:
         assert arm.tokens_per_second == pytest.approx(4 * 32 / arm.time.median_ms * 1e3)
         flops = training_flops(config.model, 32, 3, 2).total
         assert arm.tflops == pytest.approx(arm.tokens_per_second * flops / 1e12)
         assert arm.ratio.low_ms <= arm.ratio.median_ms <= arm.ratio.high_ms
         assert (arm.mfu, arm.peak_bytes, arm.num_recompiled) == (None, None, 0)
-        assert arm.resident_bytes > 2 * 4 * sum(p.numel() for p in build(Variant(config), PLAN).model.parameters())
+        assert arm.resident_bytes > 2 * 4 * sum(p.numel() for p in build(Variant(config), OPTIONS).model.parameters())
     assert arms[0].ratio == Spread(1, 1, 1)
 
 
-def test_ratios_are_of_times_for_a_token() -> None:
+def test_ratios_compare_times_per_token() -> None:
     variants = {"whole": Variant(small()), "half": Variant(small("data.batch_size=2"))}
-    whole, half = measure({name: build(each, PLAN) for name, each in variants.items()}, PLAN._replace(num_rounds=1))
+    whole, half = measure(
+        {name: build(each, OPTIONS) for name, each in variants.items()}, OPTIONS._replace(num_rounds=1)
+    )
     assert half.ratio.median_ms == pytest.approx(half.tokens_per_second / whole.tokens_per_second)
 
 
@@ -184,20 +188,20 @@ def test_the_line_is_fitted_to_the_medians() -> None:
 
 
 @pytest.mark.parametrize(
-    ("plan", "loops", "message"),
+    ("options", "loops", "message"),
     [
-        (PLAN._replace(num_rounds=0), [], "--rounds is 0"),
-        (PLAN._replace(mean_document=-1), [], "--documents is -1"),
-        (PLAN, [4], "--num-loops is 4; a line needs two"),
-        (PLAN, [4, 0], "--num-loops is 4 0"),
+        (OPTIONS._replace(num_rounds=0), [], "--rounds is 0"),
+        (OPTIONS._replace(mean_document=-1), [], "--documents is -1"),
+        (OPTIONS, [4], "--num-loops is 4; a line needs two"),
+        (OPTIONS, [4, 0], "--num-loops is 4 0"),
     ],
 )
-def test_plans_that_measure_nothing_are_refused(plan: Plan, loops: list[int], message: str) -> None:
+def test_options_that_measure_nothing_are_refused(options: BenchOptions, loops: list[int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        check_plan(plan, loops)
+        check_options(options, loops)
 
 
-def test_variants_that_say_nothing_are_refused() -> None:
+def test_variants_that_do_not_apply_are_refused() -> None:
     with pytest.raises(ConfigError, match="is dense, which routes nothing"):
         arms_of(["model=debug-dense"], [], False, True, None)
     with pytest.raises(ConfigError, match="--compare: 'A' is not understood"):
@@ -233,8 +237,8 @@ def test_the_command_prints_tables_and_writes_json(tmp_path: Path, capsys: pytes
 @pytest.mark.slow
 def test_balanced_and_natural_arms_do_not_share_compiled_code() -> None:
     config = small("parallel.compile=true", "parallel.precision=bf16")
-    arms = {"training": build(Variant(config), PLAN), "balanced": build(Variant(config, True), PLAN)}
-    for arm in measure(arms, PLAN):
+    arms = {"training": build(Variant(config), OPTIONS), "balanced": build(Variant(config, True), OPTIONS)}
+    for arm in measure(arms, OPTIONS):
         assert arm.num_graphs >= 2
         assert arm.num_recompiled == 0
     counts = router_stats(arms["balanced"]).counts_E
@@ -243,8 +247,8 @@ def test_balanced_and_natural_arms_do_not_share_compiled_code() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("halting", ["fixed", "act", "ponder"])
-def test_the_host_waits_for_nothing_within_a_step(halting: str) -> None:
-    """A wait drains what is queued, and the device then waits for the host."""
+def test_a_step_does_not_synchronise_with_the_device(halting: str) -> None:
+    """A synchronisation drains the queue, and the device then waits for the host."""
     names = ("model=560m-a210m", "model.dim=128", "model.attention.num_heads=1", "model.attention.num_kv_heads=1")
     shape = ("model.core_ffn.hidden_dim=64", "data.seq_len=64", "data.batch_size=4", "data.micro_batch_size=2")
     depth = ("depth=fixed", "depth.num_loops=3", "depth.num_grad_loops=3")

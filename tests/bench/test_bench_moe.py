@@ -15,7 +15,7 @@ def setting(shape: Shape = TINY, precision: str = "fp32", compiled: bool = False
     return Setting(shape, 24, torch.device("cpu"), precision, compiled)
 
 
-def test_shapes_are_read_as_they_are_written() -> None:
+def test_shapes_are_parsed_from_their_own_text() -> None:
     assert [parse_shape(str(shape)) for shape in SHAPES] == list(SHAPES)
     with pytest.raises(ConfigError, match="'d2048-e64' is not a shape"):
         parse_shape("d2048-e64")

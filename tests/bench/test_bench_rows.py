@@ -1,4 +1,4 @@
-"""``mythos bench attention``, ``loss`` and ``optimizer``: arms compute the same; what is made of their times."""
+"""``mythos bench attention``, ``loss`` and ``optimizer``: arms compute the same, and rows are derived from times."""
 
 import json
 from pathlib import Path
@@ -32,27 +32,27 @@ def reference(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ids: 
 
 @pytest.mark.parametrize("has_documents", [False, True])
 @pytest.mark.parametrize("name", ["training", "flash", "math"])
-def test_every_arm_is_the_same_attention(name: str, has_documents: bool) -> None:
+def test_every_arm_computes_the_reference_attention(name: str, has_documents: bool) -> None:
     ids = random_documents((2, 32), 6, CPU) if has_documents else None
     inputs = attention.Inputs(SHAPE, CPU, torch.float32)
-    found = attention.attention(name, ids, SHAPE, CPU, torch.float32)(*inputs.query_key_value)
-    torch.testing.assert_close(found.double(), reference(*inputs.query_key_value, ids), rtol=1e-5, atol=1e-5)
+    result = attention.attention(name, ids, SHAPE, CPU, torch.float32)(*inputs.query_key_value)
+    torch.testing.assert_close(result.double(), reference(*inputs.query_key_value, ids), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("has_documents", [False, True])
-def test_flex_is_the_same_attention(has_documents: bool) -> None:
+def test_flex_computes_the_reference_attention(has_documents: bool) -> None:
     ids = random_documents((2, 32), 6, CPU) if has_documents else None
     inputs = [each.detach() for each in attention.Inputs(SHAPE, CPU, torch.float32).query_key_value]
-    found = attention.attention("flex", ids, SHAPE, CPU, torch.float32)(*inputs)
-    torch.testing.assert_close(found.double(), reference(*inputs, ids), rtol=1e-5, atol=1e-5)
+    result = attention.attention("flex", ids, SHAPE, CPU, torch.float32)(*inputs)
+    torch.testing.assert_close(result.double(), reference(*inputs, ids), rtol=1e-5, atol=1e-5)
 
 
-def test_what_cannot_run_is_named_with_its_reason() -> None:
-    found = attention.compare(SHAPE, None, ["cudnn", "math"], CPU, torch.float32, 2, 1)
-    assert [row.name for row in found.rows] == ["math"]
-    assert list(found.refused) == ["cudnn"]
-    assert found.refused["cudnn"]
+def test_an_arm_that_cannot_run_is_reported_with_its_reason() -> None:
+    result = attention.compare(SHAPE, None, ["cudnn", "math"], CPU, torch.float32, 2, 1)
+    assert [row.name for row in result.rows] == ["math"]
+    assert list(result.refused) == ["cudnn"]
+    assert result.refused["cudnn"]
 
 
 def test_attention_counts_the_causal_half() -> None:
@@ -67,43 +67,43 @@ def test_wrong_shapes_are_refused(text: str) -> None:
     assert attention.parse_shape(str(SHAPE)) == SHAPE
 
 
-def test_every_way_to_the_loss_is_the_same() -> None:
+def test_every_arm_computes_the_same_loss() -> None:
     shape = loss.Shape(num_tokens=24, dim=8, vocab_size=40)
     x, weight = torch.randn(24, 8), torch.randn(40, 8)
     target = torch.randint(40, (24,))
-    wanted = functional.nll_loss((x @ weight.T).log_softmax(-1), target)
-    ways = loss.arms(shape, [5, 12, 24])
-    assert list(ways) == ["fp32 logits", "training, at once", "chunks of 5", "chunks of 12"]
-    for way in ways.values():
-        torch.testing.assert_close(way(x, weight, target), wanted)
+    expected = functional.nll_loss((x @ weight.T).log_softmax(-1), target)
+    arms = loss.arms(shape, [5, 12, 24])
+    assert list(arms) == ["fp32 logits", "training, at once", "chunks of 5", "chunks of 12"]
+    for arm in arms.values():
+        torch.testing.assert_close(arm(x, weight, target), expected)
     assert shape.num_flops == 3 * 2 * 24 * 8 * 40
 
 
-def test_rows_hold_ratios_to_the_first() -> None:
+def test_ratios_of_rows_are_relative_to_the_first() -> None:
     calls: list[str] = []
-    found = rows.measure({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 10**6, CPU, 3, 2)
+    first, second = rows.measure({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 10**6, CPU, 3, 2)
     assert calls == ["a"] * 2 + ["b"] * 2 + ["a", "b"] * 3
-    assert found[0].ratio == Spread(1, 1, 1)
-    assert found[1].tflops == pytest.approx(1e6 / found[1].time.median_ms / 1e9)
-    assert found[1].peak_bytes is None
+    assert first.ratio == Spread(1, 1, 1)
+    assert second.tflops == pytest.approx(1e6 / second.time.median_ms / 1e9)
+    assert second.peak_bytes is None
 
 
 def test_the_share_of_the_optimiser_falls_with_the_tokens() -> None:
     row = rows.Row("adamw", Spread(30, 30, 30), None, Spread(1, 1, 1), None)
-    found = optimizer.Comparison([row], {"adamw": 0}, Spread(10, 10, 10), tokens_of_micro_batch=100)
-    assert found.share(row, 100) == pytest.approx(0.75)
-    assert found.share(row, 900) == pytest.approx(0.25)
+    comparison = optimizer.Comparison([row], {"adamw": 0}, Spread(10, 10, 10), tokens_of_micro_batch=100)
+    assert comparison.share(row, 100) == pytest.approx(0.75)
+    assert comparison.share(row, 900) == pytest.approx(0.25)
 
 
 def test_optimizers_are_timed_on_the_same_model() -> None:
     size = ("data.seq_len=16", "data.batch_size=2", "data.micro_batch_size=1", "parallel.device=cpu", "depth.mean=2")
     config = run_config(*size)
-    found = optimizer.compare(config, CPU, 0, num_rounds=2, num_warmup=1)
-    assert [row.name for row in found.rows] == ["adamw", "muon_adamw"]
-    assert found.tokens_of_micro_batch == 16
+    comparison = optimizer.compare(config, CPU, 0, num_rounds=2, num_warmup=1)
+    assert [row.name for row in comparison.rows] == ["adamw", "muon_adamw"]
+    assert comparison.tokens_of_micro_batch == 16
     num_step_counts = 58  # one for each tensor
-    assert found.state_bytes["adamw"] == 4 * (2 * count_parameters(config.model).total + num_step_counts)
-    assert found.state_bytes["muon_adamw"] < found.state_bytes["adamw"]
+    assert comparison.state_bytes["adamw"] == 4 * (2 * count_parameters(config.model).total + num_step_counts)
+    assert comparison.state_bytes["muon_adamw"] < comparison.state_bytes["adamw"]
 
 
 @no_gpu

@@ -1,7 +1,7 @@
-"""How many operations a step queues, and how many bytes they write: what a clock would say, without a clock.
+"""Bounds on the operations that a step queues and the bytes that they write: a regression test of speed without timing.
 
-Each operation is at least one kernel where nothing is compiled, and what it writes goes through memory. The numbers
-are those of the code as it stands; a change that needs more has to raise them, and to say why it is worth it.
+Without compilation, each operation launches at least one kernel, and its results are written to memory. The bounds are
+the counts of the current code; a change that needs more operations has to raise them and to justify it.
 """
 
 from typing import Any
@@ -16,19 +16,19 @@ from mythos.bench.step import Step, fixed
 from tests.helpers import run_config
 
 NUM_TOKENS, DIM = 128, 32
-PASSES = {
-    "debug-dense": {"graded": (462, 894), "not graded": (171, 332)},
-    "debug": {"graded": (667, 1194), "not graded": (271, 422)},
+LOOP = {
+    "debug-dense": {"with gradient": (462, 894), "without gradient": (171, 332)},
+    "debug": {"with gradient": (667, 1194), "without gradient": (271, 422)},
 }
-"""Bounds on one pass over two core layers, bf16 autocast: operations, and bytes written per value of the state."""
+"""Bounds on one loop over two core layers, bf16 autocast: operations, and bytes written per element of the state."""
 OUTSIDE = {"debug-dense": (605, 1850), "debug": (610, 1820)}
-"""The same for a whole micro-batch without its passes."""
+"""The same bounds for a whole micro-batch without its loops."""
 OPTIMIZER = {"debug-dense": 120, "debug": 150}
 """Operations of one step of MuonAdamW, which batches matrices of equal shape; the first model has 28 of them."""
 
 
 class Operations(TorchDispatchMode):
-    """Counts operations that are no views, and the bytes of their results."""
+    """Counts operations other than views, and the bytes of their results."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ def small_step(*words: str) -> Step:
 
 
 def micro_batch(num_loops: int, num_grad_loops: int, *words: str) -> tuple[int, float]:
-    """Operations of forward and backward, and bytes that they write per value of the state."""
+    """Operations of forward and backward, and bytes that they write per element of the state."""
     step = small_step(*words)
     step.set_depth(num_loops, num_grad_loops)
     with Operations() as operations:
@@ -60,24 +60,24 @@ def micro_batch(num_loops: int, num_grad_loops: int, *words: str) -> tuple[int, 
     return operations.num, operations.num_bytes / (NUM_TOKENS * DIM)
 
 
-def one_loop(num_loops: int, num_grad_loops: int, is_graded: bool, *words: str) -> tuple[int, float]:
-    """What one pass more, with or without gradients, adds to these."""
-    more = micro_batch(num_loops + 1, num_grad_loops + is_graded, *words)
+def one_loop(num_loops: int, num_grad_loops: int, has_grad: bool, *words: str) -> tuple[int, float]:
+    """Operations and bytes that one more loop, with or without gradient, adds to ``micro_batch``."""
+    more = micro_batch(num_loops + 1, num_grad_loops + has_grad, *words)
     fewer = micro_batch(num_loops, num_grad_loops, *words)
     return more[0] - fewer[0], more[1] - fewer[1]
 
 
-@pytest.mark.parametrize("model", PASSES)
-@pytest.mark.parametrize("kind", ["graded", "not graded"])
-def test_a_pass_needs_no_more_than_its_bound(model: str, kind: str) -> None:
-    num, num_bytes = one_loop(3, 2, kind == "graded", f"model={model}")
-    most, most_bytes = PASSES[model][kind]
+@pytest.mark.parametrize("model", LOOP)
+@pytest.mark.parametrize("kind", ["with gradient", "without gradient"])
+def test_a_loop_stays_within_its_bounds(model: str, kind: str) -> None:
+    num, num_bytes = one_loop(3, 2, kind == "with gradient", f"model={model}")
+    most, most_bytes = LOOP[model][kind]
     assert 0 < num <= most
     assert 0 < num_bytes <= most_bytes
 
 
 @pytest.mark.parametrize("model", OUTSIDE)
-def test_what_runs_once_needs_no_more_than_its_bound(model: str) -> None:
+def test_a_micro_batch_without_its_loops_stays_within_its_bounds(model: str) -> None:
     of_loop = one_loop(3, 3, True, f"model={model}")
     num, num_bytes = micro_batch(3, 3, f"model={model}")
     most, most_bytes = OUTSIDE[model]
@@ -85,17 +85,17 @@ def test_what_runs_once_needs_no_more_than_its_bound(model: str) -> None:
     assert 0 < num_bytes - 3 * of_loop[1] <= most_bytes
 
 
-@pytest.mark.parametrize("is_graded", [True, False])
-def test_a_late_pass_costs_what_an_early_one_does(is_graded: bool) -> None:
-    assert one_loop(6, 3, is_graded, "model=debug") == one_loop(3, 2, is_graded, "model=debug")
+@pytest.mark.parametrize("has_grad", [True, False])
+def test_late_and_early_loops_cost_the_same(has_grad: bool) -> None:
+    assert one_loop(6, 3, has_grad, "model=debug") == one_loop(3, 2, has_grad, "model=debug")
 
 
-def test_more_experts_are_no_more_operations() -> None:
+def test_more_experts_need_no_more_operations() -> None:
     four, sixteen = (one_loop(2, 2, True, "model=debug", f"model.core_ffn.num_experts={num}")[0] for num in (4, 16))
     assert four == sixteen
 
 
-def test_the_count_sees_what_the_grouped_path_saves() -> None:
+def test_the_grouped_path_needs_fewer_operations_than_the_naive_one() -> None:
     grouped, naive = (
         one_loop(2, 2, True, "model=debug", f"model.core_ffn.dispatch={path}") for path in ("grouped", "naive")
     )
@@ -103,7 +103,7 @@ def test_the_count_sees_what_the_grouped_path_saves() -> None:
 
 
 @pytest.mark.parametrize("model", OPTIMIZER)
-def test_the_optimizer_needs_no_more_than_its_bound(model: str) -> None:
+def test_the_optimizer_stays_within_its_bound(model: str) -> None:
     step = small_step(f"model={model}")
     step()
     step.module.training_step(step.batches[0], 0)["loss"].backward()

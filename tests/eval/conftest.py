@@ -1,4 +1,4 @@
-"""A scorer of a random model, a run that training made, and evaluation sets in their layout."""
+"""Fixtures: a scorer of a random model, a run of the training command, and evaluation sets in their layouts."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ run.checkpoint.every=6 tracking.log_every=1 parallel.device=cpu schedule.num_war
 
 @pytest.fixture(scope="session")
 def scorer(packed: Path) -> Scorer:
-    """Three passes of a random model that reads 96 tokens."""
+    """A random model of 96 input tokens at three loops."""
     model = random_model(model_config("debug", vocab_size=512, max_seq_len=96)).eval()
     return Scorer(model, load_tokenizer(packed), read_manifest(packed).separator_id, num_loops=3)
 
@@ -34,7 +34,7 @@ def short_run(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two items of every layout that the task files read."""
+    """Two items of every layout of the task files."""
     folder = tmp_path_factory.mktemp("sets")
     answers = [
         {"query": "Question: who speaks to the king?\n", "choices": ["my lord", "the queen"], "gold": 1},

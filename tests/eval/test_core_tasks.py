@@ -6,7 +6,7 @@ import torch
 
 from mythos.config.base import ConfigError
 from mythos.eval import core_tasks
-from mythos.eval.core_tasks import TaskResult, chosen, core, evaluate_task, is_core, pairs_of
+from mythos.eval.core_tasks import TaskResult, core, evaluate_task, is_core, pairs_of, select_tasks
 from mythos.eval.local_data import read
 from mythos.eval.scoring import Scorer
 
@@ -14,15 +14,15 @@ TASKS = core_tasks.core_tasks()
 
 
 def losses(scorer: Scorer, tokens: list[int]) -> tuple[list[float], list[int]]:
-    """Loss and guess of every token but the first."""
+    """Loss and prediction of every token but the first."""
     cache = scorer.model.new_cache(scorer.num_loops, len(tokens))
     log_prob_SV = scorer.model.decode(torch.tensor([tokens]), cache)[0].double().log_softmax(-1)
-    nll = [-float(log_prob_SV[place, token]) for place, token in enumerate(tokens[1:])]
+    nll = [-float(log_prob_SV[index, token]) for index, token in enumerate(tokens[1:])]
     return nll, log_prob_SV[:-1].argmax(-1).tolist()
 
 
-def is_right(scorer: Scorer, task: core_tasks.CoreTask, texts: list[str], gold: int | None) -> bool:
-    """Straight from the definition, one text at a time."""
+def is_correct(scorer: Scorer, task: core_tasks.CoreTask, texts: list[str], gold: int | None) -> bool:
+    """The metric by its definition, one text at a time."""
     token_lists = [[0, *scorer.encode(text)] for text in texts]
     if task.kind == "exact":
         without, whole = token_lists
@@ -55,33 +55,33 @@ def test_accuracy_equals_the_definition_item_by_item(name: str, scorer: Scorer, 
     task = TASKS[name]
     rows = read(sets / task.file)
     random.Random(1337).shuffle(rows)
-    right = []
+    correct = []
     for row, other in zip(rows, rows[::-1], strict=True):
-        mark = task.delimiter
+        delimiter = task.delimiter
         shot, texts = "", []
         match task.kind:
             case "multiple_choice":
                 if task.num_fewshot:
-                    shot = f"{other['query']}{mark}{other['choices'][other['gold']]}\n\n"
-                texts = [f"{shot}{row['query']}{mark}{choice}" for choice in row["choices"]]
+                    shot = f"{other['query']}{delimiter}{other['choices'][other['gold']]}\n\n"
+                texts = [f"{shot}{row['query']}{delimiter}{choice}" for choice in row["choices"]]
             case "schema":
-                texts = [f"{option}{mark}{row['continuation']}" for option in row["context_options"]]
+                texts = [f"{option}{delimiter}{row['continuation']}" for option in row["context_options"]]
             case "exact":
-                shot = f"{other['context'].strip()}{mark}{other['continuation']}\n\n"
+                shot = f"{other['context'].strip()}{delimiter}{other['continuation']}\n\n"
                 question = f"{shot}{row['context'].strip()}"
-                texts = [question, f"{question}{mark}{row['continuation']}"]
-        right.append(is_right(scorer, task, texts, row.get("gold")))
-    found = evaluate_task(scorer, task, sets)
-    assert found.accuracy == sum(right) / 2
-    assert found.centred == pytest.approx((found.accuracy - task.baseline) / (1 - task.baseline))
-    assert (found.num_items, found.mean_loops) == (2, 3)
+                texts = [question, f"{question}{delimiter}{row['continuation']}"]
+        correct.append(is_correct(scorer, task, texts, row.get("gold")))
+    result = evaluate_task(scorer, task, sets)
+    assert result.accuracy == sum(correct) / 2
+    assert result.centred == pytest.approx((result.accuracy - task.baseline) / (1 - task.baseline))
+    assert (result.num_items, result.mean_loops) == (2, 3)
     assert evaluate_task(scorer, task, sets, limit=1).accuracy in (0.0, 1.0)
 
 
-def test_an_exact_continuation_that_the_model_writes_itself_is_right(scorer: Scorer, tmp_path: Path) -> None:
+def test_an_exact_continuation_that_the_model_generates_is_correct(scorer: Scorer, tmp_path: Path) -> None:
     task = TASKS["lambada_openai"]
     assert task.num_fewshot == 0
-    (text,) = scorer.write([[0, *scorer.encode("the king")]], 4, [])
+    (text,) = scorer.generate([[0, *scorer.encode("the king")]], 4, [])
     (tmp_path / task.file).write_text(
         f'{{"context": "the king", "continuation": {text.lstrip()!r}}}\n'.replace("'", '"')
     )
@@ -99,7 +99,7 @@ def test_every_task_renders_an_item_of_its_layout(scorer: Scorer, sets: Path) ->
         assert ("Answer: " in scorer.tokenizer.decode([*pairs[0][0], *pairs[0][1]])) == (task.delimiter == "\nAnswer: ")
 
 
-def test_an_answer_that_begins_another_one_keeps_a_token(scorer: Scorer) -> None:
+def test_an_answer_that_is_a_prefix_of_another_one_keeps_a_token(scorer: Scorer) -> None:
     row = {"query": "the king", "choices": ["night", "night falls"], "gold": 0}
     pairs = pairs_of(scorer, TASKS["copa"], row, [])
     assert [len(answer) >= 1 for _, answer in pairs] == [True, True]
@@ -113,12 +113,12 @@ def test_core_is_the_mean_of_all_22_centred_accuracies() -> None:
     assert core(results) is None
 
 
-def test_names_mean_core_only_with_its_prefix(sets: Path, tmp_path: Path) -> None:
+def test_core_tasks_are_selected_only_with_their_prefix(sets: Path, tmp_path: Path) -> None:
     assert [is_core(name) for name in ("core", "core_piqa", "piqa", "piqa_local", "core_x")] == [True, True] + [
         False
     ] * 3
-    assert chosen("core", sets).keys() == TASKS.keys()
+    assert select_tasks("core", sets).keys() == TASKS.keys()
     with pytest.raises(ConfigError, match="holds no file of CORE"):
-        chosen("core", tmp_path)
+        select_tasks("core", tmp_path)
     with pytest.raises(ConfigError, match="none was given"):
-        chosen("core", None)
+        select_tasks("core", None)

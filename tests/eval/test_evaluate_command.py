@@ -7,22 +7,22 @@ import pytest
 from mythos.cli.main import main
 
 
-def test_depth_sweep_prints_tables_and_shows_in_the_report(short_run: Path, capsys) -> None:
+def test_depth_sweep_prints_tables_and_appears_in_the_report(short_run: Path, capsys) -> None:
     assert main(["evaluate", str(short_run), "depth-sweep", "--num-loops", "1", "2", "5", "--num-windows", "3"]) == 0
     out = capsys.readouterr().out
     assert "at step 6: 96 held-out tokens, mean depth 2" in out
     assert "best T = " in out
-    found = json.loads((short_run / "evaluation" / "depth-sweep.json").read_text())
-    assert (found["num_loops"], len(found["loss"]), found["num_tokens"]) == ([1, 2, 5], 5, 96)
-    assert {point["rule"] for point in found["rules"]} >= {"relative_change", "output_divergence"}
+    study = json.loads((short_run / "evaluation" / "depth-sweep.json").read_text())
+    assert (study["num_loops"], len(study["loss"]), study["num_tokens"]) == ([1, 2, 5], 5, 96)
+    assert {point["rule"] for point in study["rules"]} >= {"relative_change", "output_divergence"}
     frozen = out.split("routing frozen to the first pass\n")[1].splitlines()[1:]
     rows = [[float(word) for word in line.split()] for line in frozen[:3]]
-    assert [row[0] for row in rows] == found["num_loops"]
-    for depth, loss, cost, *_, shared in rows:
-        place = int(depth) - 1
-        assert loss == pytest.approx(found["frozen_loss"][place], abs=1e-4)
-        assert cost == pytest.approx(found["frozen_loss"][place] - found["loss"][place], abs=1e-4)
-        assert shared == pytest.approx(found["shared_expert_share"][place], abs=1e-3)
+    assert [row[0] for row in rows] == study["num_loops"]
+    for num_loops, loss, difference, *_, shared in rows:
+        loop = int(num_loops) - 1
+        assert loss == pytest.approx(study["frozen_loss"][loop], abs=1e-4)
+        assert difference == pytest.approx(study["frozen_loss"][loop] - study["loss"][loop], abs=1e-4)
+        assert shared == pytest.approx(study["shared_expert_share"][loop], abs=1e-3)
     assert main(["report", str(short_run)]) == 0
     assert "Evaluation: depth sweep" in (short_run / "report" / "index.html").read_text()
 
@@ -33,14 +33,14 @@ def test_runs_are_compared_at_equal_parameters_flops_and_seconds(short_run: Path
     config = json.loads((other / "config.json").read_text())
     config["run"]["name"] = "other"
     (other / "config.json").write_text(json.dumps(config))
-    assert main(["evaluate", "compare", str(short_run), str(other), "--json", str(tmp_path / "found.json")]) == 0
+    assert main(["evaluate", "compare", str(short_run), str(other), "--json", str(tmp_path / "result.json")]) == 0
     out = capsys.readouterr().out
     assert "last loss at equal parameters" in out
     assert "loss at equal training FLOPs" in out
-    found = json.loads((tmp_path / "found.json").read_text())
-    assert found["equal_parameters"] == [["short", "other"]]
-    assert found["equal_flops"]["losses"]["short"] == found["equal_flops"]["losses"]["other"]
-    assert found["equal_flops"]["losses"]["short"][-1] == found["runs"]["short"]["loss"][-1]
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["equal_parameters"] == [["short", "other"]]
+    assert result["equal_flops"]["losses"]["short"] == result["equal_flops"]["losses"]["other"]
+    assert result["equal_flops"]["losses"]["short"][-1] == result["runs"]["short"]["loss"][-1]
 
 
 @pytest.mark.parametrize(
@@ -52,16 +52,18 @@ def test_runs_are_compared_at_equal_parameters_flops_and_seconds(short_run: Path
         (["depth-sweep", "--num-windows", "0"], "--num-windows 0 and --noise 0.01 were given"),
         (["--num-loops", "5000"], "num_loops: 5000 was given"),
         (["reasoning"], "hold no problems; train on a task"),
-        (["--tasks", "pika_local", "--data-dir", "SETS"], "no task is called 'pika_local'; near it: piqa_local"),
+        (["--tasks", "pika_local", "--data-dir", "SETS"], "no task is called 'pika_local'; similar names: piqa_local"),
         (["--tasks", "piqa_local"], "--data-dir: none was given, but the task reads piqa.jsonl"),
         (["--tasks", "core_piqa", "--data-dir", "nowhere"], "--data-dir: nowhere is no folder"),
-        (["--tasks", "piqa_local", "--data-dir", "SETS", "--num-loops", "0"], "num_loops: 0 was given"),
+        (["--tasks", "piqa_local", "--data-dir", "SETS", "--num-loops", "0"], "--num-loops: 0 was given"),
         (["--tasks", "piqa_local", "--data-dir", "SETS", "--limit", "0"], "--limit: 0 was given"),
         (["--tasks", "piqa_local", "--exit-rule", "never"], "exit_rule: 'never' was given; it is one of quantile"),
         (["--tasks", "piqa_local", "--exit-threshold", "2"], "exit_threshold: 2.0 was given without exit_rule"),
     ],
 )
-def test_a_mistake_is_one_sentence(options: list[str], sentence: str, short_run: Path, sets: Path, capsys) -> None:
+def test_wrong_options_are_refused_in_one_sentence(
+    options: list[str], sentence: str, short_run: Path, sets: Path, capsys
+) -> None:
     if any("_local" in option for option in options):
         pytest.importorskip("lm_eval")
     options = [str(sets) if option == "SETS" else option for option in options]
@@ -71,7 +73,7 @@ def test_a_mistake_is_one_sentence(options: list[str], sentence: str, short_run:
     assert error.count("\n") == 1
 
 
-def test_a_run_without_a_checkpoint_says_what_to_wait_for(short_run: Path, tmp_path: Path, capsys) -> None:
+def test_a_run_without_a_checkpoint_is_refused(short_run: Path, tmp_path: Path, capsys) -> None:
     begun = tmp_path / "begun"
     shutil.copytree(short_run, begun, ignore=shutil.ignore_patterns("checkpoints"))
     (begun / "checkpoints" / ".step-00000006.tmp").mkdir(parents=True)

@@ -6,7 +6,7 @@ import pytest
 
 from mythos.cli.main import main
 from mythos.eval.local_data import read
-from mythos.eval.scoring import scorer_of
+from mythos.eval.scoring import load_scorer
 
 pytest.importorskip("lm_eval")
 pytest.importorskip("transformers")
@@ -24,7 +24,7 @@ NUM_ITEMS = 200
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """200 items of four tasks, of random words."""
+    """200 items of random words for each of four tasks."""
     folder = tmp_path_factory.mktemp("many")
     dice = random.Random(3)
 
@@ -54,7 +54,7 @@ def write_lines(path: Path, rows: list[dict]) -> None:
 
 @pytest.mark.slow
 def test_an_exported_model_scores_as_its_checkpoint_does(short_run: Path, many: Path, tmp_path: Path) -> None:
-    """Metrics to the last digit, through the harness's own model of transformers and through ours."""
+    """The harness's own transformers model and the model mythos give bitwise equal metrics."""
     assert main(["export", str(short_run), "--to", str(tmp_path / "hf")]) == 0
     exported = HFLM(
         pretrained=str(tmp_path / "hf"),
@@ -64,8 +64,8 @@ def test_an_exported_model_scores_as_its_checkpoint_does(short_run: Path, many: 
         batch_size=16,
         add_bos_token=True,
     )
-    scorer, _, _ = scorer_of(short_run)
-    assert exported.tok_encode("the king") == MythosLM.of(scorer).tok_encode("the king")
+    scorer, _, _ = load_scorer(short_run)
+    assert exported.tok_encode("the king") == MythosLM.from_scorer(scorer).tok_encode("the king")
     manager = task_manager(NAMES, many)
     theirs = simple_evaluate(model=exported, tasks=NAMES, task_manager=manager, bootstrap_iters=0, log_samples=False)[
         "results"

@@ -25,10 +25,10 @@ def request(kind: str, *arguments: object) -> Instance:
     return Instance(request_type=kind, doc={}, arguments=arguments, idx=0)
 
 
-def test_requests_are_scored_and_written_as_the_scorer_does(scorer: Scorer) -> None:
-    model = MythosLM.of(scorer)
-    asked = [("the king", " speaks"), ("", "night falls"), ("of war ", "and peace")]
-    found = model.loglikelihood([request("loglikelihood", *one) for one in asked])
+def test_requests_are_passed_to_the_scorer(scorer: Scorer) -> None:
+    model = MythosLM.from_scorer(scorer)
+    arguments = [("the king", " speaks"), ("", "night falls"), ("of war ", "and peace")]
+    results = model.loglikelihood([request("loglikelihood", *one) for one in arguments])
     whole = scorer.encode("of war and peace")
     start = len(scorer.encode("of war"))
     pairs = [
@@ -36,13 +36,13 @@ def test_requests_are_scored_and_written_as_the_scorer_does(scorer: Scorer) -> N
         ([0], scorer.encode("night falls")),
         ([0, *whole[:start]], whole[start:]),
     ]
-    assert found == [(one.log_prob, one.is_greedy) for one in scorer.score(pairs)]
+    assert results == [(one.log_prob, one.is_greedy) for one in scorer.score(pairs)]
     options = {"until": ["e"], "max_gen_toks": 6}
-    written = model.generate_until([request("generate_until", "the king", options)] * 2)
-    assert written == scorer.write([[0, *scorer.encode("the king")]], 6, ["e"]) * 2
+    texts = model.generate_until([request("generate_until", "the king", options)] * 2)
+    assert texts == scorer.generate([[0, *scorer.encode("the king")]], 6, ["e"]) * 2
 
 
-def test_a_text_is_scored_whole_however_long(scorer: Scorer) -> None:
+def test_a_text_longer_than_the_context_is_scored_in_windows(scorer: Scorer) -> None:
     text = "the king speaks to his queen of war and peace while night falls upon old england 17. " * 6
     tokens = scorer.encode(text)
     limit = scorer.max_length
@@ -51,12 +51,12 @@ def test_a_text_is_scored_whole_however_long(scorer: Scorer) -> None:
     windows = [([0, *tokens][start : start + 1], tokens[start : start + limit]) for start in starts]
     windows[-1] = (([0, *tokens])[-limit - 1 : -len(windows[-1][1])], windows[-1][1])
     expected = sum(one.log_prob for one in scorer.score(windows))
-    (found,) = MythosLM.of(scorer).loglikelihood_rolling([request("loglikelihood_rolling", text)])
-    assert found == pytest.approx(expected, rel=1e-6)
+    (log_prob,) = MythosLM.from_scorer(scorer).loglikelihood_rolling([request("loglikelihood_rolling", text)])
+    assert log_prob == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("path", TASK_FILES, ids=lambda path: path.stem)
-def test_every_task_file_loads_and_asks_of_its_layout(path: Path, sets: Path) -> None:
+def test_every_task_file_loads_and_renders_its_layout(path: Path, sets: Path) -> None:
     name = path.stem
     manager = task_manager([name], sets)
     loaded = manager.load([name])["tasks"]
@@ -70,27 +70,29 @@ def test_every_task_file_loads_and_asks_of_its_layout(path: Path, sets: Path) ->
         assert all("{{" not in str(argument) for one in task.instances for argument in one.args)
 
 
-def asked(name: str, sets: Path) -> tuple[list[tuple], object]:
-    """The arguments of the first item's requests without solved examples, and its gold answer."""
+def first_item(name: str, sets: Path) -> tuple[list[tuple], object]:
+    """The arguments of the first item's requests without few-shot examples, and its gold answer."""
     (task,) = task_manager([name], sets).load([name])["tasks"].values()
     task.set_config(key="num_fewshot", value=0)
     task.build_all_requests(limit=1, rank=0, world_size=1)
     return [one.args for one in task.instances], task.doc_to_target(next(iter(task.test_docs())))
 
 
-def test_items_read_as_their_sets_are_meant(sets: Path) -> None:
+def test_items_are_rendered_as_their_sets_define(sets: Path) -> None:
     question = "Question: who speaks to the king?"
-    assert asked("piqa_local", sets)[0] == [(f"{question}\nAnswer:", f" {one}") for one in ("my lord", "the queen")]
-    assert asked("copa_local", sets) == ([(question, " my lord"), (question, " the queen")], 1)
-    arguments, _ = asked("winogrande_local", sets)
+    assert first_item("piqa_local", sets)[0] == [
+        (f"{question}\nAnswer:", f" {one}") for one in ("my lord", "the queen")
+    ]
+    assert first_item("copa_local", sets) == ([(question, " my lord"), (question, " the queen")], 1)
+    arguments, _ = first_item("winogrande_local", sets)
     assert arguments[0] == ("the king speaks to the queen so the king", " said war.")
-    assert asked("bigbench_operators_local", sets)[0] == [("the king said 1", " while night falls")]
-    assert asked("arithmetic_two_digit_addition_local", sets)[0] == [("Q: What is 3 plus 1?\n\nA:", " 4")]
-    assert asked("blimp_local", sets) == ([("", " the king speaks."), ("", " the king speak.")], 0)
-    ((text, options),), target = asked("gsm8k_local", sets)
+    assert first_item("bigbench_operators_local", sets)[0] == [("the king said 1", " while night falls")]
+    assert first_item("arithmetic_two_digit_addition_local", sets)[0] == [("Q: What is 3 plus 1?\n\nA:", " 4")]
+    assert first_item("blimp_local", sets) == ([("", " the king speaks."), ("", " the king speak.")], 0)
+    ((text, options),), target = first_item("gsm8k_local", sets)
     assert (text, target) == ("Question: 2 kings and 1 queen?\nAnswer:", "2 + 1 The answer is 3")
     assert options["max_gen_toks"] == 256
-    arguments, gold = asked("mmlu_local", sets)
+    arguments, gold = first_item("mmlu_local", sets)
     assert arguments[0][0] == (
         "The following are multiple choice questions (with answers) about old england.\n\n"
         + "".join(f"who is {n}?\nA. w\nB. x\nC. y\nD. z\nAnswer: {'ABC'[n]}\n\n" for n in range(3))
@@ -101,48 +103,48 @@ def test_items_read_as_their_sets_are_meant(sets: Path) -> None:
     assert [page.splitlines()[0] for page in pages] == [" = King = ", " = War = "]
 
 
-def test_metrics_follow_from_the_scores(scorer: Scorer, sets: Path) -> None:
+def test_metrics_are_computed_from_the_scores(scorer: Scorer, sets: Path) -> None:
     names = ["piqa_local", "arithmetic_local", "wikitext_local"]
-    found = evaluate(scorer, names, task_manager(names, sets), limit=2, num_fewshot=0)
+    results = evaluate(scorer, names, task_manager(names, sets), limit=2, num_fewshot=0)
     rows = local_data.read(sets / "piqa.jsonl")
-    right = []
+    correct = []
     for row in rows:
-        before = f"{row['query'].strip()}\nAnswer:"
-        start = len(scorer.encode(before))
-        pairs = [([0, *scorer.encode(before)], scorer.encode(f"{before} {one}")[start:]) for one in row["choices"]]
+        context = f"{row['query'].strip()}\nAnswer:"
+        start = len(scorer.encode(context))
+        pairs = [([0, *scorer.encode(context)], scorer.encode(f"{context} {one}")[start:]) for one in row["choices"]]
         values = [one.log_prob for one in scorer.score(pairs)]
-        right.append(values.index(max(values)) == row["gold"])
-    assert found["piqa_local"].metrics["acc"] == sum(right) / 2
-    assert found["piqa_local"].num_items == 2
-    assert found["piqa_local"].mean_loops == 3
-    assert found["arithmetic_local"].metrics.keys() == {"acc"}
+        correct.append(values.index(max(values)) == row["gold"])
+    assert results["piqa_local"].metrics["acc"] == sum(correct) / 2
+    assert results["piqa_local"].num_items == 2
+    assert results["piqa_local"].mean_loops == 3
+    assert results["arithmetic_local"].metrics.keys() == {"acc"}
     pages = [row["page"] for row in local_data.load_text("wikitext2_raw_test.txt", str(sets))["test"]]
     total = sum(one.log_prob for one in scorer.score([([0], scorer.encode(page)) for page in pages]))
     num_bytes = sum(len(page.encode()) for page in pages)
-    assert found["wikitext_local"].metrics["bits_per_byte"] == pytest.approx(-total / num_bytes / math.log(2))
+    assert results["wikitext_local"].metrics["bits_per_byte"] == pytest.approx(-total / num_bytes / math.log(2))
 
 
 @pytest.mark.parametrize(
-    ("rule", "text", "expected"),
+    ("name", "text", "expected"),
     [
         ("gsm8k_local", "3 + 4 = <<3+4=7>>7\nThe answer is 1,007", 1),
         ("gsm8k_local", "The answer is 1007.00 dollars", 1),
         ("gsm8k_local", "1007, no, 1008", 0),
     ],
 )
-def test_the_last_number_is_the_answer(rule: str, text: str, expected: int, sets: Path) -> None:
-    (task,) = task_manager([rule], sets).load([rule])["tasks"].values()
-    made = request("generate_until", "", {})
-    made.doc, made.doc_id, made.task_name = {"chain_of_thought": "900 + 107", "answer": "1007"}, 0, rule
-    made.resps = [text]
-    task._instances = [made]
+def test_the_last_number_is_the_answer(name: str, text: str, expected: int, sets: Path) -> None:
+    (task,) = task_manager([name], sets).load([name])["tasks"].values()
+    instance = request("generate_until", "", {})
+    instance.doc, instance.doc_id, instance.task_name = {"chain_of_thought": "900 + 107", "answer": "1007"}, 0, name
+    instance.resps = [text]
+    task._instances = [instance]
     task.apply_filters()
-    (found,) = made.filtered_resps.values()
-    assert task.process_results(made.doc, [found])["exact_match"] == expected
+    (answer,) = instance.filtered_resps.values()
+    assert task.process_results(instance.doc, [answer])["exact_match"] == expected
 
 
-def test_unknown_names_and_missing_data_are_one_sentence(sets: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no task is called 'pika_local'; near it: piqa_local"):
+def test_unknown_names_and_missing_data_are_refused_in_one_sentence(sets: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no task is called 'pika_local'; similar names: piqa_local"):
         task_manager(["pika_local"], sets)
     with pytest.raises(ConfigError, match=r"none was given, but the task reads piqa\.jsonl"):
         task_manager(["piqa_local"], None)
@@ -153,20 +155,20 @@ def test_unknown_names_and_missing_data_are_one_sentence(sets: Path, tmp_path: P
         task_manager(["piqa_local"], tmp_path)
 
 
-def test_files_may_lie_in_folders_as_in_the_bundle(tmp_path: Path) -> None:
+def test_files_are_found_in_subfolders_as_in_the_bundle(tmp_path: Path) -> None:
     (tmp_path / "commonsense_reasoning").mkdir()
     (tmp_path / "commonsense_reasoning" / "piqa.jsonl").write_text("{}\n")
     assert local_data.find("piqa.jsonl", str(tmp_path)) == [tmp_path / "commonsense_reasoning" / "piqa.jsonl"]
 
 
-def test_task_files_say_which_version_they_are() -> None:
+def test_task_files_specify_their_version() -> None:
     for path in TASKS.glob("*"):
         text = path.read_text().replace("!function ", "")
-        described = yaml.safe_load(text)
-        assert "include" in described or described["metadata"]["version"] == 1.0
+        task = yaml.safe_load(text)
+        assert "include" in task or task["metadata"]["version"] == 1.0
 
 
-def test_the_command_keeps_results_of_several_depths(short_run: Path, sets: Path, capsys) -> None:
+def test_the_command_keeps_results_of_several_loop_counts(short_run: Path, sets: Path, capsys) -> None:
     command = ["evaluate", str(short_run), "--tasks", "piqa_local,core_copa", "--data-dir", str(sets)]
     assert main([*command, "--num-loops", "2"]) == 0
     assert main([*command, "--num-loops", "4", "--exit-rule", "stable_argmax", "--exit-threshold", "2"]) == 0
@@ -180,13 +182,13 @@ def test_the_command_keeps_results_of_several_depths(short_run: Path, sets: Path
 
 
 @pytest.mark.slow
-def test_an_unknown_name_is_held_against_the_tasks_of_the_harness_too() -> None:
-    with pytest.raises(ConfigError, match="no task is called 'hellaswagg'; near it: hellaswag"):
+def test_an_unknown_name_is_compared_with_the_tasks_of_the_harness_too() -> None:
+    with pytest.raises(ConfigError, match="no task is called 'hellaswagg'; similar names: hellaswag"):
         task_manager(["hellaswagg"], None)
 
 
 @pytest.mark.slow
-def test_the_harness_own_command_line_knows_the_model(short_run: Path, sets: Path, tmp_path: Path) -> None:
+def test_the_harness_own_command_line_runs_the_model(short_run: Path, sets: Path, tmp_path: Path) -> None:
     options = f"run={short_run},num_loops=2,exit_rule=relative_change,exit_threshold=0.2"
     command = [sys.executable, "-m", "mythos.eval", "--model", "mythos", "--model_args", options, "--tasks"]
     command += ["piqa_local", "--metadata", json.dumps({"data_dir": str(sets)}), "--output_path", str(tmp_path)]

@@ -28,26 +28,26 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def test_problems_are_solved_where_decoding_by_hand_solves_them(task: Path) -> None:
+def test_problems_are_solved_where_decoding_solves_them(task: Path) -> None:
     config = run_config(*SMALL, f"data.dir={task}", "model.vocab_size=64")
     model = Mythos(config.model, PonderHalting())
     fill(model)
     result = study(model.eval(), task, config.data, num_loops=3)
     examples = read_examples(task)
-    assert result.is_right_TE.shape == result.exit_prob_TE.shape == (3, len(examples))
+    assert result.is_solved_TE.shape == result.exit_prob_TE.shape == (3, len(examples))
     windows = torch.cat([batch.tokens_BS for batch in batches(task, "validation", 14, 4, False)])
     documents = torch.cat([batch.document_ids_BS for batch in batches(task, "validation", 14, 4, True)])
-    for depth in (1, 3):
-        for place, example in enumerate(examples):
+    for num_loops in (1, 3):
+        for index, example in enumerate(examples):
             row, end = windows[example.window], example.start + 1
             begin = int((documents[example.window] == documents[example.window, example.start]).int().argmax())
-            logits = model.decode(row[None, begin:end], model.new_cache(depth, 14))
-            guess = logits[0, -1].argmax().item()
-            assert (guess == example.answer_ids[0]) == bool(result.is_right_TE[depth - 1, place])
+            logits = model.decode(row[None, begin:end], model.new_cache(num_loops, 14))
+            prediction = logits[0, -1].argmax().item()
+            assert (prediction == example.answer_ids[0]) == bool(result.is_solved_TE[num_loops - 1, index])
     np.testing.assert_allclose(result.exit_prob_TE.sum(0), 1, rtol=1e-5)
 
 
-def test_quantiles_trade_depth_for_accuracy_and_correlate_with_difficulty() -> None:
+def test_an_exit_point_has_accuracy_loops_and_correlation_with_difficulty() -> None:
     difficulty = np.array([1, 1, 2, 3, 3, 3])
     needed = np.array([1, 2, 2, 4, 3, 4])
     loops = np.arange(1, 5)[:, None]
@@ -62,17 +62,19 @@ def test_quantiles_trade_depth_for_accuracy_and_correlate_with_difficulty() -> N
     assert np.isnan(exit_point(same, 0.5).rank_correlation)
 
 
-def test_evaluate_prints_accuracy_by_difficulty_and_depth(task: Path, tmp_path: Path, capsys) -> None:
+def test_evaluate_prints_accuracy_by_difficulty_and_num_loops(task: Path, tmp_path: Path, capsys) -> None:
     options = [f"data.dir={task}", f"run.dir={tmp_path}", "run.name=r", "model.vocab_size=64"]
     assert main(["train", *SMALL, *options]) == 0
     capsys.readouterr()
-    assert main(["evaluate", str(tmp_path / "r"), "--num-loops", "1", "4", "--json", str(tmp_path / "found.json")]) == 0
+    assert (
+        main(["evaluate", str(tmp_path / "r"), "--num-loops", "1", "4", "--json", str(tmp_path / "result.json")]) == 0
+    )
     out = capsys.readouterr().out
     assert "share of 14 problems solved, by difficulty" in out
     assert "leaving at a quantile of the exit distribution" in out
-    assert (tmp_path / "found.json").read_text().count('"rank_correlation"') == 11
+    assert (tmp_path / "result.json").read_text().count('"rank_correlation"') == 11
     assert main(["evaluate", str(tmp_path / "r"), "reasoning", "--num-loops", "1", "4"]) == 0
     study = json.loads((tmp_path / "r" / "evaluation" / "reasoning.json").read_text())
-    printed = json.loads((tmp_path / "found.json").read_text())
+    printed = json.loads((tmp_path / "result.json").read_text())
     assert study["accuracy"] == {str(task): printed[str(task)]["accuracy"]}
     assert list(study["accuracy"][str(task)]) == ["1", "4"]

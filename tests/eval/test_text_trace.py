@@ -23,7 +23,7 @@ def traced(model: Mythos, num_loops: int = 4, layers=(0, 1), heads=(0, 1)) -> To
 
 
 def batch() -> Batch:
-    """The same text by another way: as a micro-batch whose mask is written out."""
+    """The same text as a micro-batch with an explicit mask."""
     tokens = torch.tensor([TOKENS])
     return Batch(
         tokens_BS=tokens,
@@ -37,13 +37,13 @@ def batch() -> Batch:
 
 
 @pytest.mark.parametrize("num_kv_heads", [1, 2, 4])
-def test_grouped_pattern_times_values_is_the_layers_own_output(num_kv_heads: int) -> None:
+def test_grouped_pattern_times_values_is_the_output_of_the_layer(num_kv_heads: int) -> None:
     attention = {"attention": model_config().attention.__class__(num_heads=4, num_kv_heads=num_kv_heads)}
     check_own_output(random_model(model_config(**attention)))
 
 
 @pytest.mark.parametrize("query_rank", [None, 16])
-def test_latent_pattern_times_values_is_the_layers_own_output(query_rank: int | None) -> None:
+def test_latent_pattern_times_values_is_the_output_of_the_layer(query_rank: int | None) -> None:
     config = model_config("debug-mla")
     mla = config.attention.__class__(
         num_heads=2, query_rank=query_rank, kv_rank=16, nope_head_dim=8, rope_head_dim=4, value_head_dim=12
@@ -53,7 +53,7 @@ def test_latent_pattern_times_values_is_the_layers_own_output(query_rank: int | 
 
 @torch.no_grad()
 def check_own_output(model: Mythos) -> None:
-    """With and without documents, and in double precision, so that only a wrong formula can differ."""
+    """Compare with and without documents, in double precision, so that only a wrong formula can differ."""
     documents = random_batch(model.config, batch=2, length=13, num_documents=3)
     attention = model.core.blocks[1].attention.double()
     x_BSD = torch.randn(2, 13, model.config.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -63,61 +63,61 @@ def check_own_output(model: Mythos) -> None:
         heads = heads_of(attention, x_BSD, rotation)
         pattern_BHSS = pattern(heads, mask)
         mixed_BHSP = pattern_BHSS.double() @ heads.value_BHSP
-        found = attention.o_proj(mixed_BHSP.transpose(1, 2).flatten(2))
-        torch.testing.assert_close(found, attention(x_BSD, rotation, mask)[0], rtol=1e-5, atol=1e-6)
+        output_BSD = attention.o_proj(mixed_BHSP.transpose(1, 2).flatten(2))
+        torch.testing.assert_close(output_BSD, attention(x_BSD, rotation, mask)[0], rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(pattern_BHSS.sum(-1), torch.ones(2, model.config.attention.num_heads, 13))
         assert (pattern_BHSS.triu(1) == 0).all()
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_predictions_are_the_models_own_at_every_depth(name: str) -> None:
+def test_predictions_equal_those_of_the_model_after_every_loop(name: str) -> None:
     model = random_model(model_config(name)).eval()
-    found = traced(model)
+    result = traced(model)
     prediction_TBS, _ = model.predict(batch(), 4)
-    assert (found.top_token_TSR[..., 0] == prediction_TBS[:, 0].numpy()).all()
+    assert (result.top_token_TSR[..., 0] == prediction_TBS[:, 0].numpy()).all()
     with torch.no_grad():
         output = model(batch(), 4, exits=(0, 1, 2, 3), trace=True)
-    np.testing.assert_allclose(-np.log(found.next_prob_TS[:, :-1]), output.nll_XBS[:, 0, :-1], rtol=1e-4, atol=1e-5)
-    assert np.isnan(found.next_prob_TS[:, -1]).all()
-    np.testing.assert_allclose(found.state_norm_TS.mean(1), output.trace.state_norm_T, rtol=1e-5)
-    np.testing.assert_allclose(found.relative_change_TS.mean(1), output.trace.relative_change_T, rtol=1e-5)
+    np.testing.assert_allclose(-np.log(result.next_prob_TS[:, :-1]), output.nll_XBS[:, 0, :-1], rtol=1e-4, atol=1e-5)
+    assert np.isnan(result.next_prob_TS[:, -1]).all()
+    np.testing.assert_allclose(result.state_norm_TS.mean(1), output.trace.state_norm_T, rtol=1e-5)
+    np.testing.assert_allclose(result.relative_change_TS.mean(1), output.trace.relative_change_T, rtol=1e-5)
 
 
-def test_probabilities_descend_and_entropy_is_that_of_the_whole_distribution() -> None:
+def test_probabilities_are_sorted_and_entropy_is_that_of_the_whole_distribution() -> None:
     model = random_model(model_config()).eval()
-    found = traced(model, num_loops=1)
+    result = traced(model, num_loops=1)
     cache = model.new_cache(1, len(TOKENS))
     prob_SV = model.decode(torch.tensor([TOKENS]), cache)[0].double().softmax(-1)
-    assert (np.diff(found.top_prob_TSR, axis=-1) <= 0).all()
-    np.testing.assert_allclose(found.top_prob_TSR[0], prob_SV.sort(descending=True).values[:, :5], rtol=1e-4)
-    np.testing.assert_allclose(found.entropy_TS[0], -(prob_SV * prob_SV.log()).sum(-1), rtol=1e-4)
+    assert (np.diff(result.top_prob_TSR, axis=-1) <= 0).all()
+    np.testing.assert_allclose(result.top_prob_TSR[0], prob_SV.sort(descending=True).values[:, :5], rtol=1e-4)
+    np.testing.assert_allclose(result.entropy_TS[0], -(prob_SV * prob_SV.log()).sum(-1), rtol=1e-4)
 
 
-def test_experts_are_those_that_the_router_counted() -> None:
+def test_expert_indices_match_the_counts_of_the_router() -> None:
     model = random_model(model_config()).eval()
-    found = traced(model)
+    result = traced(model)
     with torch.no_grad():
         counts_TLE = model(batch(), 4).router_stats.counts_E
-    assert found.expert_TLSK.shape == (4, 2, len(TOKENS), 2)
+    assert result.expert_TLSK.shape == (4, 2, len(TOKENS), 2)
     for loop, layer in np.ndindex(4, 2):
-        counts = np.bincount(found.expert_TLSK[loop, layer].ravel(), minlength=4)
+        counts = np.bincount(result.expert_TLSK[loop, layer].ravel(), minlength=4)
         assert counts.tolist() == counts_TLE[loop, layer].tolist()
     assert traced(random_model(model_config("debug-dense"))).expert_TLSK is None
 
 
 @pytest.mark.parametrize("halting", [PonderHalting(), ActHalting()])
-def test_halting_is_the_models_own(halting: PonderHalting | ActHalting) -> None:
+def test_halting_equals_that_of_the_model(halting: PonderHalting | ActHalting) -> None:
     model = Mythos(model_config(), halting).eval()
     fill(model)
-    found = traced(model)
+    result = traced(model)
     prediction_TBS, halting_TBS = model.predict(batch(), 4)
-    np.testing.assert_allclose(found.halting_TS, halting_TBS[:, 0], rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(found.halting_TS.sum(0), 1, rtol=1e-5)
-    assert (found.top_token_TSR[..., 0] == prediction_TBS[:, 0].numpy()).all()
+    np.testing.assert_allclose(result.halting_TS, halting_TBS[:, 0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(result.halting_TS.sum(0), 1, rtol=1e-5)
+    assert (result.top_token_TSR[..., 0] == prediction_TBS[:, 0].numpy()).all()
     assert traced(random_model(model_config())).halting_TS is None
 
 
-def test_chosen_layers_and_heads_are_those_of_the_whole() -> None:
+def test_requested_layers_and_heads_equal_those_of_a_full_trace() -> None:
     model = random_model(model_config()).eval()
     whole, part = traced(model), traced(model, layers=(1,), heads=(1,))
     assert whole.attention_TCHSS.shape == (4, 2, 2, 11, 11)
@@ -127,26 +127,26 @@ def test_chosen_layers_and_heads_are_those_of_the_whole() -> None:
     assert traced(model, layers=()).attention_TCHSS.size == 0
 
 
-def test_attention_of_each_pass_moves_with_the_state() -> None:
-    """The first token sees only itself; a fixed point repeats its pattern, a moving state does not."""
-    found = traced(random_model(model_config()))
-    assert (found.attention_TCHSS[..., 0, 0] == 1).all()
-    difference = np.abs(np.diff(found.attention_TCHSS, axis=0)).max(axis=(1, 2, 3, 4))
+def test_attention_changes_from_loop_to_loop_with_the_state() -> None:
+    """The first token attends only to itself. Only a state that has converged would repeat its pattern."""
+    result = traced(random_model(model_config()))
+    assert (result.attention_TCHSS[..., 0, 0] == 1).all()
+    difference = np.abs(np.diff(result.attention_TCHSS, axis=0)).max(axis=(1, 2, 3, 4))
     assert (difference > 1e-3).all()
 
 
-def test_a_trace_leaves_the_model_as_it_was() -> None:
+def test_a_trace_removes_its_hooks() -> None:
     model = random_model(model_config()).eval()
     traced(model)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
-def test_arrays_come_back_from_the_file(tmp_path: Path) -> None:
+def test_arrays_survive_a_round_trip_through_the_file(tmp_path: Path) -> None:
     for name in ("debug", "debug-dense"):
-        found = traced(random_model(model_config(name)))
-        write_arrays(tmp_path / "trace.npz", found)
-        for kept, read in zip(found, read_arrays(tmp_path / "trace.npz"), strict=True):
-            np.testing.assert_array_equal(kept, read)
-    assert set(found.word_id_W) == {*TOKENS, *found.top_token_TSR.ravel()}
-    assert found.word_W.tolist() == [str(word_id) for word_id in found.word_id_W]
-    assert math.isclose(found.attention_TCHSS.sum(), 4 * 2 * 2 * 11, rel_tol=1e-5)
+        result = traced(random_model(model_config(name)))
+        write_arrays(tmp_path / "trace.npz", result)
+        for written, read in zip(result, read_arrays(tmp_path / "trace.npz"), strict=True):
+            np.testing.assert_array_equal(written, read)
+    assert set(result.word_id_W) == {*TOKENS, *result.top_token_TSR.ravel()}
+    assert result.word_W.tolist() == [str(word_id) for word_id in result.word_id_W]
+    assert math.isclose(result.attention_TCHSS.sum(), 4 * 2 * 2 * 11, rel_tol=1e-5)

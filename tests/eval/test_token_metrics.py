@@ -8,8 +8,8 @@ from torch import Tensor
 from mythos.config.base import ConfigError
 from mythos.config.decoding import ExitRule
 from mythos.config.halting import ActHalting, HaltingConfig, PonderHalting
-from mythos.eval.exit_rule import THRESHOLDS, check_rule, chosen_rule, leave, rules_for
-from mythos.eval.read_out import read_last, read_out
+from mythos.eval.exit_rule import THRESHOLDS, check_rule, chosen_rule, exit_loops, rules_for
+from mythos.eval.token_metrics import last_loop_scores, token_metrics
 from mythos.loop import exits
 from mythos.model.mythos import Mythos
 from mythos.types import IGNORED
@@ -26,43 +26,43 @@ def build(halting: HaltingConfig | None, chunk_tokens: int = 7) -> Mythos:
 
 
 @pytest.mark.parametrize("halting", HALTINGS, ids=["fixed", "act", "ponder"])
-def test_every_pass_is_read_as_a_forward_of_that_depth_reads_its_last(halting: HaltingConfig | None) -> None:
+def test_metrics_of_every_loop_equal_those_of_a_forward_that_ends_there(halting: HaltingConfig | None) -> None:
     model = build(halting)
     batch = random_batch(model.config, num_documents=2)
     batch.targets_BS[1, 4:9] = IGNORED
     keep_BS = batch.targets_BS != IGNORED
-    read = read_out(model, batch, LOOPS)
-    for depth in range(1, LOOPS + 1):
+    metrics = token_metrics(model, batch, LOOPS)
+    for num_loops in range(1, LOOPS + 1):
         with torch.no_grad():
-            expected_N = model(batch, depth).nll_XBS[-1][keep_BS]
-        torch.testing.assert_close(read.nll_TN[depth - 1], expected_N, rtol=1e-5, atol=1e-5)
-        last = read_last(model, batch, depth)
+            expected_N = model(batch, num_loops).nll_XBS[-1][keep_BS]
+        torch.testing.assert_close(metrics.nll_TN[num_loops - 1], expected_N, rtol=1e-5, atol=1e-5)
+        last = last_loop_scores(model, batch, num_loops)
         torch.testing.assert_close(last.nll_N, expected_N, rtol=1e-5, atol=1e-5)
-        assert torch.equal(last.is_right_N, read.prediction_TN[depth - 1] == read.target_N)
-    assert torch.equal(read.prediction_TN, model.predict(batch, LOOPS)[0][:, keep_BS])
-    assert read.target_N.tolist() == batch.targets_BS[keep_BS].tolist()
+        assert torch.equal(last.is_correct_N, metrics.prediction_TN[num_loops - 1] == metrics.target_N)
+    assert torch.equal(metrics.prediction_TN, model.predict(batch, LOOPS)[0][:, keep_BS])
+    assert metrics.target_N.tolist() == batch.targets_BS[keep_BS].tolist()
 
 
 def outputs(model: Mythos, tokens_BS: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probabilities after every pass, by decoding at that depth, and the states, caught on their way."""
-    caught: list[Tensor] = []
-    handle = model.core.blocks[-1].register_forward_hook(lambda _module, _inputs, output: caught.append(output[0]))
+    """Log-probabilities after every loop, by decoding with that many loops, and the states, captured by a hook."""
+    captured: list[Tensor] = []
+    handle = model.core.blocks[-1].register_forward_hook(lambda _module, _inputs, output: captured.append(output[0]))
     log_probs = [
-        model.decode(tokens_BS, model.new_cache(depth, tokens_BS.shape[1])).log_softmax(-1)
-        for depth in range(1, LOOPS + 1)
+        model.decode(tokens_BS, model.new_cache(num_loops, tokens_BS.shape[1])).log_softmax(-1)
+        for num_loops in range(1, LOOPS + 1)
     ]
     handle.remove()
-    return torch.stack(log_probs).flatten(1, 2), torch.stack(caught[-LOOPS:]).flatten(1, 2)
+    return torch.stack(log_probs).flatten(1, 2), torch.stack(captured[-LOOPS:]).flatten(1, 2)
 
 
-def test_rules_decide_as_the_functions_of_the_loop_do() -> None:
+def test_exit_loops_equal_those_of_the_functions_in_loop_exits() -> None:
     model = build(PonderHalting())
     batch = random_batch(model.config)
-    read = read_out(model, batch, LOOPS)
+    metrics = token_metrics(model, batch, LOOPS)
     log_prob_TNV, state_TND = outputs(model, batch.tokens_BS)
-    assert read.halting_TN is not None
+    assert metrics.halting_TN is not None
     halting_TN = model.predict(batch, LOOPS)[1].flatten(1, 2)
-    moved = set()
+    observed = set()
     for kind, thresholds in THRESHOLDS.items():
         for threshold in thresholds:
             expected_N = {
@@ -72,14 +72,14 @@ def test_rules_decide_as_the_functions_of_the_loop_do() -> None:
                 "relative_acceleration": lambda x: exits.by_relative_acceleration(state_TND, x),
                 "stable_argmax": lambda x: exits.by_stable_argmax(log_prob_TNV.argmax(-1), int(x)),
             }[kind](threshold)
-            exit_loop_N = leave(ExitRule(kind, threshold), read)
+            exit_loop_N = exit_loops(ExitRule(kind, threshold), metrics)
             assert exit_loop_N.tolist() == expected_N.tolist()
-            moved |= {(kind, exit_) for exit_ in exit_loop_N.tolist()}
-            left = read.at(exit_loop_N)
-            assert left.num_loops_N.tolist() == [exit_ + 1 for exit_ in expected_N.tolist()]
-            expected_nll = [float(read.nll_TN[exit_, place]) for place, exit_ in enumerate(exit_loop_N.tolist())]
-            assert left.nll_N.tolist() == pytest.approx(expected_nll)
-    assert all(len({exit_ for found, exit_ in moved if found == kind}) > 1 for kind in THRESHOLDS)
+            observed |= {(kind, loop) for loop in exit_loop_N.tolist()}
+            scores = metrics.at(exit_loop_N)
+            assert scores.num_loops_N.tolist() == [loop + 1 for loop in expected_N.tolist()]
+            expected_nll = [float(metrics.nll_TN[loop, index]) for index, loop in enumerate(exit_loop_N.tolist())]
+            assert scores.nll_N.tolist() == pytest.approx(expected_nll)
+    assert all(len({loop for rule, loop in observed if rule == kind}) > 1 for kind in THRESHOLDS)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_rules_decide_as_the_functions_of_the_loop_do() -> None:
         (None, 0.5, "0.5 was given without exit_rule"),
     ],
 )
-def test_a_rule_that_cannot_be_is_one_sentence(kind: str | None, threshold: float | None, sentence: str) -> None:
+def test_an_invalid_rule_is_refused_in_one_sentence(kind: str | None, threshold: float | None, sentence: str) -> None:
     with pytest.raises(ConfigError) as error:
         chosen_rule(kind, threshold)
     assert sentence in str(error.value)
