@@ -1,4 +1,4 @@
-"""Failures that a loop hides: looked for in every trace record, said once in a sentence."""
+"""Failures that a loop hides: checked in all telemetry, each reported once in a sentence."""
 
 import math
 import sys
@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 
-from mythos.callbacks.base import StepCallback
-from mythos.callbacks.loop_telemetry import LoopTelemetry
-from mythos.callbacks.run_record import RunRecord
+from mythos.callbacks.base import Metrics, StepCallback, StepResult
+from mythos.callbacks.metrics import MetricsWriter
 from mythos.config import records
 from mythos.config.alarms import AlarmsConfig
 from mythos.config.run import RunConfig
@@ -50,25 +49,22 @@ def raised(history: Sequence[dict[str, float]], step: int, mean_depth: float, co
 
 
 class Alarms(StepCallback):
-    """Judges each trace record as it comes, and looks into each training record for what is not finite."""
+    """Judges the telemetry, and looks for what is not finite in the training metrics."""
 
-    def __init__(self, config: RunConfig, record: RunRecord, telemetry: LoopTelemetry) -> None:
+    def __init__(self, config: RunConfig, metrics: MetricsWriter) -> None:
         self.config = config.tracking.alarms
         self.mean_depth = config.depth.mean
-        self.record = record
-        self.telemetry = telemetry
-        self.seen_training, self.seen_trace = record.latest, telemetry.latest
-        self.history: deque[dict[str, float]] = deque(maxlen=self.config.num_records)
-        self.said: set[str] = set()
+        self.metrics = metrics
+        self.history: deque[Metrics] = deque(maxlen=self.config.num_records)
+        self.reported: set[str] = set()
 
-    def on_step_end(self, trainer: pl.Trainer, module: Any, step: int) -> None:
+    def on_step_end(self, trainer: pl.Trainer, module: Any, result: StepResult) -> None:
+        step = result.step
         alarms: list[Alarm] = []
-        if self.record.latest is not self.seen_training:
-            self.seen_training = self.record.latest
-            alarms += not_finite(self.seen_training)
-        if self.telemetry.latest is not self.seen_trace:
-            self.seen_trace = self.telemetry.latest
-            self.history.append(self.seen_trace)
+        if result.training is not None:
+            alarms += not_finite(result.training)
+        if result.telemetry is not None:
+            self.history.append(result.telemetry)
             alarms += raised(list(self.history), step, self.mean_depth, self.config)
         for alarm in alarms:
             entry = {
@@ -76,12 +72,12 @@ class Alarms(StepCallback):
                 records.alarm_figure(alarm.name): alarm.figure,
                 records.alarm_limit(alarm.name): alarm.limit,
             }
-            self.record.write(trainer, entry, step)
-            if alarm.name not in self.said and trainer.is_global_zero:
-                self._say(trainer, alarm, step)
-            self.said.add(alarm.name)
+            self.metrics.write(trainer, entry, step)
+            if alarm.name not in self.reported and trainer.is_global_zero:
+                self._report(trainer, alarm, step)
+            self.reported.add(alarm.name)
 
-    def _say(self, trainer: pl.Trainer, alarm: Alarm, step: int) -> None:
+    def _report(self, trainer: pl.Trainer, alarm: Alarm, step: int) -> None:
         print(f"alarm at step {step}: {alarm.sentence}", file=sys.stderr, flush=True)
         for logger in trainer.loggers:
             if hasattr(logger, "alert"):

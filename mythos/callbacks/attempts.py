@@ -7,8 +7,8 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 
-from mythos.callbacks.base import StepCallback
-from mythos.callbacks.run_record import RunRecord, announce
+from mythos.callbacks.base import StepCallback, StepResult
+from mythos.callbacks.metrics import MetricsWriter, announce
 from mythos.config import records
 from mythos.config.base import ConfigError
 from mythos.data.datamodule import TokenDataModule
@@ -23,12 +23,12 @@ class Attempts(StepCallback):
     """
 
     def __init__(
-        self, run: Path, data: TokenDataModule, batch_size: int, record: RunRecord, left_out: Sequence[Step]
+        self, run: Path, data: TokenDataModule, batch_size: int, metrics: MetricsWriter, left_out: Sequence[Step]
     ) -> None:
         self.run = run
         self.data = data
         self.batch_size = batch_size
-        self.record = record
+        self.metrics = metrics
         self.left_out = left_out
         self.step_record: StepRecord | None = None
 
@@ -44,11 +44,12 @@ class Attempts(StepCallback):
             first, last = sample_at(ends, self.data.skipped).tolist()
             self.step_record.begin(Step(trainer.global_step + 1, first, last + 1))
 
-    def on_step_end(self, trainer: pl.Trainer, module: Any, step: int) -> None:
+    def on_step_end(self, trainer: pl.Trainer, module: Any, result: StepResult) -> None:
         self._between_steps()
+        step = result.step
         for failed in self.left_out:
             if failed.step == step:
-                self.record.write(trainer, {records.guard("poison"): 1.0, records.GUARD_FIGURE: failed.start}, step)
+                self.metrics.write(trainer, {records.guard("poison"): 1.0, records.GUARD_FIGURE: failed.start}, step)
                 announce(
                     trainer,
                     "guard",

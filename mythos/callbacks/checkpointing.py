@@ -1,6 +1,7 @@
 """Saving, so that a run can die anywhere and come back the same."""
 
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 import mythos
-from mythos.callbacks.base import StepCallback
-from mythos.callbacks.preemption import Preemption
-from mythos.callbacks.validation import Validation
+from mythos.callbacks.base import StepCallback, StepResult
 from mythos.checkpoint import store
 from mythos.checkpoint.background import BackgroundWriter
 from mythos.checkpoint.fragments import Fragment
@@ -37,23 +36,26 @@ class Checkpointing(StepCallback):
         directory: Path,
         data: TokenDataModule,
         data_fingerprint: str,
-        validation: Validation,
-        preemption: Preemption,
+        on_saved: Callable[[float], None],
     ) -> None:
         self.config = config
         self.settings = config.run.checkpoint
         self.directory = directory
         self.data = data
         self.data_fingerprint = data_fingerprint
-        self.validation = validation
-        self.preemption = preemption
+        self.on_saved = on_saved
+        self.validation: dict[int, float] = {}
+        """The last held-out loss, by loop count."""
         self.host = HostCopy()
         self.writer = BackgroundWriter()
         self.mirror = mirror_of(config.run)
 
-    def on_step_end(self, trainer: pl.Trainer, module: Any, step: int) -> None:
+    def on_step_end(self, trainer: pl.Trainer, module: Any, result: StepResult) -> None:
+        step = result.step
+        if result.validation is not None:
+            self.validation = result.validation
         is_due = step % self.settings.every == 0 or step == self.config.run.num_steps
-        if not is_due and self.preemption.reason is None:
+        if not is_due and not trainer.should_stop:
             return
         trainer.save_checkpoint(self.directory, storage_options=partial(self._save, trainer, step))
         if not self.settings.asynchronous:
@@ -101,7 +103,7 @@ class Checkpointing(StepCallback):
         store.keep(self.directory, self.settings, valid=path)
         if self.mirror is not None:
             self._copy(self.mirror, path)
-        self.preemption.note_save(time.monotonic() - begun_at)
+        self.on_saved(time.monotonic() - begun_at)
 
     def _copy(self, mirror: Mirror, path: Path) -> None:
         """Copy a finished checkpoint; a mirror that does not answer costs its copy, not the run."""
@@ -116,8 +118,8 @@ class Checkpointing(StepCallback):
         layout: dict[str, Any] = {"kind": parallel.kind, "world_size": config.cluster.world_size}
         if isinstance(parallel, DeepSpeedParallel):
             layout |= {"zero_stage": parallel.zero_stage, "ep_size": parallel.ep_size}
-        losses = self.validation.latest
-        nearest = min(losses, key=lambda depth: abs(depth - config.depth.mean), default=None)
+        losses = self.validation
+        nearest = min(losses, key=lambda num_loops: abs(num_loops - config.depth.mean), default=None)
         return Manifest(
             step=step,
             tokens=self.data.next_sample * config.data.seq_len,

@@ -4,7 +4,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from mythos.callbacks.base import StepCallback
+from mythos.callbacks.base import StepCallback, StepResult
 from mythos.data.datamodule import TokenDataModule
 
 
@@ -15,5 +15,5 @@ class DataPosition(StepCallback):
         self.data = data
         self.batch_size = batch_size
 
-    def on_step_end(self, trainer: pl.Trainer, module: Any, step: int) -> None:
+    def on_step_end(self, trainer: pl.Trainer, module: Any, result: StepResult) -> None:
         self.data.set_position(self.data.next_sample + self.batch_size)

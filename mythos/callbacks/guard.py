@@ -5,18 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
-from torch import Tensor
 
-from mythos.callbacks.base import StepCallback
-from mythos.callbacks.preemption import Preemption
-from mythos.callbacks.ranks import sum_over_ranks
-from mythos.callbacks.run_record import RunRecord, announce
+from mythos.callbacks.base import StepCallback, StepGradients, StepResult
+from mythos.callbacks.metrics import MetricsWriter, announce
 from mythos.checkpoint import store
 from mythos.config import records
 from mythos.config.guard import GuardConfig
 from mythos.optim.spikes import Verdict, judge
-from mythos.parallel.gradients import squared_norms
 from mythos.parallel.processes import on_first_rank
 
 
@@ -29,57 +24,38 @@ class Guard(StepCallback):
 
     A skipped step advances the schedule and the data, and neither weights nor moments nor the router bias. Too many of
     them take weights and moments back to the last checkpoint before the first; the data in between are left out and
-    the schedule goes on, as in PaLM (arXiv 2204.02311, section 5.1). The host waits for the device once a step.
+    the schedule continues, as in PaLM (arXiv 2204.02311, section 5.1).
     """
 
-    def __init__(self, config: GuardConfig, record: RunRecord, checkpoints: Path, preemption: Preemption) -> None:
+    def __init__(self, config: GuardConfig, metrics: MetricsWriter, checkpoints: Path) -> None:
         self.config = config
-        self.record = record
+        self.metrics = metrics
         self.checkpoints = checkpoints
-        self.preemption = preemption
         self.losses: deque[float] = deque(maxlen=config.window)
         self.grad_norms: deque[float] = deque(maxlen=config.window)
         self.skips: list[tuple[int, str]] = []
-        """Step and reason of every skipped step since the run began, or since it was last taken back."""
+        """Step and reason of every skipped step since the run began, or since the last rollback."""
         self.rollbacks: list[tuple[int, int]] = []
-        """Step at which the run was taken back, and the step of the checkpoint."""
-        self.shares: list[Tensor] = []
+        """Step of each rollback, and the step of the checkpoint that was loaded."""
         self.verdict: Verdict | None = None
-        """Of the step that is being taken."""
+        """Why the present step is skipped; None if it is taken."""
 
-    @property
-    def is_skipping(self) -> bool:
-        """Whether the step that is being taken is skipped."""
-        return self.verdict is not None
-
-    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
-        self.shares.append(loss.detach())
-
-    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: torch.optim.Optimizer) -> None:
-        if len(self.shares) < trainer.accumulate_grad_batches:
-            return  # an engine calls for every micro-batch
-        # Ranks scale their losses by their number, and all know the whole gradient: both are means over ranks.
-        parts = {"loss": torch.stack(self.shares).sum()}
-        parts["square"] = torch.stack(list(squared_norms(trainer, pl_module).values())).sum()
-        parts["stop"] = self.preemption.vote(trainer.strategy.root_device)
-        sums = sum_over_ranks(trainer, parts)
-        self.preemption.decide(trainer, sums["stop"])
-        loss, square = ((sums[name] / trainer.world_size).item() for name in ("loss", "square"))
-        self.verdict = judge(loss, square**0.5, self.losses, self.grad_norms, self.config)
-        pl_module.gate.is_open = self.verdict is None
+    def on_before_update(self, trainer: pl.Trainer, module: Any, gradients: StepGradients) -> None:
+        self.verdict = judge(gradients.loss, gradients.norm, self.losses, self.grad_norms, self.config)
+        module.skip_update(self.verdict is not None)
         if self.verdict is None:
-            self.losses.append(loss)
-            self.grad_norms.append(square**0.5)
-        self.shares = []
+            self.losses.append(gradients.loss)
+            self.grad_norms.append(gradients.norm)
 
-    def on_step_end(self, trainer: pl.Trainer, module: Any, step: int) -> None:
+    def on_step_end(self, trainer: pl.Trainer, module: Any, result: StepResult) -> None:
         if self.verdict is None:
             return
+        step = result.step
         self.skips.append((step, self.verdict.reason))
-        self._say_skip(trainer, step, self.verdict)
+        self._report_skip(trainer, step, self.verdict)
         recent = [skipped for skipped, _ in self.skips if skipped > step - self.config.window]
         if len(recent) >= self.config.max_skips:
-            self._go_back(trainer, step, recent[0])
+            self._roll_back(trainer, step, recent[0])
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -95,20 +71,20 @@ class Guard(StepCallback):
         self.skips = [(step, reason) for step, reason in state_dict["skips"]]
         self.rollbacks = [(step, target) for step, target in state_dict["rollbacks"]]
 
-    def _say_skip(self, trainer: pl.Trainer, step: int, verdict: Verdict) -> None:
-        self.record.write(trainer, {records.guard(verdict.reason): 1.0, records.GUARD_FIGURE: verdict.figure}, step)
+    def _report_skip(self, trainer: pl.Trainer, step: int, verdict: Verdict) -> None:
+        self.metrics.write(trainer, {records.guard(verdict.reason): 1.0, records.GUARD_FIGURE: verdict.figure}, step)
         limit = f", above {verdict.limit:.4g}" if verdict.reason != "not_finite" else ""
         announce(trainer, "guard", f"{verdict.reason} at step {step}", f"step skipped: {verdict.figure:.4g}{limit}.")
 
-    def _go_back(self, trainer: pl.Trainer, step: int, first_skip: int) -> None:
-        found = on_first_rank(lambda: store.newest(self.checkpoints, before_step=first_skip))
-        if found is None or len(self.rollbacks) == self.config.max_rollbacks:
-            raise Diverged(self._diagnosis(step, found is None))
-        path, manifest = found
+    def _roll_back(self, trainer: pl.Trainer, step: int, first_skip: int) -> None:
+        newest = on_first_rank(lambda: store.newest(self.checkpoints, before_step=first_skip))
+        if newest is None or len(self.rollbacks) == self.config.max_rollbacks:
+            raise Diverged(self._diagnosis(step, newest is None))
+        path, manifest = newest
         trainer.strategy.load_checkpoint(path)
         target = manifest.step
         self.rollbacks.append((step, target))
-        self.record.write(trainer, {records.guard("rollback"): 1.0, records.GUARD_FIGURE: float(target)}, step)
+        self.metrics.write(trainer, {records.guard("rollback"): 1.0, records.GUARD_FIGURE: float(target)}, step)
         announce(
             trainer,
             "guard",

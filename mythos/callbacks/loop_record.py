@@ -3,11 +3,10 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mythos.callbacks.ranks import padded
 from mythos.config import records
-from mythos.loop.injection import Diagonal, Linear
 from mythos.moe.balance import load_violations
 from mythos.types import LoopTrace, Observation
 
@@ -52,25 +51,6 @@ def observation_parts(last: Observation, num_loops: int, rows_differ: bool) -> d
     if last.router_stats is not None and not rows_differ:  # a pass is then another loop to every row
         parts["entropy_TL"] = padded(last.router_stats.entropy / last.num_tokens, num_loops)
     return parts
-
-
-@torch.no_grad()
-def injection_parts(injection: nn.Module) -> dict[str, Tensor]:
-    """Decay and input gain, by the name that they are recorded under."""
-    match injection:
-        case Diagonal():
-            decay_D, gain_D = injection.decay_and_gain()
-            into_DD = gain_D[:, None] * injection.input_matrix
-            return {
-                records.DECAY_MAX: decay_D.max(),
-                records.DECAY_MEAN: decay_D.mean(),
-                records.INPUT_GAIN: into_DD.square().sum(1).mean().sqrt(),
-            }
-        case Linear():
-            into_DD = injection.matrix[:, injection.matrix.shape[0] :]
-            return {records.INPUT_GAIN: into_DD.square().sum(1).mean().sqrt()}
-        case _:
-            return {}
 
 
 def loop_record(sums: dict[str, Tensor]) -> dict[str, float]:

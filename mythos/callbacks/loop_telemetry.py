@@ -1,6 +1,7 @@
-"""What each loop does, recorded at a slow rhythm: the state, the experts, the loss by depth, the updates."""
+"""What each loop does, recorded at a slow rhythm: the state, the experts, the loss by loop count, the updates."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mythos.callbacks.base import StepCallback
+from mythos.callbacks.base import Metrics, StepCallback, StepResult
 from mythos.callbacks.loop_record import (
-    injection_parts,
     load_arrays,
     load_record,
     loop_record,
@@ -19,46 +19,40 @@ from mythos.callbacks.loop_record import (
     overlap_array,
     trace_parts,
 )
+from mythos.callbacks.metrics import MetricsWriter
 from mythos.callbacks.ranks import padded, sum_over_ranks
 from mythos.callbacks.record_file import RecordFile
-from mythos.callbacks.run_record import RunRecord
 from mythos.config import records
 from mythos.config.run import RunConfig
-from mythos.parallel.device import autocast
-from mythos.parallel.gradients import sample_weights, trained_names, update_squares
-from mythos.parallel.partition import partition_of, whole
-from mythos.types import IGNORED, Batch, Observation, Regularizers, first_rows
+from mythos.parallel.gradients import update_squares
+from mythos.types import IGNORED, Batch, Observation, first_rows
 
 _NUM_POWER_ITERATIONS = 8
 
 
 class LoopTelemetry(StepCallback):
-    """Writes a trace record every ``trace_every`` steps, and arrays into ``trace.jsonl``.
+    """Writes the telemetry every ``trace_every`` steps, and its arrays into ``trace.jsonl``.
 
-    Nothing waits for the device between records, and no number of the training changes. ``latest`` holds the last
-    record, for those who judge it.
+    Nothing waits for the device in other steps, and no number of the training changes.
     """
 
-    def __init__(self, config: RunConfig, record: RunRecord, directory: Path) -> None:
+    def __init__(self, config: RunConfig, metrics: MetricsWriter, directory: Path) -> None:
         self.tracking = config.tracking
-        self.depths = config.tracking.loops_read(config.depth.mean)
+        self.num_loops = config.tracking.loops_read(config.depth.mean)
         self.max_loops = config.depth.max_loops
         self.rows_differ = config.depth.per_sequence
-        self.precision = config.parallel.precision
-        self.record = record
+        self.metrics = metrics
         self.directory = directory
         self.file: RecordFile | None = None
-        self.latest: dict[str, float] = {}
-        self.last: Observation | None = None
         self.counts_TLE: Tensor | None = None
-        """Visits since the last record, of this rank."""
+        """Tokens of this rank that were routed to each expert since the last telemetry."""
         self.last_used_LE: np.ndarray | None = None
-        """Step of the last record before which each expert had a token."""
+        """Step of the last telemetry before which each expert had a token."""
         self.first_step = 0
-        self.read: dict[str, Tensor] = {}
-        """What the extra forward of this step has read, before the weights move."""
-        self.of_model: dict[str, Tensor] = {}
-        """What the parameters say, under the names that are recorded; the same on every rank."""
+        self.evaluated: dict[str, Tensor] = {}
+        """What the extra forward of this step has computed, before the weights move."""
+        self.of_injection: dict[str, Tensor] = {}
+        """Figures of the injection's parameters, by the names of their metrics; the same on every rank."""
         self.weights: dict[str, list[Tensor]] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -70,60 +64,33 @@ class LoopTelemetry(StepCallback):
         step = trainer.global_step + 1
         is_last = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if is_last and self._is_due(step):
-            with (
-                autocast(self.precision, pl_module.device),
-                torch.compiler.set_stance("force_eager"),
-                warnings.catch_warnings(),
-            ):
+            with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "flex_attention called without")  # its scores are of a few rows
-                self.read = self._read(pl_module, batch, step)
-            with whole(pl_module.model.core.injection):
-                self.of_model = injection_parts(pl_module.model.core.injection)
+                self.evaluated = self._evaluate(pl_module, batch, step)
+            self.of_injection = pl_module.injection_figures()
 
-    def on_before_optimizer_step(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
-    ) -> None:
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: torch.optim.Optimizer) -> None:
         if self._is_due(trainer.global_step + 1):
-            self.weights = _sample(trainer, pl_module)
+            self.weights = pl_module.sampled_weights()
 
-    def on_micro_batch(self, observation: Observation) -> None:
-        self.last = observation
-        if observation.router_stats is not None:
-            counts_TLE = observation.router_stats.counts_E
-            if self.counts_TLE is None:
-                self.counts_TLE = torch.zeros_like(padded(counts_TLE, self.max_loops))
-            self.counts_TLE[: counts_TLE.shape[0]] += counts_TLE
-
-    def on_step_end(self, trainer: pl.Trainer, module: Any, step: int) -> None:
-        if not self._is_due(step):
-            return
-        assert self.last is not None
-        assert self.last.trace is not None
-        squares = update_squares(self.weights, _sample(trainer, module))
-        parts = trace_parts(self.last.trace, self.max_loops)
-        parts["gradient_square_T"] /= trainer.world_size**2  # the engine averages over ranks what ours adds up
-        parts |= observation_parts(self.last, self.max_loops, self.rows_differ) | self.read | self.of_model
-        parts |= {f"update/{group}": both for group, both in squares.items()}
-        if self.counts_TLE is not None:
-            parts["counts_TLE"] = self.counts_TLE
-        sums = sum_over_ranks(trainer, parts)
-        self.latest = loop_record(sums) | self._read_record(sums)
-        self.latest |= {name: (sums[name] / sums["num_ranks"]).item() for name in self.of_model}
+    def on_step_end(self, trainer: pl.Trainer, module: Any, result: StepResult) -> StepResult | None:
+        for observation in result.observations:
+            self._add_counts(observation)
+        if not self._is_due(result.step):
+            return None
+        sums, squares = self._sums(trainer, module, result.observations[-1])
+        telemetry = loop_record(sums) | self._evaluated_metrics(sums)
+        telemetry |= {name: (sums[name] / sums["num_ranks"]).item() for name in self.of_injection}
         for group in squares:
             changed, size = sums[f"update/{group}"].sqrt().tolist()
-            self.latest[records.group_update_norm(group)] = changed / max(size, 1e-12)
+            telemetry[records.group_update_norm(group)] = changed / max(size, 1e-12)
         if self.counts_TLE is not None:
-            self.latest |= load_record(sums["counts_TLE"]) | self._idle_record(sums["counts_TLE"], step)
-            if self.file is not None:
-                arrays = load_arrays(sums["counts_TLE"]) | {records.EXPERT_OVERLAP: overlap_array(sums)}
-                self.file.write(arrays, step)
-                shown = {name: arrays[name] for name in (records.EXPERT_LOAD, records.EXPERT_OVERLAP)}
-                for logger in trainer.loggers:
-                    if hasattr(logger, "log_arrays"):
-                        logger.log_arrays(shown, step)
-        self.record.write(trainer, self.latest, step)
-        self.last, self.counts_TLE = None, None
-        self.read, self.of_model, self.weights = {}, {}, {}
+            telemetry |= load_record(sums["counts_TLE"]) | self._idle_metrics(sums["counts_TLE"], result.step)
+            self._write_arrays(trainer, sums, result.step)
+        self.metrics.write(trainer, telemetry, result.step)
+        self.counts_TLE = None
+        self.evaluated, self.of_injection, self.weights = {}, {}, {}
+        return replace(result, telemetry=telemetry)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if self.file is not None:
@@ -133,40 +100,58 @@ class LoopTelemetry(StepCallback):
     def _is_due(self, step: int) -> bool:
         return step % self.tracking.trace_every == 0
 
-    @torch.no_grad()
-    def _read(self, module: Any, batch: Batch, step: int) -> dict[str, Tensor]:
-        """Loss by depth, and the growth of a small change of the state, on the first rows of a micro-batch."""
+    def _add_counts(self, observation: Observation) -> None:
+        if observation.router_stats is not None:
+            counts_TLE = observation.router_stats.counts_E
+            if self.counts_TLE is None:
+                self.counts_TLE = torch.zeros_like(padded(counts_TLE, self.max_loops))
+            self.counts_TLE[: counts_TLE.shape[0]] += counts_TLE
+
+    def _evaluate(self, module: Any, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Loss by loop count, and the growth of a small change of the state, on the first rows of a micro-batch."""
         rows = first_rows(batch, self.tracking.trace_rows)
         every = self.tracking.jacobian_every
-        is_grown = every is not None and step % every == 0
-        output = module.model(
-            rows,
-            self.depths[-1],
-            0,
-            exits=tuple(depth - 1 for depth in self.depths),
-            regularizers=Regularizers(num_power_iterations=_NUM_POWER_ITERATIONS if is_grown else 0),
-        )
-        read = {"nll_X": output.nll_XBS.sum((1, 2)), "num_targets": (rows.targets_BS != IGNORED).sum()}
-        if output.jacobian_growth_B is not None:
-            read["growth"] = output.jacobian_growth_B.sqrt().mean()
-        return read
+        has_growth = every is not None and step % every == 0
+        nll_X, growth_B = module.evaluate_loops(rows, self.num_loops, _NUM_POWER_ITERATIONS if has_growth else 0)
+        evaluated = {"nll_X": nll_X, "num_targets": (rows.targets_BS != IGNORED).sum()}
+        if growth_B is not None:
+            evaluated["growth"] = growth_B.sqrt().mean()
+        return evaluated
 
-    def _read_record(self, sums: dict[str, Tensor]) -> dict[str, float]:
+    def _sums(self, trainer: pl.Trainer, module: Any, last: Observation) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Sums over ranks, and this rank's squared updates by group, which are among them."""
+        assert last.trace is not None
+        squares = update_squares(self.weights, module.sampled_weights())
+        parts = trace_parts(last.trace, self.max_loops)
+        parts["gradient_square_T"] /= trainer.world_size**2  # the engine averages over ranks what ours adds up
+        parts |= observation_parts(last, self.max_loops, self.rows_differ) | self.evaluated | self.of_injection
+        parts |= {f"update/{group}": both for group, both in squares.items()}
+        if self.counts_TLE is not None:
+            parts["counts_TLE"] = self.counts_TLE
+        return sum_over_ranks(trainer, parts), squares
+
+    def _write_arrays(self, trainer: pl.Trainer, sums: dict[str, Tensor], step: int) -> None:
+        if self.file is None:
+            return
+        arrays = load_arrays(sums["counts_TLE"]) | {records.EXPERT_OVERLAP: overlap_array(sums)}
+        self.file.write(arrays, step)
+        shown = {name: arrays[name] for name in (records.EXPERT_LOAD, records.EXPERT_OVERLAP)}
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_arrays"):
+                logger.log_arrays(shown, step)
+
+    def _evaluated_metrics(self, sums: dict[str, Tensor]) -> Metrics:
         loss_X = (sums["nll_X"] / sums["num_targets"]).tolist()
-        record = {records.loss_at(depth): loss for depth, loss in zip(self.depths, loss_X, strict=True)}
+        metrics = {records.loss_at(loops): loss for loops, loss in zip(self.num_loops, loss_X, strict=True)}
         if "growth" in sums:
-            record[records.JACOBIAN_RADIUS] = (sums["growth"] / sums["num_ranks"]).item()
-        return record
+            metrics[records.JACOBIAN_RADIUS] = (sums["growth"] / sums["num_ranks"]).item()
+        return metrics
 
-    def _idle_record(self, counts_TLE: Tensor, step: int) -> dict[str, float]:
-        """Steps since the expert of each layer that has waited longest had a token, as far as the records know."""
+    def _idle_metrics(self, counts_TLE: Tensor, step: int) -> Metrics:
+        """Steps since the least recently used expert of each layer had a token, as far as the telemetry knows."""
         is_used_LE = (counts_TLE.sum(0) > 0).numpy()
         if self.last_used_LE is None:
             self.last_used_LE = np.full(is_used_LE.shape, self.first_step)
         self.last_used_LE[is_used_LE] = step
         idle_L = (step - self.last_used_LE).max(1).tolist()
         return {records.idle_steps(layer): float(idle) for layer, idle in enumerate(idle_L)}
-
-
-def _sample(trainer: pl.Trainer, module: Any) -> dict[str, list[Tensor]]:
-    return sample_weights(partition_of(module, trainer.strategy.optimizers[0]), trained_names(module.model))

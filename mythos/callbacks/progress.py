@@ -7,23 +7,18 @@ from typing import Any
 import lightning.pytorch as pl
 from tqdm import tqdm
 
-from mythos.callbacks.base import StepCallback
-from mythos.callbacks.run_record import RunRecord
-from mythos.callbacks.throughput import Throughput
-from mythos.callbacks.validation import Validation
+from mythos.callbacks.base import Metrics, StepCallback, StepResult
 from mythos.config import records
 
 
 class Progress(StepCallback):
     """Shows loss, tokens/s, MFU, mean depth and the time left."""
 
-    def __init__(self, record: RunRecord, throughput: Throughput, validation: Validation, num_steps: int) -> None:
-        self.record = record
-        self.throughput = throughput
-        self.validation = validation
+    def __init__(self, num_steps: int) -> None:
         self.num_steps = num_steps
+        self.held_out_loss: float | None = None
+        """Of the last validation, at its largest number of loops."""
         self.bar: tqdm | None = None
-        self.shown: dict[str, float] = {}
         self.first_step = 0
         self.start_time = 0.0
 
@@ -39,17 +34,21 @@ class Progress(StepCallback):
                 dynamic_ncols=True,
             )
 
-    def on_step_end(self, trainer: pl.Trainer, module: Any, step: int) -> None:
-        is_new = bool(self.record.latest) and self.record.latest is not self.shown
-        self.shown = self.record.latest
+    def on_step_end(self, trainer: pl.Trainer, module: Any, result: StepResult) -> None:
+        step = result.step
+        if result.validation is not None:
+            self.held_out_loss = result.validation[max(result.validation)]
         if self.bar is not None:
             self.bar.update(step - self.bar.n)
-            if is_new:
-                self.bar.set_postfix_str(self._facts(), refresh=False)
-        elif is_new and trainer.is_global_zero:
+        if result.training is None:
+            return
+        facts = self._facts(result.training, result.speed or {})
+        if self.bar is not None:
+            self.bar.set_postfix_str(facts, refresh=False)
+        elif trainer.is_global_zero:
             pace = (time.monotonic() - self.start_time) / (step - self.first_step)
             left = tqdm.format_interval(pace * (self.num_steps - step))
-            print(f"step {step}/{self.num_steps}  {self._facts()}, {left} left", file=sys.stderr, flush=True)
+            print(f"step {step}/{self.num_steps}  {facts}, {left} left", file=sys.stderr, flush=True)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._close()
@@ -57,16 +56,15 @@ class Progress(StepCallback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._close()
 
-    def _facts(self) -> str:
-        latest, speed = self.record.latest, self.throughput.latest
-        facts = [f"loss {latest[records.TRAIN_LOSS]:.3f}"]
-        if self.validation.latest:
-            facts.append(f"held-out {self.validation.latest[max(self.validation.latest)]:.3f}")
+    def _facts(self, training: Metrics, speed: Metrics) -> str:
+        facts = [f"loss {training[records.TRAIN_LOSS]:.3f}"]
+        if self.held_out_loss is not None:
+            facts.append(f"held-out {self.held_out_loss:.3f}")
         if records.TOKENS_PER_SECOND in speed:
             facts.append(f"{speed[records.TOKENS_PER_SECOND]:,.0f} tokens/s")
         if records.MFU in speed:
             facts.append(f"MFU {speed[records.MFU]:.1%}")
-        return ", ".join([*facts, f"mean depth {latest[records.MEAN_LOOPS]:.1f}"])
+        return ", ".join([*facts, f"mean depth {training[records.MEAN_LOOPS]:.1f}"])
 
     def _close(self) -> None:
         if self.bar is not None:

@@ -9,10 +9,10 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from mythos.callbacks.base import StepCallback
+from mythos.callbacks.base import StepCallback, StepResult
+from mythos.callbacks.loader_clock import LoaderClock
+from mythos.callbacks.metrics import MetricsWriter, announce
 from mythos.callbacks.ranks import sum_over_ranks
-from mythos.callbacks.run_record import RunRecord, announce
-from mythos.callbacks.throughput import LoaderClock
 from mythos.config import records
 from mythos.config.parallel import DeepSpeedParallel
 from mythos.config.run import RunConfig
@@ -29,9 +29,9 @@ class Stragglers(StepCallback):
     ZeRO 3), of the forward of a step's first micro-batch; both of the mean step since the last record.
     """
 
-    def __init__(self, config: RunConfig, record: RunRecord, loader: LoaderClock) -> None:
+    def __init__(self, config: RunConfig, metrics: MetricsWriter, loader: LoaderClock) -> None:
         self.config = config
-        self.record = record
+        self.metrics = metrics
         self.loader = loader
         match config.parallel:
             case DeepSpeedParallel(zero_stage=stage, ep_size=ep_size):
@@ -60,9 +60,9 @@ class Stragglers(StepCallback):
             self.forwards.append((self.begun, _Mark(pl_module.device)))
             self.begun = None
 
-    def on_step_end(self, trainer: pl.Trainer, module: Any, step: int) -> None:
+    def on_step_end(self, trainer: pl.Trainer, module: Any, result: StepResult) -> None:
         self.num_steps += 1
-        if not self.config.tracking.is_record_step(step, self.config.run.num_steps):
+        if not self.config.tracking.is_record_step(result.step, self.config.run.num_steps):
             return
         seconds = self.loader_seconds + sum(end.seconds_since(start) for start, end in self.forwards)
         mine = torch.zeros(trainer.world_size, dtype=torch.float64)
@@ -70,10 +70,11 @@ class Stragglers(StepCallback):
         self.loader_seconds, self.num_steps, self.forwards = 0.0, 0, []
         by_rank = sum_over_ranks(trainer, {"seconds": mine})["seconds"].tolist()
         if trainer.world_size > 1:
-            self.record.write(trainer, {records.SLOWEST_RANK: max(by_rank) / max(median_low(by_rank), 1e-9)}, step)
-            self._look(trainer, by_rank, step)
+            ratio = max(by_rank) / max(median_low(by_rank), 1e-9)
+            self.metrics.write(trainer, {records.SLOWEST_RANK: ratio}, result.step)
+            self._report(trainer, by_rank, result.step)
 
-    def _look(self, trainer: pl.Trainer, by_rank: list[float], step: int) -> None:
+    def _report(self, trainer: pl.Trainer, by_rank: list[float], step: int) -> None:
         """Report the ranks that have become slow; one that has recovered may be reported again."""
         limit = self.config.run.straggler_ratio
         slow = stragglers(by_rank, limit)
@@ -85,7 +86,7 @@ class Stragglers(StepCallback):
                 records.alarm_figure("straggler"): ratio,
                 records.alarm_limit("straggler"): float(limit or 0),
             }
-            self.record.write(trainer, entry, step)
+            self.metrics.write(trainer, entry, step)
             announce(
                 trainer,
                 "alarm",

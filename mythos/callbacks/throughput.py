@@ -5,20 +5,17 @@ waited for, where a record is written or where validating or saving waits for th
 under the profiler and what happens between stretches count nowhere.
 """
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.profilers import Profiler
 
 from mythos.account.flops import forward_flops, training_flops
 from mythos.account.peak import peak_flops
-from mythos.callbacks.base import StepCallback
-from mythos.callbacks.profiler import ProfileWindow
-from mythos.callbacks.run_record import RunRecord
+from mythos.callbacks.base import Metrics, StepCallback, StepResult
+from mythos.callbacks.loader_clock import LoaderClock
+from mythos.callbacks.metrics import MetricsWriter
 from mythos.config import records
 from mythos.config.halting import PonderHalting
 from mythos.config.run import RunConfig
@@ -29,26 +26,6 @@ NUM_WARMUP_STEPS = 1
 NUM_COMPILED_WARMUP_STEPS = 3
 """The same under ``parallel.compile``, which compiles passes with and without gradients apart."""
 _GIB = 2**30
-
-
-class LoaderClock(Profiler):
-    """Lightning's hook around the training loader, as a clock: when it was asked last, how long that and all took."""
-
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        super().__init__()
-        self.clock = clock
-        self.asked_at = 0.0
-        self.last_seconds = 0.0
-        self.seconds = 0.0
-
-    def start(self, action_name: str) -> None:
-        if action_name.endswith("train_dataloader_next"):
-            self.asked_at = self.clock()
-
-    def stop(self, action_name: str) -> None:
-        if action_name.endswith("train_dataloader_next"):
-            self.last_seconds = self.clock() - self.asked_at
-            self.seconds += self.last_seconds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,17 +51,12 @@ class Work:
 
 
 class Throughput(StepCallback):
-    """Writes speed and memory beside each training record; ``latest`` holds the last ones.
+    """Writes speed and memory beside the training metrics."""
 
-    Stands after the training record, which has already waited for the device.
-    """
-
-    def __init__(self, config: RunConfig, record: RunRecord, window: ProfileWindow, loader: LoaderClock) -> None:
+    def __init__(self, config: RunConfig, metrics: MetricsWriter, loader: LoaderClock) -> None:
         self.config = config
-        self.record = record
-        self.window = window
+        self.metrics = metrics
         self.loader = loader
-        self.latest: dict[str, float] = {}
         self.num_warmup_left = NUM_COMPILED_WARMUP_STEPS if config.parallel.compile else NUM_WARMUP_STEPS
         self.started_at: float | None = None
         self.waited_before = 0.0
@@ -99,28 +71,30 @@ class Throughput(StepCallback):
             self.started_at = self.loader.asked_at
             self.waited_before = self.loader.seconds - self.loader.last_seconds
 
-    def on_micro_batch(self, observation: Observation) -> None:
-        self.stretch += self._work(observation)
-
-    def on_step_end(self, trainer: pl.Trainer, module: Any, step: int) -> None:
-        is_recorded = self.config.tracking.is_record_step(step, self.config.run.num_steps)
-        is_timed = self.num_warmup_left == 0 and not self.window.is_active
-        if not is_timed or is_recorded or self._stops_after(step):
-            self._end_stretch(module.device, is_timed)
+    def on_step_end(self, trainer: pl.Trainer, module: Any, result: StepResult) -> StepResult | None:
+        for observation in result.observations:
+            self.stretch += self._work(observation)
+        is_recorded = self.config.tracking.is_record_step(result.step, self.config.run.num_steps)
+        is_timed = self.num_warmup_left == 0 and not result.is_profiled
+        if not is_timed or is_recorded or self._stops_after(result.step):
+            if module.device.type == "cuda" and not result.is_profiled:  # a profile shows the host running ahead
+                torch.cuda.synchronize(module.device)
+            self._end_stretch(is_timed)
         self.num_warmup_left = max(0, self.num_warmup_left - 1)
-        if is_recorded:
-            self.latest = self._speed(trainer, module.device) | _memory(trainer, module.device)
-            if self.latest:
-                self.record.write(trainer, self.latest, step)
+        if not is_recorded:
+            return None
+        speed = self._speed(trainer, module.device) | _memory(trainer, module.device)
+        if speed:
+            self.metrics.write(trainer, speed, result.step)
+        return replace(result, speed=speed)
 
     def _stops_after(self, step: int) -> bool:
         """Whether something other than training follows that waits for the device."""
-        run = self.config.run
-        return step % run.validation.every == 0 or step % run.checkpoint.every == 0 or self.window.begins_at(step + 1)
+        run, profile = self.config.run, self.config.tracking.profile
+        opens_profile = profile is not None and step + 1 == profile.start
+        return step % run.validation.every == 0 or step % run.checkpoint.every == 0 or opens_profile
 
-    def _end_stretch(self, device: torch.device, is_timed: bool) -> None:
-        if device.type == "cuda" and not self.window.is_active:  # a profile shall show the host running ahead
-            torch.cuda.synchronize(device)
+    def _end_stretch(self, is_timed: bool) -> None:
         if is_timed:
             assert self.started_at is not None
             seconds, waited = self.loader.clock() - self.started_at, self.loader.seconds - self.waited_before
@@ -138,7 +112,7 @@ class Throughput(StepCallback):
                 flops = training_flops(model, seq_len, loops, observation.num_grad_loops)
         return Work(tokens=tokens, loops=tokens * loops, flops=tokens * flops.total)
 
-    def _speed(self, trainer: pl.Trainer, device: torch.device) -> dict[str, float]:
+    def _speed(self, trainer: pl.Trainer, device: torch.device) -> Metrics:
         """Rates since the last record and since the start; empty where no step has been timed yet."""
         if self.since_record.seconds == 0:
             return {}
@@ -169,7 +143,7 @@ def _over_ranks(work: Work, trainer: pl.Trainer, device: torch.device) -> Work:
     return Work(tokens=tokens, loops=loops, flops=flops, seconds=seconds, wait_seconds=wait_seconds)
 
 
-def _memory(trainer: pl.Trainer, device: torch.device) -> dict[str, float]:
+def _memory(trainer: pl.Trainer, device: torch.device) -> Metrics:
     """The allocator's peaks since the last record, of the fullest rank; empty without CUDA."""
     if device.type != "cuda":
         return {}

@@ -1,13 +1,14 @@
 """The held-out loss at several depths, always on the same tokens."""
 
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 
-from mythos.callbacks.base import StepCallback
+from mythos.callbacks.base import StepCallback, StepResult
+from mythos.callbacks.metrics import MetricsWriter
 from mythos.callbacks.ranks import sum_over_ranks
-from mythos.callbacks.run_record import RunRecord
 from mythos.config import records
 from mythos.config.run import ValidationConfig
 from mythos.data.datamodule import TokenDataModule
@@ -17,27 +18,29 @@ from mythos.types import Batch
 class Validation(StepCallback):
     """Reads the validation batches every so many steps and after the last one; ``latest`` maps depth to loss."""
 
-    def __init__(self, config: ValidationConfig, data: TokenDataModule, record: RunRecord, num_steps: int) -> None:
+    def __init__(self, config: ValidationConfig, data: TokenDataModule, metrics: MetricsWriter, num_steps: int) -> None:
         self.config = config
         self.num_loops = tuple(sorted(set(config.num_loops)))
         self.data = data
-        self.record = record
+        self.metrics = metrics
         self.num_steps = num_steps
         self.latest: dict[int, float] = {}
 
-    def on_step_end(self, trainer: pl.Trainer, module: Any, step: int) -> None:
+    def on_step_end(self, trainer: pl.Trainer, module: Any, result: StepResult) -> StepResult | None:
+        step = result.step
         if step % self.config.every and step != self.num_steps:
-            return
+            return None
         total_X = torch.zeros(len(self.num_loops), dtype=torch.float64, device=module.device)
         num_targets = torch.zeros((), dtype=torch.float64, device=module.device)
         module.eval()
         for host_batch in self.data.val_dataloader():
             batch: Batch = module.transfer_batch_to_device(host_batch, module.device, 0)
             with trainer.precision_plugin.forward_context():
-                total_X += module.losses_by_depth(batch, self.num_loops)
+                total_X += module.evaluate_loops(batch, self.num_loops)[0]
             num_targets += batch.num_targets
         module.train()
         sums = sum_over_ranks(trainer, {"total_X": total_X, "num_targets": num_targets})
         losses = (sums["total_X"] / sums["num_targets"]).tolist()
         self.latest = dict(zip(self.num_loops, losses, strict=True))
-        self.record.write(trainer, {records.validation_loss(d): loss for d, loss in self.latest.items()}, step)
+        self.metrics.write(trainer, {records.validation_loss(d): loss for d, loss in self.latest.items()}, step)
+        return replace(result, validation=self.latest)

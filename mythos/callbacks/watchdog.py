@@ -5,7 +5,7 @@ from typing import Any
 import lightning.pytorch as pl
 from torch import Tensor
 
-from mythos.callbacks.base import StepCallback
+from mythos.callbacks.base import StepCallback, StepResult
 from mythos.parallel.watchdog import Watchdog
 
 
@@ -32,8 +32,8 @@ class Heartbeat(StepCallback):
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
         self._begin(trainer, "update")
 
-    def on_step_end(self, trainer: pl.Trainer, module: Any, step: int) -> None:
-        self.watchdog.beat(f"after step {step}, records, validation, saving or data")
+    def on_step_end(self, trainer: pl.Trainer, module: Any, result: StepResult) -> None:
+        self.watchdog.beat(f"after step {result.step}, records, validation, saving or data")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.watchdog.beat("finishing the last save")

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mythos.config import records
 from mythos.config.model import AdditiveInjection, DiagonalInjection, InjectionConfig, LinearInjection
 
 Blocks = Callable[[Tensor], Tensor]
@@ -48,6 +49,15 @@ class Diagonal(nn.Module):
         gain = dt * (-torch.expm1(-exponent) / exponent) if self.exact_hold else dt
         return decay, gain
 
+    def figures(self) -> dict[str, Tensor]:
+        """Decay and input gain, scalars, by the names of their metrics."""
+        decay_D, gain_D = self.decay_and_gain()
+        return {
+            records.DECAY_MAX: decay_D.max(),
+            records.DECAY_MEAN: decay_D.mean(),
+            records.INPUT_GAIN: _input_gain(gain_D[:, None] * self.input_matrix),
+        }
+
 
 class Linear(nn.Module):
     """u = W [h; e], with nothing to bound W (Huginn's adapter, arXiv 2502.05171)."""
@@ -61,6 +71,10 @@ class Linear(nn.Module):
         both = torch.cat((h_BSD, e_BSD.to(h_BSD.dtype)), dim=-1)
         return functional.linear(both, self.matrix).to(h_BSD.dtype)
 
+    def figures(self) -> dict[str, Tensor]:
+        """Input gain, a scalar, by the name of its metric."""
+        return {records.INPUT_GAIN: _input_gain(self.matrix[:, self.matrix.shape[0] :])}
+
 
 class Additive(nn.Module):
     """u = h + e."""
@@ -69,6 +83,9 @@ class Additive(nn.Module):
         """The injected state, in the dtype of ``h_BSD``."""
         return h_BSD + e_BSD.to(h_BSD.dtype)
 
+    def figures(self) -> dict[str, Tensor]:
+        """Nothing, as there are no parameters."""
+        return {}
 
 def inject_then_blocks(e_BSD: Tensor, inject: nn.Module, norm: nn.Module, blocks: Blocks, h_BSD: Tensor) -> Tensor:
     """h' = blocks(u), u = inject(h, e)."""
@@ -86,7 +103,12 @@ UPDATE_RULES = {"inject_then_blocks": inject_then_blocks, "parallel": parallel}
 """By ``model.injection.update_rule``."""
 
 
-def build_injection(config: InjectionConfig, dim: int) -> nn.Module:
+def _input_gain(into_DD: Tensor) -> Tensor:
+    """Root mean square of what a prelude output of unit variance adds to the state."""
+    return into_DD.square().sum(1).mean().sqrt()
+
+
+def build_injection(config: InjectionConfig, dim: int) -> Diagonal | Linear | Additive:
     """The injection that a configuration names."""
     match config:
         case DiagonalInjection():

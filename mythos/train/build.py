@@ -10,21 +10,6 @@ import torch
 from lightning.pytorch.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning.pytorch.strategies import Strategy
 
-from mythos.callbacks.alarms import Alarms
-from mythos.callbacks.attempts import Attempts
-from mythos.callbacks.checkpointing import Checkpointing
-from mythos.callbacks.data_position import DataPosition
-from mythos.callbacks.guard import Guard
-from mythos.callbacks.loop_telemetry import LoopTelemetry
-from mythos.callbacks.preemption import Preemption
-from mythos.callbacks.profiler import ProfileWindow
-from mythos.callbacks.progress import Progress
-from mythos.callbacks.router_balance import RouterBalance
-from mythos.callbacks.run_record import RunRecord
-from mythos.callbacks.stragglers import Stragglers
-from mythos.callbacks.throughput import LoaderClock, Throughput
-from mythos.callbacks.validation import Validation
-from mythos.callbacks.watchdog import Heartbeat
 from mythos.config.halting import PonderHalting
 from mythos.config.parallel import DeepSpeedParallel
 from mythos.config.run import RunConfig
@@ -37,6 +22,7 @@ from mythos.parallel.device import choose_accelerator
 from mythos.parallel.single import SingleStrategy
 from mythos.parallel.stopping import StopRequest
 from mythos.parallel.watchdog import Watchdog
+from mythos.train.callbacks import Callbacks, build_callbacks
 from mythos.train.module import MythosModule
 from mythos.train.run_directory import RunDirectory
 from mythos.train.tracking import build_loggers, close
@@ -66,14 +52,13 @@ def train(
     failed = tuple((step.start, step.end) for step in directory.left_out)
     data_config = replace(config.data, skipped=(*config.data.skipped, *failed))
     data = TokenDataModule(data_config, config.run.seed, config.run.validation.num_batches)
-    record = RunRecord(config.tracking, data, config.data.seq_len, config.run.num_steps, config.depth.max_loops)
-    validation = Validation(config.run.validation, data, record, config.run.num_steps)
-    preemption = Preemption(config.run, request or StopRequest())
-    signs = Heartbeat(watchdog or Watchdog(directory.path, None))
+    callbacks = build_callbacks(
+        config, directory, data, request or StopRequest(), watchdog or Watchdog(directory.path, None)
+    )
     with warnings.catch_warnings():
         # Jobs of several ranks are started by launch/, which tells Lightning the ranks.
         warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
-        trainer = build_trainer(config, directory, data, record, validation, preemption, signs)
+        trainer = build_trainer(config, directory, callbacks)
     try:
         with warnings.catch_warnings():
             # The data module restores its own position, and validation is a callback of ours.
@@ -95,8 +80,8 @@ def train(
         raise
     finally:
         close(trainer.loggers)
-    preemption.check(trainer)
-    return validation.latest
+    callbacks.preemption.check(trainer)
+    return callbacks.validation.latest
 
 
 def build_model(config: RunConfig, origin: Path | None = None) -> Mythos:
@@ -114,58 +99,22 @@ def build_model(config: RunConfig, origin: Path | None = None) -> Mythos:
     return model
 
 
-def build_trainer(
-    config: RunConfig,
-    directory: RunDirectory,
-    data: TokenDataModule,
-    record: RunRecord,
-    validation: Validation,
-    preemption: Preemption,
-    signs: Heartbeat,
-) -> pl.Trainer:
-    """Lightning's trainer with the house's callbacks, in the order in which they act at a step's end."""
+def build_trainer(config: RunConfig, directory: RunDirectory, callbacks: Callbacks) -> pl.Trainer:
+    """Lightning's trainer with the run's callbacks and trackers."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    num_steps, is_sharded = config.run.num_steps, isinstance(config.parallel, DeepSpeedParallel)
-    guard = Guard(config.run.guard, record, directory.checkpoints, preemption)
-    callbacks: list[pl.Callback] = [
-        signs,
-        DataPosition(data, config.data.batch_size),
-        Attempts(directory.path, data, config.data.batch_size, record, directory.left_out),
-        guard,
-        preemption,
-    ]
-    trains_model = not isinstance(config.halting, PonderHalting) or config.halting.train == "all"
-    if config.model.is_moe and config.optim.router_bias_rate and trains_model:
-        check_every = config.parallel.check_every if isinstance(config.parallel, DeepSpeedParallel) else 1
-        copy_last = config.optim.unused_loops == "copy_last"
-        callbacks.append(RouterBalance(config.optim.router_bias_rate, copy_last, guard, check_every))
-    loader_clock = LoaderClock()
-    window = ProfileWindow(config.tracking, directory.path, num_steps)
-    throughput = Throughput(config, record, window, loader_clock)
-    telemetry = LoopTelemetry(config, record, directory.path)
-    callbacks += [
-        record,
-        throughput,
-        Stragglers(config, record, loader_clock),
-        window,
-        telemetry,
-        Alarms(config, record, telemetry),
-        validation,
-        Progress(record, throughput, validation, num_steps),
-        Checkpointing(config, directory.checkpoints, data, directory.data_fingerprint, validation, preemption),
-    ]
+    is_sharded = isinstance(config.parallel, DeepSpeedParallel)
     return pl.Trainer(
         strategy=build_strategy(config),
         plugins=[TorchElasticEnvironment() if config.cluster.world_size > 1 else LightningEnvironment()],
         accelerator=choose_accelerator(config.parallel.device),
         devices=config.cluster.num_devices,
         num_nodes=config.cluster.num_nodes,
-        max_steps=num_steps,
+        max_steps=config.run.num_steps,
         accumulate_grad_batches=config.num_micro_batches,
         gradient_clip_val=None if is_sharded else config.optim.clip_norm,  # an engine clips by itself
-        callbacks=callbacks,
+        callbacks=callbacks.ordered,
         logger=build_loggers(config, directory.path, directory.manifest.step if directory.manifest else 0),
-        profiler=loader_clock,
+        profiler=callbacks.loader_clock,
         limit_val_batches=0,
         num_sanity_val_steps=0,
         enable_checkpointing=False,

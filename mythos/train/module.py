@@ -1,6 +1,6 @@
 """The LightningModule: one training step, and the optimiser."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -14,9 +14,12 @@ from mythos.layers.shared import share, unshare
 from mythos.loop.plan import plan_step
 from mythos.losses.objective import objective
 from mythos.model.mythos import Mythos
+from mythos.moe.balance import bucket_loops, updated_bias
 from mythos.optim.build import build_optimizer, build_scheduler, set_schedule
 from mythos.optim.skippable import SkippableStep
 from mythos.parallel.device import autocast
+from mythos.parallel.gradients import sample_weights, squared_norms, trained_names
+from mythos.parallel.partition import partition_of, whole
 from mythos.types import Batch, Observation, Regularizers, RouterStats
 
 
@@ -28,6 +31,7 @@ class MythosModule(pl.LightningModule):
         self.config = config
         self.model = model
         weights = config.objective
+        self.skippable: SkippableStep | None = None
         self.shares_weights = shares_weights(config.parallel)
         self.regularizers = Regularizers(
             consistency=weights.consistency > 0,
@@ -79,11 +83,69 @@ class MythosModule(pl.LightningModule):
         }
 
     @torch.no_grad()
-    def losses_by_depth(self, batch: Batch, depths: tuple[int, ...]) -> Tensor:
-        """Summed negative log-likelihood at each of the ascending depths, from one forward without noise."""
-        exits = tuple(depth - 1 for depth in depths)
+    def evaluate_loops(
+        self, batch: Batch, num_loops: tuple[int, ...], num_power_iterations: int = 0
+    ) -> tuple[Tensor, Tensor | None]:
+        """Run one forward without noise.
+
+        Args:
+            num_loops: ascending loop counts.
+            num_power_iterations: for the growth of a small change of the last state over one more loop; 0 for none.
+
+        Returns:
+            Summed negative log-likelihood in nats at each loop count, ``[X]``, and the squared growth, ``[B]`` or None.
+        """
         with autocast(self.config.parallel.precision, self.device):
-            return self.model(batch, depths[-1], 0, exits=exits).nll_XBS.sum((1, 2))
+            output = self.model(
+                batch,
+                num_loops[-1],
+                0,
+                exits=tuple(count - 1 for count in num_loops),
+                regularizers=Regularizers(num_power_iterations=num_power_iterations),
+            )
+        return output.nll_XBS.sum((1, 2)), output.jacobian_growth_B
+
+    @torch.no_grad()
+    def injection_figures(self) -> dict[str, Tensor]:
+        """Decay and input gain of the injection, by the names of their metrics; every rank calls it."""
+        with whole(self.model.core.injection):
+            return self.model.core.injection.figures()
+
+    def squared_gradient_norms(self) -> dict[str, Tensor]:
+        """Squared norm of the complete, unclipped gradient of each parameter group, equal on all ranks."""
+        return squared_norms(self.trainer, self)
+
+    def sampled_weights(self) -> dict[str, list[Tensor]]:
+        """Copies of evenly spaced weights of this rank's pieces of the trained parameters, by group."""
+        return sample_weights(partition_of(self, self.trainer.strategy.optimizers[0]), trained_names(self.model))
+
+    @property
+    def is_skipping(self) -> bool:
+        """Whether the optimiser does not move in the present step."""
+        return self.skippable is not None and not self.skippable.is_open
+
+    def skip_update(self, is_skipped: bool) -> None:
+        """Let the optimiser skip the present step, or take it."""
+        assert self.skippable is not None
+        self.skippable.is_open = not is_skipped
+
+    @torch.no_grad()
+    def move_router_bias(self, counts_TLE: Sequence[Tensor], rate: float, copy_last: bool) -> Tensor:
+        """Move the router bias by the expert counts of a step.
+
+        Args:
+            counts_TLE: of each micro-batch of this rank; T may differ between them.
+            rate: size of the move.
+            copy_last: whether rows of loops that did not run move as the deepest one that did.
+
+        Returns:
+            The bias, ``[L, max_loops, E]``.
+        """
+        bias_LRE = self.model.core.router_bias
+        counts_LRE = torch.stack([bucket_loops(counts, bias_LRE.shape[1]) for counts in counts_TLE]).sum(0)
+        counts_LRE = self.trainer.strategy.reduce(counts_LRE, reduce_op="sum")
+        bias_LRE.copy_(updated_bias(bias_LRE, counts_LRE, rate, copy_last))
+        return bias_LRE
 
     def configure_gradient_clipping(
         self,
@@ -113,7 +175,7 @@ class MythosModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimiser and its schedule, advanced once per optimiser step."""
         optimizer = build_optimizer(self.config.optim, _trained(self.model))
-        self.gate = SkippableStep(optimizer)
+        self.skippable = SkippableStep(optimizer)
         scheduler = build_scheduler(optimizer, self.config.schedule, self.config.run.num_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

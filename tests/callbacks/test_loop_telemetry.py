@@ -5,6 +5,7 @@ from helpers import random_batch, random_model, run_config
 from torch._dynamo.utils import counters
 
 from mythos.callbacks.loop_telemetry import LoopTelemetry
+from mythos.train.module import MythosModule
 
 
 def test_the_extra_forward_compiles_nothing() -> None:
@@ -19,9 +20,8 @@ def test_the_extra_forward_compiles_nothing() -> None:
         before = counters["stats"]["unique_graphs"]
         telemetry = LoopTelemetry(config, None, None)
         trainer = SimpleNamespace(global_step=0, accumulate_grad_batches=1)
-        module = SimpleNamespace(model=model, device=torch.device("cpu"))
-        telemetry.on_train_batch_start(trainer, module, batch, 0)
-        assert telemetry.read["nll_X"].shape == (len(telemetry.depths),)
+        telemetry.on_train_batch_start(trainer, MythosModule(config, model), batch, 0)
+        assert telemetry.evaluated["nll_X"].shape == (len(telemetry.num_loops),)
         assert counters["stats"]["unique_graphs"] == before > 0
         model(batch._replace(tokens_BS=batch.tokens_BS), 2)
         assert counters["stats"]["unique_graphs"] == before

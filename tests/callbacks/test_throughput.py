@@ -1,5 +1,6 @@
 """Speed against a clock that the test moves: nothing but timed steps counts."""
 
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -9,9 +10,12 @@ from helpers import run_config
 
 from mythos.account.flops import forward_flops, training_flops
 from mythos.callbacks import throughput as subject
-from mythos.callbacks.throughput import LoaderClock, Throughput
+from mythos.callbacks.base import StepGradients, StepResult, StopVotes
+from mythos.callbacks.loader_clock import LoaderClock
+from mythos.callbacks.throughput import Throughput
 from mythos.config import records
 from mythos.config.run import RunConfig
+from mythos.config.tracking import ProfileConfig
 from mythos.types import Observation
 
 FETCH = "[_TrainingEpochLoop].train_dataloader_next"
@@ -24,24 +28,31 @@ class World:
 
     def __init__(self, config: RunConfig, device: str = "cpu", num_ranks: int = 1) -> None:
         self.now, self.syncs, self.written = 100.0, [], {}
-        self.window = SimpleNamespace(is_active=False, begins_at=lambda step: False)
-        self.record = SimpleNamespace(write=lambda trainer, record, step: self.written.update({step: record}))
+        self.is_profiled = False
+        metrics = SimpleNamespace(write=lambda trainer, metrics, step: self.written.update({step: metrics}))
         self.clock = LoaderClock(lambda: self.now)
-        self.callback = Throughput(config, self.record, self.window, self.clock)
+        self.callback = Throughput(config, metrics, self.clock)
         reduce = lambda tensor, reduce_op: tensor * num_ranks if reduce_op == "sum" else tensor  # noqa: E731
         self.trainer = SimpleNamespace(strategy=SimpleNamespace(reduce=reduce), world_size=num_ranks)
         self.module = SimpleNamespace(device=torch.device(device))
 
     def step(self, step: int, wait: float, work: float, loops: float = 3, grad_loops: float = 2, after: float = 0):
+        share = Observation(loops, grad_loops, torch.zeros(()), {}, TOKENS // 2, None, None, None)
         for _ in range(2):
             self.clock.start(FETCH)
             self.now += wait / 2
             self.clock.stop(FETCH)
             self.callback.on_train_batch_start(self.trainer, self.module, None, 0)
             self.now += work / 2
-            share = Observation(loops, grad_loops, torch.zeros(()), {}, TOKENS // 2, None, None, None)
-            self.callback.on_micro_batch(share)
-        self.callback.on_step_end(self.trainer, self.module, step)
+        result = StepResult(
+            step=step,
+            observations=(share, share),
+            gradients=StepGradients(1.0, 1.0, {}),
+            votes=StopVotes(0, 0),
+            is_skipped=False,
+            is_profiled=self.is_profiled,
+        )
+        self.callback.on_step_end(self.trainer, self.module, result)
         self.now += after
 
 
@@ -88,13 +99,13 @@ def test_rates_count_steps_and_leave_out_warmup_validation_and_saving(config: Ru
 
 
 def test_profiled_steps_are_left_out(config: RunConfig) -> None:
-    world = World(config)
-    world.window.begins_at = lambda step: step == 3
+    profile = ProfileConfig(start=3, num_steps=1)
+    world = World(replace(config, tracking=replace(config.tracking, profile=profile)))
     world.step(1, wait=0, work=9)
     world.step(2, wait=0, work=2)
-    world.window.is_active = True
+    world.is_profiled = True
     world.step(3, wait=70, work=700)
-    world.window.is_active = False
+    world.is_profiled = False
     world.now += 40  # writing the trace
     world.step(4, wait=0, work=2)
     assert world.written[4][records.TOKENS_PER_SECOND] == pytest.approx(TOKENS / 2)

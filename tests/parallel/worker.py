@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from mythos.callbacks.base import StepCallback
+from mythos.callbacks.base import StepCallback, StepResult
 from mythos.checkpoint.fragments import FragmentReader
 from mythos.config.load import load
 from mythos.config.run import RunConfig
@@ -26,7 +26,6 @@ from mythos.optim.groups import parameter_groups
 from mythos.parallel.processes import on_first_rank, process_group
 from mythos.train import build, module
 from mythos.train.run_directory import prepare
-from mythos.types import Observation
 
 SGD_RATE = 2.0**14
 """So large that a step's rounding is that of the gradient, not of the weight."""
@@ -38,21 +37,16 @@ class Collect(StepCallback):
     def __init__(self) -> None:
         self.losses: list[float] = []
         self.counts: list[torch.Tensor] = []
-        self.shares: list[Observation] = []
 
-    def on_micro_batch(self, observation: Observation) -> None:
-        self.shares.append(observation)
-
-    def on_step_end(self, trainer: Any, module: Any, step: int) -> None:
-        loss = torch.stack([share.nll for share in self.shares]).double().sum()
-        stats = [share.router_stats for share in self.shares if share.router_stats is not None]
+    def on_step_end(self, trainer: Any, module: Any, result: StepResult) -> None:
+        loss = torch.stack([one.nll for one in result.observations]).double().sum()
+        stats = [one.router_stats for one in result.observations if one.router_stats is not None]
         counts = torch.stack([one.counts_E for one in stats]).sum(0) if stats else torch.zeros(1, dtype=torch.int64)
         if dist.is_initialized():
             dist.all_reduce(loss)
             dist.all_reduce(counts)
         self.losses.append(loss.item())
         self.counts.append(counts.cpu())
-        self.shares = []
 
 
 def run(config: RunConfig) -> dict[str, Any]:

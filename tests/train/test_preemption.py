@@ -10,9 +10,10 @@ import pytest
 import torch
 from helpers import recorded, saved
 
+from mythos.callbacks.base import StepResult
 from mythos.callbacks.checkpointing import Checkpointing
 from mythos.callbacks.data_position import DataPosition
-from mythos.callbacks.preemption import Preemption
+from mythos.callbacks.stop_vote import StopVote
 from mythos.checkpoint.store import checkpoints
 from mythos.config import records
 from mythos.config.base import ConfigError
@@ -30,9 +31,9 @@ def do_after(step: int, action: Callable[[], object], monkeypatch: pytest.Monkey
     """Do something when a step has ended, before that step is recorded."""
     advance = DataPosition.on_step_end
 
-    def act(self, trainer, module, now: int) -> None:
-        advance(self, trainer, module, now)
-        if now == step:
+    def act(self, trainer, module, result: StepResult) -> None:
+        advance(self, trainer, module, result)
+        if result.step == step:
             action()
 
     monkeypatch.setattr(DataPosition, "on_step_end", act)
@@ -115,13 +116,13 @@ class Clock(stopping.StopRequest):
 def test_a_time_limit_leaves_time_for_two_steps_and_a_save() -> None:
     """The rest of the step in which the ranks vote, the step after it, and the save: 100 - 20 - 2 * 5 - 10 is 60."""
     clock = Clock()
-    preemption = Preemption(SurvivalSettings(time_limit_seconds=100.0, time_limit_margin_seconds=20.0), clock)
-    preemption.longest_step_seconds = 5.0
-    preemption.note_save(10.0)
-    preemption.note_save(3.0)
+    vote = StopVote(SurvivalSettings(time_limit_seconds=100.0, time_limit_margin_seconds=20.0), clock)
+    vote.longest_step_seconds = 5.0
+    vote.add_save(10.0)
+    vote.add_save(3.0)
     for elapsed, is_late in ((59.0, 0.0), (61.0, 1.0)):
         clock.elapsed_seconds = elapsed
-        assert preemption.vote(torch.device("cpu")).tolist() == [0.0, is_late]
+        assert vote.cast(torch.device("cpu")).tolist() == [0.0, is_late]
 
 
 def test_a_run_ends_before_its_time_limit(configure, tmp_path: Path, capsys) -> None:

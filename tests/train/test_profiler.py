@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from helpers import recorded
 
+from mythos.callbacks.base import StepResult
 from mythos.callbacks.data_position import DataPosition
 from mythos.config import records
 from mythos.train.build import train
@@ -43,9 +44,9 @@ def test_a_window_can_be_asked_for_while_the_run_goes_on(configure, monkeypatch:
     config = configure("tracking.log_every=2", "run.name=asked")
     run, advance = Path(config.run.dir) / "asked", DataPosition.on_step_end
 
-    def ask(self, trainer, module, step: int) -> None:
-        advance(self, trainer, module, step)
-        if step == 3:
+    def ask(self, trainer, module, result: StepResult) -> None:
+        advance(self, trainer, module, result)
+        if result.step == 3:
             (run / "profile-now").touch() if way == "file" else os.kill(os.getpid(), signal.SIGUSR2)
 
     monkeypatch.setattr(DataPosition, "on_step_end", ask)
@@ -61,9 +62,9 @@ def test_a_window_that_the_end_cuts_leaves_nothing_half_written(configure, monke
     config = configure("tracking.profile={start: 3, num_steps: 4}", "run.name=cut")
     advance = DataPosition.on_step_end
 
-    def fall(self, trainer, module, step: int) -> None:
-        advance(self, trainer, module, step)
-        if step == 4:
+    def fall(self, trainer, module, result: StepResult) -> None:
+        advance(self, trainer, module, result)
+        if result.step == 4:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(DataPosition, "on_step_end", fall)

@@ -201,4 +201,4 @@ def test_depths_beyond_the_policys_are_read_when_asked_for(configure) -> None:
     train(config, prepare(config))
     for depth in (1, 9):
         assert math.isfinite(recorded(run_of(config), records.loss_at(depth))[4])
-    assert loop_telemetry.LoopTelemetry(config, None, run_of(config)).depths == (1, 9)
+    assert loop_telemetry.LoopTelemetry(config, None, run_of(config)).num_loops == (1, 9)

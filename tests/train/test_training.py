@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers import random_batch, recorded, saved
 
+from mythos.callbacks.base import StepResult
 from mythos.callbacks.data_position import DataPosition
 from mythos.checkpoint.manifest import verify
 from mythos.config import records
@@ -63,9 +64,9 @@ def die_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stop the next run after a step, before that step is recorded or saved."""
     advance = DataPosition.on_step_end
 
-    def fall(self, trainer, module, now: int) -> None:
-        advance(self, trainer, module, now)
-        if now == step:
+    def fall(self, trainer, module, result: StepResult) -> None:
+        advance(self, trainer, module, result)
+        if result.step == step:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(DataPosition, "on_step_end", fall)
@@ -141,7 +142,7 @@ def test_damping_leaves_the_evaluation_alone(configure) -> None:
     for damping in (1.0, 0.5):
         config = configure(f"depth.damping={damping}", "depth.num_grad_loops=1")
         batch = random_batch(config.model)
-        found.append(MythosModule(config, build_model(config)).losses_by_depth(batch, (1, 4)))
+        found.append(MythosModule(config, build_model(config)).evaluate_loops(batch, (1, 4))[0])
     assert torch.equal(found[0], found[1])
 
 

@@ -1,0 +1,29 @@
+"""When the training loader was asked for a micro-batch, and how long it took."""
+
+import time
+from collections.abc import Callable
+
+from lightning.pytorch.profilers import Profiler
+
+
+class LoaderClock(Profiler):
+    """Lightning's hook around the training loader, used as a clock."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        super().__init__()
+        self.clock = clock
+        self.asked_at = 0.0
+        """When the loader was last asked for a micro-batch."""
+        self.last_seconds = 0.0
+        """How long that took."""
+        self.seconds = 0.0
+        """How long all micro-batches took."""
+
+    def start(self, action_name: str) -> None:
+        if action_name.endswith("train_dataloader_next"):
+            self.asked_at = self.clock()
+
+    def stop(self, action_name: str) -> None:
+        if action_name.endswith("train_dataloader_next"):
+            self.last_seconds = self.clock() - self.asked_at
+            self.seconds += self.last_seconds
