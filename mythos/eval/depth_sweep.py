@@ -11,7 +11,7 @@ from torch import Tensor
 from mythos.config.decoding import ExitRule
 from mythos.eval.exit_rule import leave, rules_for
 from mythos.eval.read_out import ReadOut, read_out, read_unrolled
-from mythos.loop.trace import curvature_ratio, relative_change
+from mythos.loop.change import curvature_ratio, relative_change
 from mythos.model.core import ExpertIndices
 from mythos.model.mythos import Mythos, Unrolled
 from mythos.report.saturation import Saturation, fit

@@ -7,11 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mythos.loop.trace import relative_change
+from mythos.loop.change import relative_acceleration, relative_change
+from mythos.loop.exits.rules import output_divergence
 from mythos.model.mythos import Mythos, Unrolled
 from mythos.types import IGNORED, Batch
-
-_TINY = 1e-12
 
 
 class ReadOut(NamedTuple):
@@ -84,7 +83,7 @@ def read_unrolled(model: Mythos, unrolled: Unrolled, targets_BS: Tensor) -> Read
         prediction_TN=prediction_TN,
         target_N=target_N,
         relative_change_TN=_changes(states),
-        relative_acceleration_TN=_bends(states),
+        relative_acceleration_TN=_accelerations(states),
         output_divergence_TN=divergence_TN,
         halting_TN=None if halting_TBS is None else halting_TBS[:, keep_BS],
     )
@@ -118,7 +117,7 @@ def _read_tokens(model: Mythos, read: list[Tensor], target_N: Tensor) -> tuple[T
         if old_NV is None:
             divergences.append(torch.full_like(losses[0], math.inf))
         else:
-            divergences.append((new_NV.exp() * (new_NV - old_NV)).sum(-1))
+            divergences.append(output_divergence(new_NV, old_NV))
         old_NV = new_NV
     return torch.stack(losses), torch.stack(predictions), torch.stack(divergences)
 
@@ -129,10 +128,7 @@ def _changes(states: list[Tensor]) -> Tensor:
     return torch.stack([never_N, *(relative_change(new_ND, old_ND) for new_ND, old_ND in pairs)])
 
 
-def _bends(states: list[Tensor]) -> Tensor:
+def _accelerations(states: list[Tensor]) -> Tensor:
     never_N = torch.full_like(states[0][:, 0], math.inf, dtype=torch.float32)
-    bends = []
-    for old_ND, mid_ND, new_ND in zip(states[:-2], states[1:-1], states[2:], strict=True):
-        bend_N = (new_ND.float() - 2 * mid_ND.float() + old_ND.float()).norm(dim=-1)
-        bends.append(bend_N / new_ND.float().norm(dim=-1).clamp(min=_TINY))
-    return torch.stack([never_N, never_N, *bends][: len(states)])
+    accelerations = map(relative_acceleration, states[2:], states[1:-1], states[:-2])
+    return torch.stack([never_N, never_N, *accelerations][: len(states)])

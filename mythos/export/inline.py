@@ -44,7 +44,7 @@ LEFT_OUT: Final[dict[Key, set[str]]] = {
     ("mythos.layers.projection", "Projection"): {"shared"},
     ("mythos.model.core", "Core"): {"forward", "remat"},
     ("mythos.model.head", "Head"): {"forward"},
-    ("mythos.model.leave", "Halting"): {"forward"},
+    ("mythos.loop.exits.halting", "Halting"): {"forward"},
     ("mythos.model.mythos", "Mythos"): {"forward"},
     ("mythos.moe.experts", "Experts"): {"forward", "shared"},
 }

@@ -13,9 +13,10 @@ from mythos.layers.cache import KVCache
 from mythos.layers.mask import Mask, mask_of_rows
 from mythos.layers.norm import RMSNorm
 from mythos.layers.rope import Rotation
+from mythos.loop.change import relative_change, update_norm
 from mythos.loop.injection import build_injection
 from mythos.loop.remat import recomputed
-from mythos.loop.trace import LoopRecorder, relative_change, update_norm
+from mythos.loop.trace import LoopRecorder
 from mythos.loop.variable_depth import VariableDepthBatch
 from mythos.model.block import Block
 from mythos.types import LoopTrace, RouterStats

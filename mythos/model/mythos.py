@@ -15,13 +15,13 @@ from mythos.layers.mask import Mask, document_mask
 from mythos.layers.norm import RMSNorm
 from mythos.layers.precision import compute_dtype
 from mythos.layers.rope import Rotation, rotation_at
-from mythos.loop.exit_rules import Seen, stops
+from mythos.loop.exits.halting import Halting, HaltingOutput
+from mythos.loop.exits.rules import Seen, stops
 from mythos.loop.state import Noise
 from mythos.loop.variable_depth import variable_depth_batch
 from mythos.model.block import Block
 from mythos.model.core import Core, ExpertIndices
 from mythos.model.head import Head
-from mythos.model.leave import Halting, HaltingOutput
 from mythos.types import Batch, ModelOutput, Regularizers
 
 
@@ -185,7 +185,7 @@ class Mythos(nn.Module):
         gate_logits: list[Tensor] = []
 
         def logits(num_newest: int | None = None) -> Tensor:
-            x_BSD = self.halting.read(states, gate_logits, last_BS.clamp(max=len(states) - 1))
+            x_BSD = self.halting.exit_output(states, gate_logits, last_BS.clamp(max=len(states) - 1))
             x_BSD = _run(self.coda, x_BSD, rotation, mask, cache.coda)
             return self.head.logits(x_BSD if num_newest is None else x_BSD[:, -num_newest:], self.embedding.weight)
 
