@@ -38,11 +38,8 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-Install = Callable[..., None]
-
-
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """``install(package, version, source, group=["name = target"])`` puts a distribution of one module on the path.
 
     The module has the package's name. After the test it is gone, from the path and from the imported modules.

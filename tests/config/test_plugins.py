@@ -1,9 +1,9 @@
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Install
 
 from mythos.config import plugins
 from mythos.config.base import ConfigError
@@ -12,7 +12,7 @@ GROUP = "mythos.things"
 SOURCE = "class Good:\n    build = staticmethod(lambda: 7)\n"
 
 
-def test_names_are_listed_without_importing(install: Install) -> None:
+def test_names_are_listed_without_importing(install: Callable[..., None]) -> None:
     install("foreign_a", "1.2", SOURCE, things=["wave = foreign_a:Good", "drift = foreign_a:Good"])
     install("foreign_b", "0.3", "raise RuntimeError('imported')", things=["tide = foreign_b:Good"])
     assert list(plugins.names(GROUP)) == ["drift", "tide", "wave"]
@@ -27,7 +27,7 @@ def test_names_are_listed_without_importing(install: Install) -> None:
     assert not {"foreign_a", "foreign_b"} & sys.modules.keys()
 
 
-def test_only_the_chosen_package_is_imported(install: Install) -> None:
+def test_only_the_chosen_package_is_imported(install: Callable[..., None]) -> None:
     install("foreign_a", "1.2", SOURCE, things=["wave = foreign_a:Good"])
     install("foreign_b", "0.3", "raise RuntimeError('imported')", things=["tide = foreign_b:Good"])
     assert plugins.load(GROUP, "wave", "a.b", fields=["build"]).build() == 7
@@ -50,7 +50,7 @@ def test_only_the_chosen_package_is_imported(install: Install) -> None:
                   "entry points 'mythos.things'; uninstall all but one."),
     ],
 )  # fmt: skip
-def test_mistakes_are_one_sentence_with_the_path(install: Install, name: str, sentence: str) -> None:
+def test_mistakes_are_one_sentence_with_the_path(install: Callable[..., None], name: str, sentence: str) -> None:
     things = ["wave = foreign_a:Good", "void = foreign_a:Void", "twice = foreign_a:Good"]
     install("foreign_a", "1.2", SOURCE, things=things)
     broken = ["broken = foreign_b:Good", "twice = foreign_b:Good"]
