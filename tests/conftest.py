@@ -1,4 +1,6 @@
 import random
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,3 +36,27 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tokenizer(text, directory, TokenizerOptions(vocab_size=512), held_out, overwrite=False)
     pack(text, directory, PackOptions(held_out=held_out))
     return directory
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """``install(package, version, source, group=["name = target"])`` puts a distribution of one module on the path.
+
+    The module has the package's name. After the test it is gone, from the path and from the imported modules.
+    """
+    installed: list[str] = []
+
+    def put(package: str, version: str, source: str, **groups: list[str]) -> None:
+        root = tmp_path / f"site-{package}"
+        info = root / f"{package}-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
+        sections = [f"[mythos.{group}]\n" + "\n".join(lines) for group, lines in groups.items()]
+        (info / "entry_points.txt").write_text("\n".join(sections) + "\n")
+        (root / f"{package}.py").write_text(source)
+        monkeypatch.syspath_prepend(root)
+        installed.append(package)
+
+    yield put
+    for package in installed:
+        sys.modules.pop(package, None)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mythos.config.base import ConfigError
 from mythos.config.run import RunConfig
-from mythos.loop.exits import Exits
+from mythos.loop.exits.draw import Exits
 from mythos.loop.plan import StepPlan
 from mythos.loop.policy import Depth
 from mythos.loop.remat import remat_of

@@ -19,7 +19,7 @@ DEFAULT_THRESHOLDS: Final[dict[str, float]] = {
 
 @dataclass(frozen=True)
 class ExitRule:
-    """When a token leaves the loop; ``mythos/loop/exits.py`` has the formulas."""
+    """When a token leaves the loop; ``mythos/loop/exits/rules.py`` has the formulas."""
 
     kind: str
     threshold: float

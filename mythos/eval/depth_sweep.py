@@ -11,8 +11,8 @@ from torch import Tensor
 from mythos.config.decoding import ExitRule
 from mythos.eval.exit_rule import exit_loops, rules_for
 from mythos.eval.token_metrics import TokenMetrics, token_metrics, unrolled_metrics
-from mythos.loop.trace import curvature_ratio, relative_change
-from mythos.model.core import ExpertIndices
+from mythos.loop.change import curvature_ratio, relative_change
+from mythos.loop.run import ExpertIndices
 from mythos.model.mythos import Mythos, Unrolled
 from mythos.report.saturation import Saturation, fit
 from mythos.types import IGNORED, Batch, to_device

@@ -7,7 +7,7 @@ from torch import Tensor
 from mythos.config.base import ConfigError
 from mythos.config.decoding import EXIT_KINDS, ExitRule, check_rule_fits, exit_rule
 from mythos.eval.token_metrics import TokenMetrics
-from mythos.loop.exits import by_quantile, by_stable_argmax, first_loop
+from mythos.loop.exits.rules import by_quantile, by_stable_argmax, first_loop
 
 THRESHOLDS: Final = {
     "quantile": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99),

@@ -9,7 +9,7 @@ import torch
 from mythos.config.data import DataConfig
 from mythos.data.examples import Example, answers_in_windows, read_examples
 from mythos.data.loader import batches
-from mythos.loop.exits import by_quantile
+from mythos.loop.exits.rules import by_quantile
 from mythos.model.mythos import Mythos
 from mythos.types import to_device
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mythos.loop.trace import relative_change
+from mythos.loop.change import relative_change
 from mythos.model.mythos import Mythos, Unrolled
 from mythos.types import IGNORED, Batch
 

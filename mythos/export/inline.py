@@ -43,7 +43,7 @@ LEFT_OUT: Final[dict[Key, set[str]]] = {
     ("mythos.layers.projection", "Projection"): {"shared"},
     ("mythos.model.core", "Core"): {"remat"},
     ("mythos.model.head", "Head"): {"forward"},
-    ("mythos.model.leave", "Halting"): {"forward"},
+    ("mythos.loop.exits.halting", "Halting"): {"forward"},
     ("mythos.model.mythos", "Mythos"): {"forward", "observers"},
     ("mythos.moe.experts", "Experts"): {"forward", "shared"},
 }

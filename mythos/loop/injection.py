@@ -87,6 +87,7 @@ class Additive(nn.Module):
         """Nothing, as there are no parameters."""
         return {}
 
+
 def inject_then_blocks(e_BSD: Tensor, inject: nn.Module, norm: nn.Module, blocks: Blocks, h_BSD: Tensor) -> Tensor:
     """h' = blocks(u), u = inject(h, e)."""
     return blocks(inject(h_BSD, e_BSD))

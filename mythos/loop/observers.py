@@ -5,9 +5,9 @@ from collections.abc import Collection, Iterable, Sequence
 import torch
 from torch import Tensor
 
+from mythos.loop.change import relative_change
 from mythos.loop.part import LoopInputs, LoopState
 from mythos.loop.run import LoopStats, Observer, Schedule
-from mythos.loop.trace import relative_change
 from mythos.loop.variable_depth import SAME_DEPTH, Sequences
 from mythos.types import RouterStats
 

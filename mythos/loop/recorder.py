@@ -5,9 +5,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from mythos.loop.change import curvature_ratio, relative_change, update_norm
 from mythos.loop.part import LoopInputs, LoopState, Watch
 from mythos.loop.run import LoopStats, Observer, Schedule
-from mythos.loop.trace import curvature_ratio, expert_trace, relative_change, token_correlation, update_norm
+from mythos.loop.trace import expert_trace, token_correlation
 from mythos.loop.variable_depth import SAME_DEPTH, Sequences
 from mythos.types import LoopTrace
 

@@ -8,28 +8,6 @@ from mythos.types import ExpertTrace
 _TINY = 1e-12
 
 
-def relative_change(new_BSD: Tensor, old_BSD: Tensor) -> Tensor:
-    """|h' - h| / |h'| of every token, ``[B, S]`` fp32."""
-    change_BS = (new_BSD.float() - old_BSD.float()).norm(dim=-1)
-    return change_BS / new_BSD.float().norm(dim=-1).clamp(min=_TINY)
-
-
-def update_norm(new_BSD: Tensor, old_BSD: Tensor) -> Tensor:
-    """|x' - x| / |x| of every token, ``[B, S]`` fp32: what a block adds, relative to its input."""
-    change_BS = (new_BSD.float() - old_BSD.float()).norm(dim=-1)
-    return change_BS / old_BSD.float().norm(dim=-1).clamp(min=_TINY)
-
-
-def curvature_ratio(change_BSD: Tensor, change_before_BSD: Tensor) -> Tensor:
-    """|h'' - 2 h' + h| / |h'' - h'| of every token, ``[B, S]`` fp32, from the changes h'' - h' and h' - h.
-
-    0 for a steady drift, |1 - 1 / r| for changes that shrink by r along a line, 2 for a two-cycle (arXiv 2509.23314
-    scales it by |h''| instead; see ``exits.by_relative_acceleration``).
-    """
-    bend_BS = (change_BSD.float() - change_before_BSD.float()).norm(dim=-1)
-    return bend_BS / change_BSD.float().norm(dim=-1).clamp(min=_TINY)
-
-
 def token_correlation(h_BSD: Tensor) -> Tensor:
     """Mean cosine between the states of two different tokens, ``[B]`` fp32; 0 for a single token.
 

@@ -9,7 +9,7 @@ from torch.nn import functional
 from mythos.config.halting import ActHalting, PonderHalting
 from mythos.config.run import RunConfig
 from mythos.layers.transfer import to_device
-from mythos.loop.halting import continuation_target, divergence_from_prior, prior
+from mythos.loop.exits.distribution import continuation_target, divergence_from_prior, prior
 from mythos.loop.plan import StepPlan
 from mythos.types import IGNORED, Batch, ModelOutput
 

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from mythos.config.decoding import ExitRule
 from mythos.layers.cache import DecodeCache, NoCache
-from mythos.loop.exit_rules import Seen, stops
+from mythos.loop.exits.halting import Halting
+from mythos.loop.exits.rules import Seen, stops
 from mythos.loop.part import LoopInputs, LoopState
 from mythos.loop.run import LoopStats, Schedule, Step
-from mythos.model.leave import Halting
 
 Freeze = Callable[[Tensor, LoopState, LoopState], LoopState]
 """Which tokens have exited, the states before and after a loop: the state in which these tokens stand still."""

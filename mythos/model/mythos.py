@@ -15,6 +15,7 @@ from mythos.layers.mask import Mask, document_mask
 from mythos.layers.norm import RMSNorm
 from mythos.layers.precision import compute_dtype
 from mythos.layers.rope import Rotation, rotation_at
+from mythos.loop.exits.halting import Halting, HaltingOutput
 from mythos.loop.growth import jacobian_growth
 from mythos.loop.observers import ExitStates, LoopHistory, RouterTotals, StateChange
 from mythos.loop.part import LoopInputs, LoopState, Watch, watch_nothing
@@ -26,7 +27,6 @@ from mythos.model.block import Block
 from mythos.model.core import Core
 from mythos.model.decoding import Decoding, EarlyExit
 from mythos.model.head import Head
-from mythos.model.leave import Halting, HaltingOutput
 from mythos.types import Batch, ModelOutput, Regularizers
 
 C = TypeVar("C", bound=DecodeCache)

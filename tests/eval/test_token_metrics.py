@@ -10,7 +10,7 @@ from mythos.config.decoding import ExitRule
 from mythos.config.halting import ActHalting, HaltingConfig, PonderHalting
 from mythos.eval.exit_rule import THRESHOLDS, check_rule, chosen_rule, exit_loops, rules_for
 from mythos.eval.token_metrics import last_loop_scores, token_metrics
-from mythos.loop import exits
+from mythos.loop.exits import rules
 from mythos.model.mythos import Mythos
 from mythos.types import IGNORED
 
@@ -66,11 +66,11 @@ def test_exit_loops_equal_those_of_the_functions_in_loop_exits() -> None:
     for kind, thresholds in THRESHOLDS.items():
         for threshold in thresholds:
             expected_N = {
-                "quantile": lambda x: exits.by_quantile(halting_TN, x),
-                "output_divergence": lambda x: exits.by_output_divergence(log_prob_TNV, x),
-                "relative_change": lambda x: exits.by_relative_change(state_TND, x),
-                "relative_acceleration": lambda x: exits.by_relative_acceleration(state_TND, x),
-                "stable_argmax": lambda x: exits.by_stable_argmax(log_prob_TNV.argmax(-1), int(x)),
+                "quantile": lambda x: rules.by_quantile(halting_TN, x),
+                "output_divergence": lambda x: rules.by_output_divergence(log_prob_TNV, x),
+                "relative_change": lambda x: rules.by_relative_change(state_TND, x),
+                "relative_acceleration": lambda x: rules.by_relative_acceleration(state_TND, x),
+                "stable_argmax": lambda x: rules.by_stable_argmax(log_prob_TNV.argmax(-1), int(x)),
             }[kind](threshold)
             exit_loop_N = exit_loops(ExitRule(kind, threshold), metrics)
             assert exit_loop_N.tolist() == expected_N.tolist()

@@ -8,15 +8,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mythos.layers.rope import Rotation
 from mythos.loop import recorder as recorder_module
+from mythos.loop.change import curvature_ratio
 from mythos.loop.part import LoopInputs, LoopState
 from mythos.loop.recorder import LoopRecorder
 from mythos.loop.run import LoopStats, Schedule
 from mythos.loop.trace import (
-    curvature_ratio,
     expert_trace,
-    relative_change,
     token_correlation,
-    update_norm,
 )
 from mythos.loop.variable_depth import SAME_DEPTH, Sequences, variable_depth_batch
 
@@ -41,28 +39,6 @@ def states(num: int, seed: int = 0) -> list[torch.Tensor]:
 
 def norm(vector) -> float:
     return math.sqrt(sum(float(x) ** 2 for x in vector.double()))
-
-
-def by_token(function) -> torch.Tensor:
-    """A figure of every token, computed one by one in double precision."""
-    return torch.tensor([[function(row, place) for place in range(SHAPE[1])] for row in range(SHAPE[0])])
-
-
-def test_changes_equal_their_formulas() -> None:
-    h, new, newer = states(3)
-    expected = by_token(lambda b, s: norm(new[b, s] - h[b, s]) / norm(new[b, s]))
-    torch.testing.assert_close(relative_change(new, h), expected, rtol=1e-5, atol=0, check_dtype=False)
-    expected = by_token(lambda b, s: norm(new[b, s] - h[b, s]) / norm(h[b, s]))
-    torch.testing.assert_close(update_norm(new, h), expected, rtol=1e-5, atol=0, check_dtype=False)
-    expected = by_token(lambda b, s: norm(newer[b, s] - 2 * new[b, s] + h[b, s]) / norm(newer[b, s] - new[b, s]))
-    found = curvature_ratio(newer - new, new - h)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0, check_dtype=False)
-
-
-def test_second_difference_tells_a_drift_from_a_cycle() -> None:
-    (step,) = states(1)
-    assert curvature_ratio(step, step).abs().max() == 0
-    torch.testing.assert_close(curvature_ratio(step, -step), torch.full(SHAPE[:2], 2.0))
 
 
 def test_token_correlation_is_the_mean_cosine_of_all_pairs() -> None:

@@ -7,7 +7,7 @@ from helpers import model_config, random_batch, random_model, run_config
 
 from mythos.config.objective import ObjectiveConfig
 from mythos.config.run import RunConfig
-from mythos.loop.exits import Exits
+from mythos.loop.exits.draw import Exits
 from mythos.loop.growth import jacobian_growth
 from mythos.loop.part import LoopInputs, LoopState
 from mythos.loop.plan import StepPlan

@@ -6,7 +6,7 @@ from helpers import fill, gradients, model_config, random_batch, relative_error,
 
 from mythos.config.halting import ActHalting, HaltingConfig, PonderHalting
 from mythos.config.run import RunConfig
-from mythos.loop.exits import Exits
+from mythos.loop.exits.draw import Exits
 from mythos.loop.plan import StepPlan
 from mythos.loop.policy import Depth
 from mythos.losses.objective import objective

@@ -3,14 +3,12 @@ import math
 import pytest
 import torch
 
-from mythos.config.halting import ActHalting, PonderHalting
-from mythos.loop.halting import (
-    HaltingGate,
+from mythos.config.halting import PonderHalting
+from mythos.loop.exits.distribution import (
     adaptive_computation_time,
     continuation_target,
     divergence_from_prior,
     exit_at_median,
-    penalty_weight,
     prior,
     stick_breaking,
 )
@@ -22,7 +20,7 @@ def logits(num_loops: int = 7, scale: float = 2.0) -> torch.Tensor:
 
 @pytest.mark.parametrize("scale", [0.0, 2.0, 100.0])
 @pytest.mark.parametrize("num_loops", [1, 2, 7])
-def test_stick_breaking_sums_to_one_and_the_last_pass_takes_the_remainder(num_loops: int, scale: float) -> None:
+def test_stick_breaking_sums_to_one_and_the_last_loop_takes_the_remainder(num_loops: int, scale: float) -> None:
     x = logits(num_loops, scale)
     p = stick_breaking(x)
     torch.testing.assert_close(p.sum(0), torch.ones(3, 5), rtol=1e-5, atol=0)
@@ -82,36 +80,19 @@ def test_straight_through_is_hard_forward_and_soft_backward() -> None:
 def test_divergence_is_zero_at_the_prior_and_uniform_is_the_entropy_gap() -> None:
     uniform, geometric = PonderHalting(), PonderHalting(prior="geometric", prior_probability=0.3)
     for config in (uniform, geometric):
-        wanted = prior(config, 6)
-        assert wanted.sum().item() == pytest.approx(1.0, rel=1e-6)
-        at_prior = wanted[:, None, None].expand(6, 2, 2)
-        assert divergence_from_prior(at_prior, wanted).abs().max() < 1e-6
+        prior_T = prior(config, 6)
+        assert prior_T.sum().item() == pytest.approx(1.0, rel=1e-6)
+        at_prior = prior_T[:, None, None].expand(6, 2, 2)
+        assert divergence_from_prior(at_prior, prior_T).abs().max() < 1e-6
     p = stick_breaking(logits())
     entropy = torch.special.entr(p).sum(0)
     torch.testing.assert_close(divergence_from_prior(p, prior(uniform, 7)), math.log(7) - entropy, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(prior(geometric, 3), torch.tensor([0.3, 0.21, 0.49]))
 
 
-def test_a_gate_starts_at_its_initial_probability() -> None:
-    gate = HaltingGate(dim=8, hidden_dim=4, initial_probability=0.1)
-    torch.nn.init.normal_(gate.w1)
-    torch.nn.init.zeros_(gate.w2)
-    torch.nn.init.zeros_(gate.bias)
-    lam = gate(torch.randn(2, 3, 8)).sigmoid()
-    torch.testing.assert_close(lam, torch.full((2, 3), 0.1))
-
-
-def test_improvement_decides_what_going_on_is_worth() -> None:
+def test_improvement_decides_the_continuation_target() -> None:
     nll = torch.tensor([2.0, 1.0, 0.995, 1.5]).view(4, 1, 1)
     target = continuation_target(nll, sharpness=50.0, margin=0.005).flatten()
     assert target[0] > 0.999
     assert target[1].item() == pytest.approx(0.5, abs=1e-3)
     assert target[2].item() == pytest.approx(1 / (1 + math.exp(0.25)), rel=1e-4)
-
-
-def test_the_penalty_weight_rises_and_then_moves_to_its_final_value() -> None:
-    config = PonderHalting(weight=0.1, final_weight=0.05, num_warmup_steps=9)
-    assert penalty_weight(config, 0, 101) == pytest.approx(0.01)
-    assert penalty_weight(config, 50, 101) == pytest.approx(0.075)
-    assert penalty_weight(config, 100, 101) == pytest.approx(0.05)
-    assert penalty_weight(ActHalting(weight=0.02), 0, 10) == 0.02

@@ -1,4 +1,4 @@
-"""From the states of the passes to what coda and head read, and with what probability."""
+"""From the states after the loops to what coda and head read, and with what probability."""
 
 from typing import NamedTuple
 
@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from mythos.config.halting import ActHalting, FixedHalting, HaltingConfig, PonderHalting
-from mythos.loop.halting import HaltingGate, adaptive_computation_time, exit_at_median, stick_breaking
+from mythos.loop.exits.distribution import adaptive_computation_time, exit_at_median, stick_breaking
+from mythos.loop.exits.gate import HaltingGate
 
 
 class HaltingOutput(NamedTuple):
-    """X states to read, and the halting behind them; see ``ModelOutput``."""
+    """States of X exits, and the distribution that weighs them; see ``ModelOutput``."""
 
     states: list[Tensor]
     exit_prob_XBS: Tensor
@@ -20,7 +21,7 @@ class HaltingOutput(NamedTuple):
 
 
 class Halting(nn.Module):
-    """Turns states into exits; holds the gate of a learned halting, and nothing when halting is fixed."""
+    """Turns states into exits; holds the gate of a learned halting, and no parameters when halting is fixed."""
 
     def __init__(self, config: HaltingConfig, dim: int) -> None:
         super().__init__()
@@ -32,38 +33,37 @@ class Halting(nn.Module):
         )
 
     def required_exits(self, num_loops: int, exits: tuple[int, ...]) -> tuple[int, ...]:
-        """The passes whose states ``forward`` needs."""
+        """0-based loops whose states ``forward`` needs."""
         return exits if self.gate is None else tuple(range(num_loops))
 
     def forward(self, states: list[Tensor], exits: tuple[int, ...]) -> HaltingOutput:
-        """States of the ``required_exits`` passes to states at ``exits``."""
+        """States at ``exits`` from the states after the ``required_exits`` loops."""
         if self.gate is None:
             return HaltingOutput(states, _only_last(len(exits), states[0]), None, None, None)
         logit_TBS = torch.stack([self.gate(h_BSD) for h_BSD in states])
         match self.config:
             case ActHalting(threshold=threshold):
-                mixed = []
+                means = []
                 for last in exits:
                     weight_TBS, ponder_BS = adaptive_computation_time(logit_TBS[: last + 1], threshold)
-                    mixed.append(_mean(states, weight_TBS))
-                return HaltingOutput(mixed, _only_last(len(exits), states[0]), weight_TBS, ponder_BS, logit_TBS)
+                    means.append(_mean(states, weight_TBS))
+                return HaltingOutput(means, _only_last(len(exits), states[0]), weight_TBS, ponder_BS, logit_TBS)
             case PonderHalting(straight_through=straight_through):
                 p_TBS = stick_breaking(logit_TBS)
                 exits_TBS = exit_at_median(p_TBS) if straight_through else p_TBS
-                read = [states[loop] for loop in exits]
                 # A list as index would be copied from the host, which waits.
                 exits_XBS = torch.stack([exits_TBS[loop] for loop in exits])
-                return HaltingOutput(read, exits_XBS, p_TBS, None, logit_TBS)
+                return HaltingOutput([states[loop] for loop in exits], exits_XBS, p_TBS, None, logit_TBS)
             case _:
                 raise AssertionError(f"no halting for {self.config}")
 
     def update_history(self, states: list[Tensor], new_BSD: Tensor) -> list[Tensor]:
-        """The states that ``read`` will need: all of them where it takes their mean, else the newest."""
+        """The states that ``exit_output`` needs: all of them where it takes their mean, else the last one."""
         return [*states, new_BSD] if isinstance(self.config, ActHalting) else [new_BSD]
 
     def exit_mass(self, logits: list[Tensor]) -> Tensor:
-        """Probability of having left after the passes so far, ``[B, S]``, from the gate's logits of each."""
-        logit_TBS = torch.stack([*logits, torch.zeros_like(logits[0])])  # what the last pass takes is left out
+        """Probability of having exited after the loops so far, ``[B, S]``, from the gate's logits of each."""
+        logit_TBS = torch.stack([*logits, torch.zeros_like(logits[0])])  # the last loop's remainder is left out
         match self.config:
             case ActHalting(threshold=threshold):
                 return adaptive_computation_time(logit_TBS, threshold)[0][:-1].sum(0)
@@ -73,7 +73,7 @@ class Halting(nn.Module):
                 raise AssertionError(f"no exit distribution for {self.config}")
 
     def exit_output(self, states: list[Tensor], logits: list[Tensor], last_BS: Tensor) -> Tensor:
-        """What coda and head read of tokens that leave after pass ``last_BS`` and keep their state from there on."""
+        """What coda and head read of tokens that exit after loop ``last_BS`` and keep their state from there on."""
         match self.config:
             case ActHalting(threshold=threshold):
                 loop_T = torch.arange(len(states), device=last_BS.device)

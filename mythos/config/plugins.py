@@ -1,0 +1,81 @@
+"""Parts that other installed packages provide through entry points; a package is imported only when it is chosen."""
+
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, NamedTuple
+
+from mythos.config.base import ConfigError, suggestion
+
+
+class Plugin(NamedTuple):
+    """One entry point, and the distribution that declares it."""
+
+    name: str
+    package: str
+    version: str
+
+
+def names(group: str) -> dict[str, EntryPoint]:
+    """Entry points of a group by name, in alphabetical order; imports none of them."""
+    return {point.name: point for point in sorted(entry_points(group=group), key=lambda point: point.name)}
+
+
+def described(group: str) -> list[Plugin]:
+    """Name, package and version of every entry point of a group, in alphabetical order; imports none of them."""
+    return sorted(_described(point) for point in entry_points(group=group))
+
+
+def find(group: str, name: str, path: str) -> EntryPoint:
+    """The entry point of that name, not imported.
+
+    Args:
+        path: dotted path of the configuration's field that names it; messages begin with it.
+
+    Raises:
+        ConfigError: no installed package declares the name, or several do.
+    """
+    declared = [point for point in entry_points(group=group) if point.name == name]
+    if not declared:
+        raise ConfigError(
+            f"{path}: {name!r} was given, but no installed package declares it under the entry points {group!r}; "
+            f"{suggestion(name, list(names(group)))}"
+        )
+    if len(declared) > 1:
+        packages = " and ".join(sorted(_described(point).package for point in declared))
+        raise ConfigError(
+            f"{path}: {name!r} was given, but {len(declared)} installed packages, {packages}, declare it under the "
+            f"entry points {group!r}; uninstall all but one."
+        )
+    return declared[0]
+
+
+def load(group: str, name: str, path: str, fields: Sequence[str] = ()) -> Any:
+    """Import the entry point of that name.
+
+    Args:
+        path: dotted path of the configuration's field that names it; messages begin with it.
+        fields: attributes that the imported object must have.
+
+    Raises:
+        ConfigError: the name is unknown or ambiguous, the import fails, or a field is missing.
+    """
+    point = find(group, name, path)
+    origin = "{} {}".format(*_described(point)[1:])
+    try:
+        part = point.load()
+    except Exception as error:  # a foreign module may raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(
+            f"{path}: {point.value} of {origin} cannot be imported ({reason}); repair that package or choose another."
+        ) from error
+    if missing := [field for field in fields if not hasattr(part, field)]:
+        raise ConfigError(
+            f"{path}: {point.value} of {origin} lacks {', '.join(missing)}; it needs {', '.join(fields)}."
+        )
+    return part
+
+
+def _described(point: EntryPoint) -> Plugin:
+    if point.dist is None:
+        return Plugin(point.name, "an unknown package", "")
+    return Plugin(point.name, point.dist.name, point.dist.version)

@@ -1,0 +1,1 @@
+"""After which loop a token exits: distributions over loops, the gate that learns one, drawn exits, exit rules."""
