@@ -56,13 +56,14 @@ def activation_bytes(
     num_tokens, num_layers = batch_size * seq_len, model.num_core_layers
     dense_block = num_tokens * saved.block(model.ffn)
     core_block = num_tokens * saved.block(model.core_ffn)
-    injection = num_tokens * saved.injection
+    parts = num_tokens * saved.parts
     once = saved.dense_weight_copies
     if runtime.shares_experts:
         once += num_layers * saved.expert_weight_copies
     else:
         core_block += saved.expert_weight_copies
     state, expert_indices = num_tokens * saved.stream, num_tokens * saved.expert_indices
+    carried = num_tokens * saved.carried
     if runtime.shares_weights or parallel.remat == "none":
         once += num_layers * saved.core_weight_copies
         weight_copies = 0
@@ -70,12 +71,12 @@ def activation_bytes(
         weight_copies = saved.core_weight_copies
     match parallel.remat:
         case "none":
-            per_loop, recomputed = injection + num_layers * core_block, 0
+            per_loop, recomputed = parts + num_layers * core_block, 0
         case "block":
-            per_loop, recomputed = injection + num_layers * (state + expert_indices), core_block + weight_copies
+            per_loop, recomputed = parts + num_layers * (state + expert_indices), core_block + weight_copies
         case "loop":
-            per_loop = num_layers * expert_indices + (0 if parallel.offload_states else state)
-            recomputed = injection + num_layers * (core_block + weight_copies)
+            per_loop = num_layers * expert_indices + (0 if parallel.offload_states else carried)
+            recomputed = parts + num_layers * (core_block + weight_copies)
     once += num_tokens * (saved.prelude_norm + saved.num_masked_keys) + state
     logits = saved.logits(min(num_tokens, model.head.chunk_tokens))
     coda = model.num_coda_layers * dense_block + num_tokens * saved.norm(model.dim) + state
@@ -83,7 +84,7 @@ def activation_bytes(
         prelude=model.num_prelude_layers * dense_block + once,
         coda=num_exits * coda + logits,
         per_loop=per_loop + (state if num_exits > 1 else 0),
-        host_per_loop=state if parallel.offload_states else 0,
+        host_per_loop=carried if parallel.offload_states else 0,
         recomputed=recomputed,
         backward=num_tokens * saved.backward(model.core_ffn) + saved.weight_gradients(model.core_ffn),
     )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from mythos.config.decoding import num_cache_slots
 from mythos.config.model import GQAConfig, MLAConfig, ModelConfig
+from mythos.config.parts import parts_of
 
 _FP32_BYTES = 4
 
@@ -16,13 +17,15 @@ class DecodeBytes:
     """Caches of prelude and coda."""
     core: int
     """Caches of the core, one for each slot and layer."""
+    parts: int
+    """Caches of the loop parts."""
     states: int
-    """The state h and the injected e of the tokens in flight, fp32."""
+    """The state h, what the parts carry, and the injected e of the tokens in flight, fp32."""
 
     @property
     def cache(self) -> int:
         """Caches of all layers."""
-        return self.once + self.core
+        return self.once + self.core + self.parts
 
 
 def decode_bytes(
@@ -46,11 +49,15 @@ def decode_bytes(
         num_in_flight: tokens of each sequence that are decoded at one time: 1, or the whole prompt.
         width: bytes of a cached element: 4, or 2 in bf16.
     """
+    parts = parts_of(model)
+    cached_by_parts = sum(part.spec.cached_elements(part.config, model, num_loops) for part in parts)
+    carried = sum(part.spec.carry_elements(part.config, model) for part in parts)
     layer = num_cached_elements(model) * num_tokens * num_sequences * width
     return DecodeBytes(
         once=(model.num_prelude_layers + model.num_coda_layers) * layer,
         core=num_cache_slots(cache_policy, num_loops) * model.num_core_layers * layer,
-        states=2 * model.dim * num_in_flight * num_sequences * _FP32_BYTES,
+        parts=cached_by_parts * num_tokens * num_sequences * width,
+        states=(2 * model.dim + carried) * num_in_flight * num_sequences * _FP32_BYTES,
     )
 
 

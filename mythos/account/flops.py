@@ -7,8 +7,9 @@ linear in num_loops and num_grad_loops, so that the means of a depth policy give
 
 from dataclasses import dataclass
 
-from mythos.account.parameters import block_shapes, injection_shapes, num_matrix_elements
+from mythos.account.parameters import block_shapes, num_matrix_elements
 from mythos.config.model import FeedForwardConfig, MLAConfig, ModelConfig
+from mythos.config.parts import parts_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,7 +17,7 @@ class Flops:
     """FLOPs of one token, by kind."""
 
     matrices: float
-    """Products with parameters: projections, experts, router, injection, head."""
+    """Products with parameters: projections, experts, router, injection, loop parts, head."""
     attention: float
     """Scores and weighted values; a causal mask leaves half of the sequence on average."""
 
@@ -51,9 +52,9 @@ def outer_flops(model: ModelConfig, seq_len: int) -> Flops:
 
 
 def loop_flops(model: ModelConfig, seq_len: int) -> Flops:
-    """Forward FLOPs of one loop of the core, its injection included."""
-    injection = Flops(matrices=2 * num_matrix_elements(injection_shapes(model)), attention=0)
-    return _block_flops(model, model.core_ffn, seq_len) * model.num_core_layers + injection
+    """Forward FLOPs of one loop of the core, its injection and its parts included."""
+    parts = sum(part.spec.flops(part.config, model, seq_len) for part in parts_of(model))
+    return _block_flops(model, model.core_ffn, seq_len) * model.num_core_layers + Flops(matrices=parts, attention=0)
 
 
 def _block_flops(model: ModelConfig, ffn: FeedForwardConfig, seq_len: int) -> Flops:

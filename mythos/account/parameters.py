@@ -4,9 +4,8 @@ import math
 from dataclasses import astuple, dataclass
 
 from mythos.config.model import DenseConfig, FeedForwardConfig, GQAConfig, MLAConfig, ModelConfig, MoEConfig
-
-Shapes = dict[str, tuple[int, ...]]
-"""Shapes by parameter name, relative to the part that holds the parameter."""
+from mythos.config.part_spec import Shapes
+from mythos.config.parts import Part, parts_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,7 +17,8 @@ class ParameterCounts:
     """Blocks and the norm of the prelude's output."""
     core: int
     """Blocks, and the norm that the parallel update rule adds."""
-    injection: int
+    parts: int
+    """The injection and the loop parts."""
     coda: int
     head: int
     """The final norm, and the projection unless it is the embedding."""
@@ -41,10 +41,15 @@ def count_parameters(model: ModelConfig, *, active: bool = False) -> ParameterCo
         embedding=model.vocab_size * model.dim,
         prelude=model.num_prelude_layers * dense_block + (model.dim if model.prelude_norm else 0),
         core=model.num_core_layers * core_block + (model.dim if is_parallel else 0),
-        injection=num_elements(injection_shapes(model)),
+        parts=sum(_num_in_part(part, model) for part in parts_of(model)),
         coda=model.num_coda_layers * dense_block,
         head=num_elements(head_shapes(model)),
     )
+
+
+def _num_in_part(part: Part, model: ModelConfig) -> int:
+    inside_attention = num_elements(part.spec.attention_shapes(part.config, model))
+    return num_elements(part.spec.shapes(part.config, model)) + model.num_core_layers * inside_attention
 
 
 def num_elements(shapes: Shapes) -> int:
@@ -90,21 +95,6 @@ def ffn_shapes(dim: int, ffn: FeedForwardConfig, *, active: bool = False) -> Sha
             }
             shared = _swiglu_shapes(dim, ffn.num_shared * hidden_dim) if ffn.num_shared else {}
             return shapes | {f"shared_experts.{name}": shape for name, shape in shared.items()}
-
-
-def injection_shapes(model: ModelConfig) -> Shapes:
-    """Shapes in the injection."""
-    match model.injection.kind:
-        case "diagonal":
-            return {
-                "log_rate": (model.dim,),
-                "dt_bias": (model.dim,),
-                "input_matrix": (model.dim, model.dim),
-            }
-        case "linear":
-            return {"matrix": (model.dim, 2 * model.dim)}
-        case "additive":
-            return {}
 
 
 def head_shapes(model: ModelConfig) -> Shapes:

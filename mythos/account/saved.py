@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
-from mythos.account.parameters import Shapes, block_shapes, injection_shapes, num_matrix_elements
+from mythos.account.parameters import block_shapes, num_matrix_elements
 from mythos.config.model import DenseConfig, FeedForwardConfig, GQAConfig, MLAConfig, ModelConfig, MoEConfig
+from mythos.config.part_spec import Shapes
+from mythos.config.parts import parts_of
 
 FP32_BYTES = 4
 _INT64_BYTES = 8
@@ -182,20 +184,17 @@ class SavedActivations:
         return num_elements * (FP32_BYTES + (self.width if casts else 0))
 
     @property
-    def injection(self) -> int:
-        """State and input of the diagonal injection; both operands of the linear one, concatenated."""
+    def parts(self) -> int:
+        """What the injection, the norm of the parallel update rule, and the loop parts save in one loop."""
         model = self.model
         normed = self.norm(model.dim) if model.injection.update_rule == "parallel" else 0
-        match model.injection.kind:
-            case "diagonal":
-                cast = self.width * model.dim if self.runtime.is_cast else 0
-                if self.runtime.compiled:
-                    return normed + self.stream + 2 * self.width * model.dim
-                return normed + 2 * self.stream + cast
-            case "linear":
-                return normed + 2 * self.width * model.dim
-            case "additive":
-                return normed
+        return normed + sum(part.spec.saved_activations(part.config, model, self.runtime) for part in parts_of(model))
+
+    @property
+    def carried(self) -> int:
+        """What goes from loop to loop: one vector of the residual stream, and what the parts carry."""
+        num_elements = sum(part.spec.carry_elements(part.config, self.model) for part in parts_of(self.model))
+        return self.stream + self.runtime.state_width * num_elements
 
     @property
     def expert_indices(self) -> int:
@@ -233,10 +232,11 @@ class SavedActivations:
 
     @property
     def dense_weight_copies(self) -> int:
-        """Weight copies of the matrices of prelude, coda and injection; not for each token."""
+        """Weight copies of the matrices of prelude, coda, injection and parts; not for each token."""
         num_blocks = self.model.num_prelude_layers + self.model.num_coda_layers
         num_elements = num_blocks * num_matrix_elements(block_shapes(self.model, self.model.ffn))
-        return self._copy_bytes(num_elements + num_matrix_elements(injection_shapes(self.model)))
+        num_elements += sum(int(part.spec.flops(part.config, self.model, 0)) // 2 for part in parts_of(self.model))
+        return self._copy_bytes(num_elements)
 
     @property
     def _num_expert_elements(self) -> int:

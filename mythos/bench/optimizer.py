@@ -10,6 +10,7 @@ from mythos.bench.timing import Spread, rounds, spread
 from mythos.config.optim import AdamWConfig, MuonAdamWConfig
 from mythos.config.run import RunConfig
 from mythos.optim.build import build_optimizer
+from mythos.optim.groups import grouping
 
 
 class Comparison(NamedTuple):
@@ -56,7 +57,11 @@ def _optimizer(config: RunConfig, kind: str, step: Step) -> torch.optim.Optimize
         optim = config.optim
     else:
         optim = AdamWConfig(lr=1e-4) if kind == "adamw" else MuonAdamWConfig(lr=1e-4, muon_lr=1e-4)
-    return build_optimizer(optim, [(name, each) for name, each in step.model.named_parameters() if each.requires_grad])
+    return build_optimizer(
+        optim,
+        [(name, each) for name, each in step.model.named_parameters() if each.requires_grad],
+        grouping(step.model.config),
+    )
 
 
 def table(comparison: Comparison, tokens: list[int]) -> str:

@@ -16,6 +16,7 @@ from mythos.model.mythos import Mythos
 from mythos.moe.layer import MoE
 from mythos.moe.router import Router, Routing
 from mythos.optim.build import build_optimizer
+from mythos.optim.groups import grouping
 from mythos.parallel.compile import compile_parts
 from mythos.train.build import build_model
 from mythos.train.module import MythosModule
@@ -53,7 +54,7 @@ class Step:
         self.trainer = TrainerState(config.num_micro_batches)
         self.module.trainer = self.trainer  # type: ignore[assignment]
         parameters = [(name, each) for name, each in model.named_parameters() if each.requires_grad]
-        self.optimizer = build_optimizer(config.optim, parameters)
+        self.optimizer = build_optimizer(config.optim, parameters, grouping(config.model))
         self.batches = random_batches(config, mean_document, device)
 
     def __call__(self, mark: Callable[[str], None] = lambda part: None) -> Tensor:

@@ -51,7 +51,7 @@ class LoopTelemetry(StepCallback):
         self.first_step = 0
         self.evaluated: dict[str, Tensor] = {}
         """What the extra forward of this step has computed, before the weights move."""
-        self.of_injection: dict[str, Tensor] = {}
+        self.of_parts: dict[str, Tensor] = {}
         """Figures of the injection's parameters, by the names of their metrics; the same on every rank."""
         self.weights: dict[str, list[Tensor]] = {}
 
@@ -67,7 +67,7 @@ class LoopTelemetry(StepCallback):
             with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "flex_attention called without")  # its scores are of a few rows
                 self.evaluated = self._evaluate(pl_module, batch, step)
-            self.of_injection = pl_module.injection_figures()
+            self.of_parts = pl_module.part_figures()
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: torch.optim.Optimizer) -> None:
         if self._is_due(trainer.global_step + 1):
@@ -80,7 +80,7 @@ class LoopTelemetry(StepCallback):
             return None
         sums, squares = self._sums(trainer, module, result.observations[-1])
         telemetry = loop_record(sums) | self._evaluated_metrics(sums)
-        telemetry |= {name: (sums[name] / sums["num_ranks"]).item() for name in self.of_injection}
+        telemetry |= {name: (sums[name] / sums["num_ranks"]).item() for name in self.of_parts}
         for group in squares:
             changed, size = sums[f"update/{group}"].sqrt().tolist()
             telemetry[records.group_update_norm(group)] = changed / max(size, 1e-12)
@@ -89,7 +89,7 @@ class LoopTelemetry(StepCallback):
             self._write_arrays(trainer, sums, result.step)
         self.metrics.write(trainer, telemetry, result.step)
         self.counts_TLE = None
-        self.evaluated, self.of_injection, self.weights = {}, {}, {}
+        self.evaluated, self.of_parts, self.weights = {}, {}, {}
         return replace(result, telemetry=telemetry)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -124,7 +124,7 @@ class LoopTelemetry(StepCallback):
         squares = update_squares(self.weights, module.sampled_weights())
         parts = trace_parts(last.trace, self.max_loops)
         parts["gradient_square_T"] /= trainer.world_size**2  # the engine averages over ranks what ours adds up
-        parts |= observation_parts(last, self.max_loops, self.rows_differ) | self.evaluated | self.of_injection
+        parts |= observation_parts(last, self.max_loops, self.rows_differ) | self.evaluated | self.of_parts
         parts |= {f"update/{group}": both for group, both in squares.items()}
         if self.counts_TLE is not None:
             parts["counts_TLE"] = self.counts_TLE

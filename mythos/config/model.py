@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mythos.config.base import Count, NonNegative, Positive, PositiveInt, config
+from mythos.config.injection import InjectionConfig
+from mythos.config.parts import LoopConfig
 
 
 @config
@@ -99,42 +101,6 @@ class MoEConfig:
 
 FeedForwardConfig = Annotated[DenseConfig | MoEConfig, Field(discriminator="kind")]
 
-UpdateRule = Literal["inject_then_blocks", "parallel"]
-"""``inject_then_blocks``: h' = u + R(u), u = inject(h, e).  ``parallel``: h' = u + R(norm(h + e)).
-R is the residual change of the core's blocks."""
-
-
-@config
-class DiagonalInjection:
-    """u = A h + G B e with A = exp(dt * -exp(a)), diagonal and inside (0, 1) by construction (Parcae)."""
-
-    kind: Literal["diagonal"] = "diagonal"
-    update_rule: UpdateRule = "inject_then_blocks"
-    initial_decay: Annotated[float, Field(gt=0, lt=1)] = 0.4472135955
-    """A at the start; the default is sqrt(1/5)."""
-    discretization: Literal["euler", "zoh"] = "euler"
-    """Input gain G: ``euler`` dt, ``zoh`` (exact zero-order hold) (1 - A) / exp(a)."""
-
-
-@config
-class LinearInjection:
-    """u = W [h; e], unconstrained (Huginn's adapter); starts as a diagonal injection would."""
-
-    kind: Literal["linear"] = "linear"
-    update_rule: UpdateRule = "inject_then_blocks"
-    initial_decay: Annotated[float, Field(gt=0, lt=1)] = 0.4472135955
-
-
-@config
-class AdditiveInjection:
-    """u = h + e: marginally stable, and at one loop from a zero state the plain stack of layers."""
-
-    kind: Literal["additive"] = "additive"
-    update_rule: UpdateRule = "inject_then_blocks"
-
-
-InjectionConfig = Annotated[DiagonalInjection | LinearInjection | AdditiveInjection, Field(discriminator="kind")]
-
 
 @config
 class HeadConfig:
@@ -164,6 +130,7 @@ class ModelConfig:
     core_ffn: FeedForwardConfig
     """Feed-forward layer of the core, dense or a mixture of experts."""
     injection: InjectionConfig
+    loop: LoopConfig = LoopConfig()
     prelude_norm: bool = True
     """Normalise the prelude's output e; without it Parcae's 1.3B run diverged at 150,000 steps."""
     initial_state: Literal["zero", "noise", "embedding"] = "noise"

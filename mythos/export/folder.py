@@ -14,15 +14,15 @@ from mythos.checkpoint.fragments import FragmentReader
 from mythos.checkpoint.manifest import FILE_NAME, Manifest, verify
 from mythos.checkpoint.tensor_file import write_tensors
 from mythos.config.base import ConfigError, decode, encode
+from mythos.config.parts import parts_of
 from mythos.config.run import RunConfig
 from mythos.data.manifest import SEPARATOR
 from mythos.data.tokenizer import tokenizer_of_run
 from mythos.export.card import model_card
 from mythos.export.inline import inlined
+from mythos.export.part_classes import fp32_modules, written_for
 from mythos.files import remove, rename_to_old, replacing
 
-_IN_FP32: Final = ("router_bias", "log_rate", "dt_bias", "halting.")
-"""Parts of names that keep fp32 in a file of 16 bits; ``_keep_in_fp32_modules_strict`` of the exported class."""
 _CODE: Final = "modeling_mythos.py"
 _HEADER: Final = (
     "A Mythos model for transformers, in one file.\n\nWritten by mythos export from the package's own modules; kernels "
@@ -61,7 +61,7 @@ def export(
     try:
         with replacing(target) as folder:
             folder.mkdir()
-            _write_weights(folder / "model.safetensors", reader, dtype)
+            _write_weights(folder / "model.safetensors", reader, dtype, fp32_modules(parts_of(config.model)))
             described = _configuration(config, num_loops, separator_id, dtype)
             _write_json(folder / "config.json", described)
             ids = {"bos_token_id": separator_id, "eos_token_id": separator_id, "pad_token_id": separator_id}
@@ -69,7 +69,7 @@ def export(
             _write_tokenizer(folder, tokenizer, separator_id, config.model.max_seq_len)
             code = Path(__file__).with_name("configuration.py").read_text(encoding="utf-8")
             (folder / "configuration_mythos.py").write_text(code, encoding="utf-8")
-            code = inlined(("mythos.export.modeling", "MythosForCausalLM"), _HEADER)
+            code = inlined(("mythos.export.modeling", "MythosForCausalLM"), _HEADER, written_for(config.model))
             (folder / _CODE).write_text(code, encoding="utf-8")
             (folder / "README.md").write_text(model_card(run, manifest, config, num_loops), encoding="utf-8")
             earlier = rename_to_old(target) if replace else None
@@ -117,14 +117,14 @@ def _names(reader: FragmentReader) -> list[str]:
     return [name for name in reader.names if "weight" in reader.fields(name)]
 
 
-def _write_weights(path: Path, reader: FragmentReader, dtype: torch.dtype) -> None:
+def _write_weights(path: Path, reader: FragmentReader, dtype: torch.dtype, in_fp32: list[str]) -> None:
     """All weights and buffers under their names in the exported class."""
     names = {f"model.{name}": name for name in _names(reader)}
 
     def stored(name: str) -> torch.dtype:
         if not reader.dtype(name).is_floating_point:
             return reader.dtype(name)
-        return torch.float32 if any(part in name for part in _IN_FP32) else dtype
+        return torch.float32 if any(part in name for part in in_fp32) else dtype
 
     def read(key: str) -> Tensor:
         return reader.tensor(names[key]).to(stored(names[key]))

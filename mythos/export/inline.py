@@ -39,6 +39,7 @@ REPLACED: Final[dict[str, dict[str, str]]] = {
 }
 """Expressions, by module, as ``ast.unparse`` writes them, and what stands for them."""
 LEFT_OUT: Final[dict[Key, set[str]]] = {
+    ("mythos.config.parts", "LoopConfig"): {"__post_init__"},
     ("mythos.layers.ffn", "SwiGLU"): {"shared"},
     ("mythos.layers.projection", "Projection"): {"shared"},
     ("mythos.model.core", "Core"): {"remat"},
@@ -48,7 +49,12 @@ LEFT_OUT: Final[dict[Key, set[str]]] = {
     ("mythos.moe.experts", "Experts"): {"forward", "shared"},
 }
 """Methods, and attributes that ``__init__`` or the class sets."""
-REDIRECTED: Final[dict[Key, Key]] = {("mythos.config.base", "config"): ("mythos.export.plain", "config")}
+REDIRECTED: Final[dict[Key, Key]] = {
+    ("mythos.config.base", "config"): ("mythos.export.plain", "config"),
+    ("mythos.loop.build", "build_parts"): ("mythos.export.plain", "build_parts"),
+    ("mythos.loop.build", "build_attention_parts"): ("mythos.export.plain", "build_attention_parts"),
+}
+_NO_PARTS: Final = "PART_CLASSES = {}\nFP32_MODULES = ['router_bias', 'halting']\n"
 BESIDE: Final[dict[Key, str]] = {("mythos.export.configuration", "MythosConfig"): ".configuration_mythos"}
 """What the exported file imports from the file next to it."""
 
@@ -63,11 +69,15 @@ class _Module(NamedTuple):
 
 
 @cache
-def inlined(entry: Key, header: str) -> str:
-    """Source of one file that defines ``entry`` and imports nothing of this package."""
+def inlined(entry: Key, header: str, part_classes: str = _NO_PARTS) -> str:
+    """Source of one file that defines ``entry`` and imports nothing of this package.
+
+    Args:
+        part_classes: source that stands for ``mythos.export.part_classes``.
+    """
     attributes = {"backward"}  # torch calls it
     while True:  # kept members mention names, which keep other members
-        gatherer = _Gatherer(attributes)
+        gatherer = _Gatherer(attributes, {"mythos.export.part_classes": part_classes})
         gatherer.gather(entry)
         found = {node.attr for node in gatherer.walk() if isinstance(node, ast.Attribute)}
         if found <= attributes:
@@ -78,9 +88,9 @@ def inlined(entry: Key, header: str) -> str:
 class _Gatherer:
     """Collects definitions depth first."""
 
-    def __init__(self, attributes: set[str]) -> None:
+    def __init__(self, attributes: set[str], written: dict[str, str]) -> None:
         self.attributes = attributes
-        self.modules: dict[str, _Module] = {}
+        self.modules = {name: _parsed(text) for name, text in written.items()}
         self.taken: dict[str, Key] = {}
         """By the name in the exported file."""
         self.nodes: dict[Key, ast.stmt] = {}
@@ -222,7 +232,10 @@ class _Unqualified(ast.NodeTransformer):
 
 
 def _read(name: str) -> _Module:
-    text = _path(name).read_text(encoding="utf-8")
+    return _parsed(_path(name).read_text(encoding="utf-8"))
+
+
+def _parsed(text: str) -> _Module:
     definitions: dict[str, ast.stmt] = {}
     imported: dict[str, tuple[str, str | None]] = {}
     for node in ast.parse(text).body:

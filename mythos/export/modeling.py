@@ -15,6 +15,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from mythos.config.decoding import ExitRule, check_num_loops, check_rule_fits, exit_rule, num_cache_slots
 from mythos.export.configuration import MythosConfig
+from mythos.export.part_classes import FP32_MODULES
 from mythos.export.plain import halting_config, model_config
 from mythos.layers.cache import DecodeCache, NoCache
 from mythos.model.mythos import Mythos
@@ -52,7 +53,7 @@ class MythosForCausalLM(PreTrainedModel, GenerationMixin):
     config_class = MythosConfig
     base_model_prefix = "model"
     _no_split_modules = ["Block"]  # noqa: RUF012  (read by transformers)
-    _keep_in_fp32_modules_strict = ["router_bias", "log_rate", "dt_bias", "halting"]  # noqa: RUF012
+    _keep_in_fp32_modules_strict = FP32_MODULES
     _supports_sdpa = True
 
     def __init__(self, config: MythosConfig) -> None:

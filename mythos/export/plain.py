@@ -5,17 +5,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, dataclass_transform
 
 from mythos.config.halting import ActHalting, FixedHalting, HaltingConfig, PonderHalting
-from mythos.config.model import (
-    AdditiveInjection,
-    DenseConfig,
-    DiagonalInjection,
-    GQAConfig,
-    HeadConfig,
-    LinearInjection,
-    MLAConfig,
-    ModelConfig,
-    MoEConfig,
-)
+from mythos.config.injection import AdditiveInjection, DiagonalInjection, LinearInjection
+from mythos.config.model import DenseConfig, GQAConfig, HeadConfig, MLAConfig, ModelConfig, MoEConfig
+from mythos.config.parts import ForeignPart, LoopConfig
+from mythos.export.part_classes import PART_CLASSES
+from mythos.layers.attention_part import AttentionPart
+from mythos.loop.part import LoopPart
 
 C = TypeVar("C")
 
@@ -38,14 +33,38 @@ def model_config(raw: Mapping[str, Any]) -> ModelConfig:
         "ffn": DenseConfig(**raw["ffn"]),
         "core_ffn": _variant(_FEED_FORWARD, raw["core_ffn"]),
         "injection": _variant(_INJECTION, raw["injection"]),
+        "loop": LoopConfig(parts=tuple(_part_config(part) for part in raw["loop"]["parts"])),
         "head": HeadConfig(**raw["head"]),
     }
     return ModelConfig(**{**raw, **parts})
 
 
+def build_parts(model: ModelConfig) -> list[LoopPart]:
+    """The parts around the injection and the blocks; it stands in for ``mythos.loop.build.build_parts``."""
+    return [PART_CLASSES[_key(part)][1](_options(part), model) for part in model.loop.parts]
+
+
+def build_attention_parts(model: ModelConfig) -> list[AttentionPart]:
+    """What they put into the attention of one block; it stands in for the function of ``mythos.loop.build``."""
+    classes = [(PART_CLASSES[_key(part)][2], _options(part)) for part in model.loop.parts]
+    return [build(options, model) for build, options in classes if build is not None]
+
+
 def halting_config(raw: Mapping[str, Any]) -> HaltingConfig:
     """The halting behind its encoded form."""
     return _variant(_HALTING, raw)
+
+
+def _part_config(raw: Mapping[str, Any]) -> Any:
+    return ForeignPart(**raw) if raw["kind"] == "foreign" else PART_CLASSES[raw["kind"]][0](**raw)
+
+
+def _key(part: Any) -> str:
+    return f"foreign:{part.name}" if part.kind == "foreign" else part.kind
+
+
+def _options(part: Any) -> Any:
+    return PART_CLASSES[_key(part)][0](**part.options) if part.kind == "foreign" else part
 
 
 def _variant(kinds: Mapping[str, Any], raw: Mapping[str, Any]) -> Any:

@@ -75,4 +75,9 @@ class AttentionParts(AttentionPart):
         return tuple(part.remember(written, inputs._replace(carry=carry)) for part, carry in parts)
 
     def _parts(self) -> list[AttentionPart]:
-        return [part for part in self.parts if isinstance(part, AttentionPart)]
+        return list(self.parts)  # type: ignore[arg-type]
+
+
+def attention_part(parts: list[AttentionPart]) -> AttentionPart:
+    """Several parts as one, or the null object."""
+    return AttentionParts(parts) if parts else AttentionPart()

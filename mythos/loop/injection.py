@@ -4,11 +4,10 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from mythos.config import records
-from mythos.config.model import AdditiveInjection, DiagonalInjection, InjectionConfig, LinearInjection
+from mythos.config.injection import AdditiveInjection, DiagonalInjection, InjectionConfig, LinearInjection
 
 Blocks = Callable[[Tensor], Tensor]
 LARGEST_DECAY = 1 - 2**-20
@@ -50,12 +49,12 @@ class Diagonal(nn.Module):
         return decay, gain
 
     def figures(self) -> dict[str, Tensor]:
-        """Decay and input gain, scalars, by the names of their metrics."""
+        """Decay and input gain, scalars."""
         decay_D, gain_D = self.decay_and_gain()
         return {
-            records.DECAY_MAX: decay_D.max(),
-            records.DECAY_MEAN: decay_D.mean(),
-            records.INPUT_GAIN: _input_gain(gain_D[:, None] * self.input_matrix),
+            "decay_max": decay_D.max(),
+            "decay_mean": decay_D.mean(),
+            "input_gain": _input_gain(gain_D[:, None] * self.input_matrix),
         }
 
 
@@ -72,8 +71,8 @@ class Linear(nn.Module):
         return functional.linear(both, self.matrix).to(h_BSD.dtype)
 
     def figures(self) -> dict[str, Tensor]:
-        """Input gain, a scalar, by the name of its metric."""
-        return {records.INPUT_GAIN: _input_gain(self.matrix[:, self.matrix.shape[0] :])}
+        """Input gain, a scalar."""
+        return {"input_gain": _input_gain(self.matrix[:, self.matrix.shape[0] :])}
 
 
 class Additive(nn.Module):
@@ -125,6 +124,12 @@ def initial_dt(decay: float) -> float:
     return -math.log(decay)
 
 
-def initial_dt_bias(decay: float) -> float:
+def initialize_dt_bias(weight_D: Tensor, config: DiagonalInjection, generator: Generator) -> None:
     """The parameter behind that step size: the inverse of softplus."""
-    return math.log(math.expm1(initial_dt(decay)))
+    weight_D.fill_(math.log(math.expm1(initial_dt(config.initial_decay))))
+
+
+def initialize_adapter(weight_DE: Tensor, config: LinearInjection, generator: Generator) -> None:
+    """W = [A I, dt I]."""
+    identity = torch.eye(weight_DE.shape[0])
+    weight_DE.copy_(torch.cat((config.initial_decay * identity, initial_dt(config.initial_decay) * identity), dim=1))

@@ -1,14 +1,16 @@
 """The recurrent core: a few blocks, looped T times over one state, and the parts around them."""
 
+from collections.abc import Iterator
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from mythos.config.model import ModelConfig
-from mythos.layers.attention_part import AttentionPart, Carry, LayerInputs
+from mythos.layers.attention_part import AttentionPart, Carry, LayerInputs, attention_part
 from mythos.layers.cache import KVCache
 from mythos.layers.norm import RMSNorm
+from mythos.loop.build import build_attention_parts, build_parts
 from mythos.loop.injection import UPDATE_RULES, build_injection
 from mythos.loop.part import LoopInputs, LoopPart, LoopState, Rest, frozen
 from mythos.loop.remat import NO_REMAT, Remat
@@ -24,7 +26,7 @@ class Core(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.parts = nn.ModuleList()
+        self.parts = nn.ModuleList(build_parts(config))
         self.injection = build_injection(config.injection, config.dim)
         self.update_rule = UPDATE_RULES[config.injection.update_rule]
         is_parallel = config.injection.update_rule == "parallel"
@@ -32,6 +34,8 @@ class Core(nn.Module):
         self.blocks = nn.ModuleList(
             Block(config, config.core_ffn, config.core_residual_scale) for _ in range(config.num_core_layers)
         )
+        for block in self.blocks:
+            block.get_submodule("attention").part = attention_part(build_attention_parts(config))
         self.max_loops = config.max_loops
         self.remat: Remat = NO_REMAT
         """Set from outside: what the backward recomputes."""
@@ -41,11 +45,18 @@ class Core(nn.Module):
 
     def loop_parts(self) -> list[LoopPart]:
         """The parts around the blocks, the outermost first."""
-        return [part for part in self.parts if isinstance(part, LoopPart)]
+        return list(self.parts)  # type: ignore[arg-type]
 
     def attention_parts(self) -> list[AttentionPart]:
         """The part inside the attention of each block."""
         return [block.get_submodule("attention.part") for block in self.blocks]  # type: ignore[misc]
+
+    def leaves(self) -> Iterator[nn.Module]:
+        """What compilation compiles besides the blocks."""
+        if any(True for _ in self.injection.parameters()):
+            yield self.injection
+        for part in self.loop_parts():
+            yield from part.leaves()
 
     def start(self, h_BSD: Tensor, e_BSD: Tensor) -> LoopState:
         """The state before the first loop."""

@@ -1,15 +1,16 @@
 """Initial values: one table for every parameter, one random stream for each (seed, parameter name)."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from typing import Final
 
 import torch
 from torch import Generator, Tensor, nn
 
-from mythos.config.model import AdditiveInjection, ModelConfig
-from mythos.loop.injection import initial_dt, initial_dt_bias
+from mythos.config.model import ModelConfig
+from mythos.config.part_spec import load_object
+from mythos.config.parts import Part, parts_of
 
 Rule = Callable[[Tensor, ModelConfig, Generator], None]
 
@@ -34,20 +35,19 @@ def _output(weight: Tensor, config: ModelConfig, generator: Generator) -> None:
     weight.normal_(std=config.output_scale * weight.shape[-1] ** -0.5, generator=generator)
 
 
-def _dt_bias(weight: Tensor, config: ModelConfig, generator: Generator) -> None:
-    weight.fill_(initial_dt_bias(_decay(config)))
-
-
 def _identity(weight: Tensor, config: ModelConfig, generator: Generator) -> None:
     weight.copy_(torch.eye(config.dim))
 
 
-def _adapter(weight: Tensor, config: ModelConfig, generator: Generator) -> None:
-    identity = torch.eye(config.dim)
-    decay = _decay(config)
-    weight.copy_(torch.cat((decay * identity, initial_dt(decay) * identity), dim=1))
-
-
+RULES: Final[dict[str, Rule]] = {
+    "ones": _ones,
+    "zeros": _zeros,
+    "embedding": _embedding,
+    "input": _input,
+    "output": _output,
+    "identity": _identity,
+}
+"""Rules by the names under which loop parts ask for them."""
 TABLE: Final[tuple[tuple[str, Rule], ...]] = (
     ("embedding.weight", _embedding),
     ("head.projection.weight", _embedding),
@@ -67,12 +67,8 @@ TABLE: Final[tuple[tuple[str, Rule], ...]] = (
     ("halting.gate.w1", _input),
     ("halting.gate.w2", _zeros),
     ("halting.gate.bias", _zeros),
-    ("core.injection.log_rate", _zeros),
-    ("core.injection.dt_bias", _dt_bias),
-    ("core.injection.input_matrix", _identity),
-    ("core.injection.matrix", _adapter),
 )
-"""(pattern on the parameter's name, rule); exactly one row fits each parameter."""
+"""(pattern on the parameter's name, rule); exactly one row, or one of a loop part's, fits each parameter."""
 
 
 @torch.no_grad()
@@ -81,13 +77,13 @@ def initialize(model: nn.Module, config: ModelConfig, seed: int) -> None:
     for name, parameter in model.named_parameters():
         generator = Generator().manual_seed(_stream(seed, name))
         value = torch.empty(parameter.shape, dtype=torch.float32)
-        rule_for(name)(value, config, generator)
+        rule_for(name, config)(value, config, generator)
         parameter.copy_(value)
 
 
-def rule_for(name: str) -> Rule:
-    """The one row of the table that fits a parameter's name."""
-    rules = [rule for pattern, rule in TABLE if fnmatchcase(name, pattern)]
+def rule_for(name: str, config: ModelConfig) -> Rule:
+    """The one row of the table, or of the loop parts, that fits a parameter's name."""
+    rules = [rule for pattern, rule in (*TABLE, *_rules_of_parts(config)) if fnmatchcase(name, pattern)]
     assert len(rules) == 1, f"{len(rules)} rows of the table of initial values fit {name}"
     return rules[0]
 
@@ -96,6 +92,14 @@ def _stream(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "little")
 
 
-def _decay(config: ModelConfig) -> float:
-    assert not isinstance(config.injection, AdditiveInjection)
-    return config.injection.initial_decay
+def _rules_of_parts(config: ModelConfig) -> Iterator[tuple[str, Rule]]:
+    for part in parts_of(config):
+        for pattern, name in part.parameters(config):
+            rule = part.spec.initial_values[name]
+            yield pattern, RULES[rule] if rule in RULES else _own_rule(rule, part)
+
+
+def _own_rule(path: str, part: Part) -> Rule:
+    """A part's own function as a rule."""
+    fill = load_object(path)
+    return lambda weight, config, generator: fill(weight, part.config, generator)

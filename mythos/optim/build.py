@@ -8,16 +8,16 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from mythos.config.optim import AdamWConfig, MuonAdamWConfig
 from mythos.config.schedule import ScheduleConfig
-from mythos.optim.groups import parameter_groups
+from mythos.optim.groups import GroupOf, parameter_groups
 from mythos.optim.muon_adamw import MuonAdamW
 from mythos.optim.schedules import learning_rate_factor
 
 
 def build_optimizer(
-    config: AdamWConfig | MuonAdamWConfig, named_parameters: Iterable[tuple[str, Tensor]]
+    config: AdamWConfig | MuonAdamWConfig, named_parameters: Iterable[tuple[str, Tensor]], group_of: GroupOf
 ) -> torch.optim.Optimizer:
-    """The configured optimiser over ``model.named_parameters()``."""
-    groups = parameter_groups(named_parameters, config)
+    """The configured optimiser over ``model.named_parameters()``, grouped as ``optim.groups.grouping`` says."""
+    groups = parameter_groups(named_parameters, config, group_of)
     betas = (config.beta1, config.beta2)
     match config:
         case AdamWConfig():

@@ -1,20 +1,23 @@
 """Which parameter is updated by which rule, decided by its name."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
+from mythos.config.model import ModelConfig
 from mythos.config.optim import AdamWConfig, MuonAdamWConfig
+from mythos.config.part_spec import GroupName
+from mythos.config.parts import optimizer_groups
 
-GroupName = Literal["hidden", "experts", "other"]
+GroupOf = Callable[[str], GroupName]
+"""Parameter's name to group."""
 
 GROUP_OF_PATTERN: tuple[tuple[str, GroupName], ...] = (
     ("embedding.weight", "other"),
     ("head.projection.weight", "other"),
     ("*norm.weight", "other"),
-    ("core.injection.*", "other"),
     ("halting.gate.*", "other"),
     ("*.ffn.router.gate.weight", "other"),
     ("*.ffn.experts.w[123]", "experts"),
@@ -26,20 +29,26 @@ GROUP_OF_PATTERN: tuple[tuple[str, GroupName], ...] = (
 
 ``hidden`` holds matrices between hidden activations, ``experts`` the stacks [E, F, D] and [E, D, F] of routed
 experts, alone because expert parallelism shards them differently, ``other`` what is not a hidden matrix or
-has a scale that means something: embedding, head, norms, router gate, injection.
+has a scale that means something: embedding, head, norms, router gate. The injection and the loop parts state theirs
+in ``config.part_spec``.
 """
 
 
-def group_name(parameter_name: str) -> GroupName:
-    """The group of a parameter; a name that the table does not know is a programmer's error."""
-    for pattern, group in GROUP_OF_PATTERN:
-        if fnmatchcase(parameter_name, pattern):
-            return group
-    raise AssertionError(f"{parameter_name} matches no pattern of GROUP_OF_PATTERN; add one.")
+def grouping(model: ModelConfig) -> GroupOf:
+    """The group of each parameter of a model."""
+    table = (*optimizer_groups(model), *GROUP_OF_PATTERN)
+
+    def group_of(parameter_name: str) -> GroupName:
+        for pattern, group in table:
+            if fnmatchcase(parameter_name, pattern):
+                return group
+        raise AssertionError(f"{parameter_name} matches no pattern of GROUP_OF_PATTERN; add one.")
+
+    return group_of
 
 
 def parameter_groups(
-    named_parameters: Iterable[tuple[str, Tensor]], config: AdamWConfig | MuonAdamWConfig
+    named_parameters: Iterable[tuple[str, Tensor]], config: AdamWConfig | MuonAdamWConfig, group_of: GroupOf
 ) -> list[dict[str, Any]]:
     """Parameter groups for ``torch.optim``: hidden, experts, other, in that order, without the empty ones.
 
@@ -58,5 +67,5 @@ def parameter_groups(
         "other": {"params": [], "label": "other", **other_rule},
     }
     for name, parameter in named_parameters:
-        groups[group_name(name)]["params"].append(parameter)
+        groups[group_of(name)]["params"].append(parameter)
     return [group for group in groups.values() if group["params"]]

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from mythos.optim.groups import group_name
+from mythos.optim.groups import GroupOf
 from mythos.parallel.partition import Partition, expert_groups
 
 _MAX_SAMPLES = 2**16
@@ -28,9 +28,9 @@ def squared_norms(trainer: pl.Trainer, module: Any) -> dict[str, Tensor]:
     expert_parallel: dict[str, dist.ProcessGroup] = {}
     for name, parameter in module.model.named_parameters():
         if parameter.grad is not None:
-            gradients[group_name(name)].append(parameter.grad)
+            gradients[module.group_of(name)].append(parameter.grad)
             if (groups := expert_groups(parameter)) is not None:
-                expert_parallel[group_name(name)] = groups[0]
+                expert_parallel[module.group_of(name)] = groups[0]
     squares = {group: _sum_of_squares(parts) for group, parts in gradients.items()}
     for group, ranks in expert_parallel.items():
         dist.all_reduce(squares[group], group=ranks)
@@ -58,7 +58,7 @@ def _of_shards(zero: Any) -> dict[str, Tensor]:
     return squares
 
 
-def sample_weights(partition: Partition, trained: Iterable[str]) -> dict[str, list[Tensor]]:
+def sample_weights(partition: Partition, trained: Iterable[str], group_of: GroupOf) -> dict[str, list[Tensor]]:
     """Copy evenly spaced weights of this rank's slices of the ``trained`` parameters, by group.
 
     Each sample is scaled so that its sum of squares estimates that of the whole slice. A copy of all weights would
@@ -68,7 +68,7 @@ def sample_weights(partition: Partition, trained: Iterable[str]) -> dict[str, li
     device = partition.flats[0].tensor.device
     # A rank may hold no weights of a group, but every rank takes part in every reduction.
     samples: dict[str, list[Tensor]] = {
-        group: [torch.zeros(1, device=device)] for group in sorted(map(group_name, names))
+        group: [torch.zeros(1, device=device)] for group in sorted(map(group_of, names))
     }
     for flat in partition.flats:
         vector_N = flat.tensor.detach().view(-1)
@@ -77,7 +77,7 @@ def sample_weights(partition: Partition, trained: Iterable[str]) -> dict[str, li
                 stride = -(-part.length // _MAX_SAMPLES)
                 stride += 1 - stride % 2  # an odd stride reaches every column of a matrix of even width
                 sample = vector_N[part.offset : part.offset + part.length : stride].float()
-                samples[group_name(part.name)].append(sample * (part.length / sample.numel()) ** 0.5)
+                samples[group_of(part.name)].append(sample * (part.length / sample.numel()) ** 0.5)
     return samples
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from mythos.config.parallel import shares_weights
+from mythos.config.parts import parts_of
 from mythos.config.run import RunConfig
 from mythos.layers.shared import share, unshare
 from mythos.loop.plan import plan_step
@@ -16,6 +17,7 @@ from mythos.losses.objective import objective
 from mythos.model.mythos import Mythos
 from mythos.moe.balance import bucket_loops, updated_bias
 from mythos.optim.build import build_optimizer, build_scheduler, set_schedule
+from mythos.optim.groups import grouping
 from mythos.optim.skippable import SkippableStep
 from mythos.parallel.device import autocast
 from mythos.parallel.gradients import sample_weights, squared_norms, trained_names
@@ -32,6 +34,7 @@ class MythosModule(pl.LightningModule):
         self.model = model
         weights = config.objective
         self.skippable: SkippableStep | None = None
+        self.group_of = grouping(config.model)
         self.shares_weights = shares_weights(config.parallel)
         self.regularizers = Regularizers(
             consistency=weights.consistency > 0,
@@ -106,10 +109,14 @@ class MythosModule(pl.LightningModule):
         return output.nll_XBS.sum((1, 2)), output.jacobian_growth_B
 
     @torch.no_grad()
-    def injection_figures(self) -> dict[str, Tensor]:
-        """Decay and input gain of the injection, by the names of their metrics; every rank calls it."""
-        with whole(self.model.core.injection):
-            return self.model.core.injection.figures()
+    def part_figures(self) -> dict[str, Tensor]:
+        """Figures of the injection and the loop parts, by the names of their metrics; every rank calls it."""
+        figures: dict[str, Tensor] = {}
+        for part in parts_of(self.config.model):
+            module = self.model.get_submodule(part.prefix)
+            with whole(module):
+                figures |= {f"{part.spec.family}/{name}": value for name, value in module.figures().items()}  # type: ignore[operator]
+        return figures
 
     def squared_gradient_norms(self) -> dict[str, Tensor]:
         """Squared norm of the complete, unclipped gradient of each parameter group, equal on all ranks."""
@@ -117,7 +124,8 @@ class MythosModule(pl.LightningModule):
 
     def sampled_weights(self) -> dict[str, list[Tensor]]:
         """Copies of evenly spaced weights of this rank's pieces of the trained parameters, by group."""
-        return sample_weights(partition_of(self, self.trainer.strategy.optimizers[0]), trained_names(self.model))
+        partition = partition_of(self, self.trainer.strategy.optimizers[0])
+        return sample_weights(partition, trained_names(self.model), self.group_of)
 
     @property
     def is_skipping(self) -> bool:
@@ -174,7 +182,7 @@ class MythosModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimiser and its schedule, advanced once per optimiser step."""
-        optimizer = build_optimizer(self.config.optim, _trained(self.model))
+        optimizer = build_optimizer(self.config.optim, _trained(self.model), self.group_of)
         self.skippable = SkippableStep(optimizer)
         scheduler = build_scheduler(optimizer, self.config.schedule, self.config.run.num_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

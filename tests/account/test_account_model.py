@@ -9,7 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mythos.account.flops import forward_flops
 from mythos.account.parameters import count_parameters
-from mythos.config.model import DiagonalInjection, HeadConfig, LinearInjection, ModelConfig, MoEConfig
+from mythos.config.injection import DiagonalInjection, LinearInjection
+from mythos.config.model import HeadConfig, ModelConfig, MoEConfig
 from mythos.model.mythos import Mythos
 
 NAMES = ("debug", "debug-dense", "debug-mla", "quickstart", "140m", "560m-a210m", "3b", "30b", "1t")

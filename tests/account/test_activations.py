@@ -11,7 +11,8 @@ from torch.utils._pytree import tree_leaves
 
 from mythos.account.activations import ActivationBytes, activation_bytes
 from mythos.account.saved import Runtime, SavedActivations
-from mythos.config.model import AdditiveInjection, DiagonalInjection, LinearInjection, ModelConfig
+from mythos.config.injection import AdditiveInjection, DiagonalInjection, LinearInjection
+from mythos.config.model import ModelConfig
 from mythos.config.parallel import SingleParallel
 from mythos.loop.remat import remat_of
 from mythos.model.mythos import Mythos

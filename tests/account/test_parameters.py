@@ -25,7 +25,7 @@ def test_every_part_of_a_mixture_of_experts(tiny_model):
         embedding=16 * 8,
         prelude=dense_block + 8,
         core=2 * core_block,
-        injection=8 + 8 + 64,
+        parts=8 + 8 + 64,
         coda=dense_block,
         head=8,
     )
@@ -56,8 +56,8 @@ def test_latent_attention(tiny_model, query_rank, expected, qk_norm):
 @pytest.mark.parametrize(
     ("changes", "part", "added"),
     [
-        ({"injection": {"kind": "linear"}}, "injection", 2 * 64 - 80),
-        ({"injection": {"kind": "additive"}}, "injection", -80),
+        ({"injection": {"kind": "linear"}}, "parts", 2 * 64 - 80),
+        ({"injection": {"kind": "additive"}}, "parts", -80),
         ({"injection": {"kind": "diagonal", "update_rule": "parallel"}}, "core", 8),
         ({"prelude_norm": False}, "prelude", -8),
         ({"norm_position": "sandwich"}, "core", 2 * 2 * 8),

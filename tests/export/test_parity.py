@@ -10,7 +10,8 @@ from torch import Tensor
 
 from mythos.config.decoding import ExitRule
 from mythos.config.halting import ActHalting, PonderHalting
-from mythos.config.model import AdditiveInjection, DiagonalInjection, HeadConfig, LinearInjection
+from mythos.config.injection import AdditiveInjection, DiagonalInjection, LinearInjection
+from mythos.config.model import HeadConfig
 from mythos.model.generate import generate
 from mythos.model.mythos import Mythos
 

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mythos.config.model import AdditiveInjection, DiagonalInjection, LinearInjection
-from mythos.loop.injection import LARGEST_DECAY, Diagonal, build_injection, initial_dt, initial_dt_bias
+from mythos.config.injection import AdditiveInjection, DiagonalInjection, LinearInjection
+from mythos.loop.injection import LARGEST_DECAY, Diagonal, build_injection, initial_dt, initialize_dt_bias
 
 ANY = st.floats(width=32, allow_nan=False, allow_infinity=True)
 
@@ -15,7 +15,7 @@ def diagonal(discretization: str = "euler", dim: int = 4, decay: float = 0.4) ->
     layer = Diagonal(DiagonalInjection(discretization=discretization, initial_decay=decay), dim)
     with torch.no_grad():
         layer.log_rate.zero_()
-        layer.dt_bias.fill_(initial_dt_bias(decay))
+        initialize_dt_bias(layer.dt_bias, DiagonalInjection(initial_decay=decay), torch.Generator())
         layer.input_matrix.copy_(torch.eye(dim))
     return layer
 

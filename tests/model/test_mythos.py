@@ -5,7 +5,8 @@ import torch
 from helpers import MODELS, gradients, model_config, random_batch, random_model, relative_error
 from torch import Tensor
 
-from mythos.config.model import AdditiveInjection, DiagonalInjection, HeadConfig, LinearInjection
+from mythos.config.injection import AdditiveInjection, DiagonalInjection, LinearInjection
+from mythos.config.model import HeadConfig
 from mythos.layers.rope import Rotation
 from mythos.model.mythos import Mythos
 from mythos.types import Batch, take_rows

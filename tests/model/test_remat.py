@@ -5,7 +5,8 @@ import torch
 from helpers import MODELS, fill, gradients, model_config, random_batch, relative_error
 
 from mythos.config.halting import ActHalting, FixedHalting, PonderHalting
-from mythos.config.model import AdditiveInjection, DiagonalInjection, LinearInjection, ModelConfig
+from mythos.config.injection import AdditiveInjection, DiagonalInjection, LinearInjection
+from mythos.config.model import ModelConfig
 from mythos.loop.remat import Remat
 from mythos.model.mythos import Mythos
 from mythos.moe import router

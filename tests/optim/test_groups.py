@@ -6,7 +6,7 @@ import torch
 from mythos.config.load import default_config_dir, load
 from mythos.config.optim import AdamWConfig, MuonAdamWConfig
 from mythos.model.mythos import Mythos
-from mythos.optim.groups import GROUP_OF_PATTERN, group_name, parameter_groups
+from mythos.optim.groups import GROUP_OF_PATTERN, grouping, parameter_groups
 
 HIDDEN_IN_BLOCK = [
     *(f"attention.{letter}_proj" for letter in "qkvo"),
@@ -24,16 +24,17 @@ GROUP_OF_NAME = {
     **{f"{block}.{name}.weight": "hidden" for block in BLOCKS for name in HIDDEN_IN_BLOCK},
     **{f"{block}.{name}.weight": "other" for block in BLOCKS for name in OTHER_IN_BLOCK},
     **{f"{block}.ffn.experts.w{number}": "experts" for block in BLOCKS for number in (1, 2, 3)},
-    **{f"core.injection.{name}": "other" for name in ("log_rate", "dt_bias", "input_matrix", "matrix")},
+    **{f"core.injection.{name}": "other" for name in ("log_rate", "dt_bias", "input_matrix")},
     **{f"{name}.weight": "other" for name in ("embedding", "head.projection", "head.norm", "prelude_norm")},
     **{f"halting.gate.{name}": "other" for name in ("w1", "w2", "bias")},
 }
 ADAMW = AdamWConfig(lr=1e-3, weight_decay=0.1)
+MODEL = load(["model=debug"]).model
 MUON = MuonAdamWConfig(lr=3e-3, muon_lr=2e-2, weight_decay=0.01)
 
 
 def test_every_parameter_is_in_the_group_that_it_belongs_to() -> None:
-    assert {name: group_name(name) for name in GROUP_OF_NAME} == GROUP_OF_NAME
+    assert {name: grouping(MODEL)(name) for name in GROUP_OF_NAME} == GROUP_OF_NAME
 
 
 @pytest.mark.parametrize("size", [path.stem for path in (default_config_dir() / "model").glob("*.yaml")])
@@ -45,7 +46,7 @@ def test_muon_takes_every_matrix_of_a_real_model_but_embedding_head_router_and_i
     for name, parameter in model.named_parameters():
         is_hidden = parameter.ndim > 1 and not name.startswith(kept) and ".router." not in name
         expected = "other" if not is_hidden else "experts" if parameter.ndim == 3 else "hidden"
-        assert group_name(name) == expected, name
+        assert grouping(config)(name) == expected, name
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,7 @@ def test_muon_takes_every_matrix_of_a_real_model_but_embedding_head_router_and_i
 )
 def test_an_unknown_name_is_refused(name: str) -> None:
     with pytest.raises(AssertionError, match=rf"{name} matches no pattern"):
-        group_name(name)
+        grouping(MODEL)(name)
 
 
 def test_every_pattern_is_used() -> None:
@@ -62,13 +63,13 @@ def test_every_pattern_is_used() -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("mythos.optim.groups.GROUP_OF_PATTERN", shorter)
             with pytest.raises(AssertionError, match="matches no pattern"):
-                [group_name(name) for name in GROUP_OF_NAME]
+                list(map(grouping(MODEL), GROUP_OF_NAME))
 
 
 @pytest.mark.parametrize(("config", "matrix_rule"), [(ADAMW, ("adamw", 1e-3, 0.1)), (MUON, ("muon", 2e-2, 0.01))])
 def test_groups_hold_all_parameters_once_with_their_rule(config, matrix_rule) -> None:
     named = [(name, torch.nn.Parameter(torch.zeros(1))) for name in GROUP_OF_NAME]
-    groups = parameter_groups(iter(named), config)
+    groups = parameter_groups(iter(named), config, grouping(MODEL))
     rules = {group["label"]: (group["algorithm"], group["lr"], group["weight_decay"]) for group in groups}
     assert rules == {"hidden": matrix_rule, "experts": matrix_rule, "other": ("adamw", config.lr, 0.0)}
     for group in groups:
@@ -78,4 +79,4 @@ def test_groups_hold_all_parameters_once_with_their_rule(config, matrix_rule) ->
 
 def test_a_dense_model_has_no_group_of_experts() -> None:
     named = [(f"{name}.weight", torch.zeros(1)) for name in ("embedding", "prelude.0.ffn.w1")]
-    assert [group["label"] for group in parameter_groups(named, MUON)] == ["hidden", "other"]
+    assert [group["label"] for group in parameter_groups(named, MUON, grouping(MODEL))] == ["hidden", "other"]

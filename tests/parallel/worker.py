@@ -68,8 +68,8 @@ def run(config: RunConfig) -> dict[str, Any]:
 
 
 def use_sgd() -> None:
-    def gradient_descent(config: Any, named: Any) -> torch.optim.Optimizer:
-        groups = [group | {"lr": SGD_RATE, "weight_decay": 0.0} for group in parameter_groups(named, config)]
+    def gradient_descent(config: Any, named: Any, group_of: Any) -> torch.optim.Optimizer:
+        groups = [group | {"lr": SGD_RATE, "weight_decay": 0.0} for group in parameter_groups(named, config, group_of)]
         return torch.optim.SGD(groups)
 
     module.build_optimizer = gradient_descent

@@ -14,7 +14,7 @@ from mythos.loop.plan import plan_step
 from mythos.loop.state import noise
 from mythos.losses.objective import objective
 from mythos.model.mythos import Mythos
-from mythos.optim.groups import group_name
+from mythos.optim.groups import grouping
 from mythos.train.build import build_model, train
 from mythos.train.run_directory import prepare
 from mythos.types import IGNORED, first_rows
@@ -101,7 +101,7 @@ def test_a_record_equals_a_direct_computation(configure, halting: tuple[str, ...
     squares, updates, sizes = ({"hidden": 0.0, "experts": 0.0, "other": 0.0} for _ in range(3))
     after = saved(run_of(config), 1)
     for name, parameter in model.named_parameters():
-        group = group_name(name)
+        group = grouping(config.model)(name)
         squares[group] += 0.0 if parameter.grad is None else parameter.grad.double().square().sum()
         updates[group] += (after[f"{name}|weight"] - parameter).double().square().sum()
         sizes[group] += parameter.double().square().sum()

@@ -1,0 +1,160 @@
+"""Loop parts: their configurations, one row for each kind, and those of a model."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import field
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
+
+from pydantic import Field
+
+from mythos.config import plugins
+from mythos.config.base import ConfigError, config, decode
+from mythos.config.injection import INJECTIONS
+from mythos.config.part_spec import FIELDS, GroupName, PartSpec, nothing
+
+if TYPE_CHECKING:
+    from mythos.config.model import ModelConfig
+
+ENTRY_POINTS: Final = "mythos.loop_parts"
+"""Entry-point group under which other packages declare a ``PartSpec`` for each kind of their own."""
+
+
+@config
+class FilmConfig:
+    """h' = F((1 + g_t) h + b_t): each loop scales and shifts the state (FiLM, arXiv 1709.07871, by loop index)."""
+
+    kind: Literal["film"] = "film"
+
+
+@config
+class ForeignPart:
+    """A part of another installed package."""
+
+    kind: Literal["foreign"] = "foreign"
+    name: str
+    """Of its entry point."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """The part's own configuration."""
+
+
+PartConfig = Annotated[FilmConfig | ForeignPart, Field(discriminator="kind")]
+
+
+@config
+class LoopConfig:
+    """What a loop is made of besides the injection and the blocks."""
+
+    parts: tuple[PartConfig, ...] = ()
+    """Parts around the injection and the blocks, the outermost first."""
+
+    def __post_init__(self) -> None:
+        names = Counter(part.kind for part in self.parts if not isinstance(part, ForeignPart))
+        for kind, count in names.items():
+            if count > 1 and not PARTS[kind].is_repeatable:
+                raise ValueError(f"parts holds {count} of kind {kind}, but a model has at most 1; leave one out.")
+
+
+PARTS: Final = {
+    "film": PartSpec(
+        config=FilmConfig,
+        build="mythos.loop.parts.film:Film",
+        family="loop/film",
+        shapes=lambda part, model: {
+            "scale.weight": (model.max_loops, model.dim),
+            "shift.weight": (model.max_loops, model.dim),
+        },
+        initial_values={"scale.weight": "zeros", "shift.weight": "zeros"},
+        optimizer_group={"scale.weight": "other", "shift.weight": "other"},
+        fp32=(),
+        flops=nothing,
+        saved_activations=lambda part, model, runtime: runtime.state_width * model.dim,
+        carry_elements=nothing,
+        cached_elements=nothing,
+        is_repeatable=False,
+    ),
+}
+"""By ``kind``. A part is a file of ``mythos/loop/parts`` and a row here."""
+
+
+class Part(NamedTuple):
+    """One part of a model."""
+
+    prefix: str
+    """Of its parameters' names."""
+    attention_prefix: str
+    """Pattern for those inside the attention of the core's blocks."""
+    spec: PartSpec
+    config: Any
+
+    def parameters(self, model: "ModelConfig") -> Iterator[tuple[str, str]]:
+        """Pattern of each parameter's name in the model, and its name in the spec."""
+        yield from ((f"{self.prefix}.{name}", name) for name in self.spec.shapes(self.config, model))
+        yield from (
+            (f"{self.attention_prefix}.{name}", name) for name in self.spec.attention_shapes(self.config, model)
+        )
+
+
+def parts_of(model: "ModelConfig") -> list[Part]:
+    """The injection, then the configured parts in their order; imports the foreign ones.
+
+    Raises:
+        ConfigError: a foreign part is not installed, cannot be imported, or lacks a field of ``PartSpec``.
+    """
+    parts = [Part("core.injection", "", INJECTIONS[model.injection.kind], model.injection)]
+    num_in_attention = 0
+    for index, part in enumerate(model.loop.parts):
+        spec, options = _resolved(part, f"model.loop.parts.{index}")
+        parts.append(
+            Part(f"core.parts.{index}", f"core.blocks.*.attention.part.parts.{num_in_attention}", spec, options)
+        )
+        num_in_attention += spec.attention_build is not None
+    return parts
+
+
+def check_parts(model: "ModelConfig") -> None:
+    """Refuse foreign parts that cannot be used.
+
+    Raises:
+        ConfigError: see ``parts_of``; or a foreign part is there twice that may be there once.
+    """
+    parts_of(model)
+    names = Counter(part.name for part in model.loop.parts if isinstance(part, ForeignPart))
+    for name, count in names.items():
+        if count > 1 and not _spec(name, "model.loop.parts").is_repeatable:
+            raise ConfigError(f"model.loop.parts holds {count} of {name!r}, but a model has at most 1; leave one out.")
+
+
+def optimizer_groups(model: "ModelConfig") -> list[tuple[str, GroupName]]:
+    """Pattern of each part's parameter, and its group."""
+    return [
+        (pattern, part.spec.optimizer_group[name])
+        for part in parts_of(model)
+        for pattern, name in part.parameters(model)
+    ]
+
+
+def foreign_packages(model: "ModelConfig") -> dict[str, str]:
+    """Package and version of each foreign part, by its name."""
+    wanted = {part.name for part in model.loop.parts if isinstance(part, ForeignPart)}
+    return {
+        plugin.name: f"{plugin.package} {plugin.version}"
+        for plugin in plugins.described(ENTRY_POINTS)
+        if plugin.name in wanted
+    }
+
+
+def _resolved(part: PartConfig, path: str) -> tuple[PartSpec, Any]:
+    """Spec and configuration of a part."""
+    if not isinstance(part, ForeignPart):
+        return PARTS[part.kind], part
+    spec = _spec(part.name, f"{path}.name")
+    try:
+        return spec, decode(spec.config, part.options)
+    except ConfigError as error:
+        sentences = str(error).splitlines()
+        raise ConfigError("\n".join(f"{path}.options.{sentence}" for sentence in sentences)) from None
+
+
+def _spec(name: str, path: str) -> PartSpec:
+    spec: PartSpec = plugins.load(ENTRY_POINTS, name, path, FIELDS)
+    return spec

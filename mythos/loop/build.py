@@ -1,0 +1,18 @@
+"""The parts that a model's configuration names."""
+
+from mythos.config.model import ModelConfig
+from mythos.config.part_spec import load_object
+from mythos.config.parts import parts_of
+from mythos.layers.attention_part import AttentionPart
+from mythos.loop.part import LoopPart
+
+
+def build_parts(model: ModelConfig) -> list[LoopPart]:
+    """Those around the injection and the blocks, the outermost first."""
+    return [load_object(part.spec.build)(part.config, model) for part in parts_of(model)[1:]]
+
+
+def build_attention_parts(model: ModelConfig) -> list[AttentionPart]:
+    """What they put into the attention of one block."""
+    builds = [(part.spec.attention_build, part.config) for part in parts_of(model)]
+    return [load_object(build)(config, model) for build, config in builds if build is not None]

@@ -1,0 +1,1 @@
+"""Loop parts, one file each; their rows are in ``config.parts``."""

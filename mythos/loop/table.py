@@ -1,0 +1,19 @@
+"""Vectors that differ from loop to loop."""
+
+import torch
+from torch import Tensor, nn
+
+from mythos.loop.part import LoopInputs
+
+
+class LoopTable(nn.Module):
+    """One vector for each loop; loops beyond the table read its last row."""
+
+    def __init__(self, max_loops: int, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(max_loops, dim))
+
+    def forward(self, inputs: LoopInputs) -> Tensor:
+        """The row of a loop, ``[D]``, or ``[B, 1, D]`` where sequences are in loops of their own."""
+        row = self.weight[inputs.table_row(self.weight.shape[0])]
+        return row if row.dim() == 1 else row[:, None]
