@@ -9,6 +9,7 @@ from mythos.parallel import gradients
 from mythos.parallel.gradients import sample_weights, squared_norms, trained_names, update_squares
 from mythos.parallel.partition import partition_of
 
+GROUP_OF = grouping(model_config("debug"))
 TRAINER = SimpleNamespace(strategy=SimpleNamespace(optimizers=[torch.optim.SGD([torch.zeros(1)])]))
 
 
@@ -21,16 +22,15 @@ def sample(model) -> dict[str, list[torch.Tensor]]:
 def by_group(model, figure) -> dict[str, float]:
     """Sums over the parameters of each group."""
     sums: dict[str, float] = {}
-    group_of = grouping(model.config)
     for name, parameter in model.named_parameters():
-        sums[group_of(name)] = sums.get(group_of(name), 0.0) + figure(name, parameter)
+        sums[GROUP_OF(name)] = sums.get(GROUP_OF(name), 0.0) + figure(name, parameter)
     return sums
 
 
 def test_squared_norms_of_groups_add_up_to_the_global_norm() -> None:
     model = random_model(model_config("debug"))
     model(random_batch(model.config), 3).nll_XBS.mean().backward()
-    found = squared_norms(TRAINER, SimpleNamespace(model=model, group_of=grouping(model.config)))
+    found = squared_norms(TRAINER, SimpleNamespace(model=model, group_of=GROUP_OF))
     expected = by_group(model, lambda _, p: p.grad.double().square().sum().item())
     assert found.keys() == expected.keys() == {"hidden", "experts", "other"}
     for group, value in expected.items():
@@ -42,7 +42,7 @@ def test_squared_norms_of_groups_add_up_to_the_global_norm() -> None:
 def test_a_group_without_gradients_is_absent() -> None:
     model = random_model(model_config("debug"))
     model.embedding.weight.grad = torch.ones_like(model.embedding.weight)
-    assert squared_norms(TRAINER, SimpleNamespace(model=model, group_of=grouping(model.config))).keys() == {"other"}
+    assert squared_norms(TRAINER, SimpleNamespace(model=model, group_of=GROUP_OF)).keys() == {"other"}
 
 
 def test_update_norms_are_exact_for_what_is_sampled_whole() -> None:
