@@ -15,8 +15,7 @@ TRAINER = SimpleNamespace(strategy=SimpleNamespace(optimizers=[torch.optim.SGD([
 
 def sample(model) -> dict[str, list[torch.Tensor]]:
     return sample_weights(
-        partition_of(model, torch.optim.SGD(model.parameters())), trained_names(model), grouping(model.config)
-    )
+        partition_of(model, torch.optim.SGD(model.parameters())), trained_names(model), GROUP_OF    )
 
 
 def by_group(model, figure) -> dict[str, float]:
