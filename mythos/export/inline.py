@@ -56,6 +56,7 @@ REDIRECTED: Final[dict[Key, Key]] = {
 }
 """Definitions that are replaced by others."""
 _NO_PARTS: Final = "PART_CLASSES = {}\nFP32_MODULES = ['router_bias', 'halting']\n"
+"""Source of ``mythos.export.part_classes`` for a model without loop parts."""
 SIBLINGS: Final[dict[Key, str]] = {("mythos.export.configuration", "MythosConfig"): ".configuration_mythos"}
 """Definitions that the exported file imports from a module in the same folder."""
 

@@ -40,12 +40,12 @@ def model_config(raw: Mapping[str, Any]) -> ModelConfig:
 
 
 def build_parts(model: ModelConfig) -> list[LoopPart]:
-    """The parts around the injection and the blocks; it stands in for ``mythos.loop.build.build_parts``."""
+    """The model's loop parts; replaces ``mythos.loop.build.build_parts`` in the exported file."""
     return [PART_CLASSES[_key(part)][1](_options(part), model) for part in model.loop.parts]
 
 
 def build_attention_parts(model: ModelConfig) -> list[AttentionPart]:
-    """What they put into the attention of one block; it stands in for the function of ``mythos.loop.build``."""
+    """The attention parts of one block; replaces the function of ``mythos.loop.build`` in the exported file."""
     classes = [(PART_CLASSES[_key(part)][2], _options(part)) for part in model.loop.parts]
     return [build(options, model) for build, options in classes if build is not None]
 
