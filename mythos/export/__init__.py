@@ -1,1 +1,1 @@
-"""A trained model as a folder that ``transformers`` loads without this package."""
+"""Export of trained models as folders that ``transformers`` loads without this package."""

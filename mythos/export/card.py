@@ -1,4 +1,4 @@
-"""The model card: what was trained, on what, how well it does at each depth, and how to use it."""
+"""The model card: architecture, training data, held-out loss by number of loops, and usage."""
 
 import json
 from pathlib import Path
@@ -20,8 +20,8 @@ tags: [mythos, recurrent-depth]
 # {name}
 
 A recurrent-depth transformer, trained with Mythos and exported from step {step}. Its {num_prelude} prelude, {num_core}
-core and {num_coda} coda layers hold {num_parameters:,} parameters, {num_active:,} of them active; the core is passed
-`num_loops` times over one state, {num_loops} times unless a call says otherwise.
+core and {num_coda} coda layers have {num_parameters:,} parameters, {num_active:,} of them active. The core runs
+`num_loops` times on one state, by default {num_loops} times.
 
 ## Use
 
@@ -36,8 +36,7 @@ model.generate(**inputs, max_new_tokens=20, exit_rule="relative_change", exit_th
 ```
 
 `trust_remote_code` runs `modeling_mythos.py` of this folder; it needs PyTorch 2.11 or later and transformers 5.17 or
-later, and nothing else of Mythos. A text of the tokenizer begins with the separator, as each document of the training
-data did.
+later, but not Mythos. The tokenizer begins each text with the separator, as each document of the training data does.
 
 ## Training
 
@@ -51,13 +50,13 @@ data did.
 | code | {code_version} |
 | configuration | fingerprint {fingerprint}; `config.json` has the architecture |
 
-Held-out loss by depth, in nats per token{losses}
+Held-out loss by number of loops, in nats per token{losses}
 
 ## Limits and licence
 
-Nothing was done to align the model or to filter what it writes beyond what the data's own pipeline did. The code in
-this folder is part of Mythos (Apache-2.0). The terms of the weights follow from those of the training text, which the
-export cannot know: state them before you publish this folder.
+The model has not been aligned, and its output is not filtered; only the training data were filtered, by their own
+pipeline. The code in this folder is part of Mythos (Apache-2.0). The licence of the weights depends on that of the
+training text, which the export does not know: state it before you publish this folder.
 
 ## Configuration of the run
 
@@ -68,10 +67,10 @@ export cannot know: state them before you publish this folder.
 
 
 def model_card(run: Path, manifest: Manifest, config: RunConfig, num_loops: int) -> str:
-    """``README.md`` of an exported model."""
+    """Text of the ``README.md`` of an exported model."""
     model = config.model
     step, losses = held_out_losses(run / records.FILE_NAME, manifest.step)
-    rows = "".join(f"\n| {depth} | {loss:.4f} |" for depth, loss in losses.items())
+    rows = "".join(f"\n| {loops} | {loss:.4f} |" for loops, loss in losses.items())
     return _CARD.format(
         name=config.run.name,
         step=manifest.step,
@@ -89,21 +88,24 @@ def model_card(run: Path, manifest: Manifest, config: RunConfig, num_loops: int)
         halting=json.dumps(encode(config.halting)),
         code_version=manifest.code_version,
         fingerprint=manifest.fingerprint,
-        losses=f", at step {step}:\n\n| passes | loss |\n|---|---|{rows}" if losses else ": none was recorded.",
+        losses=f", at step {step}:\n\n| loops | loss |\n|---|---|{rows}" if losses else ": none was recorded.",
         config=json.dumps(manifest.config, indent=1),
     )
 
 
 def held_out_losses(path: Path, step: int) -> tuple[int, dict[int, float]]:
-    """The last held-out losses that were recorded up to a step, by depth, and their step; empty if there are none."""
-    found: tuple[int, dict[int, float]] = (0, {})
+    """Step and values, by number of loops, of the last held-out losses recorded up to a step; empty if there are none.
+
+    A line that was cut off while it was written is skipped.
+    """
+    last: tuple[int, dict[int, float]] = (0, {})
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     for line in lines:
         try:
             record = json.loads(line)
-        except ValueError:  # cut off while it was written
+        except ValueError:
             continue
         losses = {records.index_of(name): value for name, value in record.items() if name.startswith(_PREFIX)}
         if losses and record["step"] <= step:
-            found = record["step"], {depth: loss for depth, loss in sorted(losses.items()) if depth is not None}
-    return found
+            last = record["step"], {loops: loss for loops, loss in sorted(losses.items()) if loops is not None}
+    return last

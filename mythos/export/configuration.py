@@ -6,16 +6,16 @@ from transformers import PretrainedConfig
 
 
 class MythosConfig(PretrainedConfig):
-    """What ``config.json`` says.
+    """Contents of ``config.json``. Arguments of a call override the last four.
 
     Args:
-        architecture: the configuration of the model as it was trained.
-        halting: the configuration of its halting.
-        num_loops: passes over the core unless a call says otherwise.
-        exit_rule: when a token leaves the loop unless a call says otherwise: quantile, output_divergence,
-            relative_change, relative_acceleration, stable_argmax, or None for never before the last pass.
-        exit_threshold: of the rule; None for the rule's usual one.
-        cache_policy: what passes remember of earlier tokens: all, last, mean or mod-M.
+        architecture: configuration of the model as it was trained.
+        halting: configuration of its halting.
+        num_loops: number of loops over the core.
+        exit_rule: rule by which a token exits the loop: quantile, output_divergence, relative_change,
+            relative_acceleration, stable_argmax, or None to run all loops.
+        exit_threshold: threshold of the rule; None for the rule's default.
+        cache_policy: which keys and values of earlier tokens the cache keeps: all, last, mean or mod-M.
     """
 
     model_type = "mythos"

@@ -1,4 +1,4 @@
-"""Code without the branches that constants close, and without annotations."""
+"""Fold constants in Python code to remove unreachable branches, and remove annotations."""
 
 import ast
 import copy
@@ -6,15 +6,15 @@ from collections.abc import Mapping
 
 
 def fold(node: ast.stmt, replaced: Mapping[str, str]) -> ast.stmt:
-    """Replace expressions, given as ``ast.unparse`` writes them, and drop what can then never run."""
+    """Replace expressions, given as ``ast.unparse`` writes them, and remove the code that becomes unreachable."""
     folded = _Folder(replaced).visit(node)
     assert isinstance(folded, ast.stmt)
     return folded
 
 
 def without_annotations(node: ast.stmt) -> ast.stmt:
-    """A copy that does the same and reads no name in an annotation."""
-    return ast.fix_missing_locations(_Bare().visit(copy.deepcopy(node)))
+    """A copy of a statement without annotations, which otherwise does the same."""
+    return ast.fix_missing_locations(_AnnotationRemover().visit(copy.deepcopy(node)))
 
 
 class _Folder(ast.NodeTransformer):
@@ -31,25 +31,25 @@ class _Folder(ast.NodeTransformer):
 
     def visit_BoolOp(self, node: ast.BoolOp) -> ast.expr:
         self.generic_visit(node)
-        closes = isinstance(node.op, ast.Or)
-        if any(_constant(value) is closes for value in node.values):
-            return ast.copy_location(ast.Constant(closes), node)
+        dominant = isinstance(node.op, ast.Or)  # True decides an ``or``, False an ``and``
+        if any(_constant(value) is dominant for value in node.values):
+            return ast.copy_location(ast.Constant(dominant), node)
         return node
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.expr:
         self.generic_visit(node)
-        known = _constant(node.operand)
-        if isinstance(node.op, ast.Not) and known is not None:
-            return ast.copy_location(ast.Constant(not known), node)
+        value = _constant(node.operand)
+        if isinstance(node.op, ast.Not) and value is not None:
+            return ast.copy_location(ast.Constant(not value), node)
         return node
 
     def visit_If(self, node: ast.If) -> ast.stmt | list[ast.stmt]:
         self.generic_visit(node)
-        known = _constant(node.test)
-        return node if known is None else (node.body if known else node.orelse)
+        value = _constant(node.test)
+        return node if value is None else (node.body if value else node.orelse)
 
 
-class _Bare(ast.NodeTransformer):
+class _AnnotationRemover(ast.NodeTransformer):
     def visit_arg(self, node: ast.arg) -> ast.arg:
         node.annotation = None
         return node
@@ -71,8 +71,8 @@ def _constant(node: ast.expr) -> bool | None:
 
 
 def _reachable(body: list[ast.stmt]) -> list[ast.stmt]:
-    """The statements up to the first that leaves the function."""
-    for place, statement in enumerate(body):
+    """The statements up to the first that returns or raises."""
+    for index, statement in enumerate(body):
         if isinstance(statement, ast.Return | ast.Raise):
-            return body[: place + 1]
+            return body[: index + 1]
     return body

@@ -1,8 +1,8 @@
-"""Definitions of this package, with all that they need of it, as the source of one self-contained file.
+"""Assemble a definition of this package, with all definitions that it needs, into the source of one file.
 
-Each definition comes once, after those that it uses, as it is written in the package. What an exported model never
-runs is left out: ``REPLACED`` turns questions about kernels into constants, which closes their branches, ``LEFT_OUT``
-names members by hand, and of other members only those stay whose names some kept code mentions.
+Each definition appears once, after those that it uses, with its source in the package. Code that an exported model
+never runs is omitted: ``REPLACED`` replaces conditions on kernels by constants, which makes their branches
+unreachable, ``LEFT_OUT`` lists members to omit, and other members are kept only if the included code mentions them.
 """
 
 import ast
@@ -37,7 +37,7 @@ REPLACED: Final[dict[str, dict[str, str]]] = {
         "self.remat.block(run, before_BSD, given)": "run(before_BSD, given)",
     },
 }
-"""Expressions, by module, as ``ast.unparse`` writes them, and what stands for them."""
+"""Expressions by module, as ``ast.unparse`` writes them, and their replacements."""
 LEFT_OUT: Final[dict[Key, set[str]]] = {
     ("mythos.config.parts", "LoopConfig"): {"__post_init__"},
     ("mythos.layers.ffn", "SwiGLU"): {"shared"},
@@ -48,73 +48,75 @@ LEFT_OUT: Final[dict[Key, set[str]]] = {
     ("mythos.model.mythos", "Mythos"): {"forward", "observers"},
     ("mythos.moe.experts", "Experts"): {"forward", "shared"},
 }
-"""Methods, and attributes that ``__init__`` or the class sets."""
+"""Omitted methods, and omitted attributes that ``__init__`` or the class sets, by class."""
 REDIRECTED: Final[dict[Key, Key]] = {
     ("mythos.config.base", "config"): ("mythos.export.plain", "config"),
     ("mythos.loop.build", "build_parts"): ("mythos.export.plain", "build_parts"),
     ("mythos.loop.build", "build_attention_parts"): ("mythos.export.plain", "build_attention_parts"),
 }
+"""Definitions that are replaced by others."""
 _NO_PARTS: Final = "PART_CLASSES = {}\nFP32_MODULES = ['router_bias', 'halting']\n"
-BESIDE: Final[dict[Key, str]] = {("mythos.export.configuration", "MythosConfig"): ".configuration_mythos"}
-"""What the exported file imports from the file next to it."""
+"""Source of ``mythos.export.part_classes`` for a model without loop parts."""
+SIBLINGS: Final[dict[Key, str]] = {("mythos.export.configuration", "MythosConfig"): ".configuration_mythos"}
+"""Definitions that the exported file imports from a module in the same folder."""
 
 
 class _Module(NamedTuple):
-    """A module's text and what its names stand for."""
+    """A module's source lines and global names."""
 
     lines: list[str]
     definitions: dict[str, ast.stmt]
     imported: dict[str, tuple[str, str | None]]
-    """Names bound by imports: module, and the name taken from it."""
+    """Names bound by imports: the module, and the name imported from it."""
 
 
 @cache
 def inlined(entry: Key, header: str, part_classes: str = _NO_PARTS) -> str:
-    """Source of one file that defines ``entry`` and imports nothing of this package.
+    """Source of one file that defines ``entry`` and imports nothing from this package.
 
     Args:
-        part_classes: source that stands for ``mythos.export.part_classes``.
+        part_classes: source that replaces ``mythos.export.part_classes``.
     """
     attributes = {"backward"}  # torch calls it
-    while True:  # kept members mention names, which keep other members
+    while True:  # members that are kept mention names, which keep other members
         gatherer = _Gatherer(attributes, {"mythos.export.part_classes": part_classes})
         gatherer.gather(entry)
-        found = {node.attr for node in gatherer.walk() if isinstance(node, ast.Attribute)}
-        if found <= attributes:
+        mentioned = {node.attr for node in gatherer.walk() if isinstance(node, ast.Attribute)}
+        if mentioned <= attributes:
             return gatherer.text(header)
-        attributes |= found
+        attributes |= mentioned
 
 
 class _Gatherer:
     """Collects definitions depth first."""
 
-    def __init__(self, attributes: set[str], written: dict[str, str]) -> None:
+    def __init__(self, attributes: set[str], replaced_modules: dict[str, str]) -> None:
         self.attributes = attributes
-        self.modules = {name: _parsed(text) for name, text in written.items()}
-        self.taken: dict[str, Key] = {}
-        """By the name in the exported file."""
+        self.modules = {name: _parsed(text) for name, text in replaced_modules.items()}
+        self.by_name: dict[str, Key] = {}
+        """Definitions by their name in the exported file."""
         self.nodes: dict[Key, ast.stmt] = {}
-        """In the order of the exported file."""
+        """Syntax trees of the definitions, in the order of the exported file."""
         self.imports: dict[str, tuple[str, str | None]] = {}
-        """By the name that each binds: module from outside of the package, and the name taken from it."""
+        """Imports by the name that they bind: a module outside the package, and the name imported from it."""
 
     def gather(self, key: Key) -> None:
-        """Take a definition, after all that it needs."""
+        """Add a definition after all definitions that it needs."""
         module_name, name = key
-        if self.taken.setdefault(name, key) != key:
-            raise AssertionError(f"{name} is defined in {self.taken[name][0]} and in {module_name}; rename one.")
+        if self.by_name.setdefault(name, key) != key:
+            raise AssertionError(f"{name} is defined in {self.by_name[name][0]} and in {module_name}; rename one.")
         if key in self.nodes:
             return
         module = self.module(module_name)
-        node = self._kept(key, module)
-        node = _Unqualified(self, module).visit(node)
-        self.nodes[key] = node  # before what it needs, so that recursion ends
+        node = self._reduced(key, module)
+        node = _Unqualifier(self, module).visit(node)
+        self.nodes[key] = node  # added before its dependencies, so that the recursion ends
         for needed in sorted(_runtime_names(node)):
-            self._need(module_name, needed)
-        self.nodes[key] = self.nodes.pop(key)
+            self._resolve(module_name, needed)
+        self.nodes[key] = self.nodes.pop(key)  # and moved behind them
 
     def module(self, name: str) -> _Module:
-        """Read a module once."""
+        """A module, which is read once."""
         if name not in self.modules:
             self.modules[name] = _read(name)
         return self.modules[name]
@@ -125,72 +127,73 @@ class _Gatherer:
             yield from ast.walk(node)
 
     def text(self, header: str) -> str:
-        """The file."""
+        """Source text of the file."""
         parts = [self._source(key, node) for key, node in self.nodes.items()]
-        for key, node in self.nodes.items():  # nothing evaluates annotations, but readers do
+        for key, node in self.nodes.items():  # annotations are not evaluated, but people read them
             for name in _annotated(node) & self.module(key[0]).imported.keys():
                 source, original = self.module(key[0]).imported[name]
                 if source.split(".")[0] in {*sys.stdlib_module_names, "torch", "transformers"}:
                     self.imports[name] = source, original
-        named = {name for node in self.nodes.values() for name in _annotated(node)}
-        absent = sorted(named - self.taken.keys() - self.imports.keys() - set(dir(builtins)))
+        annotated = {name for node in self.nodes.values() for name in _annotated(node)}
+        absent = sorted(annotated - self.by_name.keys() - self.imports.keys() - set(dir(builtins)))
         if absent:
             self.imports["Any"] = "typing", "Any"
             parts.insert(
-                0, "# What only annotations name is not here.\n" + "\n".join(f"{name} = Any" for name in absent)
+                0,
+                "# Types that only annotations mention are omitted.\n" + "\n".join(f"{name} = Any" for name in absent),
             )
         head = [f'"""{header}"""', "", "from __future__ import annotations", "", *_import_lines(self.imports)]
         return "\n".join([*head, "", "", "\n\n\n".join(parts)]) + "\n"
 
-    def _need(self, module_name: str, name: str) -> None:
-        """Take what a name of a module stands for."""
+    def _resolve(self, module_name: str, name: str) -> None:
+        """Add the definition or import to which a name in a module refers."""
         module = self.module(module_name)
         if name in module.definitions:
-            self._take((module_name, name))
+            self._add((module_name, name))
         elif name in module.imported:
             source, original = module.imported[name]
             if source.split(".")[0] == "mythos":
                 assert original is not None, f"{module_name} uses the module {source} as a value"
-                self._take((source, original))
+                self._add((source, original))
             else:
                 self.imports[name] = source, original
-        elif name not in self.taken:
+        elif name not in self.by_name:
             assert hasattr(builtins, name), f"{module_name}: {name} is not known"
 
-    def _take(self, key: Key) -> None:
+    def _add(self, key: Key) -> None:
         key = REDIRECTED.get(key, key)
-        if key in BESIDE:
-            self.imports[key[1]] = BESIDE[key], key[1]
+        if key in SIBLINGS:
+            self.imports[key[1]] = SIBLINGS[key], key[1]
         else:
             self.gather(key)
 
-    def _kept(self, key: Key, module: _Module) -> ast.stmt:
-        """A definition without what is left out of it."""
+    def _reduced(self, key: Key, module: _Module) -> ast.stmt:
+        """A definition with its replaced expressions and without its omitted members."""
         node = fold(copy.deepcopy(module.definitions[key[1]]), REPLACED.get(key[0], {}))
         if isinstance(node, ast.ClassDef) and not key[0].startswith("mythos.export."):
             node.body = list(self._members(node.body, LEFT_OUT.get(key, set()))) or [ast.Pass()]
         return node
 
     def _members(self, body: list[ast.stmt], left_out: set[str]) -> Iterator[ast.stmt]:
-        """The members of a class that stay, each with the string that describes it."""
-        stays = True
+        """The members of a class that are kept, each with its docstring."""
+        is_kept = True
         for member in body:
             if isinstance(member, ast.FunctionDef):
                 is_special = member.name.startswith("__") or member.name == "forward"
-                stays = member.name not in left_out and (is_special or member.name in self.attributes)
+                is_kept = member.name not in left_out and (is_special or member.name in self.attributes)
                 if member.name == "__init__":
                     member.body = _without(member.body, left_out)
             elif not isinstance(member, ast.Expr):
-                stays = not _sets(member, left_out)
-            if stays:
+                is_kept = not _sets(member, left_out)
+            if is_kept:
                 yield member
 
     def _source(self, key: Key, node: ast.stmt) -> str:
-        """A definition as its module has it, where nothing was changed; members of a class one by one."""
+        """Source of a definition, verbatim where it is unchanged; the members of a class are treated one by one."""
         module = self.module(key[0])
         original = module.definitions[key[1]]
         if not isinstance(node, ast.ClassDef):
-            return _verbatim_or_written(module, [original], node)
+            return _verbatim_or_unparsed(module, [original], node)
         assert isinstance(original, ast.ClassDef)
         head = copy.copy(node)
         head.body = [ast.Pass()]
@@ -198,12 +201,12 @@ class _Gatherer:
         for member in node.body:
             if not module.lines[_first_line(member) - 2].strip():
                 lines.append("")
-            lines.append(_verbatim_or_written(module, original.body, member))
+            lines.append(_verbatim_or_unparsed(module, original.body, member))
         return "\n".join(lines)
 
 
-class _Unqualified(ast.NodeTransformer):
-    """``module.name`` becomes ``name`` for modules of this package, and what it names is taken."""
+class _Unqualifier(ast.NodeTransformer):
+    """Replaces ``module.name`` by ``name`` for modules of this package, and gathers the definition."""
 
     def __init__(self, gatherer: _Gatherer, module: _Module) -> None:
         self.gatherer = gatherer
@@ -215,12 +218,12 @@ class _Unqualified(ast.NodeTransformer):
         if source is None:
             return node
         if not isinstance(node.ctx, ast.Load):
-            raise AssertionError(f"{source}.{node.attr} is set from outside")
+            raise AssertionError(f"{source}.{node.attr} is assigned from another module")
         self.gatherer.gather((source, node.attr))
         return ast.copy_location(ast.Name(node.attr, ast.Load()), node)
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom:
-        assert not (node.module or "").startswith("mythos"), f"an import of {node.module} stays in a function"
+        assert not (node.module or "").startswith("mythos"), f"a function imports {node.module}"
         return node
 
     def _package_module(self, value: ast.expr) -> str | None:
@@ -256,7 +259,7 @@ def _path(name: str) -> Path:
 
 
 def _runtime_names(node: ast.stmt) -> set[str]:
-    """Global names that a definition reads when it is made or run."""
+    """Global names that a definition reads when it is defined or run."""
     names: set[str] = set()
     text = ast.unparse(without_annotations(node))
     tables = [symtable.symtable(text, "definition", "exec")]
@@ -272,21 +275,25 @@ def _runtime_names(node: ast.stmt) -> set[str]:
 
 
 def _annotated(root: ast.stmt) -> set[str]:
-    """Names in annotations."""
-    found = [getattr(node, field, None) for node in ast.walk(root) for field in ("annotation", "returns")]
+    """Names in the annotations of a definition."""
+    annotations = [getattr(node, field, None) for node in ast.walk(root) for field in ("annotation", "returns")]
     return {
-        node.id for annotation in found if annotation for node in ast.walk(annotation) if isinstance(node, ast.Name)
+        node.id
+        for annotation in annotations
+        if annotation
+        for node in ast.walk(annotation)
+        if isinstance(node, ast.Name)
     }
 
 
 def _import_lines(imports: dict[str, tuple[str, str | None]]) -> list[str]:
-    """Imports as a person would write them: the standard library first, what lies beside last."""
-    whole = sorted({f"import {source}" for source, original in imports.values() if original is None})
-    taken: dict[str, list[str]] = {}
+    """Import statements in the usual order: standard library, other packages, modules of the same folder."""
+    modules = sorted({f"import {source}" for source, original in imports.values() if original is None})
+    names_by_module: dict[str, list[str]] = {}
     for name, (source, original) in sorted(imports.items()):
         if original is not None:
-            taken.setdefault(source, []).append(original if name == original else f"{original} as {name}")
-    lines = whole + [f"from {source} import {', '.join(names)}" for source, names in sorted(taken.items())]
+            names_by_module.setdefault(source, []).append(original if name == original else f"{original} as {name}")
+    lines = modules + [f"from {source} import {', '.join(names)}" for source, names in sorted(names_by_module.items())]
     groups: tuple[list[str], ...] = ([], [], [])
     for line in lines:
         top = line.split()[1].split(".")[0]
@@ -295,28 +302,28 @@ def _import_lines(imports: dict[str, tuple[str, str | None]]) -> list[str]:
 
 
 def _without(body: list[ast.stmt], names: set[str]) -> list[ast.stmt]:
-    """Statements but those that set one of the names, with the strings that describe them."""
-    kept, stays = [], True
-    for line in body:
-        if not (isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant)):
-            stays = not _sets(line, names)
-        kept += [line] if stays else []
+    """The statements, except those that set one of the names, and their docstrings."""
+    kept, is_kept = [], True
+    for statement in body:
+        if not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)):
+            is_kept = not _sets(statement, names)
+        kept += [statement] if is_kept else []
     return kept
 
 
 def _sets(node: ast.stmt, names: set[str]) -> bool:
-    """Whether a statement sets one of these, as a class's variable or as ``self.name``."""
+    """Whether a statement sets one of the names, as a class variable or as ``self.name``."""
     targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-    found = {getattr(target, "attr", None) or getattr(target, "id", None) for target in targets}
-    return bool(found & names)
+    assigned = {getattr(target, "attr", None) or getattr(target, "id", None) for target in targets}
+    return bool(assigned & names)
 
 
 def _first_line(node: ast.stmt) -> int:
     return min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", []))])
 
 
-def _verbatim_or_written(module: _Module, originals: list[ast.stmt], node: ast.stmt) -> str:
-    """The lines of the original, if the node still is what they say, else the node written anew."""
+def _verbatim_or_unparsed(module: _Module, originals: list[ast.stmt], node: ast.stmt) -> str:
+    """The source lines of the original if the node is unchanged, else the unparsed node."""
     for original in originals:
         if original.lineno == node.lineno and ast.dump(original) == ast.dump(node):
             return "\n".join(module.lines[_first_line(original) - 1 : original.end_lineno])

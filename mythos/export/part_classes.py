@@ -1,4 +1,4 @@
-"""Classes of loop parts, and names that stay in fp32. ``inline`` writes this file for the parts of one model."""
+"""Classes of loop parts, and tensors that stay in fp32. In an exported file ``written_for`` replaces this module."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ PART_CLASSES: dict[str, tuple[Any, Any, Any]] = {
     kind: (spec.config, load_object(spec.build), spec.attention_build and load_object(spec.attention_build))
     for kind, spec in PARTS.items()
 }
-"""Configuration, part, and what it puts into attention or None; by kind, for foreign parts by ``foreign:<name>``."""
+"""Configuration, loop part, and attention part or None, by kind; foreign parts by ``foreign:<name>``."""
 FP32_MODULES = ["router_bias", "halting", *(name for spec in (INJECTIONS | PARTS).values() for name in spec.fp32)]
-"""Parts of names that keep fp32 in a file of 16 bits."""
+"""Substrings of the names of tensors that stay in fp32 in a 16-bit export."""
 
 
 def written_for(model: ModelConfig) -> str:
-    """This file with the parts of one model only, as ``inline`` reads it."""
+    """Source that defines the tables of this module for the parts of one model only; ``inlined`` takes it."""
     parts = parts_of(model)
     imports, rows = [], []
     for part, given in zip(parts[1:], model.loop.parts, strict=True):
@@ -38,5 +38,5 @@ def written_for(model: ModelConfig) -> str:
 
 
 def fp32_modules(parts: list[Part]) -> list[str]:
-    """Parts of names that keep fp32 in a file of 16 bits, for the parts of one model."""
+    """``FP32_MODULES`` for the parts of one model only."""
     return ["router_bias", "halting", *dict.fromkeys(name for part in parts for name in part.spec.fp32)]

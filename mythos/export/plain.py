@@ -1,4 +1,4 @@
-"""Configurations from plain data without pydantic, for the exported file."""
+"""Build configurations from plain data without pydantic, for the exported file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ _HALTING = {"fixed": FixedHalting, "act": ActHalting, "ponder": PonderHalting}
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def config(cls: type[C]) -> type[C]:
-    """Make ``cls`` a frozen, keyword-only dataclass; it stands in for ``mythos.config.base.config``."""
+    """Make ``cls`` a frozen, keyword-only dataclass; replaces ``mythos.config.base.config`` in the exported file."""
     return dataclass(frozen=True, kw_only=True)(cls)
 
 
 def model_config(raw: Mapping[str, Any]) -> ModelConfig:
-    """The architecture behind what ``mythos.config.base.encode`` made of it."""
+    """Decode a model configuration that ``mythos.config.base.encode`` encoded."""
     parts = {
         "attention": _variant(_ATTENTION, raw["attention"]),
         "ffn": DenseConfig(**raw["ffn"]),
@@ -40,18 +40,18 @@ def model_config(raw: Mapping[str, Any]) -> ModelConfig:
 
 
 def build_parts(model: ModelConfig) -> list[LoopPart]:
-    """The parts around the injection and the blocks; it stands in for ``mythos.loop.build.build_parts``."""
+    """The model's loop parts; replaces ``mythos.loop.build.build_parts`` in the exported file."""
     return [PART_CLASSES[_key(part)][1](_options(part), model) for part in model.loop.parts]
 
 
 def build_attention_parts(model: ModelConfig) -> list[AttentionPart]:
-    """What they put into the attention of one block; it stands in for the function of ``mythos.loop.build``."""
+    """The attention parts of one block; replaces the function of ``mythos.loop.build`` in the exported file."""
     classes = [(PART_CLASSES[_key(part)][2], _options(part)) for part in model.loop.parts]
     return [build(options, model) for build, options in classes if build is not None]
 
 
 def halting_config(raw: Mapping[str, Any]) -> HaltingConfig:
-    """The halting behind its encoded form."""
+    """Decode a halting configuration."""
     return _variant(_HALTING, raw)
 
 

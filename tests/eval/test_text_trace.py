@@ -135,7 +135,7 @@ def test_attention_changes_from_loop_to_loop_with_the_state() -> None:
     assert (difference > 1e-3).all()
 
 
-def test_a_trace_removes_its_hooks() -> None:
+def test_a_trace_leaves_no_hooks() -> None:
     model = random_model(model_config()).eval()
     traced(model)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())

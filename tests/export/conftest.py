@@ -1,4 +1,4 @@
-"""Random models as the checkpoints of runs, and what export makes of them."""
+"""Fixtures: checkpoints of random models as runs write them, and their exports."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from mythos.model.mythos import Mythos
 
 @pytest.fixture(scope="session")
 def save_run(packed: Path):
-    """Writes the checkpoint of a random model as a run of 4 steps would, and returns the model."""
+    """A function that writes the checkpoint of a random model as a run of 4 steps would, and returns the model."""
 
     def save(run: Path, name: str = "debug", halting: HaltingConfig | None = None, **changes: Any) -> Mythos:
         halting = halting or FixedHalting()
@@ -51,7 +51,7 @@ def save_run(packed: Path):
 
 @pytest.fixture(scope="session")
 def load(tmp_path_factory: pytest.TempPathFactory):
-    """Loads an exported folder as a user would."""
+    """A function that loads an exported folder as a user would."""
     cache = str(tmp_path_factory.mktemp("modules"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_MODULES_CACHE", cache)
@@ -67,7 +67,7 @@ def load(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture
 def exported(save_run, load, tmp_path: Path):
-    """Builds a random model and loads what its export writes."""
+    """A function that builds and exports a random model, and returns it with the model loaded from the export."""
 
     def build(name: str = "debug", halting: HaltingConfig | None = None, **changes: Any) -> tuple[Mythos, Any]:
         model = save_run(tmp_path / "run", name, halting, **changes)

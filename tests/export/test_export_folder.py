@@ -1,4 +1,4 @@
-"""The folder that export writes: what is in it, what it needs, and what is refused."""
+"""The exported folder: its contents, its use without the package, and the errors of export."""
 
 import json
 import os
@@ -41,7 +41,7 @@ print(json.dumps({"ids": inputs.input_ids.tolist(), "mask": inputs.attention_mas
 """
 
 
-def test_a_process_without_mythos_gets_the_models_text(save_run, packed: Path, tmp_path: Path) -> None:
+def test_a_process_without_mythos_generates_the_text_of_the_model(save_run, packed: Path, tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     model = save_run(tmp_path / "run")
     assert main(["export", str(tmp_path / "run"), "--to", str(tmp_path / "out")]) == 0
@@ -57,20 +57,20 @@ def test_a_process_without_mythos_gets_the_models_text(save_run, packed: Path, t
         env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | variables,
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    result = json.loads(done.stdout.splitlines()[-1])
     tokenizer = load_tokenizer(packed)
     rows = [[0, *tokenizer.encode(prompt).ids] for prompt in PROMPTS]
     padding = len(rows[0]) - len(rows[1])
-    assert found["ids"] == [rows[0], [0] * padding + rows[1]]
-    assert found["mask"] == [[1] * len(rows[0]), [0] * padding + [1] * len(rows[1])]
-    for row, text in zip(rows, found["text"], strict=True):
+    assert result["ids"] == [rows[0], [0] * padding + rows[1]]
+    assert result["mask"] == [[1] * len(rows[0]), [0] * padding + [1] * len(rows[1])]
+    for row, text in zip(rows, result["text"], strict=True):
         assert text[len(rows[0]) :] == generate(model, torch.tensor([row]), 6, 3, 0, None, 0).tokens_BS[0].tolist()
     expected = model.decode(torch.tensor(rows[:1]), model.new_cache(2, None))
-    torch.testing.assert_close(torch.tensor(found["logits"]), expected, rtol=1e-5, atol=1e-5)
-    assert found["same"]
+    torch.testing.assert_close(torch.tensor(result["logits"]), expected, rtol=1e-5, atol=1e-5)
+    assert result["same"]
 
 
-def test_the_card_says_what_was_trained(save_run, tmp_path: Path) -> None:
+def test_the_card_describes_the_training(save_run, tmp_path: Path) -> None:
     save_run(tmp_path / "run")
     lines = [{"schema": 1}, {"step": 2, "val/loss/T01": 5.5, "val/loss/T08": 5.25}, {"step": 6, "val/loss/T01": 4.0}]
     text = "\n".join(map(json.dumps, lines)) + '\n{"step": 3, "va'
@@ -78,12 +78,12 @@ def test_the_card_says_what_was_trained(save_run, tmp_path: Path) -> None:
     assert held_out_losses(tmp_path / "run" / "metrics.jsonl", 4) == (2, {1: 5.5, 8: 5.25})
     export(tmp_path / "run", tmp_path / "out", 4)
     card = (tmp_path / "out" / "README.md").read_text()
-    for said in (
-        "at step 2:\n\n| passes | loss |\n|---|---|\n| 1 | 5.5000 |\n| 8 | 5.2500 |",
+    for part in (
+        "at step 2:\n\n| loops | loss |\n|---|---|\n| 1 | 5.5000 |\n| 8 | 5.2500 |",
         "0.1.0+abc",
         "512 in seq",
     ):
-        assert said in card
+        assert part in card
     assert '"core_ffn"' in card
 
 
@@ -93,26 +93,24 @@ def test_the_card_says_what_was_trained(save_run, tmp_path: Path) -> None:
         (["--step", "3"], "--step: {run} holds no checkpoint of step 3; finished steps: 4."),
         (["--step", "8"], "--step: the checkpoint of step 8 was never finished; finished steps: 4."),
         (["--step", "9"], "no checkpoint here (manifest.json is missing)"),
-        (["--to", "{full}"], "--to {full}: something is there already; name a folder that is new or empty."),
-        (["--to", "{run}/checkpoints/out"], "lies among the run's checkpoints"),
+        (["--to", "{full}"], "--to {full}: it exists and is not an empty folder; name a folder that is new or empty."),
+        (["--to", "{run}/checkpoints/out"], "the folder is among the run's checkpoints"),
         (["--to", "/proc/out"], "--to /proc/out: it cannot be written"),
     ],
 )
-def test_what_cannot_be_exported_is_refused_in_one_line(
-    options: list[str], sentence: str, save_run, tmp_path: Path, capsys
-) -> None:
-    places = {"run": tmp_path / "run", "full": tmp_path / "full"}
-    save_run(places["run"])
-    (places["run"] / "checkpoints" / ".step-00000008.tmp").mkdir()
+def test_export_errors_are_one_line(options: list[str], sentence: str, save_run, tmp_path: Path, capsys) -> None:
+    paths = {"run": tmp_path / "run", "full": tmp_path / "full"}
+    save_run(paths["run"])
+    (paths["run"] / "checkpoints" / ".step-00000008.tmp").mkdir()
     if "--step" in options:
-        (places["run"] / "checkpoints" / "step-00000009").mkdir()
-    places["full"].mkdir()
-    (places["full"] / "notes.txt").touch()
-    given = [option.format(**places) for option in options]
+        (paths["run"] / "checkpoints" / "step-00000009").mkdir()
+    paths["full"].mkdir()
+    (paths["full"] / "notes.txt").touch()
+    given = [option.format(**paths) for option in options]
     to = [] if "--to" in given else ["--to", str(tmp_path / "out")]
-    assert main(["export", str(places["run"]), *to, *given]) == 2
+    assert main(["export", str(paths["run"]), *to, *given]) == 2
     error = capsys.readouterr().err
-    assert sentence.format(**places) in error
+    assert sentence.format(**paths) in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
@@ -130,7 +128,7 @@ def test_only_an_earlier_export_is_replaced(save_run, tmp_path: Path, capsys) ->
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
     (target / "modeling_mythos.py").unlink()
     assert main([*command, "--replace"]) == 2
-    assert "something is there already" in capsys.readouterr().err
+    assert "it exists and is not an empty folder" in capsys.readouterr().err
     assert (target / "model.safetensors").read_bytes() == whole
 
 
@@ -167,7 +165,7 @@ def test_another_tokenizer_than_the_runs_is_refused(
         ({"exit_threshold": 0.1}, "exit_threshold: 0.1 was given without exit_rule"),
         ({"cache_policy": "first"}, "cache_policy: 'first' was given"),
         ({"cache_implementation": "static"}, "cache_implementation: 'static' was given"),
-        ({"prompt_lookup_num_tokens": 3}, "assisted generation takes tokens back"),
+        ({"prompt_lookup_num_tokens": 3}, "assisted generation removes tokens from the cache"),
     ],
 )
 def test_an_exported_model_refuses_in_one_sentence(options: dict, sentence: str, save_run, load, tmp_path) -> None:
@@ -185,7 +183,7 @@ def test_a_text_longer_than_the_context_is_refused(save_run, load, tmp_path) -> 
         load(tmp_path / "out")(torch.zeros(1, 257, dtype=torch.long))
 
 
-def test_a_vocabulary_may_grow_but_weights_are_never_invented(save_run, load, tmp_path) -> None:
+def test_a_vocabulary_may_grow_but_missing_weights_are_refused(save_run, load, tmp_path) -> None:
     save_run(tmp_path / "run")
     export(tmp_path / "run", tmp_path / "out", None)
     loaded, tokens = load(tmp_path / "out"), torch.tensor([[1, 2, 3]])

@@ -36,7 +36,7 @@ def test_the_exported_code_compiles_and_imports_nothing_of_the_package(tmp_path:
     assert not any("fused" in name or "Batch" in name for name in names)
 
 
-def test_unchanged_definitions_are_as_the_package_has_them() -> None:
+def test_unchanged_definitions_are_copied_verbatim() -> None:
     text, source = inlined(ENTRY, ""), Path("mythos/layers/attention_part.py")
     path = Path(inline.__file__).parents[2] / source
     lines = path.read_text().splitlines()
@@ -46,21 +46,21 @@ def test_unchanged_definitions_are_as_the_package_has_them() -> None:
 
 
 @pytest.mark.parametrize("module", REPLACED)
-def test_what_is_replaced_is_still_there(module: str) -> None:
+def test_replaced_expressions_exist_in_the_package(module: str) -> None:
     path = Path(inline.__file__).parents[2].joinpath(*module.split(".")).with_suffix(".py")
-    written = {ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.expr)}
-    assert REPLACED[module].keys() <= written
+    expressions = {ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.expr)}
+    assert REPLACED[module].keys() <= expressions
 
 
 @pytest.mark.parametrize("key", LEFT_OUT)
-def test_what_is_left_out_is_still_there(key: tuple[str, str]) -> None:
-    found = getattr(importlib.import_module(key[0]), key[1])
+def test_members_that_are_left_out_exist_in_the_package(key: tuple[str, str]) -> None:
+    owner = getattr(importlib.import_module(key[0]), key[1])
     source = Path(sys.modules[key[0]].__file__ or "").read_text()
     for name in LEFT_OUT[key]:
-        assert hasattr(found, name) or f"self.{name}: " in source
+        assert hasattr(owner, name) or f"self.{name}: " in source
 
 
-def test_constants_close_branches_and_nothing_else() -> None:
+def test_constants_remove_unreachable_branches_and_nothing_else() -> None:
     node = ast.parse(
         "def f(x):\n"
         "    if fast(x) and x > 1:\n        return 1\n"
@@ -85,7 +85,7 @@ def run(source: str) -> ModuleType:
     return module
 
 
-def test_definitions_come_once_in_the_order_of_need_without_unmentioned_members(
+def test_definitions_appear_once_after_their_dependencies_without_unmentioned_members(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inline, "_PACKAGE", tmp_path)
@@ -99,8 +99,8 @@ def test_definitions_come_once_in_the_order_of_need_without_unmentioned_members(
         "class Base:\n    def one(self):\n        return 1\n\n    def dump(self):\n        return json.dumps(self)\n",
     )
     text = inlined(("mythos.a.top", "Top"), "")
-    found = run(text)
-    assert abs(found.Top()(None) - (2 * 3.14159265 + 2)) < 1e-6
+    module = run(text)
+    assert abs(module.Top()(None) - (2 * 3.14159265 + 2)) < 1e-6
     assert text.count("def scale") == 1
     assert "dump" not in text
     assert "json" not in text

@@ -1,4 +1,4 @@
-"""An exported model gives the numbers of the model that it was made from."""
+"""Exported models compute the same results as the models that they were exported from."""
 
 from dataclasses import replace
 from typing import Any
@@ -38,16 +38,16 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def ours(model: Mythos, tokens: Tensor, num_loops: int) -> Tensor:
+def decode(model: Mythos, tokens: Tensor, num_loops: int) -> Tensor:
     return model.decode(tokens, model.new_cache(num_loops, tokens.shape[1]))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_logits_and_greedy_text_are_those_of_the_model(kind: str, exported) -> None:
+def test_logits_and_greedy_text_equal_those_of_the_model(kind: str, exported) -> None:
     model, loaded = exported(**KINDS[kind])
     with torch.no_grad():
         for num_loops in (1, 3, 20):
-            expected = ours(model, TOKENS, num_loops)
+            expected = decode(model, TOKENS, num_loops)
             assert relative_error(loaded(TOKENS, num_loops=num_loops).logits, expected) < 1e-5
         assert torch.equal(loaded(TOKENS).logits, loaded(TOKENS, num_loops=3).logits)
     expected_text = generate(model, TOKENS[:, :5], 8, 3, temperature=0, top_k=None, seed=0).tokens_BS
@@ -57,7 +57,7 @@ def test_logits_and_greedy_text_are_those_of_the_model(kind: str, exported) -> N
 
 @pytest.mark.parametrize(("name", "policy"), [("debug", "mean"), ("debug", "mod-2"), ("debug-mla", "last")])
 @pytest.mark.parametrize("rule", [None, ExitRule("relative_change", 0.4), ExitRule("output_divergence", 0.02)])
-def test_padded_prompts_exit_rules_and_shared_caches_give_the_models_text(
+def test_padded_prompts_exit_rules_and_shared_caches_give_the_text_of_the_model(
     name: str, policy: str, rule: ExitRule | None, exported
 ) -> None:
     model, loaded = exported(name)
@@ -80,21 +80,21 @@ def test_padded_prompts_exit_rules_and_shared_caches_give_the_models_text(
 def test_exits_are_reported_and_need_no_cache(exported) -> None:
     model, loaded = exported(halting=PonderHalting())
     with torch.no_grad():
-        found = loaded(TOKENS, num_loops=6, exit_rule="quantile", exit_threshold=0.3)
+        output = loaded(TOKENS, num_loops=6, exit_rule="quantile", exit_threshold=0.3)
         expected = model.decode_until(TOKENS, model.new_cache(6, 12), ExitRule("quantile", 0.3))
-    assert torch.equal(found.num_loops, expected.num_loops_BS)
-    assert found.num_loops.unique().numel() > 1
-    assert found.past_key_values is None
-    assert relative_error(found.logits, expected.logits_BSV) < 1e-6
+    assert torch.equal(output.num_loops, expected.num_loops_BS)
+    assert output.num_loops.unique().numel() > 1
+    assert output.past_key_values is None
+    assert relative_error(output.logits, expected.logits_BSV) < 1e-6
 
 
-def test_a_cache_goes_on_where_the_call_before_ended(exported) -> None:
+def test_a_call_with_a_cache_continues_the_call_before(exported) -> None:
     _, loaded = exported()
     with torch.no_grad():
         first = loaded(TOKENS[:, :8], use_cache=True, num_loops=4)
         rest = loaded(TOKENS[:, 8:], past_key_values=first.past_key_values)
         assert relative_error(rest.logits, loaded(TOKENS, num_loops=4).logits[:, 8:]) < 1e-5
-        with pytest.raises(ValueError, match=r"num_loops: 2 was given, but the cache was made with 4"):
+        with pytest.raises(ValueError, match=r"num_loops: 2 was given, but the cache was created with 4"):
             loaded(TOKENS, past_key_values=first.past_key_values, num_loops=2)
 
 
@@ -108,7 +108,7 @@ def test_beam_search_with_a_cache_equals_beam_search_without(exported) -> None:
     assert not torch.equal(text[::2], greedy)
 
 
-def test_gradients_are_those_of_the_model(exported) -> None:
+def test_gradients_equal_those_of_the_model(exported) -> None:
     model, loaded = exported("debug-mla")
     loss = loaded(TOKENS, labels=TOKENS).loss
     loss.backward()
@@ -116,24 +116,24 @@ def test_gradients_are_those_of_the_model(exported) -> None:
     expected = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), TOKENS[:, 1:].flatten())
     expected.backward()
     assert abs(loss - expected) < 1e-6
-    theirs = dict(loaded.named_parameters())
+    exported_parameters = dict(loaded.named_parameters())
     for name, parameter in model.named_parameters():
-        assert relative_error(theirs[f"model.{name}"].grad, parameter.grad) < 1e-5, name
+        assert relative_error(exported_parameters[f"model.{name}"].grad, parameter.grad) < 1e-5, name
 
 
-def test_weights_in_16_bits_run_as_under_autocast(save_run, load, tmp_path) -> None:
+def test_16_bit_weights_run_as_under_autocast(save_run, load, tmp_path) -> None:
     from mythos.export.folder import export
 
     model = save_run(tmp_path / "run")
     export(tmp_path / "run", tmp_path / "out", None, torch.bfloat16)
     loaded = load(tmp_path / "out")
-    kept = {name for name, one in loaded.state_dict().items() if one.dtype == torch.float32}
-    assert kept == {f"model.core.{name}" for name in ("router_bias", "injection.log_rate", "injection.dt_bias")}
+    in_fp32 = {name for name, one in loaded.state_dict().items() if one.dtype == torch.float32}
+    assert in_fp32 == {f"model.core.{name}" for name in ("router_bias", "injection.log_rate", "injection.dt_bias")}
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if f"model.{name}" not in kept:
+            if f"model.{name}" not in in_fp32:
                 parameter.copy_(parameter.bfloat16())
         with torch.autocast("cpu", torch.bfloat16):
-            expected = ours(model, TOKENS, 3)
+            expected = decode(model, TOKENS, 3)
         assert relative_error(loaded(TOKENS).logits, expected) < 0.02
-        assert relative_error(loaded(TOKENS).logits, ours(model, TOKENS, 3)) < 0.1
+        assert relative_error(loaded(TOKENS).logits, decode(model, TOKENS, 3)) < 0.1
