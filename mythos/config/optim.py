@@ -9,9 +9,6 @@ from mythos.config.base import NonNegative, Positive, PositiveInt, config
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
-UnusedLoops = Literal["keep", "copy_last"]
-
-
 @config
 class AdamWConfig:
     """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) for every parameter."""
@@ -25,10 +22,6 @@ class AdamWConfig:
     """On matrices only; norms, injection, router and embedding are never decayed."""
     clip_norm: Positive | None = 0.5
     """Largest global gradient norm; null leaves gradients alone."""
-    router_bias_rate: NonNegative = 1e-3
-    """Step of the per-loop selection bias that balances experts; 0 switches balancing off."""
-    unused_loops: UnusedLoops = "keep"
-    """Rows of passes that a step does not run stand still, or follow the deepest pass that it does run."""
 
 
 @config
@@ -49,10 +42,6 @@ class MuonAdamWConfig:
     num_newton_schulz_steps: PositiveInt = 5
     clip_norm: Positive | None = 0.5
     """Largest global gradient norm; null leaves gradients alone."""
-    router_bias_rate: NonNegative = 1e-3
-    """Step of the per-loop selection bias that balances experts; 0 switches balancing off."""
-    unused_loops: UnusedLoops = "keep"
-    """Rows of passes that a step does not run stand still, or follow the deepest pass that it does run."""
 
 
 OptimConfig = Annotated[AdamWConfig | MuonAdamWConfig, Field(discriminator="kind")]

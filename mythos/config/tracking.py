@@ -6,7 +6,6 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from mythos.config.base import ConfigError, PositiveInt, config
-from mythos.config.telemetry import TelemetryConfig
 
 LIBRARIES: Final = {"wandb": "wandb", "tensorboard": "tensorboard", "mlflow": "mlflow", "trackio": "trackio"}
 """Kind of tracker to the package that it needs, which is also the module's name."""
@@ -24,7 +23,7 @@ class ProfileConfig:
 
 
 @config
-class Tracking(TelemetryConfig):
+class Tracking:
     """What every kind of tracker has."""
 
     log_every: PositiveInt = 10

@@ -54,7 +54,7 @@ class MythosModule(pl.LightningModule):
         """Loss and observation of one micro-batch; depth is drawn once for the step, or for each sequence."""
         config, step = self.config, self.trainer.global_step
         is_last = (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0
-        trace = is_last and (step + 1) % config.tracking.trace_every == 0
+        trace = is_last and (step + 1) % config.telemetry.trace_every == 0
         plan = plan_step(config, step, batch.sample_ids_B)
         with autocast(config.parallel.precision, self.device):
             output = self.model(
