@@ -88,7 +88,7 @@ def build_callbacks(
 
 
 def _router_balance(config: RunConfig) -> list[StepCallback]:
-    """One callback, or none for a dense core, without a rate, or where only the halting gate is trained."""
+    """One callback; none for a dense core, with balance=none, or where only the halting gate is trained."""
     trains_model = not isinstance(config.halting, PonderHalting) or config.halting.train == "all"
     if not (config.model.is_moe and isinstance(config.balance, SignBalance) and trains_model):
         return []
