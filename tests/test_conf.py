@@ -43,6 +43,8 @@ def test_train_yaml_alone_is_a_run():
 def test_every_option_composes_and_validates(group, option):
     learns_exits = group == "halting" and option != "fixed"
     needs = ["depth.num_grad_loops=32"] if learns_exits else ["optim=adamw"] if group == "parallel" else []
+    if option == "foreign":  # the package that it names
+        needs.append(f"{group}.name=lion")
     run = load([f"{group}={option}", *needs])
     given = OmegaConf.load(CONF / group / f"{option}.yaml").get("kind")
     if given is not None:

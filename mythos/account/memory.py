@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mythos.account.parameters import block_shapes, count_parameters, num_matrix_elements
 from mythos.config.model import ModelConfig, MoEConfig
-from mythos.config.optim import AdamWConfig, MuonAdamWConfig, OptimConfig
+from mythos.config.optim import AdamWConfig, ForeignOptimConfig, MuonAdamWConfig, OptimConfig
 from mythos.config.parallel import DeepSpeedParallel, ParallelConfig, shares_weights
 
 _FP32_BYTES = 4
@@ -41,6 +41,8 @@ def state_bytes(model: ModelConfig, optim: OptimConfig) -> StateBytes:
             num_moments = 2 * num_parameters
         case MuonAdamWConfig():
             num_moments = 2 * num_parameters - num_hidden_matrix_elements(model)
+        case ForeignOptimConfig():
+            num_moments = optim.num_moments * num_parameters
     return StateBytes(
         weights=_FP32_BYTES * num_parameters,
         gradients=_FP32_BYTES * num_parameters,
@@ -173,6 +175,8 @@ def _num_moments(model: ModelConfig, optim: OptimConfig, elements: Elements) -> 
     match optim:
         case AdamWConfig():
             return 2 * elements.local
+        case ForeignOptimConfig():
+            return optim.num_moments * elements.local
         case MuonAdamWConfig():
             return (
                 2 * elements.local - (num_hidden_matrix_elements(model) - num_expert_elements(model)) - elements.experts
@@ -180,7 +184,7 @@ def _num_moments(model: ModelConfig, optim: OptimConfig, elements: Elements) -> 
 
 
 def _muon_bytes(model: ModelConfig, optim: OptimConfig, elements: Elements) -> int:
-    if isinstance(optim, AdamWConfig):
+    if not isinstance(optim, MuonAdamWConfig):
         return 0
     hidden = num_hidden_matrix_elements(model) - num_expert_elements(model) + elements.experts
     return _MUON_BYTES * min(hidden, _MUON_BATCH_ELEMENTS)

@@ -52,7 +52,7 @@ class Alarms(StepCallback):
     """Judges the telemetry, and looks for what is not finite in the training metrics."""
 
     def __init__(self, config: RunConfig, metrics: MetricsWriter) -> None:
-        self.config = config.tracking.alarms
+        self.config = config.telemetry.alarms
         self.mean_depth = config.depth.mean
         self.metrics = metrics
         self.history: deque[Metrics] = deque(maxlen=self.config.num_records)

@@ -37,8 +37,8 @@ class LoopTelemetry(StepCallback):
     """
 
     def __init__(self, config: RunConfig, metrics: MetricsWriter, directory: Path) -> None:
-        self.tracking = config.tracking
-        self.num_loops = config.tracking.loops_read(config.depth.mean)
+        self.telemetry = config.telemetry
+        self.num_loops = config.telemetry.loops_read(config.depth.mean)
         self.max_loops = config.depth.max_loops
         self.rows_differ = config.depth.per_sequence
         self.metrics = metrics
@@ -98,7 +98,7 @@ class LoopTelemetry(StepCallback):
             self.file = None
 
     def _is_due(self, step: int) -> bool:
-        return step % self.tracking.trace_every == 0
+        return step % self.telemetry.trace_every == 0
 
     def _add_counts(self, observation: Observation) -> None:
         if observation.router_stats is not None:
@@ -109,8 +109,8 @@ class LoopTelemetry(StepCallback):
 
     def _evaluate(self, module: Any, batch: Batch, step: int) -> dict[str, Tensor]:
         """Loss by loop count, and the growth of a small change of the state, on the first rows of a micro-batch."""
-        rows = first_rows(batch, self.tracking.trace_rows)
-        every = self.tracking.jacobian_every
+        rows = first_rows(batch, self.telemetry.trace_rows)
+        every = self.telemetry.jacobian_every
         has_growth = every is not None and step % every == 0
         nll_X, growth_B = module.evaluate_loops(rows, self.num_loops, _NUM_POWER_ITERATIONS if has_growth else 0)
         evaluated = {"nll_X": nll_X, "num_targets": (rows.targets_BS != IGNORED).sum()}

@@ -54,8 +54,6 @@ class FixedDepth(GradientRule):
     num_loops: PositiveInt
     num_grad_loops: PositiveInt | None = None
     """k; null keeps the gradients of all passes."""
-    per_sequence: bool = False
-    """Refused where true: nothing is drawn."""
 
     def __post_init__(self) -> None:
         if self.num_grad_loops is not None and self.num_grad_loops > self.num_loops:
@@ -63,16 +61,16 @@ class FixedDepth(GradientRule):
                 f"num_grad_loops is {self.num_grad_loops} but num_loops is {self.num_loops}; "
                 "no more passes can keep gradients than are run."
             )
-        if self.per_sequence:
-            raise ValueError(
-                f"per_sequence is true but every sequence runs the same num_loops, {self.num_loops}; "
-                "choose a kind that draws, or set per_sequence=false."
-            )
         _check_damping(self)
 
     @property
+    def per_sequence(self) -> bool:
+        """False: no number of loops is drawn."""
+        return False
+
+    @property
     def mean(self) -> float:
-        """The mean number of passes."""
+        """The mean number of loops."""
         return float(self.num_loops)
 
     @property

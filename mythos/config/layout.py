@@ -3,7 +3,7 @@
 from mythos.config.cluster import ClusterConfig
 from mythos.config.halting import HaltingConfig, PonderHalting
 from mythos.config.model import ModelConfig, MoEConfig
-from mythos.config.optim import MuonAdamWConfig, OptimConfig
+from mythos.config.optim import ForeignOptimConfig, MuonAdamWConfig, OptimConfig
 from mythos.config.parallel import DeepSpeedParallel, ParallelConfig
 
 
@@ -43,6 +43,11 @@ def _check_zero(parallel: DeepSpeedParallel, optim: OptimConfig, halting: Haltin
         raise ValueError(
             f"optim.kind is muon_adamw but parallel.zero_stage is {stage}, which hands the optimiser flat pieces where "
             "Muon needs whole matrices; set optim=adamw or parallel.zero_stage=0."
+        )
+    if isinstance(optim, ForeignOptimConfig) and stage > 0:
+        raise ValueError(
+            f"optim.kind is foreign but parallel.zero_stage is {stage}, which hands the optimiser flat pieces of "
+            "parameters; set optim=adamw or parallel.zero_stage=0."
         )
     if isinstance(halting, PonderHalting) and halting.train == "gate":
         raise ValueError(

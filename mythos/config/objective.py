@@ -1,10 +1,15 @@
 """Weights of the loss terms; a term of weight zero is not computed into the loss."""
 
-from typing import Annotated
+from dataclasses import field
+from typing import Annotated, Final
 
 from pydantic import Field
 
 from mythos.config.base import NonNegative, PositiveInt, config
+from mythos.config.plugins import PluginName
+
+TERM_PLUGINS: Final = "mythos.loss_terms"
+"""Entry points of other packages' penalties; ``mythos.losses.terms.Penalty`` is what they name."""
 
 
 @config
@@ -28,3 +33,5 @@ class ObjectiveConfig:
     fastest (STARS, arXiv 2605.26733)."""
     num_power_iterations: PositiveInt = 2
     """Passes spent on finding that direction."""
+    terms: dict[PluginName, NonNegative] = field(default_factory=dict)
+    """Weights of other packages' penalties, by the names of their entry points in ``mythos.loss_terms``."""

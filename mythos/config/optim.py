@@ -1,15 +1,17 @@
 """The optimiser and its hyper-parameters."""
 
-from typing import Annotated, Literal
+from dataclasses import field
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from mythos.config.base import NonNegative, Positive, PositiveInt, config
+from mythos.config.base import Count, NonNegative, Positive, PositiveInt, config
+from mythos.config.plugins import PluginName
+
+OPTIMIZER_PLUGINS: Final = "mythos.optimizers"
+"""Entry points of other packages' optimisers, called as ``optimizer(groups, **options)``."""
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
-
-
-UnusedLoops = Literal["keep", "copy_last"]
 
 
 @config
@@ -25,10 +27,6 @@ class AdamWConfig:
     """On matrices only; norms, injection, router and embedding are never decayed."""
     clip_norm: Positive | None = 0.5
     """Largest global gradient norm; null leaves gradients alone."""
-    router_bias_rate: NonNegative = 1e-3
-    """Step of the per-loop selection bias that balances experts; 0 switches balancing off."""
-    unused_loops: UnusedLoops = "keep"
-    """Rows of passes that a step does not run stand still, or follow the deepest pass that it does run."""
 
 
 @config
@@ -49,10 +47,24 @@ class MuonAdamWConfig:
     num_newton_schulz_steps: PositiveInt = 5
     clip_norm: Positive | None = 0.5
     """Largest global gradient norm; null leaves gradients alone."""
-    router_bias_rate: NonNegative = 1e-3
-    """Step of the per-loop selection bias that balances experts; 0 switches balancing off."""
-    unused_loops: UnusedLoops = "keep"
-    """Rows of passes that a step does not run stand still, or follow the deepest pass that it does run."""
 
 
-OptimConfig = Annotated[AdamWConfig | MuonAdamWConfig, Field(discriminator="kind")]
+@config
+class ForeignOptimConfig:
+    """An optimiser of another installed package, for every parameter."""
+
+    kind: Literal["foreign"] = "foreign"
+    name: PluginName
+    """Name of its entry point in ``mythos.optimizers``."""
+    lr: Positive
+    weight_decay: NonNegative = 0.0
+    """On matrices only; norms, injection, router and embedding are never decayed."""
+    clip_norm: Positive | None = 0.5
+    """Largest global gradient norm; null leaves gradients alone."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further keyword arguments of its constructor."""
+    num_moments: Count = 2
+    """fp32 values that it keeps for each parameter; ``mythos plan`` and ``mythos costs`` count them."""
+
+
+OptimConfig = Annotated[AdamWConfig | MuonAdamWConfig | ForeignOptimConfig, Field(discriminator="kind")]

@@ -1,5 +1,6 @@
 """Where the model runs, in what precision, and how it is spread over ranks."""
 
+from dataclasses import field
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
@@ -74,7 +75,7 @@ class DeepSpeedParallel(ParallelBase):
     """Reduce gradients while the backward still runs."""
     check_every: PositiveInt = 100
     """Optimiser steps between comparisons of the router bias over all ranks."""
-    extra: dict[str, bool | int] = Field(default_factory=dict)
+    extra: dict[str, bool | int] = field(default_factory=dict)
     """Further keys of DeepSpeed's ``zero_optimization``: bucket sizes and thresholds."""
 
     def __post_init__(self) -> None:

@@ -2,9 +2,14 @@
 
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import Field
 
 from mythos.config.base import ConfigError, suggestion
+
+PluginName = Annotated[str, Field(pattern=r"^[\w-]+$")]
+"""Name of an entry point; letters, digits, ``_`` and ``-``, since metrics and overrides contain it."""
 
 
 class Plugin(NamedTuple):
@@ -64,15 +69,37 @@ def load(group: str, name: str, path: str, fields: Sequence[str] = ()) -> Any:
     try:
         part = point.load()
     except Exception as error:  # a foreign module may raise anything
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(
-            f"{path}: {point.value} of {origin} cannot be imported ({reason}); repair that package or choose another."
+            f"{path}: {point.value} of {origin} cannot be imported ({_reason(error)}); repair that package or choose "
+            "another."
         ) from error
     if missing := [field for field in fields if not hasattr(part, field)]:
         raise ConfigError(
             f"{path}: {point.value} of {origin} lacks {', '.join(missing)}; it needs {', '.join(fields)}."
         )
     return part
+
+
+def build(group: str, name: str, path: str, *arguments: Any, options: dict[str, Any]) -> Any:
+    """Import the entry point of that name and call it with the arguments and the configured options.
+
+    Args:
+        path: dotted path of the section that has the fields ``name`` and ``options``.
+
+    Raises:
+        ConfigError: see ``load``; or the call refuses the options by a TypeError or a ValueError.
+    """
+    part = load(group, name, f"{path}.name", fields=["__call__"])
+    try:
+        return part(*arguments, **options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{path}.options: {name} refuses {options} ({_reason(error)}); set the options that it takes."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _described(point: EntryPoint) -> Plugin:

@@ -1,5 +1,6 @@
 """The whole run: one field for each configuration group, and the checks that span groups."""
 
+from mythos.config.balance import BalanceConfig
 from mythos.config.base import Count, PositiveInt, PositiveInts, config
 from mythos.config.cluster import ClusterConfig
 from mythos.config.data import DataConfig
@@ -13,6 +14,7 @@ from mythos.config.optim import OptimConfig
 from mythos.config.parallel import ParallelConfig
 from mythos.config.schedule import ScheduleConfig
 from mythos.config.survival import SurvivalSettings
+from mythos.config.telemetry import TelemetryConfig
 from mythos.config.tracking import TrackingConfig
 
 
@@ -84,8 +86,10 @@ class RunConfig:
     objective: ObjectiveConfig
     data: DataConfig
     optim: OptimConfig
+    balance: BalanceConfig
     schedule: ScheduleConfig
     parallel: ParallelConfig
+    telemetry: TelemetryConfig
     tracking: TrackingConfig
     cluster: ClusterConfig
     run: RunSettings

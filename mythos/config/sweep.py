@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from dataclasses import field
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
@@ -37,7 +38,7 @@ class SlurmLauncher:
     """Host memory of a job; null leaves it to SLURM."""
     has_gpus: bool = True
     """Asks for ``cluster.num_devices`` GPUs; false on a cluster of CPUs."""
-    parameters: dict[str, Any] = Field(default_factory=dict)
+    parameters: dict[str, Any] = field(default_factory=dict)
     """Further options of sbatch, name without dashes to value, such as ``{account: me}``."""
 
 
@@ -169,7 +170,7 @@ class SweepConfig:
     """Overrides of every job."""
     grid: tuple[str, ...] = ()
     """Overrides with several values each, in Hydra's syntax: ``depth.mean=2,4,8``; jobs are their combinations."""
-    jobs: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    jobs: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Overrides of each named job; with a grid, each name meets each combination."""
     search: SearchConfig | None = None
     launcher: LauncherConfig = LocalLauncher()

@@ -8,7 +8,7 @@ from mythos.config.base import PositiveInt, PositiveInts, config
 
 @config
 class TelemetryConfig:
-    """What every kind of tracking has."""
+    """How often the loops are measured, on how many sequences, and the limits of the alarms."""
 
     trace_every: PositiveInt = 50
     """Optimiser steps between records of what the loops do."""

@@ -1,15 +1,19 @@
 """What is written down while a run trains; ``metrics.jsonl`` always is."""
 
+from dataclasses import field
 from importlib.util import find_spec
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
+from mythos.config import plugins
 from mythos.config.base import ConfigError, PositiveInt, config
-from mythos.config.telemetry import TelemetryConfig
+from mythos.config.plugins import PluginName
 
 LIBRARIES: Final = {"wandb": "wandb", "tensorboard": "tensorboard", "mlflow": "mlflow", "trackio": "trackio"}
 """Kind of tracker to the package that it needs, which is also the module's name."""
+TRACKER_PLUGINS: Final = "mythos.trackers"
+"""Entry points of other packages' trackers, called as ``tracker(run, directory, first_step, facts, **options)``."""
 
 
 @config
@@ -24,7 +28,7 @@ class ProfileConfig:
 
 
 @config
-class Tracking(TelemetryConfig):
+class Tracking:
     """What every kind of tracker has."""
 
     log_every: PositiveInt = 10
@@ -85,8 +89,20 @@ class TrackioTracking(Tracking):
     """``user/name`` of the Space; null stays on this machine."""
 
 
+@config
+class ForeignTracking(Tracking):
+    """Also a tracker of another installed package."""
+
+    kind: Literal["foreign"] = "foreign"
+    name: PluginName
+    """Name of its entry point in ``mythos.trackers``."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further keyword arguments of its constructor."""
+
+
 TrackingConfig = Annotated[
-    JsonlTracking | WandbTracking | TensorBoardTracking | MlflowTracking | TrackioTracking, Field(discriminator="kind")
+    JsonlTracking | WandbTracking | TensorBoardTracking | MlflowTracking | TrackioTracking | ForeignTracking,
+    Field(discriminator="kind"),
 ]
 
 
@@ -96,6 +112,8 @@ def check_library(tracking: TrackingConfig) -> None:
     Raises:
         ConfigError: it is not.
     """
+    if isinstance(tracking, ForeignTracking):
+        plugins.find(TRACKER_PLUGINS, tracking.name, "tracking.name")
     library = LIBRARIES.get(tracking.kind)
     if library is not None and find_spec(library) is None:
         raise ConfigError(

@@ -6,26 +6,32 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from mythos.config.optim import AdamWConfig, MuonAdamWConfig
+from mythos.config.optim import AdamWConfig, ForeignOptimConfig, MuonAdamWConfig, OptimConfig
 from mythos.config.schedule import ScheduleConfig
+from mythos.optim.foreign import build_foreign
 from mythos.optim.groups import GroupOf, parameter_groups
 from mythos.optim.muon_adamw import MuonAdamW
 from mythos.optim.schedules import learning_rate_factor
 
 
 def build_optimizer(
-    config: AdamWConfig | MuonAdamWConfig, named_parameters: Iterable[tuple[str, Tensor]], group_of: GroupOf
+    config: OptimConfig, named_parameters: Iterable[tuple[str, Tensor]], group_of: GroupOf
 ) -> torch.optim.Optimizer:
-    """The configured optimiser over ``model.named_parameters()``, grouped as ``optim.groups.grouping`` says."""
+    """The configured optimiser over ``model.named_parameters()``, grouped by ``optim.groups.grouping``.
+
+    Raises:
+        ConfigError: another package's optimiser cannot be built.
+    """
     groups = parameter_groups(named_parameters, config, group_of)
-    betas = (config.beta1, config.beta2)
     match config:
-        case AdamWConfig():
-            return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)
-        case MuonAdamWConfig():
+        case ForeignOptimConfig():
+            return build_foreign(config, groups)
+        case AdamWConfig(beta1=beta1, beta2=beta2):
+            return torch.optim.AdamW(groups, lr=config.lr, betas=(beta1, beta2), eps=config.eps, fused=True)
+        case MuonAdamWConfig(beta1=beta1, beta2=beta2):
             return MuonAdamW(
                 groups,
-                betas=betas,
+                betas=(beta1, beta2),
                 eps=config.eps,
                 momentum=config.muon_momentum,
                 num_newton_schulz_steps=config.num_newton_schulz_steps,

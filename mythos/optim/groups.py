@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from mythos.config.model import ModelConfig
-from mythos.config.optim import AdamWConfig, MuonAdamWConfig
+from mythos.config.optim import AdamWConfig, ForeignOptimConfig, MuonAdamWConfig, OptimConfig
 from mythos.config.part_spec import GroupName
 from mythos.config.parts import optimizer_groups
 
@@ -48,19 +48,22 @@ def grouping(model: ModelConfig) -> GroupOf:
 
 
 def parameter_groups(
-    named_parameters: Iterable[tuple[str, Tensor]], config: AdamWConfig | MuonAdamWConfig, group_of: GroupOf
+    named_parameters: Iterable[tuple[str, Tensor]], config: OptimConfig, group_of: GroupOf
 ) -> list[dict[str, Any]]:
     """Parameter groups for ``torch.optim``: hidden, experts, other, in that order, without the empty ones.
 
-    Each group holds params, label, algorithm (``adamw`` or ``muon``), lr and weight_decay. Within a group the
-    parameters keep the order in which they came, which is the order that an optimiser's state is saved in.
+    Each group holds params, label, algorithm (``adamw``, ``muon`` or ``foreign``), lr and weight_decay. Within a group
+    the parameters keep the order of ``named_parameters``.
     """
+    other_rule = {"algorithm": "adamw", "lr": config.lr, "weight_decay": 0.0}
     match config:
         case AdamWConfig():
             matrix_rule = {"algorithm": "adamw", "lr": config.lr, "weight_decay": config.weight_decay}
         case MuonAdamWConfig():
             matrix_rule = {"algorithm": "muon", "lr": config.muon_lr, "weight_decay": config.weight_decay}
-    other_rule = {"algorithm": "adamw", "lr": config.lr, "weight_decay": 0.0}
+        case ForeignOptimConfig():
+            matrix_rule = {"algorithm": "foreign", "lr": config.lr, "weight_decay": config.weight_decay}
+            other_rule["algorithm"] = "foreign"
     groups: dict[GroupName, dict[str, Any]] = {
         "hidden": {"params": [], "label": "hidden", **matrix_rule},
         "experts": {"params": [], "label": "experts", **matrix_rule},

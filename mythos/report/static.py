@@ -30,7 +30,7 @@ class _Kind(NamedTuple):
 _KINDS: Final = (
     _Kind("loss.svg", read_losses, draw.losses, "validation and mean depth logged (run.validation.every)"),
     _Kind("depth.svg", read_depth_sweep, draw.depth_sweeps, "depth sweep (mythos evaluate RUN depth-sweep)"),
-    _Kind("norms.svg", read_norms, draw.norms, "loop statistics logged (tracking.trace_every)"),
+    _Kind("norms.svg", read_norms, draw.norms, "loop statistics logged (telemetry.trace_every)"),
     _Kind("exits.svg", read_exits, draw.exits, "depth sweep with exit rules (mythos evaluate RUN depth-sweep)", True),
 )
 

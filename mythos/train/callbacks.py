@@ -25,6 +25,7 @@ from mythos.callbacks.stragglers import Stragglers
 from mythos.callbacks.throughput import Throughput
 from mythos.callbacks.validation import Validation
 from mythos.callbacks.watchdog import Heartbeat
+from mythos.config.balance import SignBalance
 from mythos.config.halting import PonderHalting
 from mythos.config.parallel import DeepSpeedParallel
 from mythos.config.run import RunConfig
@@ -87,9 +88,9 @@ def build_callbacks(
 
 
 def _router_balance(config: RunConfig) -> list[StepCallback]:
-    """One callback, or none for a dense core, without a rate, or where only the halting gate is trained."""
+    """One callback; none for a dense core, with balance=none, or where only the halting gate is trained."""
     trains_model = not isinstance(config.halting, PonderHalting) or config.halting.train == "all"
-    if not (config.model.is_moe and config.optim.router_bias_rate and trains_model):
+    if not (config.model.is_moe and isinstance(config.balance, SignBalance) and trains_model):
         return []
     check_every = config.parallel.check_every if isinstance(config.parallel, DeepSpeedParallel) else 1
-    return [RouterBalance(config.optim.router_bias_rate, config.optim.unused_loops == "copy_last", check_every)]
+    return [RouterBalance(config.balance.rate, config.balance.unused_loops == "copy_last", check_every)]

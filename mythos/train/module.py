@@ -14,6 +14,7 @@ from mythos.config.run import RunConfig
 from mythos.layers.shared import share, unshare
 from mythos.loop.plan import plan_step
 from mythos.losses.objective import objective
+from mythos.losses.terms import load_terms
 from mythos.model.mythos import Mythos
 from mythos.moe.balance import bucket_loops, updated_bias
 from mythos.optim.build import build_optimizer, build_scheduler, set_schedule
@@ -32,6 +33,7 @@ class MythosModule(pl.LightningModule):
         super().__init__()
         self.config = config
         self.model = model
+        self.terms = load_terms(config)
         weights = config.objective
         self.skippable: SkippableStep | None = None
         self.group_of = grouping(config.model)
@@ -54,7 +56,7 @@ class MythosModule(pl.LightningModule):
         """Loss and observation of one micro-batch; depth is drawn once for the step, or for each sequence."""
         config, step = self.config, self.trainer.global_step
         is_last = (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0
-        trace = is_last and (step + 1) % config.tracking.trace_every == 0
+        trace = is_last and (step + 1) % config.telemetry.trace_every == 0
         plan = plan_step(config, step, batch.sample_ids_B)
         with autocast(config.parallel.precision, self.device):
             output = self.model(
@@ -68,7 +70,7 @@ class MythosModule(pl.LightningModule):
                 loops_B=plan.loops_B,
                 damping=config.depth.damping,
             )
-            loss = objective(config, output, batch, plan)
+            loss = objective(config, output, batch, plan, self.terms)
         stats = output.router_stats
         # Lightning divides by the number of micro-batches; the loss already is a share of the step's.
         return {

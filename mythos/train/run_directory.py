@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mythos.checkpoint import mirror, store
 from mythos.checkpoint.manifest import Manifest, verify
-from mythos.config import records
+from mythos.config import foreign, records
 from mythos.config.base import ConfigError, difference, encode, fingerprint
 from mythos.config.run import RunConfig
 from mythos.config.tracking import check_library
@@ -20,7 +20,7 @@ from mythos.data import poison
 from mythos.data.manifest import check_vocabulary, data_fingerprint
 from mythos.files import write_text
 
-_FIXED = ("model.", "run.seed", "data.seq_len", "optim.kind")
+_FIXED = ("model.", "run.seed", "data.seq_len", "optim.kind", "optim.name")
 """What a checkpoint cannot survive a change of."""
 
 
@@ -51,6 +51,7 @@ def prepare(config: RunConfig) -> RunDirectory:
         ConfigError: before anything has been written.
     """
     check_library(config.tracking)
+    foreign.check(config)
     data_fingerprint = _check_data(config)
     path = Path(config.run.dir) / config.run.name
     found = _find_checkpoint(config, path)
@@ -103,6 +104,7 @@ def refuse(config: RunConfig) -> None:
     Raises:
         ConfigError: the data do not fit, or the directory holds another run.
     """
+    foreign.check(config)
     _check_data(config)
     _check_free(config, Path(config.run.dir) / config.run.name)
 

@@ -7,6 +7,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+from mythos.config import foreign
 from mythos.config.base import ConfigError
 from mythos.config.exit_status import DIVERGED, LOST_PEER, PREEMPTED
 from mythos.config.run import RunConfig
@@ -24,6 +25,7 @@ def start(config: RunConfig) -> int:
         ConfigError: the run cannot start, on every rank alike, or the disk is full.
     """
     check_launcher(config.cluster)
+    foreign.load(config)
     die_with_launcher()
     logs = Path(config.run.dir) / config.run.name / FOLDER
     start_here = _start_alone if config.cluster.world_size == 1 else _start_rank

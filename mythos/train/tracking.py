@@ -7,10 +7,18 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from mythos.config import records
-from mythos.config.base import encode
+from mythos.config import plugins, records
+from mythos.config.base import ConfigError, encode
 from mythos.config.run import RunConfig
-from mythos.config.tracking import JsonlTracking, MlflowTracking, TensorBoardTracking, TrackioTracking, WandbTracking
+from mythos.config.tracking import (
+    TRACKER_PLUGINS,
+    ForeignTracking,
+    JsonlTracking,
+    MlflowTracking,
+    TensorBoardTracking,
+    TrackioTracking,
+    WandbTracking,
+)
 from mythos.train.provenance import write_provenance
 from mythos.train.trackers.base import Tracker
 from mythos.train.trackers.jsonl import JsonlTracker
@@ -63,3 +71,23 @@ def _tracker(config: RunConfig, directory: Path, first_step: int, facts: dict[st
             from mythos.train.trackers.trackio import TrackioTracker
 
             return TrackioTracker(trackio, config.run.name, first_step > 0, facts)
+        case ForeignTracking():
+            return _foreign(config, directory, first_step, facts)
+
+
+def _foreign(config: RunConfig, directory: Path, first_step: int, facts: dict[str, Any]) -> Tracker:
+    """The tracker that another package's entry point makes.
+
+    Raises:
+        ConfigError: it is not installed, cannot be imported, refuses the options or returns no ``Tracker``.
+    """
+    chosen = config.tracking
+    assert isinstance(chosen, ForeignTracking)
+    arguments = (config, directory, first_step, facts)
+    tracker = plugins.build(TRACKER_PLUGINS, chosen.name, "tracking", *arguments, options=chosen.options)
+    if not isinstance(tracker, Tracker):
+        raise ConfigError(
+            f"tracking.name: {chosen.name} returns a {type(tracker).__name__}; it must return a "
+            f"{Tracker.__module__}.Tracker."
+        )
+    return tracker

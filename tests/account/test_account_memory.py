@@ -1,7 +1,7 @@
 """Bytes of a training state."""
 
 from mythos.account.memory import state_bytes
-from mythos.config.optim import AdamWConfig, MuonAdamWConfig
+from mythos.config.optim import AdamWConfig, ForeignOptimConfig, MuonAdamWConfig
 
 NUM_PARAMETERS = 3648
 """Parameters of the tiny model; counted by hand in test_parameters."""
@@ -21,3 +21,8 @@ def test_muon_saves_one_moment_of_the_blocks_matrices_but_not_of_the_router(tiny
     dense_block, core_block = 192 + 3 * 8 * 12, 192 + 4 * 3 * 64 + 3 * 64
     state = state_bytes(tiny_model(), MuonAdamWConfig(lr=1e-3, muon_lr=1e-2))
     assert state.optimizer == 8 * NUM_PARAMETERS - 4 * (2 * dense_block + 2 * core_block)
+
+
+def test_a_foreign_optimiser_keeps_as_many_moments_as_it_states(tiny_model):
+    state = state_bytes(tiny_model(), ForeignOptimConfig(name="lion", lr=1e-3, num_moments=1))
+    assert state.optimizer == 4 * NUM_PARAMETERS

@@ -10,7 +10,7 @@ from mythos.train.module import MythosModule
 
 def test_the_extra_forward_compiles_nothing() -> None:
     """Its few rows would have the compiled blocks compiled once more."""
-    config = run_config("model=debug-dense", "tracking.trace_every=1", "tracking.trace_rows=1")
+    config = run_config("model=debug-dense", "telemetry.trace_every=1", "telemetry.trace_rows=1")
     model = random_model(config.model)
     for block in (*model.prelude, *model.core.blocks, *model.coda):
         block.compile(backend="eager", dynamic=False)

@@ -10,7 +10,7 @@ from mythos.cli.main import main
 
 SMALL = """model=debug data.seq_len=32 data.batch_size=4 data.micro_batch_size=4 depth.mean=2 run.num_steps=6
 run.validation.every=3 run.validation.num_batches=2 run.checkpoint.every=3 tracking.log_every=2
-tracking.trace_every=3 parallel.device=cpu schedule.num_warmup_steps=1""".split()
+telemetry.trace_every=3 parallel.device=cpu schedule.num_warmup_steps=1""".split()
 
 
 def mythos(*arguments: str) -> subprocess.CompletedProcess:

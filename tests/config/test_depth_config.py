@@ -21,8 +21,7 @@ def encoded(option: str) -> str:
         (
             "fixed",
             {"per_sequence": True},
-            "depth: per_sequence is true but every sequence runs the same num_loops, 8; "
-            "choose a kind that draws, or set per_sequence=false.",
+            "depth.per_sequence: no such key; known here: damping, kind, num_grad_loops, num_loops.",
         ),
         (
             "uniform",

@@ -17,7 +17,7 @@ from mythos.config import records
 
 OPTIONS = """model=debug optim=adamw data.seq_len=32 data.batch_size=4 data.micro_batch_size=2 depth.mean=3
 run.validation.every=50 run.validation.num_batches=2 run.checkpoint.every=3 run.checkpoint.keep_last=2
-tracking.log_every=1 tracking.trace_every=10 parallel.device=cpu schedule.num_warmup_steps=5""".split()
+tracking.log_every=1 telemetry.trace_every=10 parallel.device=cpu schedule.num_warmup_steps=5""".split()
 TWO_RANKS = ["parallel=zero1", "parallel.ep_size=2", "cluster.num_devices=2", "cluster.timeout_seconds=60"]
 
 

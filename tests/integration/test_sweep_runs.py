@@ -13,7 +13,7 @@ from integration.slurm import reason_to_skip, slurm
 
 SMALL = """model=debug-dense data.seq_len=32 data.batch_size=4 data.micro_batch_size=4 depth.mean=2
 run.validation.every=10 run.validation.num_batches=2 run.validation.num_loops=[1,2] run.checkpoint.every=10
-tracking.log_every=5 tracking.trace_every=1000 parallel.device=cpu schedule.num_warmup_steps=1 optim=adamw""".split()
+tracking.log_every=5 telemetry.trace_every=1000 parallel.device=cpu schedule.num_warmup_steps=1 optim=adamw""".split()
 
 
 def start(*arguments: str) -> subprocess.Popen:

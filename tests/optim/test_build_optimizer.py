@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from helpers import model_config
 
 from mythos.config.optim import AdamWConfig, MuonAdamWConfig
 from mythos.config.schedule import CosineSchedule, TrapezoidSchedule
 from mythos.optim.build import build_optimizer, build_scheduler
+from mythos.optim.groups import grouping
 from mythos.optim.muon_adamw import MuonAdamW
 
 SHAPE_OF_NAME = {
@@ -14,6 +16,7 @@ SHAPE_OF_NAME = {
     "core.blocks.0.ffn.experts.w1": (3, 8, 4),
     "head.norm.weight": (4,),
 }
+GROUP_OF = grouping(model_config())
 ADAMW = AdamWConfig(lr=1e-2, weight_decay=0.5, beta1=0.8, beta2=0.9)
 MUON = MuonAdamWConfig(lr=1e-2, muon_lr=0.1, muon_momentum=0.9, num_newton_schulz_steps=3)
 
@@ -24,7 +27,7 @@ def named_parameters() -> list[tuple[str, torch.nn.Parameter]]:
 
 def test_adamw_is_torchs_own_and_decays_matrices_only() -> None:
     named = named_parameters()
-    optimizer = build_optimizer(ADAMW, named)
+    optimizer = build_optimizer(ADAMW, named, GROUP_OF)
     assert type(optimizer) is torch.optim.AdamW
     assert all(group["betas"] == (0.8, 0.9) for group in optimizer.param_groups)
     for _, parameter in named:
@@ -40,7 +43,7 @@ def test_adamw_is_torchs_own_and_decays_matrices_only() -> None:
 
 
 def test_muon_adamw_gets_every_option() -> None:
-    optimizer = build_optimizer(MUON, named_parameters())
+    optimizer = build_optimizer(MUON, named_parameters(), GROUP_OF)
     assert isinstance(optimizer, MuonAdamW)
     assert [(group["label"], group["algorithm"], group["lr"]) for group in optimizer.param_groups] == [
         ("hidden", "muon", 0.1),
@@ -54,7 +57,7 @@ def test_muon_adamw_gets_every_option() -> None:
 
 @pytest.mark.parametrize("config", [ADAMW, MUON])
 def test_the_scheduler_scales_each_groups_own_rate(config) -> None:
-    optimizer = build_optimizer(config, named_parameters())
+    optimizer = build_optimizer(config, named_parameters(), GROUP_OF)
     full = [group["lr"] for group in optimizer.param_groups]
     scheduler = build_scheduler(optimizer, TrapezoidSchedule(num_warmup_steps=2, cooldown_fraction=0.5), 4)
     for factor in (0.5, 1.0, 1.0, 0.5, 0.0):
@@ -65,12 +68,12 @@ def test_the_scheduler_scales_each_groups_own_rate(config) -> None:
 
 def test_a_resumed_scheduler_goes_on_where_it_was() -> None:
     config = CosineSchedule(num_warmup_steps=2)
-    optimizer = build_optimizer(MUON, named_parameters())
+    optimizer = build_optimizer(MUON, named_parameters(), GROUP_OF)
     scheduler = build_scheduler(optimizer, config, 10)
     for _ in range(5):
         optimizer.step()
         scheduler.step()
-    resumed_optimizer = build_optimizer(MUON, named_parameters())
+    resumed_optimizer = build_optimizer(MUON, named_parameters(), GROUP_OF)
     resumed = build_scheduler(resumed_optimizer, config, 10)
     resumed_optimizer.load_state_dict(optimizer.state_dict())
     resumed.load_state_dict(scheduler.state_dict())

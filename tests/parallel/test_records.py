@@ -7,7 +7,7 @@ import pytest
 
 from parallel.ranks import run_cases
 
-OPTIONS = ["tracking.trace_every=2", "tracking.trace_rows=8", "tracking.jacobian_every=4", "run.validation.every=2"]
+OPTIONS = ["telemetry.trace_every=2", "telemetry.trace_rows=8", "telemetry.jacobian_every=4", "run.validation.every=2"]
 LAYOUTS = {
     "ddp": ["parallel=ddp"],
     "zero1-ep2": ["parallel=zero1", "parallel.ep_size=2"],

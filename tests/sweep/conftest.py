@@ -23,7 +23,7 @@ sys.exit(int(told.read_text()) if told.exists() else 0)
 """A child that writes down its words and ends with the status that a file tells it."""
 SMALL = """model=debug-dense data.seq_len=32 data.batch_size=4 data.micro_batch_size=4 depth.mean=2 run.num_steps=4
 run.validation.every=2 run.validation.num_batches=2 run.validation.num_loops=[1,2] run.checkpoint.every=4
-tracking.log_every=1 tracking.trace_every=100 parallel.device=cpu schedule.num_warmup_steps=1""".split()
+tracking.log_every=1 telemetry.trace_every=100 parallel.device=cpu schedule.num_warmup_steps=1""".split()
 
 
 @pytest.fixture

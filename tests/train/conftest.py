@@ -14,7 +14,7 @@ SMALL = (
     "run.checkpoint={every: 4, keep_last: 3}",
     "schedule.num_warmup_steps=2",
     "tracking.log_every=1",
-    "tracking.trace_every=3",
+    "telemetry.trace_every=3",
     "parallel.device=cpu",
     "run.name=test",
 )

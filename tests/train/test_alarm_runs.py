@@ -27,7 +27,7 @@ def test_alarms_are_recorded_each_time_and_said_once(configure, monkeypatch: pyt
         return model
 
     monkeypatch.setattr(build, "build_model", forced)
-    config = configure("tracking.trace_every=2", "tracking.alarms.idle_steps=3", "optim.router_bias_rate=0")
+    config = configure("telemetry.trace_every=2", "telemetry.alarms.idle_steps=3", "balance=none")
     train(config, prepare(config))
     run = run_of(config)
     assert recorded(run, records.alarm("dead_expert")) == {4: 1.0, 6: 1.0, 8: 1.0}
@@ -49,7 +49,7 @@ def test_a_collapsed_state_raises_the_alarm(configure, monkeypatch: pytest.Monke
         return model
 
     monkeypatch.setattr(build, "build_model", collapsed)
-    options = ("tracking.trace_every=1", "model.initial_state=zero", "optim.lr=1e-6", "model.head.tied=false")
+    options = ("telemetry.trace_every=1", "model.initial_state=zero", "optim.lr=1e-6", "model.head.tied=false")
     config = configure(*options)
     train(config, prepare(config))
     assert recorded(run_of(config), records.alarm_figure("token_correlation"))[3] == pytest.approx(1, abs=1e-4)
@@ -57,7 +57,7 @@ def test_a_collapsed_state_raises_the_alarm(configure, monkeypatch: pytest.Monke
 
 
 def test_a_healthy_start_raises_no_alarm(configure, capsys) -> None:
-    config = configure("tracking.trace_every=1", "model.output_scale=1")
+    config = configure("telemetry.trace_every=1", "model.output_scale=1")
     train(config, prepare(config))
     lines = [json.loads(line) for line in (run_of(config) / "metrics.jsonl").read_text().splitlines()]
     assert not any(name.startswith("alarm/") for line in lines for name in line)
@@ -66,7 +66,7 @@ def test_a_healthy_start_raises_no_alarm(configure, capsys) -> None:
 
 def test_loops_that_do_nothing_raise_the_alarm(configure) -> None:
     """At the start the blocks add nothing, and the norm before the head hides how far the injection has come."""
-    options = ("tracking.trace_every=1", "tracking.alarms.num_warmup_steps=5", "optim.lr=1e-6", "optim.muon_lr=1e-6")
+    options = ("telemetry.trace_every=1", "telemetry.alarms.num_warmup_steps=5", "optim.lr=1e-6", "optim.muon_lr=1e-6")
     config = configure(*options, "model.initial_state=zero")
     train(config, prepare(config))
     assert set(recorded(run_of(config), records.alarm("ignored_state"))) == {5, 6, 7, 8}
@@ -80,7 +80,7 @@ def test_a_loss_that_is_not_finite_is_said_at_the_next_record(configure, monkeyp
         return model
 
     monkeypatch.setattr(build, "build_model", broken)
-    config = configure("tracking.trace_every=1000", "tracking.log_every=2", "run.num_steps=4")
+    config = configure("telemetry.trace_every=1000", "tracking.log_every=2", "run.num_steps=4")
     train(config, prepare(config))
     assert set(recorded(run_of(config), records.alarm("not_finite"))) == {1, 2, 4}
     assert capsys.readouterr().err.count("alarm at step 1:") == 1

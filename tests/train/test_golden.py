@@ -28,7 +28,7 @@ LOUD = (
 FEATURES = {
     "moe-sigmoid": (),
     "moe-softmax-naive": ("model.core_ffn.score=softmax", "model.core_ffn.dispatch=naive"),
-    "balance-loss": ("objective.balance_loss=0.1", "optim.router_bias_rate=0"),
+    "balance-loss": ("objective.balance_loss=0.1", "balance=none"),
     "dense": ("model=debug-dense",),
     "mla": ("model=debug-mla",),
     "zero-order-hold": ("model.injection.discretization=zoh",),

@@ -48,8 +48,8 @@ def test_telemetry_leaves_the_training_bitwise_as_it_is(configure, kind: str) ->
     for every in (1, 1000):
         config = configure(
             *EVERY_KIND[kind],
-            f"tracking.trace_every={every}",
-            f"tracking.jacobian_every={every}",
+            f"telemetry.trace_every={every}",
+            f"telemetry.jacobian_every={every}",
             f"run.name=every{every}",
             "run.checkpoint.every=8",
         )
@@ -72,8 +72,8 @@ def first_batch(config):
 @pytest.mark.parametrize("halting", [(), ("halting=ponder", "depth.num_grad_loops=4", "halting.num_exits=2")])
 def test_a_record_equals_a_direct_computation(configure, halting: tuple[str, ...]) -> None:
     config = configure(
-        *("data.micro_batch_size=4", "tracking.trace_every=1", "tracking.jacobian_every=1", "tracking.trace_rows=3"),
-        *("tracking.trace_num_loops=[1, 3]", "run.num_steps=1", "schedule.num_warmup_steps=1", "optim.clip_norm=1e-3"),
+        *("data.micro_batch_size=4", "telemetry.trace_every=1", "telemetry.jacobian_every=1", "telemetry.trace_rows=3"),
+        *("telemetry.trace_num_loops=[1, 3]", "run.num_steps=1", "schedule.num_warmup_steps=1", "optim.clip_norm=1e-3"),
         *("model.output_scale=1", "model.embedding_std=0.5", "model.injection.discretization=zoh", *halting),
         depth=("depth=fixed", "depth.num_loops=4"),
     )
@@ -184,12 +184,12 @@ def gradients_by_loop(model: Mythos, batch, plan, config) -> list[float]:
 
 def test_arrays_hold_one_history_after_a_resume(configure) -> None:
     for steps, resume in ((4, "never"), (8, "auto")):
-        config = configure("tracking.trace_every=2", f"run.num_steps={steps}", f"resume={resume}")
+        config = configure("telemetry.trace_every=2", f"run.num_steps={steps}", f"resume={resume}")
         train(config, prepare(config))
     path = run_of(config) / "trace.jsonl"
     with path.open("a") as file:
         file.write('{"step": 9, "x')
-    config = configure("tracking.trace_every=2", "run.num_steps=10", "resume=auto")
+    config = configure("telemetry.trace_every=2", "run.num_steps=10", "resume=auto")
     train(config, prepare(config))
     head, *rest = lines(path)
     assert head == {"schema": records.SCHEMA}
@@ -197,7 +197,7 @@ def test_arrays_hold_one_history_after_a_resume(configure) -> None:
 
 
 def test_depths_beyond_the_policys_are_read_when_asked_for(configure) -> None:
-    config = configure("tracking.trace_every=4", "tracking.trace_num_loops=[9, 1]", "run.num_steps=4")
+    config = configure("telemetry.trace_every=4", "telemetry.trace_num_loops=[9, 1]", "run.num_steps=4")
     train(config, prepare(config))
     for depth in (1, 9):
         assert math.isfinite(recorded(run_of(config), records.loss_at(depth))[4])

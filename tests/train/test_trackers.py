@@ -98,7 +98,7 @@ def is_scalar(name: str) -> bool:
 
 
 def test_an_offline_wandb_run_holds_what_metrics_jsonl_holds_and_goes_on_after_a_resume(configure) -> None:
-    options = ("tracking=wandb", "tracking.mode=offline", "tracking.trace_every=2", "schedule.cooldown_fraction=0")
+    options = ("tracking=wandb", "tracking.mode=offline", "telemetry.trace_every=2", "schedule.cooldown_fraction=0")
     train(first := configure(*options, "run.num_steps=4"), prepare(first))
     train(second := configure(*options, "resume=auto"), prepare(second))
     run = Path(first.run.dir) / "test"

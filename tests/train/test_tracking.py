@@ -25,7 +25,7 @@ def test_records_after_the_checkpoint_and_torn_lines_are_dropped_on_resume(tmp_p
 
 
 def test_wandb_works_offline_and_a_resumed_run_keeps_its_id(configure) -> None:
-    options = ("tracking=wandb", "tracking.mode=offline", "tracking.log_every=1", "tracking.trace_every=2")
+    options = ("tracking=wandb", "tracking.mode=offline", "tracking.log_every=1", "telemetry.trace_every=2")
     config = configure(*options, "run.num_steps=4")
     train(config, prepare(config))
     run = Path(config.run.dir) / "test"

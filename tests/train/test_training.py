@@ -227,7 +227,7 @@ def test_the_router_bias_moves_once_a_step_on_rows_that_ran(configure) -> None:
 
 
 def test_idle_rows_of_the_router_bias_follow_the_deepest_that_ran(configure) -> None:
-    options = ("run.num_steps=5", "optim.unused_loops=copy_last")
+    options = ("run.num_steps=5", "balance.unused_loops=copy_last")
     config = configure(*options, depth=("depth=fixed", "depth.num_loops=3"))
     train(config, prepare(config))
     bias = saved(Path(config.run.dir) / "test", 5)["core.router_bias|weight"]

@@ -1,0 +1,35 @@
+"""How the routers of a mixture of experts are kept balanced, beside any loss term."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from mythos.config.base import NonNegative, config
+
+
+@config
+class NoBalance:
+    """The selection biases stay at zero."""
+
+    kind: Literal["none"] = "none"
+
+
+@config
+class SignBalance:
+    """After each step, the selection bias of each expert moves by a fixed rate towards the mean load.
+
+    The move is the sign of (mean load - load), per loop and layer (Wang et al. 2024, arXiv 2408.15664).
+    """
+
+    kind: Literal["sign"] = "sign"
+    rate: NonNegative = 1e-3
+    """Size of the move; logits and scores of the router set its scale."""
+    unused_loops: Literal["keep", "copy_last"] = "keep"
+    """Biases of loops that a step did not run: ``keep`` them, or move them as the deepest loop that it ran."""
+
+    def __post_init__(self) -> None:
+        if self.rate == 0:
+            raise ValueError(f"rate is {self.rate:g}, which balances nothing; set balance=none.")
+
+
+BalanceConfig = Annotated[NoBalance | SignBalance, Field(discriminator="kind")]

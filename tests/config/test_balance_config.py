@@ -1,0 +1,25 @@
+import pytest
+from helpers import run_config
+
+from mythos.config.balance import NoBalance, SignBalance
+from mythos.config.base import ConfigError
+
+
+def test_balancing_is_a_group_and_off_is_a_kind() -> None:
+    assert run_config().balance == SignBalance(rate=1e-3, unused_loops="keep")
+    assert run_config("balance=none").balance == NoBalance()
+    assert run_config("balance.unused_loops=copy_last").balance.unused_loops == "copy_last"
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("balance.rate=0", "balance: rate is 0, which balances nothing; set balance=none."),
+        ("balance.kind=signs", "balance.kind: 'signs' was given; it is one of 'none', 'sign'."),
+        ("optim.router_bias_rate=1e-3", "optim.router_bias_rate: no such key"),
+    ],
+)
+def test_mistakes_are_refused(override: str, sentence: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        run_config(override)
+    assert str(error.value).startswith(sentence)
