@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mythos.checkpoint.fragments import FragmentReader
+from mythos.checkpoint.fragments import Fragment, FragmentReader
+from mythos.checkpoint.manifest import Manifest
+from mythos.checkpoint.store import Saving
 from mythos.config.load import load
 from mythos.config.model import ModelConfig
 from mythos.config.run import RunConfig
@@ -112,3 +114,17 @@ def assert_same_with_gradients(
     )
     for ours, theirs in pairs:
         assert relative_error(ours, theirs) < tolerance
+
+
+def save_checkpoint(
+    directory: Path,
+    manifest: Manifest,
+    fragments: Sequence[Fragment],
+    shapes: dict[str, tuple[int, ...]],
+    state: dict[str, Any],
+) -> Path:
+    """Write a checkpoint from one process."""
+    saving = Saving(directory, manifest.step, rank=0, world_size=1)
+    saving.begin()
+    saving.write(fragments, shapes, state)
+    return saving.finish(manifest, timeout_seconds=0)

@@ -81,6 +81,19 @@ def test_imports_point_down(path: Path) -> None:
             assert not any(name == heavy or name.startswith(f"{heavy}.") for heavy in TORCH), f"{room} imports {name}"
 
 
+def test_no_files_import_each_other() -> None:
+    module_of = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in FILES}
+    modules = set(module_of.values())
+    imports = {
+        module: {name if name in modules else name.rpartition(".")[0] for name in imported_names(path)} & modules
+        for path, module in module_of.items()
+    }
+    while leaves := [module for module, needed in imports.items() if not needed & imports.keys()]:
+        for module in leaves:
+            del imports[module]
+    assert not imports, f"these files import each other, or files that do: {sorted(imports)}"
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_file_has_one_subject(path: Path) -> None:
     lines = path.read_text().splitlines()

@@ -165,20 +165,6 @@ class Saving:
         return checksums
 
 
-def save(
-    directory: Path,
-    manifest: Manifest,
-    fragments: "Iterable[Fragment]",
-    shapes: dict[str, tuple[int, ...]],
-    state: dict[str, Any],
-) -> Path:
-    """Write a checkpoint from one process."""
-    saving = Saving(directory, manifest.step, rank=0, world_size=1)
-    saving.begin()
-    saving.write(fragments, shapes, state)
-    return saving.finish(manifest, timeout_seconds=0)
-
-
 def checkpoints(directory: Path) -> list[Path]:
     """Paths of all checkpoints, oldest first; unfinished ones have other names and are not listed."""
     return sorted(directory.glob("step-*"))

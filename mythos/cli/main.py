@@ -36,12 +36,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def mistake_in(words: list[str]) -> str | None:
     """What the parser refuses in a command line, which is not run; None where it refuses nothing."""
-    told = io.StringIO()
+    messages = io.StringIO()
     try:
-        with contextlib.redirect_stderr(told):
+        with contextlib.redirect_stderr(messages):
             _parser().parse_args(words)
     except SystemExit:
-        return told.getvalue().rpartition("error: ")[2].strip()
+        return messages.getvalue().rpartition("error: ")[2].strip()
     return None
 
 
@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="mythos", description="Pretrain recurrent-depth mixture-of-experts transformers."
     )
     parser.add_argument("--version", action="version", version=mythos.__version__)
+    parser.set_defaults(mistake_in=mistake_in)  # for the commands that check the command lines of others
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in _COMMANDS:
         command.add_parser(subparsers)

@@ -23,7 +23,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the sweep, or print how it stands."""
-    from mythos.cli.main import mistake_in
     from mythos.config.base import ConfigError
     from mythos.sweep import run as sweep
 
@@ -32,4 +31,4 @@ def run(arguments: argparse.Namespace) -> int:
             raise ConfigError(f"--table: {len(arguments.overrides)} overrides were given too; give the folder alone.")
         sweep.show(arguments.table)
         return 0
-    return sweep.run(arguments.overrides, arguments.config_dir, mistake_in)
+    return sweep.run(arguments.overrides, arguments.config_dir, arguments.mistake_in)

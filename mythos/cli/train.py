@@ -26,10 +26,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Refuse what cannot work before torch is imported; then train, in one process or in one for each device."""
     if arguments.multirun:
-        from mythos.cli.main import mistake_in
         from mythos.sweep import run as sweep
 
-        return sweep.run(arguments.overrides, arguments.config_dir, mistake_in)
+        return sweep.run(arguments.overrides, arguments.config_dir, arguments.mistake_in)
     from mythos.config.load import load
     from mythos.parallel.launcher import is_launched
     from mythos.train.restarts import run_with_restarts

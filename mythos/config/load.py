@@ -1,6 +1,5 @@
 """The border: Hydra composes YAML and overrides, ``decode`` freezes the result, nothing else passes."""
 
-import json
 import re
 from pathlib import Path
 
@@ -32,15 +31,6 @@ def load(overrides: list[str], config_dir: Path | None = None) -> RunConfig:
         ConfigError: one sentence per mistake, with the dotted path and what to do.
     """
     return decode(RunConfig, compose_raw("train", overrides, config_dir or default_config_dir()))
-
-
-def load_json(path: Path) -> RunConfig:
-    """Read a configuration back from a run's ``config.json``."""
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise ConfigError(f"{path}: missing or damaged; name a run's directory.") from None
-    return decode(RunConfig, raw)
 
 
 def load_model(path: Path) -> ModelConfig:

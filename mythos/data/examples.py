@@ -1,4 +1,4 @@
-"""Read and write the problems stored beside a task's shards, and score predictions by difficulty."""
+"""Read and write the problems stored beside a task's shards, and read predicted answers from windows."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -22,18 +22,6 @@ class Example(NamedTuple):
     start: int
     """Position in the window of the first target that belongs to the answer."""
     answer_ids: tuple[int, ...]
-
-
-class Score(NamedTuple):
-    """Number of solved problems of one difficulty."""
-
-    num_right: int
-    num_examples: int
-
-    @property
-    def accuracy(self) -> float:
-        """Share of answers that are correct in every token."""
-        return self.num_right / self.num_examples
 
 
 def write_examples(path: Path, examples: Iterable[Example]) -> None:
@@ -72,22 +60,3 @@ def answers_in_windows(examples: Sequence[Example], predictions_WS: np.ndarray) 
         tuple(predictions_WS[example.window, example.start : example.start + len(example.answer_ids)].tolist())
         for example in examples
     ]
-
-
-def score(examples: Sequence[Example], predictions: Sequence[Sequence[int]]) -> dict[int, Score]:
-    """Count exact matches by difficulty, ascending; a longer prediction counts when it begins with the answer.
-
-    Args:
-        predictions: token ids for each example, in order.
-
-    Raises:
-        ValueError: the number of predictions differs from the number of examples.
-    """
-    if len(predictions) != len(examples):
-        raise ValueError(f"{len(predictions)} predictions were given for {len(examples)} examples; give one for each.")
-    scores: dict[int, Score] = {}
-    for example, predicted in zip(examples, predictions, strict=True):
-        is_right = tuple(predicted[: len(example.answer_ids)]) == example.answer_ids
-        before = scores.get(example.difficulty, Score(0, 0))
-        scores[example.difficulty] = Score(before.num_right + is_right, before.num_examples + 1)
-    return dict(sorted(scores.items()))

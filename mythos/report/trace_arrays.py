@@ -5,7 +5,7 @@ C core layers and H heads whose attention was requested, W distinct tokens that 
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -53,10 +53,3 @@ def write_arrays(path: Path, trace: TokenTrace) -> None:
     """Write a compressed npz with one array per field; fields that are None are left out."""
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **{name: part for name, part in trace._asdict().items() if part is not None})
-
-
-def read_arrays(path: Path) -> TokenTrace:
-    """Read the arrays that ``write_arrays`` wrote."""
-    with np.load(path) as arrays:
-        parts: dict[str, Any] = {name: arrays.get(name) for name in TokenTrace._fields}
-    return TokenTrace(**parts)

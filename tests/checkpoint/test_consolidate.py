@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import save_checkpoint
 from safetensors import safe_open
 from safetensors.torch import load_file
 from test_store import SHAPES, manifest, whole, write
 
 from mythos.checkpoint.fragments import Fragment, FragmentReader
-from mythos.checkpoint.store import Saving, save
+from mythos.checkpoint.store import Saving
 from mythos.cli.main import main
 
 
@@ -105,7 +106,7 @@ def test_memory_holds_one_tensor_at_a_time(tmp_path: Path) -> None:
     num_tensors, numel = 20, 2**21
     names = [f"blocks.{number}.w" for number in range(num_tensors)]
     fragments = [Fragment(name, "weight", 0, torch.full((numel,), float(len(name)))) for name in names]
-    checkpoint = save(tmp_path / "large", manifest(1), fragments, dict.fromkeys(names, (2, numel // 2)), {})
+    checkpoint = save_checkpoint(tmp_path / "large", manifest(1), fragments, dict.fromkeys(names, (2, numel // 2)), {})
     paths = [checkpoint, write(tmp_path / "small", 1), tmp_path / "model.safetensors"]
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, *map(str, paths)],

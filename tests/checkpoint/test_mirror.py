@@ -6,6 +6,7 @@ import fsspec
 import pytest
 import torch
 from fsspec.implementations.local import LocalFileSystem
+from helpers import save_checkpoint
 from moto.server import ThreadedMotoServer
 from test_store import manifest, settings, write
 
@@ -13,7 +14,6 @@ from mythos.checkpoint import mirror as mirrors
 from mythos.checkpoint.fragments import Fragment, FragmentReader
 from mythos.checkpoint.manifest import FILE_NAME, verify
 from mythos.checkpoint.mirror import Mirror, Unreachable, newest
-from mythos.checkpoint.store import save
 from mythos.config.base import ConfigError, decode
 from mythos.config.run import RunSettings
 
@@ -92,7 +92,9 @@ def test_the_mirror_is_pruned_like_the_folder(tmp_path: Path, mirror: Mirror) ->
 
 def test_a_large_file_is_uploaded_in_parts(tmp_path: Path, bucket: fsspec.AbstractFileSystem) -> None:
     weight_N = torch.arange(7_500_000, dtype=torch.float32)
-    path = save(tmp_path / "here", manifest(1), [Fragment("w", "weight", 0, weight_N)], {"w": (7_500_000,)}, {})
+    path = save_checkpoint(
+        tmp_path / "here", manifest(1), [Fragment("w", "weight", 0, weight_N)], {"w": (7_500_000,)}, {}
+    )
     mirror = Mirror("s3://bucket/run")
     mirror.copy(path)
     described = bucket.info(f"bucket/run/step-00000001/{SHARD}")

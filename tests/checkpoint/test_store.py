@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import save_checkpoint
 
 from mythos.checkpoint.fragments import Fragment, FragmentReader, checksum
 from mythos.checkpoint.manifest import Manifest, read_manifest, verify
-from mythos.checkpoint.store import Saving, checkpoints, keep, newest, save
+from mythos.checkpoint.store import Saving, checkpoints, keep, newest
 from mythos.config.base import ConfigError, decode
 from mythos.config.run import CheckpointConfig
 
@@ -44,7 +45,7 @@ def pieces(step: int, rank: int = 0, world_size: int = 1) -> list[Fragment]:
 
 
 def write(directory: Path, step: int, **metrics: float) -> Path:
-    return save(directory, manifest(step, **metrics), pieces(step), SHAPES, {"position": step})
+    return save_checkpoint(directory, manifest(step, **metrics), pieces(step), SHAPES, {"position": step})
 
 
 def write_part(directory: Path, step: int, rank: int, world_size: int) -> None:
@@ -125,9 +126,9 @@ def test_a_rank_that_cannot_write_is_reported(tmp_path: Path) -> None:
 def test_pieces_with_a_gap_are_refused(tmp_path: Path) -> None:
     short = [Fragment("a", "weight", 0, whole("a", 1)[:11])]
     with pytest.raises(ConfigError, match=r"pieces of a\|weight leave a gap"):
-        save(tmp_path, manifest(1), short, {"a": SHAPES["a"]}, {})
+        save_checkpoint(tmp_path, manifest(1), short, {"a": SHAPES["a"]}, {})
     with pytest.raises(ConfigError, match="no rank has written anything of a;"):
-        save(tmp_path, manifest(1), [Fragment("b", "weight", 0, whole("b", 1))], SHAPES, {})
+        save_checkpoint(tmp_path, manifest(1), [Fragment("b", "weight", 0, whole("b", 1))], SHAPES, {})
     assert newest(tmp_path, print) is None
 
 
@@ -147,13 +148,14 @@ def test_pieces_may_overlap_as_long_as_some_of_them_join(tmp_path: Path) -> None
 def test_a_directory_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"rank 0 cannot begin step 1 .*Not a directory"):
-        save(tmp_path / "file" / "checkpoints", manifest(1), pieces(1), SHAPES, {})
+        save_checkpoint(tmp_path / "file" / "checkpoints", manifest(1), pieces(1), SHAPES, {})
 
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 from mythos.checkpoint import store
+from helpers import save_checkpoint
 from test_store import SHAPES, manifest, pieces
 moment = sys.argv[2]
 if moment in ("write", "after renaming"):
@@ -167,7 +169,7 @@ else:
     def dying(temporary, directory):
         os.kill(os.getpid(), signal.SIGKILL)
     store.install = dying
-store.save(Path(sys.argv[1]), manifest(2), pieces(2), SHAPES, {})
+save_checkpoint(Path(sys.argv[1]), manifest(2), pieces(2), SHAPES, {})
 """
 
 
@@ -192,7 +194,7 @@ def test_a_kill_leaves_a_valid_checkpoint_and_leftovers_are_removed(tmp_path: Pa
 
 def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
     write(tmp_path, 3)
-    again = save(tmp_path, manifest(3), pieces(30), SHAPES, {})
+    again = save_checkpoint(tmp_path, manifest(3), pieces(30), SHAPES, {})
     verify(again)
     assert torch.equal(FragmentReader(again).read("b", "weight"), whole("b", 30))
     assert not list(tmp_path.glob(".*"))

@@ -1,6 +1,7 @@
 import argparse
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers import random_model, run_config
@@ -12,7 +13,6 @@ from mythos.config.run import RunConfig
 from mythos.data.tokenizer import load_tokenizer
 from mythos.eval import restore as restoring
 from mythos.model.mythos import Mythos
-from mythos.report.trace_arrays import read_arrays
 
 PROMPT = "the king speaks to his queen"
 
@@ -38,11 +38,11 @@ def test_trace_writes_a_page_and_arrays_at_the_mean_depth(run: Path, packed: Pat
     assert main(["trace", str(run), "--prompt", PROMPT]) == 0
     folder = run / "trace"
     assert capsys.readouterr().out.split() == [str(folder / "index.html"), str(folder / "trace.npz")]
-    arrays = read_arrays(folder / "trace.npz")
+    arrays = np.load(folder / "trace.npz")
     tokens = load_tokenizer(packed).encode(PROMPT).ids
-    assert arrays.token_S.tolist() == [0, *tokens]
-    assert arrays.attention_TCHSS.shape == (3, 2, 2, len(tokens) + 1, len(tokens) + 1)
-    words = dict(zip(arrays.word_id_W.tolist(), arrays.word_W.tolist(), strict=True))
+    assert arrays["token_S"].tolist() == [0, *tokens]
+    assert arrays["attention_TCHSS"].shape == (3, 2, 2, len(tokens) + 1, len(tokens) + 1)
+    words = dict(zip(arrays["word_id_W"].tolist(), arrays["word_W"].tolist(), strict=True))
     assert "".join(words[token] for token in tokens) == PROMPT
     assert "<h1>short</h1>" in (folder / "index.html").read_text()
 
@@ -50,9 +50,9 @@ def test_trace_writes_a_page_and_arrays_at_the_mean_depth(run: Path, packed: Pat
 def test_loops_layers_heads_and_folder_are_the_ones_asked_for(run: Path, tmp_path: Path) -> None:
     options = ["--num-loops", "5", "--layers", "1", "--heads", "1", "0", "1", "--to", str(tmp_path / "there")]
     assert main(["trace", str(run), "--prompt", PROMPT, *options]) == 0
-    arrays = read_arrays(tmp_path / "there" / "trace.npz")
-    assert arrays.attention_TCHSS.shape[:3] == (5, 1, 2)
-    assert (arrays.layer_C.tolist(), arrays.head_H.tolist()) == ([1], [0, 1])
+    arrays = np.load(tmp_path / "there" / "trace.npz")
+    assert arrays["attention_TCHSS"].shape[:3] == (5, 1, 2)
+    assert (arrays["layer_C"].tolist(), arrays["head_H"].tolist()) == ([1], [0, 1])
 
 
 @pytest.mark.parametrize(

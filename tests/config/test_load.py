@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mythos.config.base import ConfigError, difference, encode, fingerprint
-from mythos.config.load import default_config_dir, load, load_json
+from mythos.config.base import ConfigError, decode, difference, encode, fingerprint
+from mythos.config.load import default_config_dir, load
 from mythos.config.model import MLAConfig
+from mythos.config.run import RunConfig
 
 
 @pytest.fixture
@@ -121,7 +122,7 @@ def test_round_trip_through_the_run_directory(tmp_path):
     run = load(["model=debug-mla", "depth.mean=4"])
     path = tmp_path / "config.json"
     path.write_text(json.dumps(encode(run)))
-    restored = load_json(path)
+    restored = decode(RunConfig, json.loads(path.read_text()))
     assert restored == run
     assert fingerprint(restored) == fingerprint(run)
     assert difference(encode(run), encode(restored)) == []

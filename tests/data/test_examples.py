@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mythos.config.base import ConfigError
-from mythos.data.examples import Example, answers_in_windows, read_examples, score
+from mythos.data.examples import Example, answers_in_windows, read_examples
 
 EXAMPLES = [
     Example(difficulty=2, prompt="a", answer="x", window=0, start=1, answer_ids=(7,)),
@@ -14,22 +14,9 @@ EXAMPLES = [
 ]
 
 
-def test_an_answer_counts_when_all_of_it_is_correct() -> None:
-    result = score(EXAMPLES, [(7, 3), (8, 1), (7, 7)])
-    assert list(result) == [1, 2]
-    assert result[2] == (1, 2)
-    assert (result[1].accuracy, result[2].accuracy) == (1.0, 0.5)
-    assert score(EXAMPLES[1:2], [(8,)])[2].num_right == 0
-
-
 def test_answers_are_read_from_the_windows() -> None:
     predictions_WS = np.array([[1, 7, 2, 3], [8, 9, 7, 6]])
     assert answers_in_windows(EXAMPLES, predictions_WS) == [(7,), (8, 9), (7, 6)]
-
-
-def test_a_prediction_is_needed_for_each_example() -> None:
-    with pytest.raises(ValueError, match="1 predictions were given for 3 examples"):
-        score(EXAMPLES, [(7,)])
 
 
 def test_a_dataset_that_is_not_a_task_is_refused(make_dataset: Callable[..., Path]) -> None:

@@ -10,12 +10,12 @@ from mythos.cli.main import main
 def test_depth_sweep_prints_tables_and_appears_in_the_report(short_run: Path, capsys) -> None:
     assert main(["evaluate", str(short_run), "depth-sweep", "--num-loops", "1", "2", "5", "--num-windows", "3"]) == 0
     out = capsys.readouterr().out
-    assert "at step 6: 96 held-out tokens, mean depth 2" in out
+    assert "at step 6: 96 held-out tokens, 2 loops on average in training" in out
     assert "best T = " in out
     study = json.loads((short_run / "evaluation" / "depth-sweep.json").read_text())
     assert (study["num_loops"], len(study["loss"]), study["num_tokens"]) == ([1, 2, 5], 5, 96)
     assert {point["rule"] for point in study["rules"]} >= {"relative_change", "output_divergence"}
-    frozen = out.split("routing frozen to the first pass\n")[1].splitlines()[1:]
+    frozen = out.split("routing frozen to the first loop\n")[1].splitlines()[1:]
     rows = [[float(word) for word in line.split()] for line in frozen[:3]]
     assert [row[0] for row in rows] == study["num_loops"]
     for num_loops, loss, difference, *_, shared in rows:

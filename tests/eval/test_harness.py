@@ -172,7 +172,7 @@ def test_the_command_keeps_results_of_several_loop_counts(short_run: Path, sets:
     command = ["evaluate", str(short_run), "--tasks", "piqa_local,core_copa", "--data-dir", str(sets)]
     assert main([*command, "--num-loops", "2"]) == 0
     assert main([*command, "--num-loops", "4", "--exit-rule", "stable_argmax", "--exit-threshold", "2"]) == 0
-    assert "at most 4 passes, leaving by stable_argmax" in capsys.readouterr().out
+    assert "at most 4 loops, exit by stable_argmax" in capsys.readouterr().out
     results = json.loads((short_run / "evaluation" / "tasks.json").read_text())["results"]
     assert [(one["task"], one["num_loops"], one["exit_rule"]) for one in results] == [
         (task, *setting) for setting in ((2, None), (4, "stable_argmax")) for task in ("core_copa", "piqa_local")

@@ -71,7 +71,7 @@ def test_evaluate_prints_accuracy_by_difficulty_and_num_loops(task: Path, tmp_pa
     )
     out = capsys.readouterr().out
     assert "share of 14 problems solved, by difficulty" in out
-    assert "leaving at a quantile of the exit distribution" in out
+    assert "exit at a quantile of the exit distribution" in out
     assert (tmp_path / "result.json").read_text().count('"rank_correlation"') == 11
     assert main(["evaluate", str(tmp_path / "r"), "reasoning", "--num-loops", "1", "4"]) == 0
     study = json.loads((tmp_path / "r" / "evaluation" / "reasoning.json").read_text())

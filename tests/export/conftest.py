@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import fill, model_config, run_config
+from helpers import fill, model_config, run_config, save_checkpoint
 
 from mythos.checkpoint import store
 from mythos.checkpoint.fragments import Fragment
@@ -43,7 +43,7 @@ def save_run(packed: Path):
         )
         fragments = [Fragment(key, "weight", 0, value.flatten()) for key, value in tensors.items()]
         shapes = {key: tuple(value.shape) for key, value in tensors.items()}
-        store.save(run / store.FOLDER, manifest, fragments, shapes, {})
+        save_checkpoint(run / store.FOLDER, manifest, fragments, shapes, {})
         return model
 
     return save
