@@ -1,6 +1,7 @@
 """Small configurations and batches for tests, and the cases that tests run."""
 
 import json
+import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -121,6 +122,12 @@ def wait_until(condition: Callable[[], bool], poll_seconds: float = 0.02) -> Non
     """Return when the condition holds. The bound is that of pytest on the whole test."""
     while not condition():
         time.sleep(poll_seconds)
+
+
+def children_cpu_seconds() -> float:
+    """CPU seconds of all child processes that have ended; other processes of the machine do not change them."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def pairwise(*factors: Sequence[Any]) -> list[tuple]:

@@ -1,4 +1,6 @@
+import re
 from itertools import product
+from pathlib import Path
 
 import pytest
 from helpers import pairs, pairwise, product_cases
@@ -31,3 +33,9 @@ def test_what_pairwise_leaves_out_is_marked() -> None:
     unmarked = [case.values for case in cases if not case.marks]
     assert sorted(unmarked) == sorted(pairwise(*FACTORS[0]))
     assert {mark.name for case in cases for mark in case.marks} == {"all"}
+
+
+def test_pytest_alone_bounds_the_time_of_a_test() -> None:
+    """A loaded machine exceeds bounds that were chosen on an idle one."""
+    files = Path(__file__).parent.rglob("*.py")
+    assert [path.name for path in files if re.search(r"\b(timeout|deadline)=\d", path.read_text())] == []

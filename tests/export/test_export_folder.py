@@ -51,7 +51,6 @@ def test_a_process_without_mythos_gets_the_models_text(save_run, packed: Path, t
         [sys.executable, "-I", "-c", USER, str(tmp_path / "out"), *PROMPTS],
         capture_output=True,
         text=True,
-        timeout=240,
         check=False,
         cwd=tmp_path,
         env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | variables,

@@ -44,7 +44,7 @@ def test_a_rank_that_hangs_ends_all_and_names_the_line(packed: Path, tmp_path: P
     last_metrics = (tmp_path / "run" / records.FILE_NAME).stat().st_mtime
     assert stacks.stat().st_mtime - last_metrics < 2 * STALL_SECONDS
     hung = stacks.read_text()
-    line = "time.sleep(1000)  # the line that hangs"
+    line = "time.sleep(3600)  # the line that hangs"
     assert "rank 1 of 2" in hung.splitlines()[0]
     assert "in step 5, forward" in hung.splitlines()[0]
     assert f"in act ({line})" in hung.splitlines()[0]
