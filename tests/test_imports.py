@@ -9,7 +9,7 @@ COMMANDS = "train sweep evaluate sample trace report figures consolidate export 
 def loaded_after(code: str) -> set[str]:
     """Top-level modules in memory after running code in a fresh interpreter."""
     script = f"{code}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return set(done.stdout.split("\n")[-2].split())
 
 

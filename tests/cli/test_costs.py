@@ -3,10 +3,10 @@
 import argparse
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from helpers import children_cpu_seconds
 
 from mythos.account.flops import forward_flops, training_flops
 from mythos.account.parameters import count_parameters
@@ -90,10 +90,10 @@ def test_a_thousand_billion_parameters_take_no_memory_and_no_torch():
         "status = dict(line.split(':', 1) for line in open('/proc/self/status'))\n"
         "assert int(status['VmHWM'].split()[0]) < 300_000, 'over 300 MB'\n"
     )
-    start = time.perf_counter()
+    start = children_cpu_seconds()
     command = [sys.executable, "-c", code]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    seconds = time.perf_counter() - start
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    seconds = children_cpu_seconds() - start
     assert finished.returncode == 0, finished.stderr
     assert row(finished.stdout, "total")[0] == f"{count_parameters(load(['model=1t']).model).total:,}"
     assert seconds < 5  # 0.4 on an idle core

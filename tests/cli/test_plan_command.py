@@ -87,6 +87,6 @@ from mythos.cli.main import main
 status = main({["plan", *words, "--device", "B200"]!r})
 print(status, sorted({{"torch", "lightning", "deepspeed"}} & sys.modules.keys()))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[0].startswith("981B parameters on 512 x 8 B200")
     assert done.stdout.splitlines()[-1] == "0 []"

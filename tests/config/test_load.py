@@ -133,7 +133,7 @@ def test_round_trip_through_the_run_directory(tmp_path):
 @pytest.mark.parametrize("module", ["mythos", "mythos.config.load", "mythos.config.records"])
 def test_configuration_pulls_no_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_compiling_grouped_products_needs_bf16():

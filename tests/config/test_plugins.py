@@ -62,4 +62,4 @@ def test_mistakes_are_one_sentence_with_the_path(install: Callable[..., None], n
 
 def test_the_module_needs_no_torch() -> None:
     code = "import sys, mythos.config.plugins; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(plugins.__file__).parents[2], timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(plugins.__file__).parents[2])

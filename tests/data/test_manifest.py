@@ -78,7 +78,7 @@ def test_a_newer_version_is_refused_with_both_versions(tmp_path: Path) -> None:
 
 def test_reading_a_manifest_needs_neither_torch_nor_numpy() -> None:
     program = "import sys, mythos.data.manifest; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../other", "a/../../b", "link"])

@@ -35,13 +35,13 @@ def check(stages: list[tuple[int, tuple[int, ...]]], num_samples: int) -> None:
 
 
 @given(weights=WEIGHTS, num_cycles=st.integers(1, 3))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_every_prefix_meets_the_share_of_each_source_within_one_sample(weights: list[int], num_cycles: int) -> None:
     check([(0, tuple(weights))], num_cycles * sum(weights) + 5)
 
 
 @given(stages=st.lists(st.tuples(st.lists(st.integers(0, 9), min_size=3, max_size=3), st.integers(1, 4)), min_size=1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_shares_stay_exact_across_stages(stages: list[tuple[list[int], int]]) -> None:
     nonzero, start = [], 0
     for weights, num_cycles in stages:

@@ -7,7 +7,7 @@ from mythos.data.permutation import permute
 
 
 @given(size=st.integers(1, 5000), seed=st.integers(0, 2**70), epoch=st.integers(0, 10**9))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_permutation_is_a_bijection(size: int, seed: int, epoch: int) -> None:
     results = permute(np.arange(size), size, seed, epoch)
     assert results.dtype == np.int64

@@ -146,7 +146,7 @@ def test_a_killed_run_resumes_where_it_stopped(source: Path, tmp_path: Path) -> 
     for after in (2, 9, 14):
         arguments = [str(source), str(target), str(after), str(Path(__file__).parent)]
         command = [sys.executable, "-c", PROGRAM, *arguments]
-        result = subprocess.run(command, check=False, timeout=60, capture_output=True)
+        result = subprocess.run(command, check=False, capture_output=True)
         assert result.returncode == -signal.SIGKILL, result.stderr
         with pytest.raises(ConfigError, match="is not finished"):
             next(read_documents(target))
@@ -164,20 +164,19 @@ def test_workers_exit_when_their_run_is_killed(source: Path, tmp_path: Path) -> 
         [sys.executable, "-c", program], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL
     )
     marks = [tmp_path / f"{index}.pid" for index in range(2)]
-    deadline = time.monotonic() + 30
-    while not all(mark.exists() and mark.read_text() for mark in marks) and time.monotonic() < deadline:
+    while not all(mark.exists() and mark.read_text() for mark in marks):
+        assert process.poll() is None
         time.sleep(0.05)
     workers = [int(mark.read_text()) for mark in marks]
     process.kill()
     process.wait()
-    while any(Path(f"/proc/{worker}").exists() for worker in workers) and time.monotonic() < deadline:
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
         time.sleep(0.05)
-    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
 
 
 def mark_and_sleep(output: Path, index: int) -> object:
     (output.parent / f"{index}.pid").write_text(str(os.getpid()))
-    time.sleep(60)
+    time.sleep(3600)
     raise AssertionError("the worker outlived its run")
 
 
@@ -198,7 +197,7 @@ def test_a_full_disk_leaves_no_partial_shard_and_the_run_resumes_later(source: P
         "t.build_corpus(t.with_source(Path(sys.argv[1])), Path(sys.argv[2]), 0)\n"
     )
     arguments = [str(source), str(tmp_path / "out"), str(Path(__file__).parent)]
-    result = subprocess.run([sys.executable, "-c", limited, *arguments], check=False, timeout=60, capture_output=True)
+    result = subprocess.run([sys.executable, "-c", limited, *arguments], check=False, capture_output=True)
     assert b"File too large" in result.stderr
     assert not list((tmp_path / "out").rglob("*.jsonl.zst"))
     assert build_corpus(with_source(source), tmp_path / "out", 0)["kept"]["documents"] == 59

@@ -37,7 +37,7 @@ TOKENIZER = train_tokenizer(["ab ab.\n\n ab, 11 'b\r\n"] * 30, TokenizerOptions(
 
 
 @given(text=TEXT)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_token_crosses_a_cut(text: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "PIECE_NUM_CHARS", 3)

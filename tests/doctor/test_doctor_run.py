@@ -128,7 +128,6 @@ def test_two_ranks_measure_clocks_and_count_what_is_sent(tmp_path: Path) -> None
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
@@ -147,7 +146,7 @@ def test_two_nodes_on_one_machine(packed: Path, tmp_path: Path) -> None:
         subprocess.Popen(command, env=shared | {"NODE_RANK": str(node)}, stdout=subprocess.PIPE, text=True)
         for node in (0, 1)
     ]
-    said = [node.communicate(timeout=120)[0] for node in nodes]
+    said = [node.communicate()[0] for node in nodes]
     found = json.loads((tmp_path / "found.json").read_text())
     by_check = {one["check"]: one for one in found["findings"]}
     assert [node.returncode for node in nodes] == [int(found["status"] == "fails"), 0]

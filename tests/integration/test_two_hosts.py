@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import recorded, saved
+from helpers import recorded, saved, wait_until
 
 from mythos.checkpoint.store import checkpoints
 from mythos.config import records
 from mythos.config.exit_status import LOST_PEER
 
-TIMEOUT_SECONDS = 20
-BOUND_SECONDS = 2 * TIMEOUT_SECONDS + 10
+TIMEOUT_SECONDS = 40
+BOUND_SECONDS = 2 * TIMEOUT_SECONDS + 240
 """From the cut to the end of both launchers: ranks wait for each other once, and rank 0 perhaps once more for the
 shards of a save that the others did not finish; the rest is for a busy machine."""
 NUM_STEPS = 60
@@ -32,7 +32,7 @@ DEVICE = "veth0"
 
 
 def ip(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(["ip", *arguments], capture_output=True, text=True, timeout=10, check=False)
+    return subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
 
 
 def do(*arguments: str) -> None:
@@ -92,7 +92,7 @@ def end(launchers: list[subprocess.Popen]) -> None:
     for launcher in launchers:
         if launcher.poll() is None:
             os.killpg(launcher.pid, signal.SIGKILL)
-            launcher.wait(10)
+            launcher.wait()
 
 
 def num_saved(run: Path) -> int:
@@ -100,19 +100,16 @@ def num_saved(run: Path) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_a_cut_link_ends_both_hosts_and_the_run_goes_on_bitwise(hosts, packed: Path, tmp_path: Path) -> None:
     one_host = ["run.name=whole", "cluster.num_devices=4"]
     launchers = [start(tmp_path, "whole.log", [sys.executable], packed, *one_host)]
     cut = tmp_path / "cut"
     try:
-        assert launchers[0].wait(100) == 0
+        assert launchers[0].wait() == 0
 
         launchers += (training := start_on(hosts, tmp_path, packed))
-        deadline = time.monotonic() + 60
-        while num_saved(cut) < 2 and time.monotonic() < deadline:
-            assert all(launcher.poll() is None for launcher in training)
-            time.sleep(0.02)
+        wait_until(lambda: num_saved(cut) >= 2 or any(launcher.poll() is not None for launcher in training))
+        assert all(launcher.poll() is None for launcher in training)
         do("-n", hosts[0], "link", "set", DEVICE, "down")
         deadline = time.monotonic() + BOUND_SECONDS
         assert all(launcher.wait(deadline - time.monotonic()) != 0 for launcher in training)
@@ -126,7 +123,7 @@ def test_a_cut_link_ends_both_hosts_and_the_run_goes_on_bitwise(hosts, packed: P
 
         do("-n", hosts[0], "link", "set", DEVICE, "up")
         launchers += (training := start_on(hosts, tmp_path, packed))
-        assert [launcher.wait(100) for launcher in training] == [0, 0]
+        assert [launcher.wait() for launcher in training] == [0, 0]
     finally:
         end(launchers)
     first, second = ((tmp_path / f"host-{host}.log").read_text() for host in (0, 1))

@@ -1,4 +1,4 @@
-"""What travels between ranks arrives whole, in order, and with the right gradients."""
+"""Exchanges between ranks return complete, ordered tensors and the right gradients."""
 
 import multiprocessing
 from pathlib import Path
@@ -18,13 +18,13 @@ def tokens_of(rank: int, salt: int = 0) -> Tensor:
 
 
 def in_ranks(work, size: int, folder: Path) -> list:
-    """What ``work(rank, size)`` returns in each of ``size`` processes joined by gloo."""
+    """The results of ``work(rank, size)`` in ``size`` processes joined by gloo."""
     context = multiprocessing.get_context("spawn")
-    ranks = [context.Process(target=_one_rank, args=(work, rank, size, folder)) for rank in range(size)]
+    ranks = [context.Process(target=_one_rank, args=(work, rank, size, folder), daemon=True) for rank in range(size)]
     for process in ranks:
         process.start()
     for process in ranks:
-        process.join(timeout=120)
+        process.join()
     assert [process.exitcode for process in ranks] == [0] * size
     return [torch.load(folder / f"{rank}.pt") for rank in range(size)]
 
@@ -35,8 +35,8 @@ def _one_rank(work, rank: int, size: int, folder: Path) -> None:
     dist.destroy_process_group()
 
 
-def visit_all(rank: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Every rank multiplies everybody's tokens by its own factor; each token gets the sum over ranks."""
+def multiply_on_all_ranks(rank: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Multiply the tokens of all ranks by this rank's factor; each token receives the sum over ranks."""
     group = dist.group.WORLD
     x_ND = tokens_of(rank).requires_grad_()
     factor = torch.tensor(rank + 1.0, dtype=torch.float64, requires_grad=True)
@@ -48,17 +48,17 @@ def visit_all(rank: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("size", [2, 3])
-def test_tokens_visit_all_ranks_and_come_back_added_up(size: int, tmp_path: Path) -> None:
+def test_tokens_of_all_ranks_reach_every_rank_and_results_are_summed(size: int, tmp_path: Path) -> None:
     total = sum(range(1, size + 1))
     scores = sum((tokens_of(rank) * tokens_of(rank, salt=1)).sum() for rank in range(size))
-    for rank, (y_ND, grad_ND, grad_factor) in enumerate(in_ranks(visit_all, size, tmp_path)):
+    for rank, (y_ND, grad_ND, grad_factor) in enumerate(in_ranks(multiply_on_all_ranks, size, tmp_path)):
         torch.testing.assert_close(y_ND, total * tokens_of(rank), rtol=1e-14, atol=0)
         torch.testing.assert_close(grad_ND, total * tokens_of(rank, salt=1), rtol=1e-14, atol=0)
         torch.testing.assert_close(grad_factor, scores, rtol=1e-13, atol=0)
 
 
 def send_rows(rank: int, size: int) -> tuple[Tensor, Tensor]:
-    """Rank r sends r + s rows to rank s, of its own number."""
+    """Send r + s rows, filled with r, from rank r to rank s."""
     sent = [rank + other for other in range(size)]
     row_MD = torch.full((sum(sent), 2), float(rank), requires_grad=True)
     result_MD = exchange_rows(row_MD, sent, sent, dist.group.WORLD)
@@ -66,7 +66,7 @@ def send_rows(rank: int, size: int) -> tuple[Tensor, Tensor]:
     return result_MD.detach()[:, 0], row_MD.grad[:, 0]
 
 
-def test_rows_go_to_the_ranks_that_they_are_for(tmp_path: Path) -> None:
+def test_rows_reach_the_ranks_that_they_are_sent_to(tmp_path: Path) -> None:
     for rank, (result_M, grad_M) in enumerate(in_ranks(send_rows, 3, tmp_path)):
         from_each = torch.arange(3.0).repeat_interleave(torch.tensor([rank + other for other in range(3)]))
         assert torch.equal(result_M, from_each)

@@ -14,8 +14,7 @@ TRAINER = SimpleNamespace(strategy=SimpleNamespace(optimizers=[torch.optim.SGD([
 
 
 def sample(model) -> dict[str, list[torch.Tensor]]:
-    return sample_weights(
-        partition_of(model, torch.optim.SGD(model.parameters())), trained_names(model), GROUP_OF    )
+    return sample_weights(partition_of(model, torch.optim.SGD(model.parameters())), trained_names(model), GROUP_OF)
 
 
 def by_group(model, figure) -> dict[str, float]:
@@ -44,7 +43,7 @@ def test_a_group_without_gradients_is_absent() -> None:
     assert squared_norms(TRAINER, SimpleNamespace(model=model, group_of=GROUP_OF)).keys() == {"other"}
 
 
-def test_update_norms_are_exact_for_what_is_sampled_whole() -> None:
+def test_update_norms_are_exact_if_every_weight_is_sampled() -> None:
     model = random_model(model_config("debug"))
     before, old = sample(model), {name: p.detach().clone() for name, p in model.named_parameters()}
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""One rank's bad number skips the step on all of them, at every stage."""
+"""A loss on one rank that is not finite skips the step on all ranks, at every ZeRO stage."""
 
 from pathlib import Path
 
@@ -28,12 +28,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory, packed: Path) -> dict[str, Pa
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_a_number_that_is_none_on_one_rank_skips_the_step_on_all(runs, name: str) -> None:
+def test_a_nan_on_one_rank_skips_the_step_on_all(runs, name: str) -> None:
     run = runs[name]
     assert recorded(run, records.guard("not_finite")) == {3: 1.0}
     second, third, fourth = (saved(run, step) for step in (2, 3, 4))
     assert second.keys() == third.keys()
-    assert all(torch.equal(second[key], third[key]) for key in second), "the skipped step moved something"
+    assert all(torch.equal(second[key], third[key]) for key in second), "the skipped step changed a tensor"
     assert not torch.equal(third["embedding.weight|weight"], fourth["embedding.weight|weight"])
     assert fourth["embedding.weight|step"].item() == 3
     assert all(tensor.isfinite().all() for tensor in fourth.values())

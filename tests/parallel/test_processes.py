@@ -8,8 +8,8 @@ from helpers import run_config
 from mythos.parallel.processes import process_group
 
 
-def test_groups_without_a_timeout_of_their_own_have_the_configured_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the engine makes them; torch's default is 30 minutes."""
+def test_process_groups_have_the_configured_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine creates groups without a timeout; torch's default is 30 minutes."""
     two = ["parallel=zero1", "parallel.device=cpu", "cluster.num_devices=2"]
     config = run_config("optim=adamw", "data.micro_batch_size=8", "run.validation.num_batches=8", *two)
     alone = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}

@@ -1,4 +1,4 @@
-"""What is recorded does not depend on who holds what: every number of a run on ranks is that of a run alone."""
+"""Metrics do not depend on the layout: every metric of a run on two ranks equals that of one process."""
 
 import json
 from pathlib import Path
@@ -17,24 +17,24 @@ LAYOUTS = {
     "offloaded": ["parallel=zero2", "parallel.offload_optimizer=true"],
 }
 HALTING = {"ponder": ["halting=ponder"], "act": ["halting=act"]}
-"""Learned exits, which read every pass; on ZeRO 2."""
-OF_THE_MACHINE = ("speed/", "memory/", "time", "alarm/straggler", "alarm_figure/straggler", "alarm_limit/straggler")
+"""Learned exits, whose loss reads every loop; on ZeRO 2."""
+MACHINE_METRICS = ("speed/", "memory/", "time", "alarm/straggler", "alarm_figure/straggler", "alarm_limit/straggler")
 
 
 def records_of(run: Path) -> dict[tuple[int, str], float]:
-    """Every number by step and name, but those that measure the machine."""
+    """Every metric by step and name, except those that measure the machine."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()[1:]]
     return {
         (line["step"], name): value
         for line in lines
         for name, value in line.items()
-        if not name.startswith(OF_THE_MACHINE)
+        if not name.startswith(MACHINE_METRICS)
     }
 
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory, packed: Path) -> dict[str, tuple[dict, dict]]:
-    """By case: what two ranks record, and what one process does."""
+    """By case, the metrics of two ranks and those of one process."""
     folder = tmp_path_factory.mktemp("records")
     learned = [[*halting, "depth.num_grad_loops=32"] for halting in HALTING.values()]
     alone = [["data.micro_batch_size=8", "run.validation.num_batches=2", *OPTIONS, *case] for case in [[], *learned]]
@@ -50,7 +50,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, packed: Path) -> dict[str
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*LAYOUTS, *HALTING])
-def test_ranks_record_what_one_process_records(recorded, name: str) -> None:
+def test_two_ranks_record_the_metrics_of_one_process(recorded, name: str) -> None:
     ours, theirs = recorded[name]
     assert ours.keys() == theirs.keys()
     names = {name for _, name in theirs}

@@ -1,8 +1,8 @@
-"""Runs cases one after the other in the ranks that torchrun started, and writes what each of them did.
+"""Runs cases one after the other in the ranks that torchrun started, and writes the results.
 
 A case is a list of overrides. For each, rank 0 saves ``<folder>/<index>.pt``: losses and expert counts of every step,
 summed over ranks and micro-batches, in fp64 and int64. Weights are in the run's last checkpoint. With ``--sgd`` the
-optimiser is plain gradient descent, so that weights tell gradients.
+optimiser is plain gradient descent, so that gradients follow from weights.
 """
 
 import faulthandler
@@ -28,11 +28,11 @@ from mythos.train import build, module
 from mythos.train.run_directory import prepare
 
 SGD_RATE = 2.0**14
-"""So large that a step's rounding is that of the gradient, not of the weight."""
+"""Large enough that the rounding of a step is that of the gradient, not of the weight."""
 
 
 class Collect(StepCallback):
-    """Losses and counts of each step, over all ranks."""
+    """Collects the losses and expert counts of each step, summed over ranks."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
@@ -50,7 +50,7 @@ class Collect(StepCallback):
 
 
 def run(config: RunConfig) -> dict[str, Any]:
-    """Train, with a collector among the callbacks."""
+    """Train with a collector among the callbacks."""
     collect = Collect()
     build_trainer = build.build_trainer
 
@@ -76,11 +76,11 @@ def use_sgd() -> None:
 
 
 def forget(what: str) -> None:
-    """Let the last rank keep what it has instead of restoring a part: what a faulty conversion does."""
+    """Make the last rank read zeros for a part of the checkpoint, as a faulty conversion would."""
     read = FragmentReader.read
 
-    def read_with_gaps(self: FragmentReader, name: str, field: str, *place: Any) -> torch.Tensor:
-        value_N = read(self, name, field, *place)
+    def read_with_gaps(self: FragmentReader, name: str, field: str, *span: Any) -> torch.Tensor:
+        value_N = read(self, name, field, *span)
         is_part = ".experts." in name if what == "experts" else field == "exp_avg"
         return torch.zeros_like(value_N) if is_part and os.environ["RANK"] == "1" else value_N
 
@@ -88,7 +88,7 @@ def forget(what: str) -> None:
 
 
 def spoil() -> None:
-    """Give the last rank a loss that is not a number in the third step of every run."""
+    """Make the loss of the last rank NaN in the third step of every run."""
     objective = module.objective
 
     def spoiled(config: RunConfig, output: Any, batch: Any, plan: Any) -> Any:
@@ -101,7 +101,10 @@ def spoil() -> None:
 
 
 def share_weights() -> None:
-    """Let passes share weights and sums of gradients as they do on a GPU in bf16, but in fp32; kernels are twins."""
+    """Share weight copies and gradient accumulators between loops as on a GPU in bf16, but in fp32.
+
+    Kernels are replaced by their reference implementations.
+    """
     for user in (ffn, projection, experts):
         user.can_accumulate = lambda weight, dtype: weight.requires_grad
     swiglu.is_available = lambda *_: True
@@ -129,7 +132,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    faulthandler.dump_traceback_later(280, exit=True)
+    faulthandler.dump_traceback_later(1500, exit=True)  # ends a hang before pytest does
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     main()

@@ -204,7 +204,7 @@ def test_a_sweep_of_one_run_is_refused(make_run: MakeRun) -> None:
 
 def test_a_missing_plotly_is_reported_in_one_sentence() -> None:
     code = "import sys; sys.modules['plotly'] = None; import mythos.report.page"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     last = done.stderr.strip().splitlines()[-1]
     command = re.escape("pip install -e '.[report]' in a clone of Mythos")
     assert re.search(rf"ConfigError: plotly, .* is not installed; run {command}\.$", last)
@@ -212,7 +212,7 @@ def test_a_missing_plotly_is_reported_in_one_sentence() -> None:
 
 def test_the_report_needs_no_torch() -> None:
     code = "import sys, mythos.report.page; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
 

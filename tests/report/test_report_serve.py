@@ -30,7 +30,7 @@ def server(directory: Path) -> Iterator[ReportServer]:
 
 
 def get(server: ReportServer, path: str, host: str | None = None) -> tuple[HTTPResponse, str]:
-    connection = HTTPConnection(*server.server_address, timeout=30)
+    connection = HTTPConnection(*server.server_address)
     connection.request("GET", path, headers={} if host is None else {"Host": host})
     answer = connection.getresponse()
     text = answer.read().decode()

@@ -60,7 +60,7 @@ def test_numbers_on_the_axes() -> None:
 def test_a_missing_matplotlib_is_reported_in_one_sentence() -> None:
     code = "import sys\nsys.modules['matplotlib'] = None\nfrom mythos.cli.main import main\n"
     code += "sys.exit(main(['figures', 'nowhere', '--to', 'out']))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     command = "pip install -e '.[report]' in a clone of Mythos"
     assert done.stderr == f"mythos: matplotlib, which draws the figures, is not installed; run {command}.\n"

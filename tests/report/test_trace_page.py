@@ -117,4 +117,4 @@ def test_the_header_shows_how_well_the_text_is_predicted() -> None:
 @pytest.mark.parametrize("absent", ["torch", "plotly"])
 def test_the_page_needs_neither_torch_nor_plotly(absent: str) -> None:
     code = f"import sys; sys.modules['{absent}'] = None; import mythos.report.trace_page"
-    subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
+    subprocess.run([sys.executable, "-c", code], check=True)

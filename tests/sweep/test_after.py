@@ -2,11 +2,10 @@
 
 import json
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from helpers import recorded
+from helpers import recorded, wait_until
 
 from mythos.cli.main import main
 from mythos.config import records
@@ -24,10 +23,7 @@ AFTER = ("evaluate {run} depth-sweep", "export {run} --to '{run}/an export'")
 def finish(launch: Launch, environment: dict[str, str] | None = None) -> str:
     """Run a job to its end; returns its state."""
     job = JobProcess(launch, environment)
-    deadline = time.monotonic() + 20
-    while not job.poll():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(job.poll)
     return read_job(launch.directory).state
 
 
@@ -72,20 +68,15 @@ def test_only_what_failed_and_what_follows_it_is_repeated(child, tmp_path: Path)
 
 def test_a_command_that_is_stopped_has_not_failed_and_runs_again(scripted, monkeypatch: pytest.MonkeyPatch) -> None:
     code = "import sys, time; from pathlib import Path\n"
-    code += "if sys.argv[1] == 'evaluate': Path(__file__).with_name('up').touch(); time.sleep(60)\n"
+    code += "if sys.argv[1] == 'evaluate': Path(__file__).with_name('up').touch(); time.sleep(3600)\n"
     launch = scripted(code)
     monkeypatch.setattr("mythos.sweep.process._COMMAND", (sys.executable, *launch.arguments))
     launch = launch._replace(arguments=("train",), after=("evaluate {run}",))
     job = JobProcess(launch)
-    deadline = time.monotonic() + 20
-    while not (launch.directory / "up").exists():
-        assert not job.poll()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: (launch.directory / "up").exists() or job.poll())
     assert read_job(launch.directory).state == "running"
     job.stop("by the sweep")
-    while not job.poll():
-        time.sleep(0.02)
+    wait_until(job.poll)
     assert read_job(launch.directory).state == "stopped"
     assert was_lost(job.record)
     assert job.record.after == {"evaluate {run}": None}

@@ -4,11 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers import wait_until
 
 from mythos.report.jobs import read_job
 from mythos.sweep.process import JobProcess, Launch
@@ -16,21 +16,11 @@ from mythos.sweep.process import JobProcess, Launch
 Scripted = Callable[..., Launch]
 COUNT = "from pathlib import Path; p = Path(__file__).with_name('n'); n = int(p.read_text()) if p.exists() else 0\n"
 COUNT += "p.write_text(str(n + 1)); import sys\n"
-WAIT = "import time; from pathlib import Path; Path(__file__).with_name('up').write_text(''); time.sleep(60)\n"
+WAIT = "import time; from pathlib import Path; Path(__file__).with_name('up').write_text(''); time.sleep(3600)\n"
 
 
-def finish(job: JobProcess, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not job.poll():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 20
-    while not path.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+def finish(job: JobProcess) -> None:
+    wait_until(job.poll)
 
 
 @pytest.mark.parametrize("status", [75, 77, 78])
@@ -70,7 +60,7 @@ def test_a_stopped_job_gets_a_signal_and_is_not_started_again(scripted: Scripted
     for reason, state in (("early", "stopped early"), ("by the sweep", "stopped")):
         launch = scripted(code, name=state.replace(" ", "-"))
         job = JobProcess(launch)
-        wait_for(launch.directory / "up")
+        wait_until((launch.directory / "up").exists)
         assert read_job(launch.directory).state == "running"
         job.stop(reason)
         finish(job)
@@ -82,7 +72,7 @@ def test_a_job_that_does_not_end_is_killed(scripted: Scripted, monkeypatch: pyte
     monkeypatch.setattr("mythos.sweep.process._GRACE_SECONDS", 0.2)
     launch = scripted("import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + WAIT)
     job = JobProcess(launch)
-    wait_for(launch.directory / "up")
+    wait_until((launch.directory / "up").exists)
     job.stop("by the sweep")
     finish(job)
     assert job.record.status == 137
@@ -106,17 +96,14 @@ def test_a_killed_sweep_takes_its_job_with_it(scripted: Scripted) -> None:
         "import sys, time; from pathlib import Path; from mythos.sweep import process\n"
         "process._COMMAND = (sys.executable,)\n"
         f"directory = Path({str(launch.directory)!r})\n"
-        f"process.JobProcess(process.Launch(directory, (), {launch.arguments!r}, 0)); time.sleep(60)\n"
+        f"process.JobProcess(process.Launch(directory, (), {launch.arguments!r}, 0)); time.sleep(3600)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", sweep])
-    wait_for(launch.directory / "up")
+    wait_until((launch.directory / "up").exists)
     child = int((launch.directory / "pid").read_text())
     parent.send_signal(signal.SIGKILL)
-    parent.wait(20)
-    deadline = time.monotonic() + 10
-    while _is_alive(child) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not _is_alive(child)
+    parent.wait()
+    wait_until(lambda: not _is_alive(child))
     assert read_job(launch.directory).state == "interrupted"
 
 

@@ -67,7 +67,9 @@ class Told:
 
 def test_devices_are_assigned_and_returned(small: list[str], monkeypatch: pytest.MonkeyPatch, scripted) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    code = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])\nimport time; time.sleep(0.7)\n"
+    code = "import os, time; from pathlib import Path; print(os.environ['CUDA_VISIBLE_DEVICES'])\n"
+    code += "place = Path(__file__).parent; (place / 'up').touch()\n"
+    code += "while len(list(place.parent.glob('*/up'))) < 2: time.sleep(0.02)\n"
     plan = make([*small, "parallel.device=auto", "run.seed=0,1,2"])
     for job in plan.jobs:
         object.__setattr__(job, "arguments", scripted(code, name=job.name).arguments)

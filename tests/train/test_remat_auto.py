@@ -61,7 +61,6 @@ def test_ranks_take_the_choice_of_the_first(packed: Path, tmp_path: Path) -> Non
         env=os.environ | ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=200,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]

@@ -37,7 +37,7 @@ def run(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     git = ["git", "-C", str(checkout), "-c", "user.name=a", "-c", "user.email=a@b"]
     remote = ["remote", "add", "origin", f"https://me:{REMOTE_PASSWORD}@example.org/mythos.git"]
     for words in (["init", "-q"], ["add", "-f", "."], ["commit", "-q", "-m", "a", "--no-gpg-sign"], remote):
-        subprocess.run([*git, *words], check=True, timeout=60)
+        subprocess.run([*git, *words], check=True)
     (checkout / "mythos" / "__init__.py").open("a").write(f'password = "{CODE_PASSWORD}"\n')
     (checkout / "mythos" / ".env").write_text(f"PASSWORD={CODE_PASSWORD}\n")
     done = subprocess.run(
@@ -46,7 +46,6 @@ def run(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         cwd=root,
         capture_output=True,
         text=True,
-        timeout=200,
         umask=0,
         check=False,
     )

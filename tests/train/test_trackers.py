@@ -9,11 +9,11 @@ import sqlite3
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers import wait_until
 
 from mythos.config import records, tracking
 from mythos.config.base import ConfigError
@@ -38,15 +38,17 @@ def wandb_records(path: Path) -> list:
     """The protobuf records of a finished run's ``.wandb`` file; W&B's own process may still be writing the last."""
     from google.protobuf.message import DecodeError
 
-    for _ in range(600):
+    found: list = []
+
+    def is_complete() -> bool:
         try:
-            found = list(parse(path.read_bytes()))
+            found[:] = parse(path.read_bytes())
         except DecodeError:
-            found = []
-        if any(record.WhichOneof("record_type") == "exit" for record in found):
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"{path} never came to its end")
+            return False
+        return any(record.WhichOneof("record_type") == "exit" for record in found)
+
+    wait_until(is_complete)
+    return found
 
 
 def parse(data: bytes) -> Iterator:
@@ -288,7 +290,7 @@ for is_resumed, step in ((False, 1), (True, 2)):
 def test_trackio_holds_every_record_of_both_starts(tmp_path: Path) -> None:
     pytest.importorskip("trackio")
     env = {**os.environ, "TRACKIO_DIR": str(tmp_path), "HF_HUB_OFFLINE": "1"}  # trackio reads them when imported
-    subprocess.run([sys.executable, "-c", TRACKIO], env=env, check=True, capture_output=True, timeout=120)
+    subprocess.run([sys.executable, "-c", TRACKIO], env=env, check=True, capture_output=True)
     with sqlite3.connect(tmp_path / "p.db") as store:
         rows = store.execute("select run_name, step, metrics from metrics order by step").fetchall()
         alerts = store.execute("select title, step from alerts order by step").fetchall()
@@ -335,7 +337,6 @@ def test_a_tracker_that_is_lost_costs_only_itself(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(200)
 def test_a_run_outlives_the_service_of_wandb(packed: Path, tmp_path: Path) -> None:
     options = f"""model=debug optim=adamw data.dir={packed} data.seq_len=32 data.batch_size=4 data.micro_batch_size=4
     depth.mean=2 optim.lr=1e-4 run.num_steps=600 run.validation.every=10000 run.validation.num_batches=1
@@ -344,15 +345,12 @@ def test_a_run_outlives_the_service_of_wandb(packed: Path, tmp_path: Path) -> No
     run.name=lost parallel.device=cpu""".split()
     process = subprocess.Popen([sys.executable, "-m", "mythos.cli.main", "train", *options], stderr=subprocess.PIPE)
     metrics = tmp_path / "lost" / records.FILE_NAME
-    deadline = time.monotonic() + 100
-    while not metrics.exists() or '"step":20,' not in metrics.read_text():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: process.poll() is not None or (metrics.exists() and '"step":20,' in metrics.read_text()))
+    assert process.poll() is None
     service = ["pgrep", "-f", f"wandb-core .*--pid {process.pid}$"]
     found = subprocess.run(service, capture_output=True, text=True, check=True)
     os.kill(int(found.stdout), signal.SIGKILL)
-    _, said = process.communicate(timeout=100)
+    _, said = process.communicate()
     assert process.returncode == 0, said.decode()
     assert said.decode().count("mythos: WandbTracker was lost at step") == 1
     steps = [json.loads(line).get("step") for line in metrics.read_text().splitlines()[1:]]

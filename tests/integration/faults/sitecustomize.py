@@ -19,9 +19,9 @@ class InjectedError(RuntimeError):
 def act(fault: dict[str, Any]) -> None:
     match fault["what"]:
         case "hang":
-            time.sleep(1000)  # the line that hangs
+            time.sleep(3600)  # the line that hangs
         case "slow":
-            time.sleep(0.2)
+            time.sleep(0.5)
         case "raise":
             raise InjectedError
         case "kill":
