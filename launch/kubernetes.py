@@ -113,7 +113,7 @@ def submit(config: RunConfig, submission: Submission) -> Submitted:
     return Submitted(
         command=shlex.join(command),
         job=name,
-        look=(
+        inspect=(
             f"kubectl get pods {where} --selector batch.kubernetes.io/job-name={name}",
             f"kubectl logs {where} --follow "
             f"--selector batch.kubernetes.io/job-name={name},batch.kubernetes.io/job-completion-index=0",

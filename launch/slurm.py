@@ -93,7 +93,7 @@ def submit(config: RunConfig, submission: Submission) -> Submitted:
     return Submitted(
         command=shlex.join(command),
         job=job,
-        look=(f"squeue --jobs={job}", f"tail -F {shlex.quote(str(log))}"),
+        inspect=(f"squeue --jobs={job}", f"tail -F {shlex.quote(str(log))}"),
         stop=(
             f"scancel {job}",
             f"scancel --batch --signal=USR1 {job}   # saves first, and resumes when the job is started again",

@@ -41,7 +41,7 @@ class Submitted:
     command: str
     job: str | None
     """The scheduler's job ID, or process IDs; None if nothing was started."""
-    look: tuple[str, ...]
+    inspect: tuple[str, ...]
     stop: tuple[str, ...]
 
 
@@ -127,7 +127,7 @@ def _copy_code(target: Path) -> None:
 
 def write_submitted(folder: Path, submitted: Submitted) -> None:
     """Write ``submitted.json`` into the submission's folder."""
-    facts = {"command": submitted.command, "job": submitted.job, "look": submitted.look, "stop": submitted.stop}
+    facts = {"command": submitted.command, "job": submitted.job, "inspect": submitted.inspect, "stop": submitted.stop}
     write_text(folder / SUBMITTED, json.dumps(facts, indent=1))
 
 

@@ -73,7 +73,7 @@ def submit(config: RunConfig, overrides: list[str], *, dry_run: bool) -> None:
     print(f"submitted: {submitted.command}")
     if submitted.job is not None:
         print(f"job:       {submitted.job}")
-    for title, commands in (("look:", submitted.look), ("stop:", submitted.stop)):
+    for title, commands in (("inspect:", submitted.inspect), ("stop:", submitted.stop)):
         for command in commands:
             print(f"{title:<10} {command}")
 

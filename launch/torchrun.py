@@ -92,8 +92,8 @@ def submit(config: RunConfig, submission: Submission) -> Submitted:
         command, stop = f"bash {script} 0", (f"kill {ids[0]}",)
     else:
         by_hand = tuple(f"on node {node}: bash {script} {node}" for node in range(cluster.num_nodes))
-        return Submitted(command="nothing yet; start each node by hand", job=None, look=by_hand, stop=())
-    return Submitted(command=command, job=", ".join(map(str, ids)), look=(f"tail -F {logs[0]}",), stop=stop)
+        return Submitted(command="nothing yet; start each node by hand", job=None, inspect=by_hand, stop=())
+    return Submitted(command=command, job=", ".join(map(str, ids)), inspect=(f"tail -F {logs[0]}",), stop=stop)
 
 
 def _start_here(submission: Submission) -> int:

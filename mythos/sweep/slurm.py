@@ -97,13 +97,13 @@ class SlurmQueue:
         self._running[job.name] = job.directory
 
     def ended(self) -> list[JobRecord]:
-        """The jobs that have left SLURM's queue since the last call."""
+        """The jobs that are no longer in SLURM's queue, since the last call."""
         if not self._running or time.monotonic() - self._last_query < _POLL_SECONDS:
             return []
         self._last_query = time.monotonic()
         queued = _queued()
-        gone = [name for name, path in self._running.items() if read_job(path).record.slurm_job not in queued]
-        return [read_job(self._running.pop(name)).record for name in gone]
+        ended = [name for name, path in self._running.items() if read_job(path).record.slurm_job not in queued]
+        return [read_job(self._running.pop(name)).record for name in ended]
 
     def stop(self, name: str, reason: Literal["by the sweep", "early"]) -> None:
         """Ask a job to save and end."""

@@ -16,7 +16,7 @@ from pathlib import Path
 kind, folder = sys.argv[1], Path(__file__).parent
 with (folder / "calls").open("a") as file:
     file.write(json.dumps([os.environ.get("CUDA_VISIBLE_DEVICES"), *sys.argv[1:]]) + "\\n")
-print("child says", kind)
+print("child runs", kind)
 status = folder / f"status-{kind}"
 sys.exit(int(status.read_text()) if status.exists() else 0)
 """

@@ -41,11 +41,11 @@ def test_commands_follow_a_training_with_its_devices_and_log(child, tmp_path: Pa
         ["5", "export", str(run), "--to", f"{run}/an export", "--replace"],
     ]
     assert (run / "log.txt").read_text().splitlines() == [
-        "child says train",
+        "child runs train",
         f"$ mythos evaluate '{run}' depth-sweep",
-        "child says evaluate",
+        "child runs evaluate",
         f"$ mythos export '{run}' --to '{run}/an export' --replace",
-        "child says export",
+        "child runs export",
     ]
 
 
@@ -142,7 +142,7 @@ def test_a_sweep_is_given_commands_later_and_runs_only_those(
 
     assert kinds() == ["train", "train"]
     assert kinds('sweep.after=["sample {run}"]', f'sweep.at_end=["{compare}"]') == ["sample", "sample", "evaluate"]
-    assert "child says evaluate" in capfd.readouterr().out
+    assert "child runs evaluate" in capfd.readouterr().out
     assert kinds('sweep.after=["sample {run}"]', f'sweep.at_end=["{compare}"]') == []
     assert main([*command, 'sweep.after=["sample {run}"]', f'sweep.at_end=["{compare}","{page}"]']) == 0
     assert child.calls() == [["", "report", str(sweep)]]
