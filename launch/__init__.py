@@ -1,1 +1,1 @@
-"""Submitting a run to machines: validate, freeze, render, submit. No torch; not in the wheel."""
+"""Submission of a run to machines: validate, freeze, render, submit. Imports no torch; not in the wheel."""

@@ -1,4 +1,4 @@
-"""Calling what submits: a command that is missing or fails is the user's to mend, in one sentence."""
+"""Calls of the scheduler's commands; a command that is missing or fails is a ConfigError of one sentence."""
 
 import shutil
 import subprocess
@@ -7,36 +7,42 @@ from mythos.config.base import ConfigError
 
 
 def need(command: str, kind: str) -> None:
-    """Raises: ConfigError: the command is not on this machine."""
+    """Check that a command exists on this machine.
+
+    Raises:
+        ConfigError: it does not.
+    """
     if shutil.which(command) is None:
         raise ConfigError(
-            f"cluster.kind is {kind} but there is no {command} on this machine; submit from one that has it, or look "
-            "at what would be submitted with --dry-run."
+            f"cluster.kind is {kind} but there is no {command} on this machine; submit from a machine that has it, or "
+            "print the files with --dry-run."
         )
 
 
 def run(command: list[str], *, timeout_seconds: int = 60) -> subprocess.CompletedProcess[str]:
-    """A command's end, whatever its status.
+    """Run a command and return its result, whatever its status.
 
     Raises:
-        ConfigError: it did not answer in time.
+        ConfigError: it did not end in time.
     """
     try:
         return subprocess.run(
             command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=timeout_seconds, check=False
         )
     except subprocess.TimeoutExpired:
-        raise ConfigError(f"{command[0]} did not answer within {timeout_seconds} seconds; is it up?") from None
+        raise ConfigError(
+            f"{command[0]} did not end within {timeout_seconds} seconds; check that its server runs."
+        ) from None
 
 
 def output(command: list[str]) -> str:
-    """What a command prints.
+    """Run a command and return its output.
 
     Raises:
-        ConfigError: it failed; the sentence is its own.
+        ConfigError: it failed; contains the command's own message.
     """
     done = run(command)
     if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split())[:500]
-        raise ConfigError(f"{command[0]} refused ({said or f'status {done.returncode}'}); nothing was submitted.")
+        message = " ".join((done.stderr or done.stdout).split())[:500]
+        raise ConfigError(f"{command[0]} failed ({message or f'status {done.returncode}'}); nothing was submitted.")
     return done.stdout

@@ -1,7 +1,7 @@
 """An Indexed Job with a headless Service: no operator and no custom resource is needed.
 
-The code is the image's. The pods share the volumes; this machine need not see them, so that data and run directory are
-checked by the pods.
+The code is that of the image. The pods share the volumes; this machine may not have access to them, so the pods check
+data and run directory.
 """
 
 import json
@@ -18,21 +18,23 @@ from mythos.config.run import RunConfig
 
 NEEDS_CODE = False
 _MAX_NAME = 52
-"""Characters of a Job's name: pods add an index, and a host's name holds 63."""
+"""Maximum length of a Job's name: pods append an index, and a host name has at most 63 characters."""
 
 
 def check(config: RunConfig) -> None:
-    """Raises: ConfigError: no image, a name that Kubernetes does not take, a path in no volume."""
+    """Check the configuration.
+
+    Raises:
+        ConfigError: no image, a name that Kubernetes does not accept, or a path outside of the volumes.
+    """
     cluster = config.cluster
     assert isinstance(cluster, KubernetesCluster)
     if cluster.image is None:
-        raise ConfigError(
-            "cluster.image is null; name the image that the Dockerfile was built into, registry/name:tag."
-        )
+        raise ConfigError("cluster.image is null; set it to the image built from the Dockerfile, registry/name:tag.")
     if len(config.run.name) > _MAX_NAME or not re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", config.run.name):
         raise ConfigError(
-            f"run.name is {config.run.name!r}, but a Job is named by at most {_MAX_NAME} lower-case letters, digits "
-            "and hyphens, a letter first; choose such a name."
+            f"run.name is {config.run.name!r}, but a Job's name has at most {_MAX_NAME} lower-case letters, digits "
+            "and hyphens and begins with a letter; choose such a name."
         )
     directories = {"run.dir": [config.run.dir], "data.dir": [str(path) for path in config.data.directories]}
     for key, paths in directories.items():
@@ -41,25 +43,33 @@ def check(config: RunConfig) -> None:
 
 
 def check_machine(config: RunConfig) -> None:
-    """Raises: ConfigError: kubectl is missing."""
+    """Check this machine.
+
+    Raises:
+        ConfigError: kubectl is missing.
+    """
     commands.need("kubectl", "kubernetes")
 
 
 def check_free(config: RunConfig, submission: Submission) -> None:
-    """Raises: ConfigError: there is a Job of this name, running or finished, or what one has left."""
+    """Check that the name is free.
+
+    Raises:
+        ConfigError: there is a Job of this name, running or finished, or there are leftovers of one.
+    """
     cluster, name = config.cluster, config.run.name
     assert isinstance(cluster, KubernetesCluster)
     where = ["--namespace", cluster.namespace]
     command = ["kubectl", "get", "job,service,configmap", name, *where, "--ignore-not-found", "--output=name"]
-    if found := commands.output(command).split():
+    if existing := commands.output(command).split():
         raise ConfigError(
-            f"run.name: namespace {cluster.namespace} has {', '.join(found)} already; wait for it and remove it with "
-            f"{shlex.join(_delete(config))}, or choose another run.name."
+            f"run.name: namespace {cluster.namespace} already has {', '.join(existing)}; wait for it and remove it "
+            f"with {shlex.join(_delete(config))}, or choose another run.name."
         )
 
 
 def files(config: RunConfig, submission: Submission) -> dict[str, str]:
-    """The manifests, in one file."""
+    """Render the manifests, in one file."""
     cluster, name = config.cluster, config.run.name
     assert isinstance(cluster, KubernetesCluster)
     node_script = render(
@@ -94,7 +104,7 @@ def files(config: RunConfig, submission: Submission) -> dict[str, str]:
 
 
 def submit(config: RunConfig, submission: Submission) -> Submitted:
-    """Hand the manifests to kubectl."""
+    """Submit the manifests with kubectl."""
     cluster, name = config.cluster, config.run.name
     assert isinstance(cluster, KubernetesCluster)
     command = ["kubectl", "apply", "--filename", str(submission.folder / "job.yaml")]
@@ -103,7 +113,7 @@ def submit(config: RunConfig, submission: Submission) -> Submitted:
     return Submitted(
         command=shlex.join(command),
         job=name,
-        look=(
+        inspect=(
             f"kubectl get pods {where} --selector batch.kubernetes.io/job-name={name}",
             f"kubectl logs {where} --follow "
             f"--selector batch.kubernetes.io/job-name={name},batch.kubernetes.io/job-completion-index=0",
@@ -119,17 +129,17 @@ def _delete(config: RunConfig) -> list[str]:
 
 
 def _check_mounted(key: str, path: str, claims: dict[str, str]) -> None:
-    place = PurePosixPath(path)
-    if ".." in place.parts or not any(place.is_relative_to(mount) for mount in claims.values()):
+    pure = PurePosixPath(path)
+    if ".." in pure.parts or not any(pure.is_relative_to(mount) for mount in claims.values()):
         mounts = ", ".join(claims.values()) or "none"
         raise ConfigError(
-            f"{key}: {path} lies in no volume of the pods (cluster.volume_claims mounts {mounts}); mount one there, "
-            "or name a path below one."
+            f"{key}: {path} is in no volume of the pods (cluster.volume_claims mounts {mounts}); mount one there, "
+            "or choose a path in one."
         )
 
 
 def _limits(cluster: KubernetesCluster) -> str:
-    """Of the Job's time."""
+    """Time limits of the Job."""
     limits = {
         "activeDeadlineSeconds": cluster.time_limit_seconds,
         "ttlSecondsAfterFinished": cluster.ttl_seconds,
@@ -138,20 +148,20 @@ def _limits(cluster: KubernetesCluster) -> str:
 
 
 def _placement(cluster: KubernetesCluster) -> str:
-    """Which machines the pods go to."""
+    """Rules for the machines on which the pods run."""
     tolerations = [{"key": key, "operator": "Exists"} for key in cluster.tolerations]
     rules = {"nodeSelector": cluster.node_selector, "tolerations": tolerations}
     return "\n".join(f"{name}: {json.dumps(rule)}" for name, rule in rules.items() if rule)
 
 
 def _secret(cluster: KubernetesCluster) -> str:
-    """Tokens come from a Secret's keys as environment variables, never from these files."""
+    """Reference to the Secret whose keys become environment variables; tokens are never in these files."""
     source = [{"secretRef": {"name": cluster.secret_name}}]
     return "" if cluster.secret_name is None else f"envFrom: {json.dumps(source)}"
 
 
 def _resources(cluster: KubernetesCluster) -> dict[str, str]:
-    """Limits of a pod, which are its requests too."""
+    """Limits of a pod, which are also its requests."""
     resources = dict(cluster.extra_resources)
     if cluster.gpu_resource is not None:
         resources[cluster.gpu_resource] = str(cluster.num_devices)

@@ -1,4 +1,4 @@
-"""Filling in the files of ``launch/templates``: ``{{name}}`` is replaced, nothing else is understood."""
+"""Rendering of the files of ``launch/templates``: only ``{{name}}`` is replaced."""
 
 import re
 import shlex
@@ -8,9 +8,9 @@ FOLDER = Path(__file__).parent / "templates"
 
 
 def render(template: str, /, **values: str | int) -> str:
-    """A template's text with every ``{{key}}`` replaced; a value of several lines goes on at the key's indentation.
+    """A template's text with every ``{{key}}`` replaced; a value of several lines is indented like the key.
 
-    A line that holds nothing but a key whose value is empty disappears.
+    A line that contains only a key with an empty value is removed.
     """
     text = (FOLDER / template).read_text(encoding="utf-8")
     keys = set(re.findall(r"\{\{(\w+)\}\}", text))
@@ -26,10 +26,10 @@ def render(template: str, /, **values: str | int) -> str:
 
 
 def network(interface: str | None) -> str:
-    """Assignments that keep NCCL and gloo on one network, if one was named."""
+    """Shell assignments that restrict NCCL and gloo to one network interface; empty without one."""
     if interface is None:
         return ""
     return (
-        "# the network that was named: what NCCL and gloo choose may be one that leads nowhere\n"
+        "# the configured network: the one that NCCL and gloo choose may not connect the nodes\n"
         f"export NCCL_SOCKET_IFNAME={shlex.quote(interface)} GLOO_SOCKET_IFNAME={shlex.quote(interface)}"
     )

@@ -1,6 +1,6 @@
-"""A SLURM job: one task for each rank, so that signals and exit statuses pass between SLURM and the ranks directly.
+"""A SLURM job: one task for each rank, so that SLURM signals the ranks and gets their exit statuses directly.
 
-Below torchrun they would not: it ends with 1 whatever its ranks end with, and gives them 30 seconds after a signal.
+Under torchrun it would not: torchrun ends with 1 for any failure of a rank, and kills ranks 30 seconds after a signal.
 """
 
 import shlex
@@ -18,22 +18,35 @@ NEEDS_CODE = True
 
 
 def check(config: RunConfig) -> None:
-    """Raises: ConfigError: sbatch would not understand the name of the job or its folder."""
+    """Check the configuration.
+
+    Raises:
+        ConfigError: the name of the job or its folder is not valid in a directive of sbatch.
+    """
     for path, value in (("run.name", config.run.name), ("run.dir", config.run.dir)):
         if "%" in value or any(character.isspace() or character in "'\"\\" for character in value):
             raise ConfigError(
-                f"{path} is {value!r}, which no directive of sbatch can hold; leave out blanks, quotes, backslashes, %."
+                f"{path} is {value!r}, which is not valid in a directive of sbatch; leave out blanks, quotes, "
+                "backslashes, %."
             )
 
 
 def check_machine(config: RunConfig) -> None:
-    """Raises: ConfigError: SLURM's commands are missing, or no controller answers."""
+    """Check this machine.
+
+    Raises:
+        ConfigError: SLURM's commands are missing.
+    """
     for command in ("sbatch", "squeue"):
         commands.need(command, "slurm")
 
 
 def check_free(config: RunConfig, submission: Submission) -> None:
-    """Raises: ConfigError: the run is being trained, or waits in the queue."""
+    """Check that the run is free.
+
+    Raises:
+        ConfigError: the run is being trained, or is in the queue.
+    """
     with lock(config):
         pass
     last = last_job(submission.folder.parent)
@@ -44,13 +57,13 @@ def check_free(config: RunConfig, submission: Submission) -> None:
         raise ConfigError(f"squeue failed ({' '.join(done.stderr.split())[:300]}); nothing was submitted.")
     if state := done.stdout.strip():
         raise ConfigError(
-            f"run.name: {submission.run} is held by SLURM job {last['job']} ({state.lower()}); wait, end it with "
+            f"run.name: {submission.run} belongs to SLURM job {last['job']} ({state.lower()}); wait, end it with "
             f"scancel {last['job']}, or choose another run.name."
         )
 
 
 def files(config: RunConfig, submission: Submission) -> dict[str, str]:
-    """The batch script."""
+    """Render the batch script."""
     cluster = config.cluster
     assert isinstance(cluster, SlurmCluster)
     script = render(
@@ -73,23 +86,23 @@ def files(config: RunConfig, submission: Submission) -> dict[str, str]:
 
 
 def submit(config: RunConfig, submission: Submission) -> Submitted:
-    """Hand the script to sbatch."""
+    """Submit the script with sbatch."""
     command = ["sbatch", "--parsable", str(submission.folder / "job.sh")]
     job = commands.output(command).strip().partition(";")[0]
     log = submission.folder / f"slurm-{job}.log"
     return Submitted(
         command=shlex.join(command),
         job=job,
-        look=(f"squeue --jobs={job}", f"tail -F {shlex.quote(str(log))}"),
+        inspect=(f"squeue --jobs={job}", f"tail -F {shlex.quote(str(log))}"),
         stop=(
             f"scancel {job}",
-            f"scancel --batch --signal=USR1 {job}   # saves first, and goes on when the job is started again",
+            f"scancel --batch --signal=USR1 {job}   # saves first, and resumes when the job is started again",
         ),
     )
 
 
 def _directives(cluster: SlurmCluster) -> list[str]:
-    """What was set, as options of sbatch."""
+    """The configured settings as options of sbatch."""
     gpus = cluster.num_devices if cluster.gpus_per_node is None else cluster.gpus_per_node
     options = {
         "partition": cluster.partition,
@@ -106,5 +119,5 @@ def _directives(cluster: SlurmCluster) -> list[str]:
 
 
 def _num_threads(cluster: SlurmCluster) -> str:
-    """Threads of each rank: as configured, or as many as it has CPUs."""
+    """Threads of each rank: as configured, or the number of its CPUs."""
     return str(cluster.num_threads) if cluster.num_threads is not None else "${SLURM_CPUS_PER_TASK:-1}"

@@ -22,35 +22,35 @@ SUBMITTED = "submitted.json"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Submission:
-    """One submission: what was said, and where things lie."""
+    """One submission: its overrides and directories."""
 
     overrides: list[str]
-    """Of the command line."""
+    """Overrides of the command line."""
     run: Path
-    """The run's directory, as the job sees it."""
+    """The run's directory on the machines of the job."""
     folder: Path
     """The submission's own folder, ``submissions/NNN``."""
     working_directory: Path
-    """Where relative paths of the configuration start."""
+    """The folder to which relative paths of the configuration refer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Submitted:
-    """What was done, and what the user can do next, as shell commands."""
+    """The command that was run, and shell commands that show and stop the job."""
 
     command: str
     job: str | None
-    """The scheduler's name for it, or process ids; None when nothing was started."""
-    look: tuple[str, ...]
+    """The scheduler's job ID, or process IDs; None if nothing was started."""
+    inspect: tuple[str, ...]
     stop: tuple[str, ...]
 
 
 @contextmanager
 def holding(submissions: Path) -> Iterator[None]:
-    """Let one ``submit`` at a time look at a run and add to it.
+    """Lock a run for one ``submit`` at a time.
 
     Raises:
-        ConfigError: another one is at it.
+        ConfigError: another process is submitting the run.
     """
     try:
         submissions.mkdir(parents=True, exist_ok=True)
@@ -74,13 +74,13 @@ def folders(submissions: Path) -> list[Path]:
 
 
 def next_folder(submissions: Path) -> Path:
-    """The folder that the next submission takes."""
+    """The folder of the next submission."""
     existing = folders(submissions)
     return submissions / f"{int(existing[-1].name) + 1 if existing else 1:03d}"
 
 
 def last_job(submissions: Path) -> dict[str, Any] | None:
-    """What the newest submission wrote down about its job."""
+    """The contents of the newest ``submitted.json``; None without one."""
     for folder in reversed(folders(submissions)):
         if (folder / SUBMITTED).is_file():
             return json.loads((folder / SUBMITTED).read_text(encoding="utf-8"))
@@ -88,7 +88,7 @@ def last_job(submissions: Path) -> dict[str, Any] | None:
 
 
 def describe(overrides: list[str]) -> dict[str, Any]:
-    """What is being submitted, from which code, when and where."""
+    """The contents of ``submission.json``: overrides, code version, time and host."""
     commit, changed_files, _ = code_state(Path(mythos.__file__).parents[1])
     return {
         "overrides": overrides,
@@ -99,14 +99,14 @@ def describe(overrides: list[str]) -> dict[str, Any]:
 
 
 def configuration(config: RunConfig) -> str:
-    """``train.yaml`` as ``mythos train --config-dir`` reads it; JSON is YAML."""
+    """The text of ``train.yaml`` for ``mythos train --config-dir``; JSON is valid YAML."""
     return json.dumps(encode(config), indent=1) + "\n"
 
 
 def freeze(config: RunConfig, submission: Submission, files: dict[str, str], *, with_code: bool) -> None:
-    """Write a submission's folder, whole or not at all.
+    """Write a submission's folder atomically.
 
-    ``with_code`` adds a copy of the package: the job runs the code of today, whatever becomes of the checkout.
+    ``with_code`` adds a copy of the package, so that later changes of the checkout do not affect the job.
     """
     with replacing(submission.folder) as temporary:
         temporary.mkdir()
@@ -125,12 +125,12 @@ def _copy_code(target: Path) -> None:
     (target / FROZEN).write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
 
-def record(folder: Path, submitted: Submitted) -> None:
-    """Keep what was started beside what was frozen."""
-    facts = {"command": submitted.command, "job": submitted.job, "look": submitted.look, "stop": submitted.stop}
+def write_submitted(folder: Path, submitted: Submitted) -> None:
+    """Write ``submitted.json`` into the submission's folder."""
+    facts = {"command": submitted.command, "job": submitted.job, "inspect": submitted.inspect, "stop": submitted.stop}
     write_text(folder / SUBMITTED, json.dumps(facts, indent=1))
 
 
 def withdraw(folder: Path) -> None:
-    """Forget a submission that the scheduler did not take."""
+    """Remove a submission that the scheduler refused."""
     remove(folder)

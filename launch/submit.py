@@ -1,6 +1,6 @@
 """Submit a run: ``python launch/submit.py cluster=torchrun|slurm|kubernetes [overrides]``. No torch is imported.
 
-Everything that can be refused is refused before anything is written or sent.
+Everything is checked before anything is written or submitted.
 """
 
 import argparse
@@ -13,7 +13,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[1])  # not launch/, whose files would hide packages
 
 from launch import kubernetes, slurm, torchrun
-from launch.submission import Submission, freeze, holding, next_folder, record, withdraw
+from launch.submission import Submission, freeze, holding, next_folder, withdraw, write_submitted
 from mythos.config.base import ConfigError
 from mythos.config.cluster import KubernetesCluster
 from mythos.config.load import load
@@ -25,9 +25,9 @@ _KINDS: dict[str, ModuleType] = {"torchrun": torchrun, "slurm": slurm, "kubernet
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Submit, or say in one line why not; returns the exit status."""
+    """Submit a run, or print one line with the reason for refusing it; returns the exit status."""
     parser = argparse.ArgumentParser(prog="launch/submit.py", description="Submit a run of mythos train.")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides, cluster=KIND among them")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides, including cluster=KIND")
     parser.add_argument("--config-dir", type=Path, help="folder to compose from instead of conf/")
     parser.add_argument("--dry-run", action="store_true", help="print the files that would be submitted; write nothing")
     parsed = parser.parse_args(arguments)
@@ -47,7 +47,7 @@ def submit(config: RunConfig, overrides: list[str], *, dry_run: bool) -> None:
         ConfigError: before anything is submitted.
     """
     scheduler = _scheduler(config)
-    if scheduler.NEEDS_CODE:  # and so shares its disks with this machine
+    if scheduler.NEEDS_CODE:  # such a scheduler shares its disks with this machine
         refuse(config)
     config = replace(config, resume=_resume(config))
     submission = _submission(config, overrides)
@@ -68,12 +68,12 @@ def submit(config: RunConfig, overrides: list[str], *, dry_run: bool) -> None:
         except ConfigError:
             withdraw(submission.folder)
             raise
-        record(submission.folder, submitted)
+        write_submitted(submission.folder, submitted)
     print(f"frozen:    {submission.folder} (train.yaml{', code' if scheduler.NEEDS_CODE else ''}, {', '.join(files)})")
     print(f"submitted: {submitted.command}")
     if submitted.job is not None:
         print(f"job:       {submitted.job}")
-    for title, commands in (("look:", submitted.look), ("stop:", submitted.stop)):
+    for title, commands in (("inspect:", submitted.inspect), ("stop:", submitted.stop)):
         for command in commands:
             print(f"{title:<10} {command}")
 
@@ -88,10 +88,10 @@ def _scheduler(config: RunConfig) -> ModuleType:
 
 
 def _resume(config: RunConfig) -> str:
-    """What the job itself says: it may be started many times, and each time it goes on."""
+    """The value of ``resume`` for the job, which may be started many times and resumes each time."""
     if config.resume not in ("never", "auto"):
         raise ConfigError(
-            f"resume is {config.resume}, but a job that is started again goes on from its own last checkpoint; set "
+            f"resume is {config.resume}, but a job that is started again resumes from its own last checkpoint; set "
             "resume=never or resume=auto, and run.init_from for the weights of another run."
         )
     return "auto"

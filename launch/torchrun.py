@@ -1,8 +1,8 @@
 """Machines without a scheduler: ``torchrun`` on this one, on hosts that ssh reaches, or started by hand.
 
-The launchers meet at a fixed address, not by c10d: with it, those on the other nodes wait for ever when the link to the
-first is cut (docs/distributed.md). Nothing starts the run again; ``run.max_restarts`` of ``mythos train`` does, on one
-machine.
+The launchers connect to a fixed address and do not use the c10d rendezvous: with it, the launchers of the other nodes
+wait forever if the link to the first node is cut (docs/distributed.md). The run is not restarted automatically; on one
+machine, ``run.max_restarts`` of ``mythos train`` does that.
 """
 
 import shlex
@@ -21,18 +21,26 @@ NEEDS_CODE = True
 
 
 def check(config: RunConfig) -> None:
-    """Raises: ConfigError: the nodes could not find the first one."""
+    """Check the configuration.
+
+    Raises:
+        ConfigError: the nodes have no address of the first node.
+    """
     cluster = config.cluster
     assert isinstance(cluster, TorchrunCluster)
     if cluster.num_nodes > 1 and not cluster.hosts and cluster.master_address is None:
         raise ConfigError(
             f"cluster.num_nodes is {cluster.num_nodes} but neither cluster.hosts nor cluster.master_address is set; "
-            "name the hosts for ssh, or the first node's address to start each by hand."
+            "set the hosts for ssh, or the first node's address to start each node by hand."
         )
 
 
 def check_machine(config: RunConfig) -> None:
-    """Raises: ConfigError: hosts are named and there is no ssh."""
+    """Check this machine.
+
+    Raises:
+        ConfigError: hosts are configured, but there is no ssh.
+    """
     cluster = config.cluster
     assert isinstance(cluster, TorchrunCluster)
     if cluster.hosts:
@@ -40,13 +48,17 @@ def check_machine(config: RunConfig) -> None:
 
 
 def check_free(config: RunConfig, submission: Submission) -> None:
-    """Raises: ConfigError: the run is being trained."""
+    """Check that the run is free.
+
+    Raises:
+        ConfigError: the run is being trained.
+    """
     with lock(config):
         pass
 
 
 def files(config: RunConfig, submission: Submission) -> dict[str, str]:
-    """The script that starts one node; its argument is the node's number."""
+    """Render the script that starts one node; its argument is the index of the node."""
     cluster = config.cluster
     assert isinstance(cluster, TorchrunCluster)
     address = cluster.master_address or (cluster.hosts[0].rpartition("@")[2] if cluster.hosts else "127.0.0.1")
@@ -66,7 +78,7 @@ def files(config: RunConfig, submission: Submission) -> dict[str, str]:
 
 
 def submit(config: RunConfig, submission: Submission) -> Submitted:
-    """Start the nodes in the background, or say how each is started."""
+    """Start the nodes in the background, or return the commands that start them by hand."""
     cluster = config.cluster
     assert isinstance(cluster, TorchrunCluster)
     script = shlex.quote(str(submission.folder / "job.sh"))
@@ -80,8 +92,8 @@ def submit(config: RunConfig, submission: Submission) -> Submitted:
         command, stop = f"bash {script} 0", (f"kill {ids[0]}",)
     else:
         by_hand = tuple(f"on node {node}: bash {script} {node}" for node in range(cluster.num_nodes))
-        return Submitted(command="nothing yet; start each node by hand", job=None, look=by_hand, stop=())
-    return Submitted(command=command, job=", ".join(map(str, ids)), look=(f"tail -F {logs[0]}",), stop=stop)
+        return Submitted(command="nothing yet; start each node by hand", job=None, inspect=by_hand, stop=())
+    return Submitted(command=command, job=", ".join(map(str, ids)), inspect=(f"tail -F {logs[0]}",), stop=stop)
 
 
 def _start_here(submission: Submission) -> int:
@@ -91,13 +103,13 @@ def _start_here(submission: Submission) -> int:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            start_new_session=True,  # it outlives this terminal
+            start_new_session=True,  # outlives this terminal
         )
     return process.pid
 
 
 def _start_by_ssh(cluster: TorchrunCluster, script: str, logs: list[str]) -> list[int]:
-    """Start every node, or none."""
+    """Start all nodes, or none; returns the process IDs."""
     started: list[int] = []
     for node, (host, log) in enumerate(zip(cluster.hosts, logs, strict=True)):
         remote = f"nohup setsid bash {script} {node} >{log} 2>&1 </dev/null & echo $!"

@@ -3,11 +3,11 @@
 #SBATCH --nodes={{num_nodes}}
 #SBATCH --ntasks-per-node={{num_devices}}
 {{directives}}
-# SLURM starts the job again by itself when a node fails.
+# SLURM requeues the job by itself when a node fails.
 #SBATCH --requeue
-# The shell below is told this long before the time limit, and where the cluster says so before a pre-emption.
+# The shell below gets this signal before the time limit and, if the cluster is configured so, before a pre-emption.
 #SBATCH --signal=B:USR1@{{signal_seconds}}
-# One log over all starts of the job.
+# One log for all starts of the job.
 #SBATCH --open-mode=append
 #SBATCH --output={{log}}
 #SBATCH --chdir={{working_directory}}
@@ -18,27 +18,27 @@ run={{run}}
 max_restarts={{max_restarts}}
 restart=${SLURM_RESTART_COUNT:-0}
 
-# the code as it was at submission; without PYTHONSAFEPATH the working directory, often a checkout, would come first
+# the code at the time of submission; without PYTHONSAFEPATH the working directory, often a checkout, would come first
 export PYTHONPATH=$submission/code${PYTHONPATH:+:$PYTHONPATH} PYTHONSAFEPATH=1
-# lines reach the log when they are printed, not when a buffer is full
+# lines are written to the log when they are printed, not when a buffer is full
 export PYTHONUNBUFFERED=1
-# ranks meet at the first node, by the address that SLURM itself reaches it at; the port differs between jobs that share
-# the node and is below those given to clients
+# ranks connect to the first node, at the address that SLURM itself uses; the port differs between jobs that share the
+# node and is below the ephemeral ports
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 MASTER_ADDR=$(scontrol show node "$first" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p')
 export MASTER_ADDR MASTER_PORT=$((15000 + SLURM_JOB_ID % 15000))
 export WORLD_SIZE=$SLURM_NTASKS LOCAL_WORLD_SIZE={{num_devices}}
-# Lightning takes the ranks from the variables above, as below torchrun, and not from SLURM's; it would requeue by itself
+# Lightning takes the ranks from the variables above, as under torchrun, and not from SLURM's, with which it would requeue
 export TORCHELASTIC_RUN_ID=$SLURM_JOB_ID
 # each rank would otherwise start a thread for each CPU of the node
 export OMP_NUM_THREADS={{num_threads}}
-# compiled kernels go to the node's own disk: all ranks of all nodes would write them to one shared home
+# compiled kernels are cached on the node's own disk instead of the shared home directory
 export MYTHOS_CACHE=/tmp/mythos-$UID
 export TRITON_CACHE_DIR=$MYTHOS_CACHE/triton TORCHINDUCTOR_CACHE_DIR=$MYTHOS_CACHE/inductor
 {{network}}
 
-# "newest checkpoint, restarts when it was first seen": tells restarts that got further from those that did not
-note_progress() {
+# writes "newest checkpoint, restart count when it was first seen", to distinguish restarts with and without progress
+record_progress() {
     local newest
     newest=$(cat "$run/checkpoints/latest" 2>/dev/null || echo none)
     { read -r known since <"$submission/progress"; } 2>/dev/null || known=
@@ -48,19 +48,19 @@ note_progress() {
     fi
 }
 
-# the status of a child; a signal that is trapped interrupts wait
-ending_of() {
+# waits for a child and returns its status; a trapped signal interrupts wait
+wait_for() {
     while kill -0 "$1" 2>/dev/null; do wait "$1"; done
     wait "$1"
 }
 
-note_progress
+record_progress
 echo "job $SLURM_JOB_ID, restart $restart, on $SLURM_JOB_NODELIST"
 
-# --kill-on-bad-exit=0 --wait=0: a rank that ends first must not take those along that are still saving; ranks that
-# lose one notice it within cluster.timeout_seconds
-# what lies in the cache is run as code, and anybody may make folders in /tmp
-# shellcheck disable=SC2016  # each task has its own numbers
+# --kill-on-bad-exit=0 --wait=0: when a rank ends, ranks that are still saving must not be killed; ranks that lose a
+# peer notice it within cluster.timeout_seconds
+# the content of the cache is run as code, and any user may create folders in /tmp
+# shellcheck disable=SC2016  # the variables are those of each task
 srun --kill-on-bad-exit=0 --wait=0 --label bash -c \
     'mkdir -m 700 "$MYTHOS_CACHE" 2>/dev/null
     if [[ ! -d $MYTHOS_CACHE || ! -O $MYTHOS_CACHE || -L $MYTHOS_CACHE ]]; then
@@ -70,14 +70,14 @@ srun --kill-on-bad-exit=0 --wait=0 --label bash -c \
     RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID GROUP_RANK=$SLURM_NODEID exec "$@"' rank \
     {{python}} -m mythos.cli.main train --config-dir "$submission" &
 step=$!
-# srun hands signals on to its tasks: they finish the step, save, and end with 77
+# srun forwards signals to its tasks: they finish the step, save, and end with 77
 trap 'kill -USR1 "$step"' USR1
 trap 'kill -TERM "$step"' TERM
-ending_of "$step"
+wait_for "$step"
 status=$?
-note_progress
+record_progress
 
-# 75 a peer was lost, 77 saved and told to end, 78 stalled, above 128 killed; not 0, nor 76 (diverged), nor 2 (refused)
+# 75 lost a peer, 77 asked to stop and saved, 78 stalled, above 128 killed; not 0, 76 (diverged) or 2 (refused)
 if ! ((status == 75 || status == 77 || status == 78 || status > 128)); then
     echo "job $SLURM_JOB_ID ended with status $status"
     exit "$status"

@@ -1,1 +1,1 @@
-"""Whether a machine, and a run on it, can work."""
+"""Checks of a machine and of a run on it."""

@@ -1,4 +1,4 @@
-"""All checks: those of each node, those among the ranks, and those of the run."""
+"""Run all checks: of each node, between the ranks, and of the run."""
 
 import os
 import platform
@@ -20,18 +20,18 @@ from mythos.parallel.launcher import check_launcher, is_first_rank
 from mythos.parallel.processes import process_group
 
 _TIMEOUT_SECONDS: Final = 120
-"""Ranks that have not met by then will not."""
+"""Time that the ranks have to form a process group."""
 
 
 def examine(config: RunConfig | None, device_name: str | None) -> list[Finding]:
-    """Everything that can be said; complete on rank 0 only, but called on every rank.
+    """The findings of all checks; complete on rank 0 only, but called on every rank.
 
     Args:
-        config: of the run; None examines this machine alone.
-        device_name: the GPU to plan for, where it is another than the one that is here.
+        config: configuration of the run; None examines this machine only.
+        device_name: the GPU to plan for, if it is not the GPU of this machine.
 
     Raises:
-        ConfigError: the launcher started another number of processes, or the device is not known.
+        ConfigError: the launcher started another number of processes, or the device is unknown.
     """
     if config is None:
         return examine_machine(None)
@@ -43,7 +43,7 @@ def examine(config: RunConfig | None, device_name: str | None) -> list[Finding]:
 
 
 def examine_machine(config: RunConfig | None) -> list[Finding]:
-    """This node."""
+    """The findings about this node."""
     gpus = list_gpus()
     on_cpu = choose_accelerator("auto" if config is None else config.parallel.device) == "cpu"
     return [
@@ -58,12 +58,12 @@ def examine_machine(config: RunConfig | None) -> list[Finding]:
 
 
 def examine_run(config: RunConfig, device_name: str | None) -> list[Finding]:
-    """What is the same for all nodes."""
+    """The findings that are the same for all nodes."""
     return [data(config), tracker(config), layout(config, device_name)]
 
 
 def _examine_ranks(config: RunConfig) -> list[Finding]:
-    """The nodes, through the first rank of each, and what lies between the ranks."""
+    """The findings of the first rank of each node, and those between the ranks."""
     short = replace(config.cluster, timeout_seconds=min(config.cluster.timeout_seconds, _TIMEOUT_SECONDS))
     own = examine_machine(config) if os.environ["LOCAL_RANK"] == "0" else []
     try:

@@ -1,4 +1,4 @@
-"""What one check says."""
+"""The result of one check."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,15 +10,15 @@ _SEVERITY: Final[dict[Status, int]] = {"ok": 0, "warning": 1, "fails": 2}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """One concern: what was found, what was expected, and what to do if they differ."""
+    """The result of one check: what was found, what was expected, and what to do if they differ."""
 
     check: str
     status: Status
     found: str
     expected: str = ""
-    """Empty where nothing in particular is."""
+    """Empty without an expectation."""
     advice: str = ""
-    """Empty when all is well."""
+    """Empty if the check passes."""
 
     def __str__(self) -> str:
         expected = f", expected {self.expected}" if self.expected else ""
@@ -27,21 +27,21 @@ class Finding:
 
 
 def worst(findings: Sequence[Finding]) -> Status:
-    """The gravest status."""
+    """The worst status."""
     return max((finding.status for finding in findings), key=_SEVERITY.__getitem__, default="ok")
 
 
 def joined(by_host: Sequence[tuple[str, Sequence[Finding]]]) -> list[Finding]:
-    """One finding a check out of those of several nodes: the gravest, with the hosts that have one as grave."""
+    """Join the findings of several nodes to one per check: the worst, with the hosts that share its status."""
     if len(by_host) == 1:
         return list(by_host[0][1])
     checks = dict.fromkeys(finding.check for _, findings in by_host for finding in findings)
-    together = []
+    joined_findings = []
     for check in checks:
         found = [(host, one) for host, findings in by_host for one in findings if one.check == check]
         status = worst([one for _, one in found])
         hosts = [host for host, one in found if one.status == status]
         first = next(one for _, one in found if one.status == status)
         where = f"{hosts[0]} and {len(hosts) - 1} more" if len(hosts) > 1 else hosts[0]
-        together.append(replace(first, found=f"{first.found} ({where})"))
-    return together
+        joined_findings.append(replace(first, found=f"{first.found} ({where})"))
+    return joined_findings

@@ -1,4 +1,4 @@
-"""What a node gives to its processes: open files, shared memory, memory, folders for compiled code."""
+"""Resources of a node: open files, shared memory, host memory, folders for compiled code."""
 
 import getpass
 import os
@@ -18,20 +18,20 @@ from mythos.data.manifest import read_manifest
 from mythos.doctor.finding import Finding
 
 _OTHER_FILES: Final = 256
-"""Libraries, logs, pipes and sockets of one process besides data and peers, an assumption with room to spare."""
+"""Libraries, logs, pipes and sockets of one process besides data and peers, a generous assumption."""
 _PROCESS_BYTES: Final = 2**30
 """Host memory of one rank without model and data: interpreter, torch, CUDA's libraries; an assumption."""
 _PREFETCHED: Final = 2
-"""Batches that each worker of torch's DataLoader keeps ready, its default."""
-_BATCH_NUMBERS: Final = 5
-"""int64 for each token of a batch: tokens, targets, positions, documents, and room for the rest."""
+"""Batches that each worker of torch's DataLoader prefetches, its default."""
+_INT64_PER_TOKEN: Final = 5
+"""int64 elements for each token of a batch: tokens, targets, positions, documents, and a reserve for the rest."""
 _SHARED_BYTES: Final = 2**28
-"""For NCCL between the devices of a node, an assumption; containers give 64 MiB unless told otherwise."""
+"""Shared memory of NCCL between the devices of a node, an assumption; the default of containers is 64 MiB."""
 _CGROUP: Final = Path("/sys/fs/cgroup")
 
 
 def open_files(config: RunConfig | None) -> Finding:
-    """``ulimit -n`` against the shards that a process maps (each map keeps a descriptor) and its peers."""
+    """Compare ``ulimit -n`` with the shards that a process maps (each map keeps a descriptor) and its peers."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = _OTHER_FILES + (0 if config is None else _num_mapped(config) + config.cluster.world_size)
     found = "no limit" if limit == resource.RLIM_INFINITY else f"{limit:,} for each process"
@@ -42,7 +42,7 @@ def open_files(config: RunConfig | None) -> Finding:
 
 
 def shared_memory(config: RunConfig | None, path: Path = Path("/dev/shm")) -> Finding:
-    """``/dev/shm`` against what NCCL and the data workers of a node exchange through it."""
+    """Compare ``/dev/shm`` with the needs of NCCL and of the data workers of a node."""
     if not path.is_dir():
         advice = "mount a tmpfs there; data workers and NCCL need it"
         return Finding(check="shared memory", status="warning", found=f"no {path}", advice=advice)
@@ -57,15 +57,15 @@ def shared_memory(config: RunConfig | None, path: Path = Path("/dev/shm")) -> Fi
 
 
 def needed_shared_bytes(config: RunConfig) -> int:
-    """Of a node: batches on their way from workers to ranks, and NCCL's own."""
+    """Shared memory of a node in bytes: batches in transit from workers to ranks, and NCCL's buffers."""
     data, cluster = config.data, config.cluster
-    batch = 8 * _BATCH_NUMBERS * data.micro_batch_size * data.seq_len
+    batch = 8 * _INT64_PER_TOKEN * data.micro_batch_size * data.seq_len
     batches = batch * data.num_workers * _PREFETCHED * cluster.num_devices
     return batches + (_SHARED_BYTES if cluster.num_devices > 1 else 0)
 
 
 def host_memory(config: RunConfig | None, on_cpu: bool) -> Finding:
-    """Memory that is left on the node against the model that each rank builds there before it moves."""
+    """Compare the available memory of the node with the model that each rank builds there before it moves."""
     available = available_bytes()
     found = f"{_gib(available)} available"
     if config is None:
@@ -76,7 +76,7 @@ def host_memory(config: RunConfig | None, on_cpu: bool) -> Finding:
         advice = (
             "fewer ranks on a node"
             if on_cpu
-            else "fewer ranks on a node or a node with more memory; each builds all weights in fp32"
+            else "fewer ranks on a node or a node with more memory; each rank builds all weights in fp32"
         )
         return Finding(check="host memory", status="fails", found=found, expected=expected, advice=advice)
     if needed > 0.8 * available:
@@ -86,17 +86,21 @@ def host_memory(config: RunConfig | None, on_cpu: bool) -> Finding:
 
 
 def needed_host_bytes(config: RunConfig, on_cpu: bool) -> int:
-    """Of a node: all weights in fp32, while each rank builds them; later what is offloaded, or on a CPU everything."""
-    settled = with_policy(config, POLICIES[0]) if config.parallel.remat == "auto" else config
-    later = memory(settled, has_fused_experts=False)
-    # A CPU's pages are there once they are written to, which those of DeepSpeed's large buckets seldom are.
+    """Host memory of a node in bytes, for all ranks.
+
+    A rank needs all weights in fp32 while it builds them; later it needs the offloaded state, or on a CPU all memory
+    of the training.
+    """
+    resolved = with_policy(config, POLICIES[0]) if config.parallel.remat == "auto" else config
+    later = memory(resolved, has_fused_experts=False)
+    # A page of host memory is allocated when it is first written; most pages of DeepSpeed's large buckets never are.
     training = later.standing + max(later.gathered + later.activations, later.optimizer_step)
     rank = max(4 * count_parameters(config.model).total, training if on_cpu else later.host)
     return config.cluster.num_devices * (rank + _PROCESS_BYTES)
 
 
 def available_bytes(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = _CGROUP) -> int:
-    """What the kernel would still give to this process, its control group's limit included."""
+    """Memory in bytes that this process can still allocate, within the limit of its control group."""
     fields = dict(line.split(":", 1) for line in meminfo.read_text(encoding="utf-8").splitlines())
     available = int(fields["MemAvailable"].split()[0]) * 1024
     try:
@@ -115,38 +119,38 @@ _CACHES: Final = {
 
 
 def caches() -> list[Finding]:
-    """Folders whose content is run as code: they must be writable to this user, and to nobody else."""
+    """Check the folders whose content is run as code: they must be writable by this user only."""
     home = Path.home()
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name, as containers have
+    except (KeyError, OSError):  # a user id without a name, common in containers
         user = str(os.getuid())
-    places = {
+    folders = {
         "TORCH_EXTENSIONS_DIR": home / ".cache" / "torch_extensions",
         "TRITON_CACHE_DIR": home / ".triton" / "cache",
         "TORCHINDUCTOR_CACHE_DIR": Path(tempfile.gettempdir()) / f"torchinductor_{user}",
     }
     if find_spec("quack") is not None:
-        places["QUACK_CACHE_DIR"] = Path(tempfile.gettempdir()) / user / "quack_cache"
-    return [cache(name, Path(os.environ.get(name) or default)) for name, default in places.items()]
+        folders["QUACK_CACHE_DIR"] = Path(tempfile.gettempdir()) / user / "quack_cache"
+    return [cache(name, Path(os.environ.get(name) or default)) for name, default in folders.items()]
 
 
 def cache(variable: str, path: Path) -> Finding:
-    """One such folder, or the one in which it would be made."""
+    """Check one of these folders, or the folder in which it would be created."""
     check = _CACHES[variable]
     existing = path if path.exists() else nearest(path)
     advice = f"set {variable} to a folder of your own on this node's disk"
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         found = f"{existing} cannot be written"
         return Finding(check=check, status="fails", found=found, expected="a writable folder", advice=advice)
-    around, is_open = existing, False
+    parent, is_open = existing, False
     if path.exists():
-        around = path.parent
+        parent = path.parent
         is_open = _owner(path) != os.getuid() or bool(path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH))
-    if is_open or _owner(around) not in (0, os.getuid()):  # who owns a folder may replace what is in it
-        found = f"others may write to {path}, whose content is run"
+    if is_open or _owner(parent) not in (0, os.getuid()):  # the owner of a folder may replace its contents
+        found = f"other users may write to {path}, whose content is run as code"
         return Finding(check=check, status="fails", found=found, expected="a folder of this user only", advice=advice)
-    return Finding(check=check, status="ok", found=f"{path}{'' if path.exists() else ' can be made'}")
+    return Finding(check=check, status="ok", found=f"{path}{'' if path.exists() else ' can be created'}")
 
 
 def nearest(path: Path) -> Path:
@@ -159,7 +163,7 @@ def _owner(path: Path) -> int:
 
 
 def _num_mapped(config: RunConfig) -> int:
-    """Files of all shards of all sources; none where the data cannot be read, which another check says."""
+    """Number of files of all shards of all sources; 0 if the data cannot be read, which another check reports."""
     try:
         manifests = [read_manifest(Path(directory)) for directory in config.data.directories]
     except ConfigError:

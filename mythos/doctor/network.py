@@ -1,4 +1,4 @@
-"""What the ranks see of each other: bandwidth of collectives, and how far their clocks are apart."""
+"""Checks between ranks: bandwidth of collectives, and offsets of the nodes' clocks."""
 
 import os
 import statistics
@@ -17,24 +17,24 @@ from mythos.doctor.finding import Finding, Status
 from mythos.parallel.mesh import expert_ranks
 
 _MESSAGE_BYTES: Final = {"cuda": 2**28, "cpu": 2**24}
-"""Large enough that latency does not count."""
+"""Large enough that latency is negligible."""
 _NUM_WARM_UPS: Final = 2
 _NUM_MEASURED: Final = 5
 _WARNS_BELOW: Final = 0.5
 _FAILS_BELOW: Final = 0.1
-"""Shares of what is expected; a tenth means another way than the one expected, ethernet in InfiniBand's place."""
+"""Shares of the expected bandwidth; below a tenth, a slower link is used, such as ethernet instead of InfiniBand."""
 _NUM_PINGS: Final = 8
 _WARNS_ABOVE_SECONDS: Final = 1.0
-"""Of logs and records whose order is read from their times."""
+"""Logs and metrics are ordered by their times."""
 _FAILS_ABOVE_SECONDS: Final = 900.0
 """S3 refuses requests that are 15 minutes off (RequestTimeTooSkewed)."""
 
 
 def bandwidth(config: RunConfig) -> list[Finding]:
-    """All-reduce over all ranks and all-to-all over those that share experts, or over all; called on every rank.
+    """Measure an all-reduce over all ranks, and an all-to-all over the ranks that share experts, or over all ranks.
 
-    Bandwidth is what each rank sends in a second, as NCCL's tests count it (nccl-tests, PERFORMANCE.md): 2 (n - 1) / n
-    of the message for an all-reduce, (n - 1) / n for an all-to-all.
+    It is called on every rank. Bandwidth is what each rank sends per second, as NCCL's tests count it (nccl-tests,
+    PERFORMANCE.md): 2 (n - 1) / n of the message for an all-reduce, (n - 1) / n for an all-to-all.
     """
     device = _device()
     num_ranks, ep_size = dist.get_world_size(), _ep_size(config)
@@ -63,20 +63,20 @@ def bandwidth(config: RunConfig) -> list[Finding]:
 
 
 def judge(check: str, bytes_per_second: float, expected: float | None) -> Finding:
-    """Hold a measured bandwidth against the one that ``mythos plan`` counts with, where there is one."""
+    """Compare a measured bandwidth with the one that ``mythos plan`` assumes, if there is one."""
     found = f"{bytes_per_second / 1e9:,.2f} GB/s over {dist.get_backend() if dist.is_initialized() else 'no network'}"
     if expected is None:
         return Finding(check=check, status="ok", found=found)
     share = bytes_per_second / expected
     if share >= _WARNS_BELOW:
         return Finding(check=check, status="ok", found=found, expected=f"{expected / 1e9:,.0f} GB/s")
-    advice = "NCCL_DEBUG=INFO says which way was taken; see cluster.network_interface and nvidia-smi topo -m"
+    advice = "NCCL_DEBUG=INFO logs the link that is used; see cluster.network_interface and nvidia-smi topo -m"
     status: Status = "fails" if share < _FAILS_BELOW else "warning"
     return Finding(check=check, status=status, found=found, expected=f"{expected / 1e9:,.0f} GB/s", advice=advice)
 
 
 def clocks(config: RunConfig) -> list[Finding]:
-    """Clocks of all nodes against the first one's; called on every rank, nothing to say of one node."""
+    """Compare the clocks of all nodes with the first node's; called on every rank, empty for one node."""
     cluster = config.cluster
     if cluster.num_nodes == 1:
         return []
@@ -86,7 +86,7 @@ def clocks(config: RunConfig) -> list[Finding]:
 
 
 def judge_clocks(offsets: dict[int, float]) -> Finding:
-    """Hold the offset of the worst node, in seconds, against what does harm."""
+    """Compare the largest offset, in seconds, with the limits."""
     node = max(offsets, key=lambda node: abs(offsets[node]), default=0)
     offset = abs(offsets.get(node, 0.0))
     found = f"node {node} is {offset:.3f} s off the first"
@@ -101,29 +101,29 @@ def judge_clocks(offsets: dict[int, float]) -> Finding:
 def clock_offsets(
     peers: Sequence[int], group: dist.ProcessGroup | None, now: Callable[[], float] = time.time
 ) -> dict[int, float]:
-    """Seconds that each peer's clock is ahead of rank 0's; empty on other ranks.
+    """Seconds by which each peer's clock is ahead of rank 0's; empty on other ranks.
 
-    Rank 0 asks for the time several times and takes the quickest answer, halfway between question and answer
-    (Cristian 1989, https://doi.org/10.1007/BF01784024).
+    Rank 0 requests the time several times and uses the reply with the shortest round trip, assumed to be halfway
+    between request and reply (Cristian 1989, https://doi.org/10.1007/BF01784024).
     """
     message = torch.zeros(1, dtype=torch.float64)
     rank = dist.get_rank()
     offsets = {}
     for peer in peers if rank == 0 else [peer for peer in peers if peer == rank]:
-        answers = []
+        replies = []
         for _ in range(_NUM_PINGS):
             if rank == 0:
-                asked = now()
+                sent = now()
                 dist.send(message, peer, group=group)
                 dist.recv(message, peer, group=group)
-                answered = now()
-                answers.append((answered - asked, float(message) - (asked + answered) / 2))
+                received = now()
+                replies.append((received - sent, float(message) - (sent + received) / 2))
             else:
                 dist.recv(message, 0, group=group)
                 message.fill_(now())
                 dist.send(message, 0, group=group)
         if rank == 0:
-            offsets[peer] = min(answers)[1]
+            offsets[peer] = min(replies)[1]
     return offsets
 
 
@@ -148,11 +148,11 @@ def _synchronize(device: torch.device) -> None:
 
 
 def _device() -> torch.device:
-    """That of the group's backend."""
+    """The device of the group's backend."""
     return torch.device("cuda", int(os.environ["LOCAL_RANK"])) if dist.get_backend() == "nccl" else torch.device("cpu")
 
 
 def _ep_size(config: RunConfig) -> int:
-    """Ranks that exchange rows: those that share experts; all, where none do."""
+    """Number of ranks that exchange rows: those that share experts, or all ranks without expert parallelism."""
     assert isinstance(config.parallel, DeepSpeedParallel)
     return config.parallel.ep_size if config.parallel.ep_size > 1 else config.cluster.world_size

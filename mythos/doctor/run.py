@@ -1,4 +1,4 @@
-"""What a configuration needs beyond the machine: data, a tracker that lets it in, a layout that fits."""
+"""Checks of a run's configuration: data, login to the tracker, a layout that fits."""
 
 import netrc
 import os
@@ -23,13 +23,13 @@ from mythos.doctor.finding import Finding
 from mythos.parallel.device import choose_accelerator
 
 _HASHED_BYTES: Final = 16 * 2**30
-"""Data sets up to this size are read as a whole; of larger ones only the sizes are looked at."""
+"""Data sets up to this size are hashed; for larger ones only the file sizes are checked."""
 
 
 def data(config: RunConfig) -> Finding:
-    """Whether every packed file is there and what its manifest says."""
+    """Check that every packed file exists and matches its manifest."""
     directories = [Path(directory) for directory in config.data.directories]
-    named = ", ".join(map(str, directories))
+    names = ", ".join(map(str, directories))
     try:
         check_vocabulary(config.data.directories, config.model.vocab_size)
         num_bytes, problems = 0, []
@@ -48,12 +48,12 @@ def data(config: RunConfig) -> Finding:
         found, _, advice = problems[0].rpartition("; ")
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         return Finding(check="data", status="fails", found=found + more, advice=advice.rstrip("."))
-    how = "every SHA-256 matches" if is_hashed else "sizes match (mythos-data verify reads all of it)"
-    return Finding(check="data", status="ok", found=f"{named}: {num_bytes / 1e9:,.2f} GB, {how}")
+    result = "every SHA-256 matches" if is_hashed else "sizes match (mythos-data verify hashes all files)"
+    return Finding(check="data", status="ok", found=f"{names}: {num_bytes / 1e9:,.2f} GB, {result}")
 
 
 def tracker(config: RunConfig) -> Finding:
-    """Whether the tracker's library is there and, for W&B, a key to log in with, which is never shown or sent."""
+    """Check that the tracker's library is installed and that there is a key for W&B, which is never shown or sent."""
     tracking = config.tracking
     try:
         check_library(tracking)
@@ -65,15 +65,15 @@ def tracker(config: RunConfig) -> Finding:
     if tracking.mode == "offline" or os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
         return Finding(check="tracker", status="ok", found="wandb, offline: no login is needed")
     host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname or ""
-    place = _login(host)
-    if place is None:
+    source = _key_source(host)
+    if source is None:
         advice = "run wandb login, set WANDB_API_KEY, or set tracking.mode=offline"
         return Finding(check="tracker", status="fails", found=f"wandb, not logged in to {host}", advice=advice)
-    return Finding(check="tracker", status="ok", found=f"wandb, a key for {host} in {place} (not tried)")
+    return Finding(check="tracker", status="ok", found=f"wandb, a key for {host} in {source} (not tested)")
 
 
 def layout(config: RunConfig, device_name: str | None) -> Finding:
-    """Whether the run fits the device that is here or the one that is named, by the estimate of ``mythos plan``."""
+    """Check whether the run fits this machine's device, or the named one, by the estimate of ``mythos plan``."""
     check = "memory plan"
     if device_name is None and choose_accelerator(config.parallel.device) == "cpu":
         return Finding(check=check, status="ok", found="not estimated for a CPU; name a GPU with --device")
@@ -96,12 +96,12 @@ def layout(config: RunConfig, device_name: str | None) -> Finding:
     return Finding(check=check, status="fails", found=f"does not fit: {gib}", advice=advice)
 
 
-def _login(host: str) -> str | None:
-    """Where W&B would find a key for this host."""
+def _key_source(host: str) -> str | None:
+    """The variable or file that has W&B's key for this host."""
     if os.environ.get("WANDB_API_KEY"):
         return "WANDB_API_KEY"
-    place = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+    path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
     try:
-        return str(place) if netrc.netrc(str(place)).authenticators(host) else None
+        return str(path) if netrc.netrc(str(path)).authenticators(host) else None
     except (OSError, netrc.NetrcParseError):
         return None

@@ -1,4 +1,4 @@
-"""Versions of what a run depends on, against the ranges that the package declares."""
+"""Versions of a run's dependencies, compared with the ranges that the package declares."""
 
 import platform
 import re
@@ -16,16 +16,16 @@ from mythos.doctor.finding import Finding
 from mythos.doctor.gpus import Gpu
 
 _LEAST_DRIVER: Final = {12: 525, 13: 580}
-"""By the major version of CUDA; within one, older drivers run newer toolkits
+"""Minimum driver by major version of CUDA; within one, older drivers run newer toolkits
 (docs.nvidia.com/deploy/cuda-compatibility, minor version compatibility)."""
 
 _HOPPER: Final = re.compile(r"\bG?H(100|200|20|800)\b")
 _FASTER: Final = {"flash-attn-4": "attention within documents", "quack-kernels": "products with SwiGLU"}
-"""What has faster kernels for what, on Hopper."""
+"""Packages with faster kernels on Hopper, and the operations that they speed up."""
 
 
 def versions(config: RunConfig | None, gpus: list[Gpu]) -> list[Finding]:
-    """Python, every package of ``pyproject.toml`` that all runs need, DeepSpeed, Triton, and NVIDIA's libraries."""
+    """Check Python, every required package of ``pyproject.toml``, DeepSpeed, Triton, and NVIDIA's libraries."""
     try:
         declared = metadata(DISTRIBUTION)
     except PackageNotFoundError:
@@ -42,7 +42,7 @@ def versions(config: RunConfig | None, gpus: list[Gpu]) -> list[Finding]:
 
 
 def driver_of(version_of_driver: str, cuda: str | None) -> Finding:
-    """Hold NVIDIA's driver against the CUDA that torch was built with."""
+    """Compare NVIDIA's driver with the CUDA version that torch was built with."""
     least = _LEAST_DRIVER.get(int(cuda.partition(".")[0])) if cuda else None
     expected = f"{least} or later for CUDA {cuda}" if least else ""
     number = re.match(r"\d+", version_of_driver)
@@ -89,24 +89,21 @@ def _judge(name: str, found: str, range_: SpecifierSet) -> Finding:
 
 
 def _libraries(gpus: list[Gpu]) -> list[Finding]:
-    """What comes with torch; their versions are torch's choice, so that only the driver has a range."""
+    """Libraries that torch bundles, whose versions torch determines; only the driver has a range."""
     if torch.version.cuda is None:
         if not gpus:
-            return [Finding(check="CUDA", status="ok", found="none: torch is built for CPUs, and no GPU is here")]
+            return [Finding(check="CUDA", status="ok", found="none: torch is built for CPUs, and there is no GPU")]
         advice = "install a build of torch with CUDA"
-        return [
-            Finding(
-                check="CUDA", status="fails", found=f"torch is built for CPUs beside {len(gpus)} GPUs", advice=advice
-            )
-        ]
+        found = f"torch is built for CPUs, but there are {len(gpus)} GPUs"
+        return [Finding(check="CUDA", status="fails", found=found, advice=advice)]
     cudnn = torch.backends.cudnn.version()
     nccl = torch.cuda.nccl.version() if torch.distributed.is_nccl_available() else None
-    found = {
+    libraries = {
         "CUDA": torch.version.cuda,
         "cuDNN": "none" if cudnn is None else str(cudnn),
         "NCCL": "none" if nccl is None else ".".join(map(str, nccl)),
     }
-    findings = [Finding(check=name, status="ok", found=text) for name, text in found.items()]
+    findings = [Finding(check=name, status="ok", found=text) for name, text in libraries.items()]
     try:
         findings.append(Finding(check="triton", status="ok", found=version("triton")))
     except PackageNotFoundError:

@@ -1,1 +1,1 @@
-"""Many runs, each in processes of its own. This package never imports torch."""
+"""Sweeps: many runs, each in its own processes. This package never imports torch."""

@@ -1,4 +1,4 @@
-"""Commands of ``mythos`` once all jobs of a sweep have ended, each run again only where the jobs have changed since."""
+"""Commands of ``mythos`` at the end of a sweep; each is run again only if the jobs have changed since."""
 
 import dataclasses
 import json
@@ -7,15 +7,15 @@ from typing import Any, Final
 
 from mythos.files import write_text
 from mythos.report.jobs import read_jobs
-from mythos.sweep.drive import say
-from mythos.sweep.process import run_command, words_of
+from mythos.sweep.drive import print_progress
+from mythos.sweep.process import arguments_of, run_command
 
 FILE_NAME: Final = "at_end.json"
-"""In the sweep's directory: ``done``, the commands that have ended well, and ``jobs``, the records they found."""
+"""In the sweep's directory: ``done``, the commands that have succeeded, and ``jobs``, the job records at that time."""
 
 
 def run_at_end(directory: Path, commands: tuple[str, ...]) -> bool:
-    """Run what has not ended well with these jobs, until one fails; returns whether none did."""
+    """Run the commands that have not succeeded with these jobs, until one fails; returns whether none failed."""
     jobs = read_jobs(directory)
     records = json.loads(json.dumps([dataclasses.asdict(job.record) for job in jobs]))
     done = _done(directory / FILE_NAME, records)
@@ -24,12 +24,12 @@ def run_at_end(directory: Path, commands: tuple[str, ...]) -> bool:
         if command in done:
             continue
         if not runs and "{runs}" in command:
-            say(f"{command}: left out, for no job has finished")
+            print_progress(f"{command}: skipped, because no job has finished")
             return False
-        say(command)
-        status = run_command(words_of(command, runs, sweep=str(directory)))
+        print_progress(command)
+        status = run_command(arguments_of(command, runs, sweep=str(directory)))
         if status != 0:
-            say(f"{command}: failed ({status})")
+            print_progress(f"{command}: failed ({status})")
             return False
         done.append(command)
         write_text(directory / FILE_NAME, json.dumps({"jobs": records, "done": done}, indent=1))
@@ -38,7 +38,7 @@ def run_at_end(directory: Path, commands: tuple[str, ...]) -> bool:
 
 def _done(path: Path, records: list[dict[str, Any]]) -> list[str]:
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
         return []
-    return said["done"] if said["jobs"] == records else []
+    return content["done"] if content["jobs"] == records else []

@@ -1,4 +1,4 @@
-"""The loop of a sweep: start what there is room for, hear what has ended, until nothing is left."""
+"""The main loop of a sweep: start jobs while there is room, collect those that have ended, until none is left."""
 
 import signal
 import sys
@@ -9,13 +9,13 @@ from typing import Any, Literal, Protocol
 
 from mythos.config.exit_status import DIVERGED, MEANING
 from mythos.report.jobs import JobRecord, read_job, write_record
-from mythos.sweep.plan import Plan, PlannedJob
+from mythos.sweep.plan import PlannedJob, SweepPlan
 
 _POLL_SECONDS = 0.5
 
 
 class Queue(Protocol):
-    """What starts jobs: ``LocalQueue`` or ``SlurmQueue``."""
+    """Starts jobs: ``LocalQueue`` or ``SlurmQueue``."""
 
     @property
     def running(self) -> set[str]: ...
@@ -28,55 +28,55 @@ class Queue(Protocol):
 
 
 class Source(Protocol):
-    """What says which jobs there are: ``Listed`` or a search."""
+    """Provides the jobs: ``ListedJobs`` or a search."""
 
     def next(self) -> PlannedJob | None:
         """The next job, or None while there is none."""
         ...
 
     def watch(self, queue: Queue) -> None:
-        """Look at the running jobs, and stop those that are not worth their end."""
+        """Examine the running jobs, and stop those that early stopping gives up."""
         ...
 
     def ended(self, record: JobRecord) -> bool:
-        """Hear that a job has ended; returns whether it will be started again."""
+        """Take note that a job has ended; returns whether it will be started again."""
         ...
 
 
-class Listed:
-    """The jobs of a plan that are not yet at an end, in order."""
+class ListedJobs:
+    """The jobs of a plan that have not ended yet, in order."""
 
-    def __init__(self, plan: Plan, running: set[str]) -> None:
+    def __init__(self, plan: SweepPlan, running: set[str]) -> None:
         waiting = [job for job in plan.jobs if job.name not in running]
         for job in waiting:
-            _take_commands(job)
-        self._left = [job for job in waiting if not _is_over(job)]
+            _update_commands(job)
+        self._remaining = [job for job in waiting if not _is_over(job)]
         self._by_name = {job.name: job for job in plan.jobs}
         self._num_restarts = dict.fromkeys(self._by_name, plan.sweep.max_restarts)
 
     def next(self) -> PlannedJob | None:
         """The next job, or None."""
-        return self._left.pop(0) if self._left else None
+        return self._remaining.pop(0) if self._remaining else None
 
     def watch(self, queue: Queue) -> None:
-        """Every job runs to its end."""
+        """Do nothing: every job runs to its end."""
 
     def ended(self, record: JobRecord) -> bool:
-        """Start a job again that was lost, for instance with its node, or was submitted before a command was added."""
+        """Restart a job that was lost, for instance with its node, or was submitted before a command was added."""
         job = self._by_name[record.name]
-        is_short = record.status == 0 and not record.after.keys() >= set(job.after)
-        goes_on = (was_lost(record) or is_short) and self._num_restarts[record.name] > 0
-        if goes_on:
+        lacks_command = record.status == 0 and not record.after.keys() >= set(job.after)
+        restarts = (was_lost(record) or lacks_command) and self._num_restarts[record.name] > 0
+        if restarts:
             self._num_restarts[record.name] -= 1
-            self._left.append(job)
-        return goes_on
+            self._remaining.append(job)
+        return restarts
 
 
 def drive(source: Source, queue: Queue) -> None:
-    """Run all jobs; one that fails does not keep the others from running.
+    """Run all jobs; the failure of one does not keep the others from running.
 
     Raises:
-        KeyboardInterrupt: by Ctrl-C or SIGTERM; the jobs have been told.
+        KeyboardInterrupt: by Ctrl-C or SIGTERM, after ``queue.close``.
     """
     waiting = source.next()
     with _sigterm_as_interrupt():
@@ -84,38 +84,38 @@ def drive(source: Source, queue: Queue) -> None:
             while waiting is not None or queue.running:
                 while waiting is not None and queue.has_room(waiting):
                     queue.start(waiting)
-                    say(f"{waiting.name}: started")
+                    print_progress(f"{waiting.name}: started")
                     waiting = source.next()
                 for record in queue.ended():
                     again = "; it will be started again" if source.ended(record) else ""
-                    say(f"{record.name}: {_end_in_words(record)}{again}")
+                    print_progress(f"{record.name}: {_describe_end(record)}{again}")
                 source.watch(queue)
                 waiting = source.next() if waiting is None else waiting
                 time.sleep(_POLL_SECONDS)
         except BaseException:
-            say(queue.close())
+            print_progress(queue.close())
             raise
 
 
 def was_lost(record: JobRecord) -> bool:
-    """Whether a job went without a status: its machine failed, or it was preempted."""
+    """Whether a job ended without a status: its machine failed, or it was preempted."""
     return record.is_open or (record.stopped == "by the sweep" and not record.is_complete)
 
 
-def _take_commands(job: PlannedJob) -> None:
-    """Have the record of a finished training name the commands that the plan has now, more or fewer than before."""
+def _update_commands(job: PlannedJob) -> None:
+    """Update the commands in the record of a finished training to those of the plan."""
     record = read_job(job.directory).record
     if record.status == 0 and record != (renewed := record.renewed(job.after)):
         write_record(job.directory, renewed)
 
 
 def _is_over(job: PlannedJob) -> bool:
-    """Finished with all its commands, or diverged, which it would do again."""
+    """Whether the job has finished with all its commands, or has diverged, which it would do again."""
     record = read_job(job.directory).record
     return record.is_complete or record.status == DIVERGED
 
 
-def _end_in_words(record: JobRecord) -> str:
+def _describe_end(record: JobRecord) -> str:
     if record.is_complete:
         return "finished"
     if record.stopped == "early":
@@ -128,14 +128,14 @@ def _end_in_words(record: JobRecord) -> str:
     return f"ended with status {record.status}{meaning}, see log.txt in its folder"
 
 
-def say(sentence: str) -> None:
-    """One line about the sweep's progress."""
+def print_progress(sentence: str) -> None:
+    """Print one line about the sweep's progress to stderr."""
     print(f"sweep: {sentence}", file=sys.stderr, flush=True)
 
 
 @contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
-    """An orderly end when a scheduler ends the sweep's process."""
+    """Turn SIGTERM into KeyboardInterrupt, so that the sweep ends in order when a scheduler ends its process."""
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt

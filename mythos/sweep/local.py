@@ -1,4 +1,4 @@
-"""Jobs on this machine, each with devices of its own."""
+"""Jobs on this machine, each with its own devices."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ _POLL_SECONDS = 0.1
 
 
 class LocalQueue:
-    """Starts jobs while there is room, and ends them when the sweep ends."""
+    """Starts jobs while there is room, and stops them when the sweep is interrupted."""
 
     def __init__(self, config: LocalLauncher, max_restarts: int) -> None:
         self._max_restarts = max_restarts
@@ -26,7 +26,7 @@ class LocalQueue:
         self._running: dict[str, tuple[JobProcess, list[str]]] = {}
 
     def check(self, jobs: list[PlannedJob]) -> None:
-        """Refuse jobs that this machine has not the devices for.
+        """Refuse jobs for which this machine does not have enough devices.
 
         Raises:
             ConfigError: one line for each such job.
@@ -42,15 +42,15 @@ class LocalQueue:
 
     @property
     def running(self) -> set[str]:
-        """Names of the jobs in hand."""
+        """Names of the running jobs."""
         return set(self._running)
 
     def has_room(self, job: PlannedJob) -> bool:
-        """Whether the job could start now."""
+        """Whether the job can start now."""
         return len(self._running) < self._num_parallel and self._num_needed(job) <= len(self._free)
 
     def start(self, job: PlannedJob) -> None:
-        """Start a job that there is room for."""
+        """Start a job for which there is room."""
         taken = [self._free.pop(0) for _ in range(self._num_needed(job))]
         environment = {"CUDA_VISIBLE_DEVICES": ",".join(taken)} if taken else {}
         launch = Launch(job.directory, job.overrides, job.arguments, self._max_restarts, job.after)
@@ -70,11 +70,11 @@ class LocalQueue:
         return records
 
     def stop(self, name: str, reason: Literal["by the sweep", "early"]) -> None:
-        """Tell a job to save and end; ``ended`` will tell when it has."""
+        """Ask a job to save and end; ``ended`` returns it when it has."""
         self._running[name][0].stop(reason)
 
     def close(self) -> str:
-        """Stop all jobs and wait until they have saved; a second Ctrl-C kills them. Returns what to tell the user."""
+        """Stop all jobs and wait until they have saved; a second Ctrl-C kills them. Returns a message for the user."""
         try:
             for name in self.running:
                 self.stop(name, "by the sweep")
@@ -87,7 +87,7 @@ class LocalQueue:
             while self._running:
                 self.ended()
                 time.sleep(_POLL_SECONDS)
-        return "its jobs have ended; the same command goes on with them."
+        return "its jobs have ended; the same command resumes them."
 
     def _num_needed(self, job: PlannedJob) -> int:
         is_cpu = job.config.parallel.device == "cpu" or not self._has_devices
@@ -95,7 +95,7 @@ class LocalQueue:
 
 
 def visible_devices() -> list[str]:
-    """What ``CUDA_VISIBLE_DEVICES`` names, or the number of each GPU of this machine; empty without any."""
+    """The devices in ``CUDA_VISIBLE_DEVICES``, or the indices of all GPUs of this machine; empty without any."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [device for device in named.split(",") if device not in ("", "-1")]

@@ -1,4 +1,4 @@
-"""A sweep as it will run: every job's configuration checked, and the whole frozen in the sweep's directory."""
+"""The plan of a sweep: the checked configuration of every job, frozen in the sweep's directory."""
 
 import json
 from collections.abc import Iterable
@@ -16,38 +16,38 @@ from mythos.report import jobs as directory_format
 from mythos.train.run_directory import refuse
 
 _MAX_SHOWN = 12
-"""Mistakes and differences that are told at once."""
+"""Errors and differences that are reported at once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedJob:
-    """A job that may start: its configuration is valid."""
+    """A job with a valid configuration."""
 
     directory: Path
     overrides: tuple[str, ...]
-    """Those that tell it from other jobs."""
+    """The overrides that distinguish it from other jobs."""
     arguments: tuple[str, ...]
-    """Of ``mythos train``."""
+    """Arguments of ``mythos`` for the training."""
     after: tuple[str, ...]
-    """Commands that follow the training."""
+    """Commands to run after the training."""
     config: RunConfig
 
     @property
     def name(self) -> str:
-        """The job's name, and its run's."""
+        """The name of the job and of its run."""
         return self.directory.name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """What a sweep will do."""
+class SweepPlan:
+    """The jobs of a sweep, or the base of a search."""
 
     directory: Path
     sweep: SweepConfig
     jobs: tuple[PlannedJob, ...]
     """Empty for a search."""
     base: dict[str, Any]
-    """The run without what tells jobs apart, composed and not checked; trials start from it."""
+    """The composed, unchecked configuration without the overrides of single jobs; trials start from it."""
     shared: tuple[str, ...]
     config_dir: Path | None
 
@@ -55,17 +55,17 @@ class Plan:
         """Compose and check one job.
 
         Raises:
-            ConfigError: each line opens with the job's name and the dotted path.
+            ConfigError: each line begins with the job's name and the dotted path.
         """
         search = self.sweep.search
-        own_place = [quoted("run.dir", str(self.directory)), quoted("run.name", spec.name), "resume=auto"]
-        overrides = [*spec.overrides, *own_place]
+        directory = [quoted("run.dir", str(self.directory)), quoted("run.name", spec.name), "resume=auto"]
+        overrides = [*spec.overrides, *directory]
         try:
             config = load(overrides, self.config_dir)
             refuse(config)
             if config.cluster.num_nodes > 1:
                 raise ConfigError(
-                    f"cluster.num_nodes is {config.cluster.num_nodes}, but a job of a sweep lives on one node; set "
+                    f"cluster.num_nodes is {config.cluster.num_nodes}, but a job of a sweep runs on one node; set "
                     "cluster.num_nodes=1."
                 )
             if search is not None and search.objective_num_loops not in config.run.validation.num_loops:
@@ -75,59 +75,65 @@ class Plan:
                 )
         except ConfigError as error:
             raise ConfigError("\n".join(f"job {spec.name}: {line}" for line in str(error).splitlines())) from None
-        place = [] if self.config_dir is None else ["--config-dir", str(self.config_dir.resolve())]
+        config_option = [] if self.config_dir is None else ["--config-dir", str(self.config_dir.resolve())]
         return PlannedJob(
             directory=self.directory / spec.name,
             overrides=spec.own,
-            arguments=("train", *place, "--", *overrides),
+            arguments=("train", *config_option, "--", *overrides),
             after=self.sweep.after,
             config=config,
         )
 
 
-def make(arguments: list[str], config_dir: Path | None = None) -> Plan:
-    """Compose every job of a command line and check it, before anything is written or started.
+def make(arguments: list[str], config_dir: Path | None = None) -> SweepPlan:
+    """Compose and check every job of a command line, before anything is written or started.
 
     Raises:
-        ConfigError: one line for each mistake, with the job's name and the dotted path.
+        ConfigError: one line for each error, with the job's name and the dotted path.
     """
-    found = expand(arguments, config_dir or default_config_dir())
-    base = compose_raw("train", list(found.shared), config_dir or default_config_dir())
-    directory = Path(base["run"]["dir"]).absolute() / (found.name or base["run"]["name"])
-    plan = Plan(directory=directory, sweep=found.config, jobs=(), base=base, shared=found.shared, config_dir=config_dir)
-    search = found.config.search
-    specs = found.jobs if search is None else _corners(search, found.shared)
-    jobs, mistakes = [], []
+    expansion = expand(arguments, config_dir or default_config_dir())
+    base = compose_raw("train", list(expansion.shared), config_dir or default_config_dir())
+    plan = SweepPlan(
+        directory=Path(base["run"]["dir"]).absolute() / (expansion.name or base["run"]["name"]),
+        sweep=expansion.config,
+        jobs=(),
+        base=base,
+        shared=expansion.shared,
+        config_dir=config_dir,
+    )
+    search = expansion.config.search
+    specs = expansion.jobs if search is None else _corners(search, expansion.shared)
+    jobs, errors = [], []
     for spec in specs:
         try:
             jobs.append(plan.job(spec))
         except ConfigError as error:
-            mistakes += str(error).splitlines()
-    if mistakes:
-        rest = len(mistakes) - _MAX_SHOWN
-        raise ConfigError("\n".join(mistakes[:_MAX_SHOWN] + ([f"and {rest} mistakes more."] if rest > 0 else [])))
+            errors += str(error).splitlines()
+    if errors:
+        rest = len(errors) - _MAX_SHOWN
+        raise ConfigError("\n".join(errors[:_MAX_SHOWN] + ([f"and {rest} more errors."] if rest > 0 else [])))
     return plan if search is not None else replace(plan, jobs=tuple(jobs))
 
 
-def freeze(plan: Plan) -> None:
-    """Write ``sweep.json``, or hold the plan against the one that is there.
+def freeze(plan: SweepPlan) -> None:
+    """Write ``sweep.json``, or compare the plan with the existing one.
 
     Raises:
-        ConfigError: the directory holds another sweep; says what differs.
+        ConfigError: the directory contains another sweep; lists the differences.
     """
-    now = _as_json(plan)
+    content = _as_json(plan)
     if directory_format.is_sweep(plan.directory):
-        changes = list(_changes(directory_format.read_plan(plan.directory), now))
+        changes = list(_changes(directory_format.read_plan(plan.directory), content))
         if changes:
             rest = len(changes) - _MAX_SHOWN
             shown = changes[:_MAX_SHOWN] + ([f"and {rest} more"] if rest > 0 else [])
             raise ConfigError(
-                f"sweep.name: {plan.directory} holds another plan; undo these changes or choose another sweep.name:\n  "
+                f"sweep.name: {plan.directory} has another plan; undo these changes or choose another sweep.name:\n  "
                 + "\n  ".join(shown)
             )
         return
     try:
-        write_text(plan.directory / directory_format.PLAN_FILE, json.dumps(now, indent=1))
+        write_text(plan.directory / directory_format.PLAN_FILE, json.dumps(content, indent=1))
     except OSError as error:
         raise ConfigError(
             f"run.dir: {plan.directory} cannot be written ({error.strerror}); choose another run.dir."
@@ -135,7 +141,7 @@ def freeze(plan: Plan) -> None:
 
 
 def _corners(search: SearchConfig, shared: tuple[str, ...]) -> Iterable[JobSpec]:
-    """Trials at the ends of each range, the others at their first value: if they are valid, so is what is between."""
+    """Trials at the ends of each range, other ranges at their first value; if these are valid, so are all others."""
     first = {key: values.ends[0] for key, values in search.ranges.items()}
     for key, values in search.ranges.items():
         for end in values.ends:
@@ -143,23 +149,23 @@ def _corners(search: SearchConfig, shared: tuple[str, ...]) -> Iterable[JobSpec]
             yield JobSpec(f"trial-with-{key}-{end}", own, shared + own)
 
 
-def _as_json(plan: Plan) -> dict:
+def _as_json(plan: SweepPlan) -> dict:
     search = plan.sweep.search
     jobs = [{"name": job.name, "overrides": job.overrides, "config": encode(job.config)} for job in plan.jobs]
-    found = {"schema": directory_format.SCHEMA, "name": plan.directory.name, "jobs": jobs}
+    content = {"schema": directory_format.SCHEMA, "name": plan.directory.name, "jobs": jobs}
     if search is not None:
-        found |= {"search": encode(search), "config": plan.base}
-    return json.loads(json.dumps(found))
+        content |= {"search": encode(search), "config": plan.base}
+    return json.loads(json.dumps(content))
 
 
 def _changes(old: dict, new: dict) -> Iterable[str]:
-    """What differs between two plans; a search may be given more trials."""
+    """The differences between two plans; the number of trials of a search may differ."""
     before, after = ({job["name"]: job for job in plan["jobs"]} for plan in (old, new))
     for name in before | after:
         if name not in after:
-            yield f"{name}: no job any more"
+            yield f"{name}: removed job"
         elif name not in before:
-            yield f"{name}: a new job"
+            yield f"{name}: new job"
         else:
             yield from (f"{name}: {line}" for line in difference(before[name]["config"], after[name]["config"]))
     searches = [{"search": plan.get("search")} for plan in (old, new)]

@@ -1,4 +1,4 @@
-"""A sweep from its command line to its table."""
+"""Run a sweep, from its command line to its table."""
 
 import fcntl
 from collections.abc import Callable, Iterator
@@ -10,47 +10,47 @@ from mythos.config.extras import install_command
 from mythos.config.sweep import LocalLauncher, SweepConfig
 from mythos.report.jobs import PLAN_FILE
 from mythos.sweep.at_end import run_at_end
-from mythos.sweep.drive import Listed, Queue, drive
+from mythos.sweep.drive import ListedJobs, Queue, drive
 from mythos.sweep.local import LocalQueue
-from mythos.sweep.plan import Plan, freeze, make
-from mythos.sweep.process import words_of
+from mythos.sweep.plan import SweepPlan, freeze, make
+from mythos.sweep.process import arguments_of
 from mythos.sweep.table import as_text, read_rows, write_table
 
 _GOOD = ("finished", "stopped early")
 
 
 def run(arguments: list[str], config_dir: Path | None, mistake_in: Callable[[list[str]], str | None]) -> int:
-    """Run a sweep, or what is left of it, and print its table.
+    """Run a sweep, or the rest of it, and print its table.
 
     Args:
-        mistake_in: says what ``mythos`` would refuse in a command line, without running it.
+        mistake_in: returns the error in a command line of ``mythos`` without running it, or None.
 
     Returns:
-        0 where each job finished or was stopped early by a search, and the commands at the end did not fail, else 1;
-        130 after Ctrl-C.
+        0 if each job finished or was stopped early by a search, and the commands at the end did not fail, else 1; 130
+        after Ctrl-C.
 
     Raises:
         ConfigError: before any job has started.
     """
     plan = make(arguments, config_dir)
     _check_commands(plan.sweep, mistake_in)
-    with _alone(plan):
+    with _locked(plan):
         freeze(plan)
         queue = _queue(plan)
         try:
             _drive(plan, queue)
-            has_ended_well = run_at_end(plan.directory, plan.sweep.at_end)
+            has_succeeded = run_at_end(plan.directory, plan.sweep.at_end)
         except KeyboardInterrupt:
             show(plan.directory)
             return 130
-    return 0 if all(state in _GOOD for state in show(plan.directory)) and has_ended_well else 1
+    return 0 if all(state in _GOOD for state in show(plan.directory)) and has_succeeded else 1
 
 
 def show(directory: Path) -> list[str]:
     """Print the table, write it as JSON and CSV, and return each job's state.
 
     Raises:
-        ConfigError: the directory is no sweep.
+        ConfigError: the directory is not a sweep.
     """
     rows = read_rows(directory)
     write_table(directory, rows)
@@ -62,12 +62,12 @@ def show(directory: Path) -> list[str]:
 def _check_commands(sweep: SweepConfig, mistake_in: Callable[[list[str]], str | None]) -> None:
     for key, commands in (("after", sweep.after), ("at_end", sweep.at_end)):
         for command in commands:
-            mistake = mistake_in(words_of(command, ["RUN"], run="RUN", sweep="SWEEP"))
+            mistake = mistake_in(arguments_of(command, ["RUN"], run="RUN", sweep="SWEEP"))
             if mistake is not None:
-                raise ConfigError(f"sweep.{key}: {command!r} would be refused ({mistake}); mend it.")
+                raise ConfigError(f"sweep.{key}: {command!r} would be refused ({mistake}); correct it.")
 
 
-def _queue(plan: Plan) -> Queue:
+def _queue(plan: SweepPlan) -> Queue:
     launcher = plan.sweep.launcher
     if isinstance(launcher, LocalLauncher):
         return LocalQueue(launcher, plan.sweep.max_restarts)
@@ -77,10 +77,10 @@ def _queue(plan: Plan) -> Queue:
     return SlurmQueue(launcher, plan.sweep.max_restarts, plan.directory)
 
 
-def _drive(plan: Plan, queue: Queue) -> None:
+def _drive(plan: SweepPlan, queue: Queue) -> None:
     if plan.sweep.search is None:
         queue.check(list(plan.jobs))
-        drive(Listed(plan, queue.running), queue)
+        drive(ListedJobs(plan, queue.running), queue)
         return
     _check_library("optuna")
     from mythos.sweep.search import Search
@@ -98,11 +98,11 @@ def _check_library(name: str) -> None:
 
 
 @contextmanager
-def _alone(plan: Plan) -> Iterator[None]:
-    """Hold the sweep's directory: two processes that drive it would start each job twice.
+def _locked(plan: SweepPlan) -> Iterator[None]:
+    """Lock the sweep's directory: two processes that run it would start each job twice.
 
     Raises:
-        ConfigError: another process drives this sweep.
+        ConfigError: another process runs this sweep.
     """
     try:
         plan.directory.mkdir(parents=True, exist_ok=True)
@@ -116,6 +116,6 @@ def _alone(plan: Plan) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(
-                f"sweep.name: another process drives {plan.directory}; end it or choose another name."
+                f"sweep.name: another process runs {plan.directory}; end it or choose another name."
             ) from None
         yield

@@ -1,4 +1,4 @@
-"""Trials of a search: suggested by optuna, judged by the validation losses that their runs write down."""
+"""Trials of a search: suggested by optuna, evaluated by the validation losses that their runs log."""
 
 import json
 import zlib
@@ -14,18 +14,18 @@ from mythos.config.exit_status import DIVERGED
 from mythos.config.expand import JobSpec, quoted
 from mythos.config.sweep import ChoiceRange, HalvingStop, IntegerRange, MedianStop, RealRange, SearchConfig
 from mythos.report.jobs import JobRecord, read_job
-from mythos.sweep.drive import Queue, say, was_lost
-from mythos.sweep.plan import Plan, PlannedJob
+from mythos.sweep.drive import Queue, print_progress, was_lost
+from mythos.sweep.plan import PlannedJob, SweepPlan
 
 JOURNAL = "search.journal"
-"""optuna's record of all trials, in the sweep's directory."""
+"""optuna's journal of all trials, in the sweep's directory."""
 
 
 class Search:
-    """Asks optuna for trials and tells it how they went; a trial that the sweep left behind goes on."""
+    """Gets trials from optuna and reports their results to it; resumes trials that were interrupted."""
 
-    def __init__(self, plan: Plan) -> None:
-        """Open the journal in the sweep's directory, or begin it."""
+    def __init__(self, plan: SweepPlan) -> None:
+        """Open or create the journal in the sweep's directory."""
         assert plan.sweep.search is not None
         self._plan, self._config = plan, plan.sweep.search
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -38,15 +38,15 @@ class Search:
         )
         self._trials: dict[str, Trial] = {}
         self._reported: dict[str, int] = {}
-        """Last step whose loss optuna knows, by trial."""
+        """Last step whose loss was reported to optuna, by trial."""
         self._jobs: dict[str, PlannedJob] = {}
-        self._again: list[PlannedJob] = []
+        self._to_resume: list[PlannedJob] = []
         self._num_restarts: dict[str, int] = {}
 
     def take_over(self, queue: Queue) -> None:
-        """Sort the trials that an earlier process has begun: those that still run, have ended, or must go on."""
-        begun = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        jobs = [job for trial in begun if (job := self._job_of(Trial(self._study, trial._trial_id))) is not None]
+        """Take over the trials that an earlier process has started: running, ended or interrupted ones."""
+        started = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        jobs = [job for trial in started if (job := self._job_of(Trial(self._study, trial._trial_id))) is not None]
         queue.check(jobs)
         for job in jobs:
             record = read_job(job.directory).record
@@ -55,12 +55,12 @@ class Search:
             if record.stopped == "early" or not was_lost(record):
                 self.ended(record)
             else:
-                self._again.append(job)
+                self._to_resume.append(job)
 
     def next(self) -> PlannedJob | None:
-        """A trial that must go on, or a new one while there are fewer than ``num_trials``."""
-        if self._again:
-            return self._again.pop(0)
+        """A trial to resume, or a new one while there are fewer than ``num_trials``."""
+        if self._to_resume:
+            return self._to_resume.pop(0)
         while (number := len(self._study.get_trials(deepcopy=False))) < self._config.num_trials:
             self._study.sampler = _sampler(self._config, number)
             if (job := self._job_of(self._study.ask())) is not None:
@@ -68,7 +68,7 @@ class Search:
         return None
 
     def watch(self, queue: Queue) -> None:
-        """Report new validation losses of running trials, and stop those that the pruner gives up."""
+        """Report new validation losses of running trials, and stop those that the pruner rejects."""
         for name in queue.running & self._trials.keys():
             trial = self._trials[name]
             for step, loss in self._losses(name):
@@ -80,7 +80,7 @@ class Search:
                         break
 
     def ended(self, record: JobRecord) -> bool:
-        """Tell optuna how a trial ended; one that diverged counts as given up, so that the search learns from it."""
+        """Report the end of a trial to optuna; a diverged trial counts as pruned, so that the search learns from it."""
         trial, losses = self._trials[record.name], self._losses(record.name)
         if record.status == 0 and losses:
             self._study.tell(trial, losses[-1][1])
@@ -88,19 +88,19 @@ class Search:
             self._study.tell(trial, state=TrialState.PRUNED)
         elif was_lost(record) and self._num_restarts.setdefault(record.name, self._plan.sweep.max_restarts):
             self._num_restarts[record.name] -= 1
-            self._again.append(self._jobs[record.name])
+            self._to_resume.append(self._jobs[record.name])
             return True
         else:
             self._study.tell(trial, state=TrialState.FAIL)
         return False
 
     def _job_of(self, trial: Trial) -> PlannedJob | None:
-        """The trial's job; None where values that are valid alone do not go together, which fails the trial."""
+        """The trial's job; None if its values are valid alone but not together, which fails the trial."""
         own = tuple(quoted(key, value) for key, value in _suggest(self._config, trial).items())
         try:
             job = self._plan.job(JobSpec(f"trial-{trial.number:04d}", own, self._plan.shared + own))
         except ConfigError as error:
-            say(f"{error}")
+            print_progress(f"{error}")
             self._study.tell(trial, state=TrialState.FAIL)
             return None
         self._trials[job.name], self._jobs[job.name] = trial, job
@@ -110,34 +110,34 @@ class Search:
         return validation_losses(self._plan.directory / name / records.FILE_NAME, self._config.objective_num_loops)
 
 
-def validation_losses(path: Path, depth: int) -> list[tuple[int, float]]:
-    """Step and validation loss at a depth, from ``metrics.jsonl`` as far as it is written; empty without a file."""
-    name, found = records.validation_loss(depth), dict[int, float]()
+def validation_losses(path: Path, num_loops: int) -> list[tuple[int, float]]:
+    """Step and validation loss after ``num_loops``, from complete lines of ``metrics.jsonl``; empty without it."""
+    name, losses = records.validation_loss(num_loops), dict[int, float]()
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
     for line in lines:
         if f'"{name}"' in line and line.endswith("\n"):
-            record = json.loads(line)
-            value = record[name]
-            found[record["step"]] = float("nan") if value is None else value
-    return sorted(found.items())
+            metrics = json.loads(line)
+            value = metrics[name]
+            losses[metrics["step"]] = float("nan") if value is None else value
+    return sorted(losses.items())
 
 
 def _suggest(config: SearchConfig, trial: Trial) -> dict[str, object]:
-    """A value for each path; those that the trial has already stay as they are."""
-    found: dict[str, object] = {}
+    """A value for each path; values that the trial already has are kept."""
+    suggested: dict[str, object] = {}
     for path, values in config.ranges.items():
         match values:
             case RealRange(low=low, high=high, log=log):
-                found[path] = trial.suggest_float(path, low, high, log=log)
+                suggested[path] = trial.suggest_float(path, low, high, log=log)
             case IntegerRange(low=low, high=high, step=step, log=log):
-                found[path] = trial.suggest_int(path, low, high, step=step, log=log)
+                suggested[path] = trial.suggest_int(path, low, high, step=step, log=log)
             case ChoiceRange(choices=choices):
-                found[path] = trial.suggest_categorical(path, choices)
-    return found
+                suggested[path] = trial.suggest_categorical(path, choices)
+    return suggested
 
 
 def _sampler(config: SearchConfig, number: int) -> optuna.samplers.BaseSampler:
-    """Seeded by the trial's number, so that a search that was interrupted suggests what it would have."""
+    """A sampler seeded by the trial's number, so that an interrupted search suggests the same values."""
     seed = zlib.crc32(f"{config.seed}/{number}".encode())
     match config.kind:
         case "random":

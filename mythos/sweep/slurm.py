@@ -1,4 +1,4 @@
-"""Jobs of a SLURM cluster, through submitit. They outlive the sweep's process, which finds them again."""
+"""Jobs on a SLURM cluster, submitted with submitit. They outlive the sweep's process; a new process takes them over."""
 
 import dataclasses
 import getpass
@@ -17,15 +17,15 @@ from mythos.sweep.plan import PlannedJob
 from mythos.sweep.process import JobProcess, Launch
 
 _STOP_FILE = "stop"
-"""In a job's folder: tells the job, on whichever node, to save and end; holds the reason."""
+"""File in a job's folder that asks the job, on any node, to save and end; contains the reason."""
 _POLL_SECONDS = 3.0
-"""Between questions to SLURM's controller."""
+"""Time between two queries of SLURM's controller."""
 _MAX_TIMEOUTS = 1000
-"""How often a job that reaches its time limit is queued again."""
+"""Maximum number of times that a job is requeued at its time limit."""
 
 
 class Supervised:
-    """What runs inside a SLURM job: the job's processes, watched. submitit pickles it."""
+    """The function that runs inside a SLURM job and supervises the job's processes. submitit pickles it."""
 
     def __init__(self, launch: Launch) -> None:
         self.launch = launch
@@ -42,7 +42,7 @@ class Supervised:
         return self._process.record.status
 
     def checkpoint(self) -> Any:
-        """Called when SLURM is about to end the job: have the run saved, and what is left queued again."""
+        """Called when SLURM is about to end the job: stop the run, which saves, and requeue what remains."""
         if self._process is not None:
             self._process.stop("by the sweep")
             while not self._process.poll():
@@ -53,21 +53,21 @@ class Supervised:
 
 
 class SlurmQueue:
-    """Submits jobs and learns from their folders and from squeue how they are."""
+    """Submits jobs and reads their states from their folders and from squeue."""
 
     def __init__(self, config: SlurmLauncher, max_restarts: int, directory: Path) -> None:
         """Raises ConfigError where there is no SLURM."""
         self._config = config
         self._max_restarts = max_restarts
         self._running: dict[str, Path] = {}
-        self._asked = -math.inf
+        self._last_query = -math.inf
         try:
             self._executor = submitit.SlurmExecutor(directory / "slurm", max_num_timeout=_MAX_TIMEOUTS)
         except RuntimeError:
             raise ConfigError("sweep.launcher.kind is slurm but there is no srun here; use a login node.") from None
 
     def check(self, jobs: list[PlannedJob]) -> None:
-        """Take over the jobs that an earlier process of this sweep has submitted and that are still there."""
+        """Take over the jobs that an earlier process of this sweep submitted and that SLURM still has."""
         queued = _queued()
         for job in jobs:
             if read_job(job.directory).record.slurm_job in queued:
@@ -79,7 +79,7 @@ class SlurmQueue:
         return set(self._running)
 
     def has_room(self, job: PlannedJob) -> bool:
-        """Whether one more may be submitted."""
+        """Whether another job may be submitted."""
         return len(self._running) < self._config.num_parallel
 
     def start(self, job: PlannedJob) -> None:
@@ -97,25 +97,25 @@ class SlurmQueue:
         self._running[job.name] = job.directory
 
     def ended(self) -> list[JobRecord]:
-        """The jobs that have left SLURM's queue since the last call."""
-        if not self._running or time.monotonic() - self._asked < _POLL_SECONDS:
+        """The jobs that are no longer in SLURM's queue, since the last call."""
+        if not self._running or time.monotonic() - self._last_query < _POLL_SECONDS:
             return []
-        self._asked = time.monotonic()
+        self._last_query = time.monotonic()
         queued = _queued()
-        gone = [name for name, path in self._running.items() if read_job(path).record.slurm_job not in queued]
-        return [read_job(self._running.pop(name)).record for name in gone]
+        ended = [name for name, path in self._running.items() if read_job(path).record.slurm_job not in queued]
+        return [read_job(self._running.pop(name)).record for name in ended]
 
     def stop(self, name: str, reason: Literal["by the sweep", "early"]) -> None:
-        """Tell a job to save and end."""
+        """Ask a job to save and end."""
         (self._running[name] / _STOP_FILE).write_text(reason)
 
     def close(self) -> str:
-        """Leave the jobs to SLURM. Returns what to tell the user."""
-        return f"{len(self._running)} of its jobs stay in SLURM's queue; the same command finds them again."
+        """Leave the jobs to SLURM. Returns a message for the user."""
+        return f"{len(self._running)} of its jobs stay in SLURM's queue; the same command takes them over."
 
     def _parameters(self, job: PlannedJob) -> dict[str, Any]:
         config = self._config
-        chosen = {
+        parameters = {
             "job_name": job.name,
             "time": config.time_minutes,
             "nodes": 1,
@@ -127,17 +127,17 @@ class SlurmQueue:
             "additional_parameters": config.parameters or None,
             "stderr_to_stdout": True,
         }
-        return {name: value for name, value in chosen.items() if value is not None}
+        return {name: value for name, value in parameters.items() if value is not None}
 
 
 def _queued() -> set[str]:
-    """Numbers of the user's jobs that SLURM has yet to finish; asks again while its controller does not answer."""
+    """IDs of the user's jobs that SLURM has not finished; asks again while its controller does not answer."""
     command = ["squeue", "--noheader", "--user", getpass.getuser(), "--format", "%A %T"]
     while True:
         listed = subprocess.run(command, capture_output=True, text=True, check=False)
         if listed.returncode == 0:
             lines = [line.split() for line in listed.stdout.splitlines()]
-            return {number for number, state in lines if state not in _ENDED}
+            return {job_id for job_id, state in lines if state not in _ENDED}
         time.sleep(_POLL_SECONDS)
 
 

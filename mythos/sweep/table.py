@@ -1,4 +1,4 @@
-"""What came of each job of a sweep: as text, as JSON and as CSV."""
+"""The results of each job of a sweep: as text, as JSON and as CSV."""
 
 import csv
 import io
@@ -19,35 +19,35 @@ from mythos.report.read import Run, Series, by_index, read_run
 JSON_FILE: Final = "table.json"
 CSV_FILE: Final = "table.csv"
 _MAX_KEYS = 4
-"""With more different keys than this, the text leaves them to the job's name."""
+"""With more differing keys than this, the text leaves them out, since the job's name has them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One job."""
+    """The results of one job."""
 
     job: str
     overrides: dict[str, str]
-    """Key to value, of those that tell the job from others."""
+    """The overrides that distinguish the job from others, key to value."""
     state: str
     num_starts: int
     step: int
     num_steps: int | None
-    """Steps of the whole run; None before it has begun, as with all that follows."""
+    """Steps of the whole run; None before the run has logged a step."""
     last: dict[int, float]
-    """Last validation loss by depth, in nats per token."""
+    """Last validation loss in nats per token, by number of loops; empty before the first validation."""
     best: dict[int, float]
-    """Lowest validation loss by depth."""
+    """Lowest validation loss, by number of loops."""
     tokens_per_second: float | None
     wall_seconds: float
-    """Over all starts that have ended."""
+    """Wall time over all starts that have ended."""
 
 
 def read_rows(directory: Path) -> list[Row]:
-    """One row a job, in the plan's order.
+    """Read one row per job, in the plan's order.
 
     Raises:
-        ConfigError: the directory is no sweep.
+        ConfigError: the directory is not a sweep.
     """
     return [_row(job) for job in read_jobs(directory)]
 
@@ -55,28 +55,28 @@ def read_rows(directory: Path) -> list[Row]:
 def write_table(directory: Path, rows: list[Row]) -> None:
     """Write ``table.json`` and ``table.csv`` into the sweep's directory."""
     write_text(directory / JSON_FILE, json.dumps([asdict(row) for row in rows], indent=1))
-    keys, depths = _keys(rows), _depths(rows)
+    keys, loop_counts = _keys(rows), _loop_counts(rows)
     text = io.StringIO()
     writer = csv.writer(text)
-    losses = [f"{kind}_val_loss_T{depth}" for depth in depths for kind in ("last", "best")]
+    losses = [f"{kind}_val_loss_T{num_loops}" for num_loops in loop_counts for kind in ("last", "best")]
     head = ["job", *keys, "state", "starts", "step", "num_steps", *losses, "tokens_per_second", "wall_seconds"]
     writer.writerow(head)
     for row in rows:
         values = [row.overrides.get(key) for key in keys]
-        found = [column.get(depth) for depth in depths for column in (row.last, row.best)]
+        row_losses = [column.get(num_loops) for num_loops in loop_counts for column in (row.last, row.best)]
         counts = [row.state, row.num_starts, row.step, row.num_steps]
-        writer.writerow([row.job, *values, *counts, *found, row.tokens_per_second, row.wall_seconds])
+        writer.writerow([row.job, *values, *counts, *row_losses, row.tokens_per_second, row.wall_seconds])
     write_text(directory / CSV_FILE, text.getvalue())
 
 
 def as_text(rows: list[Row]) -> str:
-    """Aligned columns; a loss that was lower before its last look is followed by its best in brackets."""
-    keys, depths = _keys(rows), _depths(rows)
+    """Aligned columns; a last loss that is not the lowest is followed by the lowest in brackets."""
+    keys, loop_counts = _keys(rows), _loop_counts(rows)
     keys = keys if len(keys) <= _MAX_KEYS else []
-    lines = [["job", *keys, "state", "step", *(f"T={depth}" for depth in depths), "tokens/s", "wall time"]]
+    lines = [["job", *keys, "state", "step", *(f"T={num_loops}" for num_loops in loop_counts), "tokens/s", "wall time"]]
     for row in rows:
         steps = str(row.step) if row.num_steps is None else f"{row.step}/{row.num_steps}"
-        losses = [_loss(row, depth) for depth in depths]
+        losses = [_loss(row, num_loops) for num_loops in loop_counts]
         speed = "" if row.tokens_per_second is None else f"{row.tokens_per_second:,.0f}"
         values = [_short(row.overrides.get(key, "")) for key in keys]
         lines.append([row.job, *values, row.state, steps, *losses, speed, duration(row.wall_seconds)])
@@ -87,7 +87,7 @@ def as_text(rows: list[Row]) -> str:
 
 def _row(job: Job) -> Row:
     record = job.record
-    said: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "job": record.name,
         "overrides": dict(_split(override) for override in record.overrides if "=" in override),
         "state": job.state,
@@ -96,19 +96,19 @@ def _row(job: Job) -> Row:
     }
     try:
         run = read_run(job.directory)
-    except ConfigError:  # nothing recorded yet
-        return Row(**said, step=0, num_steps=None, last={}, best={}, tokens_per_second=None)
-    return Row(**said, **_of_run(run))
+    except ConfigError:  # nothing logged yet
+        return Row(**fields, step=0, num_steps=None, last={}, best={}, tokens_per_second=None)
+    return Row(**fields, **_of_run(run))
 
 
 def _of_run(run: Run) -> dict[str, Any]:
-    depths = by_index(run.series, records.validation_loss)
+    losses = by_index(run.series, records.validation_loss)
     speed = run.series.get(records.MEAN_TOKENS_PER_SECOND)
     return {
         "step": int(run.series["time"].steps[-1]),
         "num_steps": run.config.run.num_steps,
-        "last": {depth: float(series.values[-1]) for depth, series in depths.items()},
-        "best": {depth: _lowest(series) for depth, series in depths.items()},
+        "last": {num_loops: float(series.values[-1]) for num_loops, series in losses.items()},
+        "best": {num_loops: _lowest(series) for num_loops, series in losses.items()},
         "tokens_per_second": None if speed is None else round(float(speed.values[-1]), 1),
     }
 
@@ -118,15 +118,15 @@ def _lowest(series: Series) -> float:
     return float(finite.min()) if finite.size else float("nan")
 
 
-def _loss(row: Row, depth: int) -> str:
-    if depth not in row.last:
+def _loss(row: Row, num_loops: int) -> str:
+    if num_loops not in row.last:
         return ""
-    last, best = row.last[depth], row.best[depth]
+    last, best = row.last[num_loops], row.best[num_loops]
     return f"{last:.4f}" if last == best else f"{last:.4f} ({best:.4f})"
 
 
 def _short(value: str) -> str:
-    """A number in four digits; words as they are."""
+    """A number with four significant digits; other text as it is."""
     try:
         return f"{float(value):.4g}"
     except ValueError:
@@ -142,5 +142,5 @@ def _keys(rows: list[Row]) -> list[str]:
     return list(dict.fromkeys(key for row in rows for key in row.overrides))
 
 
-def _depths(rows: list[Row]) -> list[int]:
-    return sorted({depth for row in rows for depth in row.last})
+def _loop_counts(rows: list[Row]) -> list[int]:
+    return sorted({num_loops for row in rows for num_loops in row.last})

@@ -1,4 +1,4 @@
-"""The checks of one node, each against a machine that a test makes up or an independent count."""
+"""The checks of one node, each against a simulated machine or an independent count."""
 
 import os
 import resource
@@ -31,8 +31,8 @@ TWO = ["optim=adamw", "parallel=zero1", "data.batch_size=8", "data.micro_batch_s
 
 
 def of(findings: list[Finding], check: str) -> Finding:
-    (found,) = (finding for finding in findings if finding.check == check)
-    return found
+    (finding,) = (finding for finding in findings if finding.check == check)
+    return finding
 
 
 def test_a_line_has_the_measured_and_expected_values_and_advice() -> None:
@@ -80,7 +80,7 @@ def test_a_hopper_gpu_without_faster_kernels_is_a_warning(monkeypatch: pytest.Mo
     assert found.advice.endswith("run pip install -e '.[flash]' in a clone of Mythos")
     real = versions_module.version
     monkeypatch.setattr(versions_module, "version", lambda name: "0.6.4" if name == "quack-kernels" else real(name))
-    assert of(versions(None, [hopper]), "quack-kernels").status == "warning"  # another version is left alone
+    assert of(versions(None, [hopper]), "quack-kernels").status == "warning"  # another version is not accepted
     monkeypatch.setattr(versions_module, "version", lambda name: "0.6.5" if name == "quack-kernels" else real(name))
     assert of(versions(None, [hopper]), "quack-kernels").status == "ok"
     assert not [one for one in versions(None, [hopper._replace(name="NVIDIA A100")]) if one.check == "quack-kernels"]
@@ -193,7 +193,7 @@ def test_each_rank_builds_the_whole_model(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_cache_that_others_may_write_to_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "cache"
-    assert host.cache("TRITON_CACHE_DIR", folder / "deep").found == f"{folder / 'deep'} can be made"
+    assert host.cache("TRITON_CACHE_DIR", folder / "deep").found == f"{folder / 'deep'} can be created"
     folder.mkdir(mode=0o700)
     assert host.cache("TRITON_CACHE_DIR", folder).status == "ok"
     folder.chmod(0o700 | stat.S_IWOTH)
@@ -215,7 +215,7 @@ def test_a_cache_in_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypa
     quack = host.caches()[-1]
     assert (quack.check, quack.status) == ("quack's cache", "ok")
     monkeypatch.setattr(host, "_owner", lambda path: os.getuid() + 1)
-    assert host.caches()[-1].status == "fails"  # it would be made there, and might be replaced
+    assert host.caches()[-1].status == "fails"  # it would be created there, and its owner could replace it
 
 
 def test_the_disk_is_written_to_and_cleaned_up(tmp_path: Path) -> None:
@@ -230,10 +230,10 @@ def test_a_slow_disk_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     config = run_config(f"run.dir={tmp_path}")
     size = storage.checkpoint_bytes(config)
     for speed, status in (((size / 2, 0.6), "warning"), ((99e6, 0.1), "warning"), ((101e6, 0.4), "ok")):
-        monkeypatch.setattr(storage, "measure", lambda place, speed=speed: storage.DiskSpeed(*speed))
+        monkeypatch.setattr(storage, "measure", lambda folder, speed=speed: storage.DiskSpeed(*speed))
         assert storage.disk(config)[0].status == status
-    monkeypatch.setattr(storage, "measure", lambda place: storage.DiskSpeed(size / 2, 0.1))
-    assert "takes one stream of each node 2.0 s" in storage.disk(config)[0].found
+    monkeypatch.setattr(storage, "measure", lambda folder: storage.DiskSpeed(size / 2, 0.1))
+    assert "takes 2.0 s with one stream per node" in storage.disk(config)[0].found
 
 
 @pytest.mark.parametrize("optim", ["adamw", "muon_adamw"])
@@ -247,7 +247,7 @@ def test_a_checkpoint_is_as_large_as_estimated(optim: str, packed: Path, tmp_pat
     of_parameters = {key: value for key, value in tensors.items() if key.split("|")[0] in named and value.numel() > 1}
     assert storage.checkpoint_bytes(config) == sum(4 * value.numel() for value in of_parameters.values())
     room = storage.room(config, 10**12)
-    assert room.expected.endswith("for 1 checkpoints of 0.00 GB and one on its way, of which 1 are there")
+    assert room.expected.endswith("for 1 checkpoints of 0.00 GB and one being written, of which 1 exist")
 
 
 @pytest.mark.parametrize("settings", [(5, 2, None, 0), (5, 3, 20, 0), (1, 1, None, 3), (10, 9, 10, 2), (2, 1, 4, 1)])
@@ -256,12 +256,12 @@ def test_no_run_keeps_more_checkpoints_than_estimated(settings: tuple, tmp_path:
     num_steps = 43
     texts = [f"every: {every}", f"keep_last: {last}", f"keep_every: {milestone or 'null'}", f"keep_best: {best}"]
     config = run_config(f"run.num_steps={num_steps}", f"run.checkpoint={{{', '.join(texts)}}}")
-    there: dict[str, dict[str, float]] = {}
+    existing: dict[str, dict[str, float]] = {}
     most = 0
     for step in [*range(every, num_steps, every), num_steps]:
-        there[f"step-{step:08d}"] = {"validation_loss": float(step)}  # the first are the best
-        there = {name: there[name] for name in kept(there, config.run.checkpoint)}
-        most = max(most, len(there))
+        existing[f"step-{step:08d}"] = {"validation_loss": float(step)}  # the first are the best
+        existing = {name: existing[name] for name in kept(existing, config.run.checkpoint)}
+        most = max(most, len(existing))
     assert most <= storage.num_checkpoints(config) <= most + last
 
 

@@ -1,4 +1,4 @@
-"""What a run needs: its data, its tracker, a layout that fits; and what passes between ranks."""
+"""Checks of a run: its data, its tracker, a layout that fits; and checks between ranks."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def test_damaged_data_fail_with_advice(packed: Path, tmp_path: Path, monkeypatch
     tokens.write_bytes(bytes([content[0] ^ 1]) + content[1:])
     assert data(config).found.startswith(f"{tokens} changed after it was packed")
     monkeypatch.setattr("mythos.doctor.run._HASHED_BYTES", 100)
-    assert data(config).found.endswith("sizes match (mythos-data verify reads all of it)")
+    assert data(config).found.endswith("sizes match (mythos-data verify hashes all files)")
     tokens.write_bytes(content[:-2])
     short = data(config)
     assert (short.status, short.advice.startswith("pack again with mythos-data pack")) == ("fails", True)
@@ -61,7 +61,7 @@ def test_the_key_of_wandb_is_found_and_not_shown(tmp_path: Path, monkeypatch: py
     assert tracker(online).found == "wandb, not logged in to api.wandb.ai"
     (tmp_path / "netrc").write_text(f"machine api.wandb.ai login user password {KEY}\n")
     (tmp_path / "netrc").chmod(0o600)
-    assert tracker(online).found == f"wandb, a key for api.wandb.ai in {tmp_path / 'netrc'} (not tried)"
+    assert tracker(online).found == f"wandb, a key for api.wandb.ai in {tmp_path / 'netrc'} (not tested)"
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
     assert (tracker(online).status, tracker(online).found[-17:]) == ("fails", "wandb.example.org")
     monkeypatch.setenv("WANDB_API_KEY", KEY)
@@ -110,9 +110,9 @@ dist.init_process_group("gloo")
 ahead = 5.0 if dist.get_rank() == 1 else 0.0
 offsets = network.clock_offsets([1], None, lambda: time.time() + ahead)
 network._slowest = lambda call, device: (call(), 0.004)[1]
-found = network.bandwidth(load(sys.argv[1:]))
+findings = network.bandwidth(load(sys.argv[1:]))
 if dist.get_rank() == 0:
-    print(offsets[1], *(f"{one.check}: {one.found}" for one in found), sep="\\n")
+    print(offsets[1], *(f"{one.check}: {one.found}" for one in findings), sep="\\n")
 dist.destroy_process_group()
 """
 
@@ -137,7 +137,7 @@ def test_two_ranks_measure_clocks_and_count_what_is_sent(tmp_path: Path) -> None
 
 
 def test_two_nodes_on_one_machine(packed: Path, tmp_path: Path) -> None:
-    """The command as it is started on each node; the first one speaks for both."""
+    """The command as it is started on each node; the first node prints the findings of both."""
     overrides = ["model=debug", "optim=adamw", "parallel=zero1", "data.micro_batch_size=8", "cluster.num_nodes=2"]
     overrides += [f"data.dir={packed}", f"run.dir={tmp_path}", "parallel.device=cpu"]
     command = [sys.executable, "-m", "mythos.cli.main", "doctor", *overrides, "--json", str(tmp_path / "found.json")]
@@ -146,12 +146,12 @@ def test_two_nodes_on_one_machine(packed: Path, tmp_path: Path) -> None:
         subprocess.Popen(command, env=shared | {"NODE_RANK": str(node)}, stdout=subprocess.PIPE, text=True)
         for node in (0, 1)
     ]
-    said = [node.communicate()[0] for node in nodes]
-    found = json.loads((tmp_path / "found.json").read_text())
-    by_check = {one["check"]: one for one in found["findings"]}
-    assert [node.returncode for node in nodes] == [int(found["status"] == "fails"), 0]
-    assert said[1] == ""
-    assert len(said[0].splitlines()) == len(found["findings"]) == len(by_check)
+    outputs = [node.communicate()[0] for node in nodes]
+    result = json.loads((tmp_path / "found.json").read_text())
+    by_check = {one["check"]: one for one in result["findings"]}
+    assert [node.returncode for node in nodes] == [int(result["status"] == "fails"), 0]
+    assert outputs[1] == ""
+    assert len(outputs[0].splitlines()) == len(result["findings"]) == len(by_check)
     assert by_check["clocks"]["status"] == "ok"
     assert by_check["all-reduce x2"]["found"].endswith(" GB/s over gloo")
     assert by_check["python"]["found"].endswith(" and 1 more)"), "of both nodes"

@@ -4,28 +4,28 @@ import pytest
 
 
 class Commands:
-    """Stand-ins for commands of a scheduler, which write down how they were called."""
+    """Stand-ins for commands of a scheduler, which log their calls."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir()
 
     def add(self, name: str, script: str = "") -> None:
-        """A command that notes its arguments and runs ``script``."""
+        """Add a command that logs its arguments and runs ``script``."""
         path = self.folder / name
         path.write_text(f'#!/bin/bash\necho "{name} $*" >> {self.folder}/calls\n{script}\n')
         path.chmod(0o755)
 
     @property
     def calls(self) -> list[str]:
-        """What was called, in order."""
-        notes = self.folder / "calls"
-        return notes.read_text().splitlines() if notes.exists() else []
+        """The calls in order, as command lines."""
+        log = self.folder / "calls"
+        return log.read_text().splitlines() if log.exists() else []
 
 
 @pytest.fixture
 def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
-    """The only commands on the path, beside bash and what scripts need; the working directory is a new one."""
+    """The only commands on the path besides bash and tools of the scripts; the working directory is a new folder."""
     stand_ins = Commands(tmp_path / "bin")
     for name in ("bash", "cat", "sleep", "kill", "mkdir", "cp", "nohup", "setsid", "head", "sed", "git"):
         if real := next((p for p in (Path("/usr/bin") / name, Path("/bin") / name) if p.exists()), None):

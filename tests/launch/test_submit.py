@@ -1,4 +1,4 @@
-"""One command submits a run: what is frozen, what is refused, what is said."""
+"""Submission of a run by one command: frozen files, refusals, output."""
 
 import fcntl
 import json
@@ -25,7 +25,7 @@ PODS = [
 
 @pytest.fixture
 def slurm(commands):
-    """A scheduler that takes every job as number 7 and has none in its queue."""
+    """A scheduler that accepts every job with ID 7 and has none in its queue."""
     commands.add("sbatch", "echo 7")
     commands.add("squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
     return commands
@@ -33,10 +33,10 @@ def slurm(commands):
 
 def refusal(capsys, *arguments: str) -> str:
     assert main(list(arguments)) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.count("\n") == 1
-    return said.err.removeprefix("submit: ").strip()
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.count("\n") == 1
+    return output.err.removeprefix("submit: ").strip()
 
 
 def test_a_submission_imports_no_torch(packed: Path, tmp_path: Path) -> None:
@@ -60,14 +60,14 @@ def test_configuration_and_code_are_frozen_in_the_run_directory(slurm, packed: P
 
     facts = json.loads((folder / "submission.json").read_text())
     assert facts["overrides"] == overrides
-    assert code_state(folder / "code") == code_state(ROOT), "the copy says what it was made from"
+    assert code_state(folder / "code") == code_state(ROOT), "the copy has the state of its source"
     assert facts["code"]["commit"] == code_state(ROOT)[0]
     source = {path.relative_to(ROOT) for path in (ROOT / "mythos").rglob("*.py")}
     assert {path.relative_to(folder / "code") for path in (folder / "code").rglob("*.py")} == source
     assert json.loads((folder / "submitted.json").read_text())["job"] == "7"
-    said = capsys.readouterr().out
-    assert "job:       7\n" in said
-    assert "stop:      scancel 7\n" in said
+    output = capsys.readouterr().out
+    assert "job:       7\n" in output
+    assert "stop:      scancel 7\n" in output
 
 
 def test_the_frozen_copy_is_what_runs_and_not_the_checkout(slurm, packed: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_run_is_submitted_once(slurm, packed: Path, capsys) -> None:
     assert main(overrides) == 0
     capsys.readouterr()
     slurm.add("squeue", "echo PENDING")
-    assert "first is held by SLURM job 7 (pending); wait, end it with scancel 7, or" in refusal(capsys, *overrides)
+    assert "first belongs to SLURM job 7 (pending); wait, end it with scancel 7, or" in refusal(capsys, *overrides)
     slurm.add("squeue", "")
     assert main(overrides) == 0, "the job is gone"
     assert [path.name for path in sorted(Path("runs/first/submissions").glob("0*"))] == ["001", "002"]
@@ -105,8 +105,8 @@ def test_a_run_is_submitted_once(slurm, packed: Path, capsys) -> None:
 def test_a_submission_that_the_scheduler_refuses_leaves_no_files(commands, packed: Path, capsys) -> None:
     commands.add("squeue")
     commands.add("sbatch", "echo 'sbatch: error: invalid partition specified: nope' >&2; exit 1")
-    said = refusal(capsys, *TWO_NODES, f"data.dir={packed}")
-    assert said == "sbatch refused (sbatch: error: invalid partition specified: nope); nothing was submitted."
+    message = refusal(capsys, *TWO_NODES, f"data.dir={packed}")
+    assert message == "sbatch failed (sbatch: error: invalid partition specified: nope); nothing was submitted."
     assert list(Path("runs/first/submissions").glob("0*")) == []
 
 
@@ -129,11 +129,11 @@ def test_a_submission_that_the_scheduler_refuses_leaves_no_files(commands, packe
             [*TWO_NODES, "resume=runs/x/checkpoints/step-1"],
             "resume is runs/x/checkpoints/step-1, but a job that is star",
         ),
-        ([*TWO_NODES, "run.name='a b'"], "run.name is 'a b', which no directive of sbatch can hold; "),
-        ([*PODS, "cluster.image=null"], "cluster.image is null; name the image that the Dockerfile was built into"),
-        ([*PODS, "run.dir=runs"], "run.dir: runs lies in no volume of the pods (cluster.volume_claims mounts /runs, "),
-        ([*PODS, "data.dir=/data/../x"], "data.dir: /data/../x lies in no volume of the pods"),
-        ([*PODS, "run.name=A_b"], "run.name is 'A_b', but a Job is named by at most 52 lower-case letters"),
+        ([*TWO_NODES, "run.name='a b'"], "run.name is 'a b', which is not valid in a directive of sbatch; "),
+        ([*PODS, "cluster.image=null"], "cluster.image is null; set it to the image built from the Dockerfile"),
+        ([*PODS, "run.dir=runs"], "run.dir: runs is in no volume of the pods (cluster.volume_claims mounts /runs, "),
+        ([*PODS, "data.dir=/data/../x"], "data.dir: /data/../x is in no volume of the pods"),
+        ([*PODS, "run.name=A_b"], "run.name is 'A_b', but a Job's name has at most 52 lower-case letters"),
     ],
 )
 def test_a_run_that_cannot_be_submitted_is_refused_in_one_sentence(
@@ -153,22 +153,22 @@ def test_pods_are_applied_unless_something_of_the_name_is_there(commands, capsys
     assert not (folder / "code").exists(), "the image is the code"
     capsys.readouterr()
     (commands.folder / "kubectl.has").write_text("job.batch/first\nconfigmap/first\n")
-    said = refusal(capsys, *PODS)
-    assert said.startswith("run.name: namespace default has job.batch/first, configmap/first already; ")
+    message = refusal(capsys, *PODS)
+    assert message.startswith("run.name: namespace default already has job.batch/first, configmap/first; ")
 
 
 def test_nodes_that_are_started_by_hand(commands, packed: Path, capsys) -> None:
     assert main([*HAND, f"data.dir={packed}", "cluster.master_address=10.0.0.1"]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     script = Path.cwd() / "runs" / "first" / "submissions" / "001" / "job.sh"
-    assert f"on node 1: bash {script} 1\n" in said
-    assert "job:" not in said
+    assert f"on node 1: bash {script} 1\n" in output
+    assert "job:" not in output
 
 
 def test_hosts_are_started_by_ssh_all_or_none(commands, packed: Path, capsys) -> None:
     commands.add("ssh", "case $3 in a) echo 41;; *) echo 'ssh: no route to b' >&2; exit 255;; esac")
-    said = refusal(capsys, *HAND, f"data.dir={packed}", "cluster.hosts=[a,b]")
-    assert said.startswith("cluster.hosts: b could not be started: ssh refused (ssh: no route to b)")
+    message = refusal(capsys, *HAND, f"data.dir={packed}", "cluster.hosts=[a,b]")
+    assert message.startswith("cluster.hosts: b could not be started: ssh failed (ssh: no route to b)")
     assert commands.calls[-1] == "ssh -o BatchMode=yes a kill 41"
     commands.add("ssh", "echo 42")
     assert main([*HAND, f"data.dir={packed}", "cluster.hosts=[a,b]"]) == 0

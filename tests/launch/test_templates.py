@@ -1,4 +1,4 @@
-"""Every template, rendered: what it says, and that its readers accept it."""
+"""Every template, rendered: its contents, and that its interpreters accept it."""
 
 import json
 import os
@@ -129,13 +129,13 @@ def test_restarts_are_bounded_and_slower_until_there_is_a_new_checkpoint(tmp_pat
 
     again = "scontrol requeue 7"
     assert [lost(restart) for restart in range(6)] == [[f"sleep {10 * 2**n}", again] for n in range(5)] + [[]]
-    assert lost(6, "step-00000010") == ["sleep 10", again], "it got further, so counting starts anew"
+    assert lost(6, "step-00000010") == ["sleep 10", again], "there was progress, so the count restarts"
     assert lost(7) == ["sleep 20", again]
 
 
 def test_a_signal_to_the_script_reaches_the_ranks_and_their_status_is_returned(tmp_path: Path) -> None:
-    told = f"trap 'exit {PREEMPTED}' USR1; kill -USR1 $PPID; while :; do read -t 0.1 <> <(:); done"
-    assert run_batch(tmp_path, told) == (PREEMPTED, ["scontrol requeue 7"])
+    script = f"trap 'exit {PREEMPTED}' USR1; kill -USR1 $PPID; while :; do read -t 0.1 <> <(:); done"
+    assert run_batch(tmp_path, script) == (PREEMPTED, ["scontrol requeue 7"])
 
 
 def test_torchrun_meets_at_a_fixed_address(tmp_path: Path) -> None:
@@ -205,19 +205,19 @@ def test_pods_get_what_they_need_and_no_more(manifests: list[dict]) -> None:
 def test_a_pod_starts_its_node(manifests: list[dict], tmp_path: Path) -> None:
     (tmp_path / "python").write_text('#!/bin/bash\necho "$NODE_RANK $MASTER_ADDR $MASTER_PORT $*"\nexit 77\n')
     (tmp_path / "python").chmod(0o755)
-    given = tmp_path / "submission"
-    given.mkdir()
-    (given / "train.yaml").write_text("{}")
-    script = manifests[0]["data"]["node.sh"].replace("kept=/runs/", f"kept={tmp_path}/runs/")
-    kept = tmp_path / "runs" / "it's" / "submissions" / "001"
-    script = re.sub(r"kept=.*", f'kept="{kept}"', script)
-    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SUBMISSION": str(given)}
+    submission = tmp_path / "submission"
+    submission.mkdir()
+    (submission / "train.yaml").write_text("{}")
+    script = manifests[0]["data"]["node.sh"].replace("copy=/runs/", f"copy={tmp_path}/runs/")
+    copy = tmp_path / "runs" / "it's" / "submissions" / "001"
+    script = re.sub(r"copy=.*", f'copy="{copy}"', script)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SUBMISSION": str(submission)}
     for index, copied in ((1, False), (0, True)):
         environment["JOB_COMPLETION_INDEX"] = str(index)
         done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 77, done.stderr
-        assert done.stdout == f"{index} first-0.first 29400 -m mythos.cli.main train --config-dir {given}\n"
-        assert (kept / "train.yaml").exists() == copied
+        assert done.stdout == f"{index} first-0.first 29400 -m mythos.cli.main train --config-dir {submission}\n"
+        assert (copy / "train.yaml").exists() == copied
 
 
 def test_the_dockerfile_is_valid() -> None:
@@ -242,7 +242,7 @@ def test_the_image_runs_as_a_user_without_secrets() -> None:
 
 @pytest.mark.parametrize("is_link", [False, True])
 def test_a_cache_that_another_user_may_write_to_is_refused(tmp_path: Path, is_link: bool) -> None:
-    """In its place stands a file, or a link, which may lead elsewhere a moment later."""
+    """The cache is replaced by a file, or by a link, whose target may change a moment later."""
     cache = tmp_path / "cache"
     if is_link:
         (tmp_path / "own").mkdir()
@@ -253,7 +253,7 @@ def test_a_cache_that_another_user_may_write_to_is_refused(tmp_path: Path, is_li
     done = subprocess.run(["bash", "-c", text, "job", "0"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (
         2,
-        f"{cache} is not this user's own, and what lies there is run as code; remove it",
+        f"{cache} is not a folder of this user, and its content is run as code; remove it",
     )
 
 

@@ -13,7 +13,7 @@ from mythos.config.base import ConfigError
 from mythos.config.expand import expand
 from mythos.config.load import default_config_dir
 from mythos.report.jobs import JobRecord, read_job, write_record
-from mythos.sweep.drive import Listed, was_lost
+from mythos.sweep.drive import ListedJobs, was_lost
 from mythos.sweep.plan import make
 from mythos.sweep.process import JobProcess, Launch
 
@@ -21,7 +21,7 @@ AFTER = ("evaluate {run} depth-sweep", "export {run} --to '{run}/an export'")
 
 
 def finish(launch: Launch, environment: dict[str, str] | None = None) -> str:
-    """Run a job to its end; returns its state."""
+    """Run a job to its end and return its state."""
     job = JobProcess(launch, environment)
     wait_until(job.poll)
     return read_job(launch.directory).state
@@ -37,16 +37,16 @@ def test_commands_follow_a_training_with_its_devices_and_log(child, tmp_path: Pa
         ["5", "export", str(run), "--to", f"{run}/an export", "--replace"],
     ]
     assert (run / "log.txt").read_text().splitlines() == [
-        "child says train",
+        "child runs train",
         f"$ mythos evaluate '{run}' depth-sweep",
-        "child says evaluate",
+        "child runs evaluate",
         f"$ mythos export '{run}' --to '{run}/an export' --replace",
-        "child says export",
+        "child runs export",
     ]
 
 
 def test_nothing_follows_a_training_that_failed(child, tmp_path: Path) -> None:
-    child.fails("train", 76)
+    child.set_status("train", 76)
     assert finish(Launch(tmp_path / "job", (), ("train",), 0, AFTER)) == "diverged"
     assert [call[1] for call in child.calls()] == ["train"]
 
@@ -54,10 +54,10 @@ def test_nothing_follows_a_training_that_failed(child, tmp_path: Path) -> None:
 def test_only_what_failed_and_what_follows_it_is_repeated(child, tmp_path: Path) -> None:
     after = (*AFTER, "report {run}")
     launch = Launch(tmp_path / "job", (), ("train",), 0, after)
-    child.fails("export", 3)
+    child.set_status("export", 3)
     assert finish(launch) == "finished, but: export {run} --to '{run}/an export' failed (3)"
     assert [call[1] for call in child.calls()] == ["train", "evaluate", "export"]
-    child.fails("export", 0)
+    child.set_status("export", 0)
     seconds = read_job(launch.directory).record.seconds
     assert finish(launch) == "finished"
     assert [call[1] for call in child.calls()] == ["export", "report"]
@@ -91,25 +91,29 @@ def test_a_job_of_slurm_that_is_complete_is_not_queued_again(child, tmp_path: Pa
     supervised = Supervised(Launch(tmp_path / "job", (), ("train",), 0, AFTER))
     assert supervised() == 0
     assert supervised.checkpoint() is None
-    child.fails("export", 3)
+    child.set_status("export", 3)
     failed = Supervised(Launch(tmp_path / "failed", (), ("train",), 0, AFTER))
     failed()
     assert failed.checkpoint() is not None
 
 
 def test_a_lost_job_is_distinguished_from_one_whose_command_failed() -> None:
-    done, open_, bad = JobRecord(name="a", status=0, after={"x": 0}), {"x": 0, "y": None}, {"x": 0, "y": 4, "z": None}
+    done, open_, failed = (
+        JobRecord(name="a", status=0, after={"x": 0}),
+        {"x": 0, "y": None},
+        {"x": 0, "y": 4, "z": None},
+    )
     assert not was_lost(done)
     assert was_lost(JobRecord(name="a", status=0, after=open_))
-    assert not was_lost(JobRecord(name="a", status=0, after=bad))
+    assert not was_lost(JobRecord(name="a", status=0, after=failed))
     assert done.renewed(("y", "x")) == JobRecord(name="a", status=0, after={"x": 0, "y": None})
-    assert JobRecord(name="a", status=0, after=bad).renewed(("x", "y")).after == open_
+    assert JobRecord(name="a", status=0, after=failed).renewed(("x", "y")).after == open_
     assert JobRecord(name="a", status=76, stopped="early").renewed(("x",)) == JobRecord(name="a", after={"x": None})
 
 
 def test_a_job_that_was_submitted_before_a_command_was_added_is_started_again(small: list[str]) -> None:
     plan = make([*small, "run.seed=0,1", 'sweep.after=["evaluate {run}", "report {run}"]'])
-    listed = Listed(plan, {job.name for job in plan.jobs})
+    listed = ListedJobs(plan, {job.name for job in plan.jobs})
     assert listed.next() is None
     assert listed.ended(JobRecord(name="run.seed-0", status=0, after={"evaluate {run}": 0}))
     assert not listed.ended(JobRecord(name="run.seed-1", status=0, after={"evaluate {run}": 0, "report {run}": 0}))
@@ -129,36 +133,36 @@ def test_a_sweep_is_given_commands_later_and_runs_only_those(
 
     assert kinds() == ["train", "train"]
     assert kinds('sweep.after=["sample {run}"]', f'sweep.at_end=["{compare}"]') == ["sample", "sample", "evaluate"]
-    assert "child says evaluate" in capfd.readouterr().out
+    assert "child runs evaluate" in capfd.readouterr().out
     assert kinds('sweep.after=["sample {run}"]', f'sweep.at_end=["{compare}"]') == []
     assert main([*command, 'sweep.after=["sample {run}"]', f'sweep.at_end=["{compare}","{page}"]']) == 0
     assert child.calls() == [["", "report", str(sweep)]]
 
-    # A job that changes has what is at the end run again, with the jobs that have finished.
-    child.fails("export", 2)
+    # When a job changes, the commands at the end are run again, with the jobs that have finished.
+    child.set_status("export", 2)
     export, ends = 'sweep.after=["export {run} --to {run}/e"]', f'sweep.at_end=["{compare}"]'
     assert kinds(export, ends, status=1) == ["export", "export"]
-    said = capfd.readouterr()
-    assert "run.seed-0: finished, but: export {run} --to {run}/e failed (2), see log.txt in its folder" in said.err
-    assert "evaluate compare {runs} --json {sweep}/c.json: left out, for no job has finished" in said.err
-    assert "finished, but: export {run} --to {run}/e failed (2)  " in said.out
-    child.fails("export", 0)
+    output = capfd.readouterr()
+    assert "run.seed-0: finished, but: export {run} --to {run}/e failed (2), see log.txt in its folder" in output.err
+    assert "evaluate compare {runs} --json {sweep}/c.json: skipped, because no job has finished" in output.err
+    assert "finished, but: export {run} --to {run}/e failed (2)  " in output.out
+    child.set_status("export", 0)
     assert main([*command, export, ends]) == 0
     assert [call[1:] for call in child.calls()] == [
         *(["export", run, "--to", f"{run}/e", "--replace"] for run in runs),
         ["evaluate", "compare", *runs, "--json", f"{sweep}/c.json"],
     ]
 
-    child.fails("report", 4)
+    child.set_status("report", 4)
     assert kinds(f'sweep.at_end=["{compare}","{page}"]', status=1) == ["report"]
     assert "report {sweep}: failed (4)" in capfd.readouterr().err
-    child.fails("report", 0)
+    child.set_status("report", 0)
     assert kinds(f'sweep.at_end=["{compare}","{page}"]') == ["report"]
 
 
 def test_a_failed_command_that_is_taken_out_leaves_a_finished_job(small: list[str], child, tmp_path: Path) -> None:
     command = ["sweep", *small, "run.seed=0,1"]
-    child.fails("sample", 1)
+    child.set_status("sample", 1)
     assert main([*command, 'sweep.after=["report {run}", "sample {run}"]']) == 1
     assert len(child.calls()) == 6
     assert main([*command, 'sweep.after=["report {run}"]']) == 0
@@ -197,7 +201,7 @@ def test_an_option_that_is_not_known_is_refused_before_a_job_starts(
         assert main([*start, *command]) == 2
         assert capsys.readouterr().err == (
             "mythos: sweep.after: 'sample {run} --num-tokenz 4' would be refused (unrecognized arguments: "
-            "--num-tokenz 4); mend it.\n"
+            "--num-tokenz 4); correct it.\n"
         )
     assert child.calls() == []
     assert not (tmp_path / "mine").exists()
@@ -226,8 +230,8 @@ def test_a_whole_experiment_runs_from_one_command(small: list[str], tmp_path: Pa
     assert main(["sweep", *small, "optim.lr=1e-3,1e-2", after, at_end]) == 0
     sweep, names = tmp_path / "mine", ["optim.lr-0.001", "optim.lr-0.01"]
     for name in names:
-        (found,) = json.loads((sweep / name / "held_out.json").read_text()).values()
-        assert found["nats_per_token"].keys() == {"1", "2"}
+        (result,) = json.loads((sweep / name / "held_out.json").read_text()).values()
+        assert result["nats_per_token"].keys() == {"1", "2"}
         assert len(recorded(sweep / name, records.validation_loss(2))) == 2
         assert (sweep / name / "export" / "model.safetensors").is_file()
     assert (sweep / "compare.json").is_file()

@@ -1,4 +1,4 @@
-"""One job's processes: statuses, restarts, stopping, and that nothing outlives the sweep."""
+"""The processes of one job: statuses, restarts, stopping, and that none outlives the sweep."""
 
 import os
 import signal

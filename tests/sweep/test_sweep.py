@@ -1,4 +1,4 @@
-"""A real sweep of two runs in processes of their own, gone on with, tabled and reported."""
+"""A real sweep of two runs in their own processes: run, resumed, tabulated and reported."""
 
 import csv
 import json
@@ -36,10 +36,10 @@ def test_two_jobs_run_and_are_compared(small: list[str], tmp_path: Path, capsys:
     assert [row["optim.lr"] for row in table] == ["0.001", "0.01"]
     assert float(table[0]["last_val_loss_T2"]) == rows[0]["last"]["2"]
 
-    assert main(command) == 0  # nothing is left to do
+    assert main(command) == 0  # no job is left
     assert [row["num_starts"] for row in json.loads((sweep / "table.json").read_text())] == [1, 1]
     assert main(["train", "-m", *small, "optim.lr=1e-3,2e-2"]) == 2
-    assert "optim.lr-0.02: a new job" in capsys.readouterr().err
+    assert "optim.lr-0.02: new job" in capsys.readouterr().err
 
     assert main(["report", str(sweep)]) == 0
     page = (sweep / "report" / "index.html").read_text()
@@ -48,8 +48,8 @@ def test_two_jobs_run_and_are_compared(small: list[str], tmp_path: Path, capsys:
     assert all(f"<td>{name}</td><td>finished</td>" in page for name in names)
 
 
-class Told:
-    """A source of jobs that is told how they end."""
+class RecordingSource:
+    """A source of jobs that stores their statuses."""
 
     def __init__(self, jobs: list) -> None:
         self.jobs, self.ends = jobs, {}
@@ -73,7 +73,7 @@ def test_devices_are_assigned_and_returned(small: list[str], monkeypatch: pytest
     plan = make([*small, "parallel.device=auto", "run.seed=0,1,2"])
     for job in plan.jobs:
         object.__setattr__(job, "arguments", scripted(code, name=job.name).arguments)
-    source, queue = Told(list(plan.jobs)), LocalQueue(plan.sweep.launcher, 0)
+    source, queue = RecordingSource(list(plan.jobs)), LocalQueue(plan.sweep.launcher, 0)
     queue.check(list(plan.jobs))
     drive(source, queue)
     assert set(source.ends.values()) == {0}
@@ -96,7 +96,7 @@ def test_a_job_that_needs_more_devices_than_there_are_is_refused(
 def test_a_failed_job_does_not_end_the_sweep(
     small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], scripted
 ) -> None:
-    # Every child is a script here: the first job diverges, the second is killed, the third ends well.
+    # Every child is a script here: the first job diverges, the second is killed, the third succeeds.
     code = "import sys; job = [a for a in sys.argv if a.startswith('run.name=')][-1]\n"
     code += "sys.exit({'0': 76, '1': 137, '2': 0}[job[-2]])\n"
     child = scripted(code).arguments[0]
@@ -119,11 +119,11 @@ def _table(sweep: Path) -> list[dict]:
 
 def test_a_folder_that_is_not_a_sweep_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sweep", "--table", str(tmp_path)]) == 2
-    assert "has no sound sweep.json" in capsys.readouterr().err
+    assert "has no valid sweep.json" in capsys.readouterr().err
 
 
 def test_a_plan_that_names_jobs_elsewhere_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = {"schema": SCHEMA, "jobs": [{"name": "../other", "overrides": []}]}
     (tmp_path / "sweep.json").write_text(json.dumps(plan))
-    with pytest.raises(ConfigError, match=r"names the job '\.\./other', which does not lie in the sweep's folder"):
+    with pytest.raises(ConfigError, match=r"names the job '\.\./other', which is not in the sweep's folder"):
         read_jobs(tmp_path)

@@ -1,4 +1,4 @@
-"""Committed sweeps are what they say; plans are checked before anything starts, and frozen."""
+"""Committed sweeps have their documented properties; plans are checked before anything starts, and frozen."""
 
 import json
 import shutil
@@ -124,7 +124,7 @@ def test_every_error_names_its_job_and_nothing_is_written(options: list[str], tm
     assert second.startswith("job depth.mean-50: ")
     with pytest.raises(ConfigError, match=r"job depth.mean-2: model.vocab_size is 4096 but the tokenizer"):
         make([*options, "model.vocab_size=4096", "depth.mean=2,4"])
-    with pytest.raises(ConfigError, match=r"cluster.num_nodes is 2, but a job of a sweep lives on one node"):
+    with pytest.raises(ConfigError, match=r"cluster.num_nodes is 2, but a job of a sweep runs on one node"):
         make(
             [
                 *options,
@@ -159,10 +159,10 @@ def test_a_frozen_plan_refuses_another_and_lists_the_differences(options: list[s
     freeze(make([*options, "depth.mean=2,4", "sweep.launcher.num_parallel=3"]))
     with pytest.raises(ConfigError) as caught:
         freeze(make([*options, "depth.mean=2,8", "run.seed=1"]))
-    told = str(caught.value)
-    assert "depth.mean-2: run.seed: 0 -> 1" in told
-    assert "depth.mean-4: no job any more" in told
-    assert "depth.mean-8: a new job" in told
+    message = str(caught.value)
+    assert "depth.mean-2: run.seed: 0 -> 1" in message
+    assert "depth.mean-4: removed job" in message
+    assert "depth.mean-8: new job" in message
     assert json.loads((plan.directory / "sweep.json").read_text()) == frozen
 
 

@@ -1,4 +1,4 @@
-"""Suggestions of a search: the same for a seed, across interruptions, and learned from losses."""
+"""Suggestions of a search: reproducible for a seed, across interruptions, and based on the losses."""
 
 import json
 from pathlib import Path
@@ -7,14 +7,14 @@ import pytest
 
 from mythos.config import records
 from mythos.report.jobs import JobRecord, write_record
-from mythos.sweep.plan import Plan, make
+from mythos.sweep.plan import SweepPlan, make
 from mythos.sweep.search import Search, validation_losses
 
 pytest.importorskip("optuna")
 
 
 class Queue:
-    """Holds what it is told."""
+    """A queue that stores the jobs to stop."""
 
     def __init__(self, *running: str) -> None:
         self.running, self.stopped = set(running), []
@@ -26,7 +26,9 @@ class Queue:
         self.stopped.append((name, reason))
 
 
-def search_plan(small: list[str], tmp_path: Path, name: str, stop: str = "{kind: none}", num_trials: int = 14) -> Plan:
+def search_plan(
+    small: list[str], tmp_path: Path, name: str, stop: str = "{kind: none}", num_trials: int = 14
+) -> SweepPlan:
     ranges = "{optim.lr: {kind: real, low: 1e-4, high: 1e-1, log: true}, depth.mean: {kind: integer, low: 1, high: 4}}"
     search = f"kind: tpe, num_trials: {num_trials}, seed: 5, objective_num_loops: 2, ranges: {ranges}, stop: {stop}"
     options = [option for option in small if not option.startswith("run.name=")]
@@ -35,7 +37,7 @@ def search_plan(small: list[str], tmp_path: Path, name: str, stop: str = "{kind:
     return plan
 
 
-def record_losses(plan: Plan, name: str, losses: dict[int, float]) -> None:
+def record_losses(plan: SweepPlan, name: str, losses: dict[int, float]) -> None:
     lines = [{"schema": records.SCHEMA}]
     lines += [
         {"step": step, "time": 0.0, "tokens": 0, records.validation_loss(2): loss} for step, loss in losses.items()
@@ -44,8 +46,8 @@ def record_losses(plan: Plan, name: str, losses: dict[int, float]) -> None:
     (plan.directory / name / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def run_trials(plan: Plan, search: Search, number: int) -> list[tuple[str, ...]]:
-    """Trials one after the other; the loss is lowest at a learning rate of 0.01."""
+def run_trials(plan: SweepPlan, search: Search, number: int) -> list[tuple[str, ...]]:
+    """Run trials one after the other; the loss is lowest at a learning rate of 0.01."""
     seen = []
     for _ in range(number):
         job = search.next()
@@ -64,13 +66,13 @@ def test_a_seed_gives_the_same_trials_also_after_an_interruption(small: list[str
     assert len(set(expected)) == 14
 
     cut = search_plan(small, tmp_path, "cut")
-    found = run_trials(cut, Search(cut), 6)
-    lost = Search(cut).next()  # asked for, and then the process died
+    result = run_trials(cut, Search(cut), 6)
+    lost = Search(cut).next()  # suggested, and then the process died
     again = Search(cut)
     queue = Queue()
     again.take_over(queue)
-    found += run_trials(cut, again, 8)
-    assert found == expected
+    result += run_trials(cut, again, 8)
+    assert result == expected
     assert lost.overrides == expected[6]
 
 

@@ -59,7 +59,7 @@ def utilisation(run: Run) -> go.Figure | None:
 
 def memory(run: Run) -> go.Figure | None:
     """Peak memory of the fullest device."""
-    names = {"in tensors": "memory/peak_allocated_gib", "held by the allocator": "memory/peak_reserved_gib"}
+    names = {"in tensors": "memory/peak_allocated_gib", "reserved by the allocator": "memory/peak_reserved_gib"}
     return draw.lines(_known(run, names), {"title": "peak memory (GiB)", "rangemode": "tozero"})
 
 
