@@ -33,7 +33,7 @@ def test_a_depth_for_each_sequence_says_what_it_does_not_go_with(overrides: list
 
 
 @pytest.mark.parametrize("overrides", [["depth=fixed"], ["depth=uniform", "depth.num_grad_loops=16"]])
-def test_damping_needs_a_pass_that_keeps_no_gradient(overrides: list[str]) -> None:
+def test_damping_needs_a_loop_that_keeps_no_gradient(overrides: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         load(["model=debug", *overrides, "depth.damping=0.5"])
     num_loops = 8 if overrides == ["depth=fixed"] else 16
