@@ -1,1 +1,1 @@
-"""What can be said about a run: frozen, validated dataclasses. This package never imports torch."""
+"""Configuration of a run: frozen, validated dataclasses. This package never imports torch."""

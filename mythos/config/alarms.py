@@ -1,23 +1,24 @@
-"""When a run's figures are worth an alarm."""
+"""Limits beyond which the metrics of a run raise an alarm."""
 
 from mythos.config.base import Count, Fraction, NonNegative, Positive, PositiveInt, config
 
 
 @config
 class AlarmsConfig:
-    """Limits; a figure that crosses one raises an alarm, which is recorded and said, and stops nothing."""
+    """Limits. A metric that crosses one raises an alarm, which is recorded and printed; training continues."""
 
     num_records: PositiveInt = 3
-    """Trace records in a row that must cross a limit; idle experts and numbers that are not finite need one."""
+    """Consecutive telemetry records that must cross a limit; one is enough for idle experts and non-finite values."""
     token_correlation: Fraction = 0.95
-    """Mean cosine between the states of a sequence's tokens after some loop: collapse."""
+    """Largest mean cosine between the states of a sequence's tokens after any loop; more means collapse."""
     ignored_state: NonNegative = 0.01
-    """How much smaller, relatively, the loss at the mean depth must be than at one loop."""
+    """Smallest relative decrease of the loss from one loop to the mean loop count; less means an ignored state."""
     change_growth: Positive = 1.0
-    """Factor by which the relative change grows from loop to loop, over the second half of the loops: divergence."""
+    """Largest growth factor of the relative change from loop to loop, over the second half of the loops; more means
+    divergence."""
     idle_steps: PositiveInt = 500
-    """Steps without a token in any loop: a dead expert."""
+    """Steps without a routed token in any loop after which an expert counts as dead."""
     halting_mass: Fraction = 1e-4
-    """Probability of leaving after some loop below the mean depth: a starved loop."""
+    """Smallest probability of exiting after each loop below the mean loop count; less means a starved loop."""
     num_warmup_steps: Count = 1000
-    """Steps before which neither an ignored state nor a starved loop is looked for."""
+    """Steps before which ignored states and starved loops raise no alarm."""

@@ -25,7 +25,7 @@ class SignBalance:
     rate: NonNegative = 1e-3
     """Size of the move; logits and scores of the router set its scale."""
     unused_loops: Literal["keep", "copy_last"] = "keep"
-    """Biases of loops that a step did not run: ``keep`` them, or move them as the deepest loop that it ran."""
+    """Biases of loops that a step did not run: ``keep`` them, or move them as those of the last loop that it ran."""
 
     def __post_init__(self) -> None:
         if self.rate == 0:

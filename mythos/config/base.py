@@ -1,4 +1,4 @@
-"""The one way to declare a piece of configuration, and the one way in."""
+"""Declare configuration classes, decode plain data into them, and describe mistakes to the user."""
 
 import dataclasses
 import hashlib
@@ -30,15 +30,15 @@ def config(cls: type[C]) -> type[C]:
     Relations between fields are checked in ``__post_init__`` by raising ``ValueError`` with a sentence that
     names the fields relative to the class; ``decode`` puts the dotted path of the class in front.
     """
-    record = dataclass(frozen=True, kw_only=True, slots=True)(cls)
-    return with_config(ConfigDict(extra="forbid"))(record)
+    frozen = dataclass(frozen=True, kw_only=True, slots=True)(cls)
+    return with_config(ConfigDict(extra="forbid"))(frozen)
 
 
 def decode(kind: type[C], raw: Any) -> C:
     """Build a ``kind`` from plain dicts, lists and scalars.
 
     Raises:
-        ConfigError: one line per mistake, each opening with the dotted path.
+        ConfigError: one line per mistake, each beginning with the dotted path.
     """
     try:
         return TypeAdapter(kind).validate_python(raw)
@@ -47,18 +47,18 @@ def decode(kind: type[C], raw: Any) -> C:
 
 
 def encode(value: Any) -> dict[str, Any]:
-    """The configuration exactly as JSON would give it back; ``decode`` reads it."""
+    """Return the configuration as plain JSON data, which ``decode`` reads."""
     return json.loads(json.dumps(dataclasses.asdict(value)))
 
 
 def fingerprint(value: Any) -> str:
-    """Sixteen hexadecimal digits that change when any field changes."""
+    """Return sixteen hexadecimal digits that change when any field changes."""
     text = json.dumps(encode(value), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def flatten(raw: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one dict from dotted paths to leaves."""
+    """Return nested dicts as one dict from dotted paths to leaves."""
     if not isinstance(raw, dict):
         return {prefix: raw}
     flat: dict[str, Any] = {}
@@ -68,7 +68,7 @@ def flatten(raw: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """One line per dotted path whose value differs between two encoded configurations."""
+    """Return one line per dotted path whose value differs between two encoded configurations."""
     before, after = flatten(old), flatten(new)
     paths = sorted(before.keys() | after.keys())
     return [
@@ -79,14 +79,14 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def suggestion(word: str, known: list[str]) -> str:
-    """A hint for a misspelt word, or the list of what is known."""
+    """Return a hint for a misspelt word, or the list of known words."""
     if close := get_close_matches(word, known, n=1):
         return f"did you mean {close[0]!r}?"
     return f"known here: {', '.join(sorted(known)) or 'nothing'}."
 
 
 def _sentence(kind: Any, raw: Any, item: Any) -> str:
-    """One mistake, said for a person: dotted path, what was given, what was expected."""
+    """Describe one mistake: dotted path, what was given, what was expected."""
     path = _dotted(raw, item["loc"])
     match item["type"]:
         case "extra_forbidden" | "unexpected_keyword_argument":
@@ -105,7 +105,7 @@ def _sentence(kind: Any, raw: Any, item: Any) -> str:
 
 
 def _dotted(raw: Any, location: tuple[int | str, ...]) -> str:
-    """The path without the variant names that pydantic adds for tagged unions."""
+    """Return the path without the variant names that pydantic adds for tagged unions."""
     names: list[str] = []
     node = raw
     for step in location:
@@ -118,7 +118,7 @@ def _dotted(raw: Any, location: tuple[int | str, ...]) -> str:
 
 
 def _known_keys(kind: Any, raw: Any, parent: str) -> list[str]:
-    """The keys that the schema knows at a dotted path."""
+    """Return the keys of the schema at a dotted path."""
     schema = TypeAdapter(kind).json_schema()
     definitions = schema.get("$defs", {})
     node: Any = raw

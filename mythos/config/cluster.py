@@ -1,6 +1,6 @@
-"""The machines that the run's processes live on, and what starts them there.
+"""The machines of a run, and how its processes are started there.
 
-Training reads the common fields only; the others are for ``launch/submit.py``.
+Training reads the common fields only; ``launch/submit.py`` reads the others.
 """
 
 import re
@@ -15,7 +15,7 @@ Port = Annotated[int, Field(ge=1024, le=65535, strict=True)]
 Word = Annotated[str, Field(pattern=r"^[\w.:/@%+,|&!*\[\]()-]+$")]
 """One word without blanks, quotes, dollars or semicolons: it is written into a script."""
 Host = Annotated[str, Field(pattern=r"^[\w][\w.:@-]*$")]
-"""A name that ssh and a resolver take; it cannot be mistaken for an option."""
+"""A name that ssh and a resolver accept; it cannot be mistaken for an option."""
 DNSLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 Quantity = Annotated[str, Field(pattern=r"^[1-9]\d*(Ki|Mi|Gi|Ti)$")]
 """Bytes as Kubernetes writes them, ``64Gi``."""
@@ -26,12 +26,12 @@ _OWN_DIRECTIVES = (
     *("account", "qos", "constraint", "requeue", "no-requeue", "signal", "output", "error", "open-mode", "chdir"),
     *("array", "wrap", "parsable", "test-only", "wait"),
 )
-"""What the template says itself, and what would make another job of it."""
+"""Options that the template sets itself, or that would change the kind of job."""
 
 
 @config
 class LocalCluster:
-    """This machine: ``mythos train`` starts a process for each device by itself."""
+    """This machine: ``mythos train`` starts a process for each device."""
 
     kind: Literal["local"] = "local"
     num_nodes: PositiveInt = 1
@@ -40,7 +40,7 @@ class LocalCluster:
     timeout_seconds: PositiveInt = 600
     """How long ranks wait for each other before the run ends with an error."""
     num_threads: PositiveInt | None = None
-    """CPU threads of torch in each process; null leaves torch's own choice."""
+    """CPU threads of torch in each process; null keeps torch's default."""
 
     @property
     def world_size(self) -> int:
@@ -54,12 +54,13 @@ class TorchrunCluster(LocalCluster):
 
     kind: Literal["torchrun"] = "torchrun"  # type: ignore[assignment]
     hosts: tuple[Host, ...] = ()
-    """Names for ssh, the first node first, which must share a file system; none means this machine, or by hand."""
+    """Host names for ssh, the first node first; they must share a file system. An empty list means this machine, or
+    that the nodes are started by hand."""
     master_address: Host | None = None
-    """Where the first node is reached by the others; null takes the first of ``hosts``."""
+    """Address at which the other nodes reach the first one; null takes the first of ``hosts``."""
     master_port: Port = 29400
     network_interface: Word | None = None
-    """The network for NCCL and gloo, where a machine has several; null lets them choose."""
+    """Network interface for NCCL and gloo, where a machine has several; null lets them choose."""
 
     def __post_init__(self) -> None:
         if self.hosts and len(self.hosts) != self.num_nodes:
@@ -67,7 +68,9 @@ class TorchrunCluster(LocalCluster):
                 f"hosts names {len(self.hosts)} machines but num_nodes is {self.num_nodes}; name one for each node."
             )
         if len(set(self.hosts)) != len(self.hosts):
-            raise ValueError(f"hosts names a machine twice ({', '.join(self.hosts)}); a node is a machine of its own.")
+            raise ValueError(
+                f"hosts names a machine twice ({', '.join(self.hosts)}); each node is a different machine."
+            )
 
 
 @config
@@ -82,17 +85,17 @@ class SlurmCluster(LocalCluster):
     time_limit: str | None = None
     """``HH:MM:SS`` or ``D-HH:MM:SS`` for each start of the job; null takes the partition's."""
     gpus_per_node: Count | None = None
-    """Null asks for ``num_devices``; 0 for none, on CPUs."""
+    """Null requests ``num_devices``; 0 requests none, on CPUs."""
     cpus_per_task: PositiveInt | None = None
-    """CPUs of each rank, its data workers included; null takes the cluster's default."""
+    """CPUs of each rank, including its data workers; null takes the cluster's default."""
     memory: Annotated[str, Field(pattern=r"^\d+[KMGT]?$")] | None = None
     """Host memory of each node, ``512G``; ``0`` takes all of it."""
     signal_seconds: PositiveInt = 300
-    """How long before the time limit the run is told to save and end; a step and a save must fit."""
+    """Seconds before the time limit at which the run is asked to save and stop; a step and a save must fit."""
     max_restarts: Count = 5
-    """Restarts in a row that bring no new checkpoint before the job gives up."""
+    """Consecutive restarts without a new checkpoint after which the job gives up."""
     network_interface: Word | None = None
-    """The network for NCCL and gloo, where a node has several; null lets them choose."""
+    """Network interface for NCCL and gloo, where a node has several; null lets them choose."""
     extra_directives: tuple[str, ...] = ()
     """Further options of sbatch, each like ``--reservation=NAME``."""
 
@@ -114,7 +117,7 @@ class SlurmCluster(LocalCluster):
         if self.signal_seconds >= limit_seconds:
             raise ValueError(
                 f"signal_seconds is {self.signal_seconds} but time_limit is {limit_seconds} seconds; the run would be "
-                "told to end before it starts, so raise the limit or lower signal_seconds."
+                "asked to stop before it starts, so raise the limit or lower signal_seconds."
             )
 
     def _check(self, directive: str) -> None:
@@ -122,25 +125,25 @@ class SlurmCluster(LocalCluster):
         if option is None:
             raise ValueError(f"extra_directives holds {directive!r}; write each as --option or --option=value.")
         if option[1] in _OWN_DIRECTIVES:
-            raise ValueError(f"extra_directives sets --{option[1]}, which the job's script says itself; leave it out.")
+            raise ValueError(f"extra_directives sets --{option[1]}, which the job's script sets itself; leave it out.")
 
 
 @config
 class KubernetesCluster(LocalCluster):
-    """An Indexed Job: one pod for each node, a headless Service that gives the first one its name."""
+    """An Indexed Job: one pod for each node, and a headless Service that names the first one."""
 
     kind: Literal["kubernetes"] = "kubernetes"  # type: ignore[assignment]
     namespace: DNSLabel = "default"
     image: Word | None = None
-    """Built from the Dockerfile; with a tag other than ``latest``, or a digest. It is the code that runs."""
+    """Image built from the Dockerfile, which contains the code; with a tag other than ``latest``, or a digest."""
     gpu_resource: Word | None = "nvidia.com/gpu"
-    """The resource of which each pod gets ``num_devices``; null for CPUs."""
+    """Resource of which each pod gets ``num_devices``; null for CPUs."""
     num_cpus: PositiveInt | None = None
     """CPUs of each pod."""
     memory: Quantity | None = None
     """Host memory of each pod."""
     shared_memory: Quantity = "16Gi"
-    """Size of ``/dev/shm``, through which NCCL and the data workers exchange; it counts as memory."""
+    """Size of ``/dev/shm``, through which NCCL and the data workers exchange data; it counts as memory."""
     extra_resources: dict[Word, str] = field(default_factory=dict)
     """Limits beyond those, such as ``rdma/ib: 1``."""
     volume_claims: dict[DNSLabel, MountPath] = field(default_factory=dict)
@@ -162,7 +165,7 @@ class KubernetesCluster(LocalCluster):
     """Failures of each node, beyond pre-emption and lost peers, before the job fails."""
     master_port: Port = 29400
     network_interface: Word | None = None
-    """The network for NCCL and gloo, where a pod has several; null lets them choose."""
+    """Network interface for NCCL and gloo, where a pod has several; null lets them choose."""
     local_dir: str = "runs"
     """Folder on the machine that submits; ``<local_dir>/<run.name>/submissions`` keeps what was submitted."""
 
@@ -172,7 +175,7 @@ class KubernetesCluster(LocalCluster):
         _, colon, tag = self.image.rpartition("/")[2].partition(":")
         if "@sha256:" not in self.image and (not colon or tag == "latest"):
             raise ValueError(
-                f"image is {self.image}, which may become another one at each restart; name a tag other than latest, "
+                f"image is {self.image}, which may be another image at each restart; name a tag other than latest, "
                 "or a digest."
             )
 

@@ -1,4 +1,4 @@
-"""Which tokens a run reads, in what portions and in what mixture."""
+"""The tokens that a run reads: datasets, mixture and batch sizes."""
 
 import math
 from fractions import Fraction
@@ -8,7 +8,7 @@ from typing import Final
 from mythos.config.base import Count, NonNegative, PositiveInt, config
 
 MAX_CYCLE: Final = 100_000
-"""Longest cycle of samples after which a mixture's weights are met to the sample."""
+"""Longest cycle of samples after which a mixture meets its weights exactly."""
 
 
 @config
@@ -23,7 +23,7 @@ class Source:
 
 @config
 class Stage:
-    """Other weights from a place in training on."""
+    """Weights that apply from a given sample on."""
 
     from_sample: PositiveInt
     """Global index of the first sample that is drawn by these weights."""
@@ -49,7 +49,7 @@ class DataConfig:
     mask_documents: bool = True
     """Keep tokens from attending across documents."""
     num_workers: Count = 0
-    """Processes that read ahead; they change no sample's place in the stream."""
+    """Processes that read ahead; they change no sample's position in the stream."""
     skipped: tuple[tuple[Count, Count], ...] = ()
     """Ranges [start, end) of global sample indices that are never trained on."""
 
@@ -71,7 +71,7 @@ class DataConfig:
 
     @property
     def directories(self) -> tuple[str, ...]:
-        """The packed datasets, in the order of their weights."""
+        """Folders of the packed datasets, in the order of their weights."""
         return (self.dir,) if self.dir is not None else tuple(source.dir for source in self.sources)
 
     @property
@@ -100,7 +100,7 @@ class DataConfig:
 
 
 def whole_weights(weights: tuple[float, ...], name: str) -> tuple[int, ...]:
-    """The smallest whole numbers in the ratio of ``weights``, taken as the decimal numbers that they print as.
+    """Return the smallest whole numbers in the ratio of ``weights``, read as the decimal numbers that they print as.
 
     Raises:
         ValueError: all are zero, or their sum is above ``MAX_CYCLE``.

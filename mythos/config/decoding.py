@@ -1,4 +1,4 @@
-"""What may be chosen when a trained model decodes: when a token leaves the loop, and what the passes share."""
+"""Options of decoding: when a token exits the loop, and which loops share a cache."""
 
 import math
 import re
@@ -14,16 +14,16 @@ DEFAULT_THRESHOLDS: Final[dict[str, float]] = {
     "relative_acceleration": 0.03,
     "stable_argmax": 5,
 }
-"""Of Huginn's code (arXiv 2502.05171) for output_divergence, relative_change and stable_argmax."""
+"""Those of output_divergence, relative_change and stable_argmax are the ones of Huginn's code (arXiv 2502.05171)."""
 
 
 @dataclass(frozen=True)
 class ExitRule:
-    """When a token leaves the loop; ``mythos/loop/exits/rules.py`` has the formulas."""
+    """When a token exits the loop; ``mythos/loop/exits/rules.py`` has the formulas."""
 
     kind: str
     threshold: float
-    """A share of the exit distribution (quantile), passes (stable_argmax), nats or a relative change (the others)."""
+    """A share of the exit distribution (quantile), loops (stable_argmax), nats or a relative change (the others)."""
 
     def __post_init__(self) -> None:
         if self.kind not in EXIT_KINDS:
@@ -33,11 +33,11 @@ class ExitRule:
         if self.kind == "quantile" and self.threshold > 1:
             raise ValueError(f"exit_threshold: {self.threshold} was given; a quantile is at most 1.")
         if self.kind == "stable_argmax" and self.threshold != int(self.threshold):
-            raise ValueError(f"exit_threshold: {self.threshold} was given; stable_argmax counts whole passes.")
+            raise ValueError(f"exit_threshold: {self.threshold} was given; stable_argmax counts whole loops.")
 
 
 def exit_rule(kind: str | None, threshold: float | None = None) -> ExitRule | None:
-    """A rule from its name and threshold, each possibly left out.
+    """Return a rule from its name and threshold, each of which may be None.
 
     Raises:
         ValueError: an unknown name, or a threshold that the rule cannot have.
@@ -50,10 +50,10 @@ def exit_rule(kind: str | None, threshold: float | None = None) -> ExitRule | No
 
 
 def num_cache_slots(policy: str, num_loops: int) -> int:
-    """How many pasts each core layer keeps: pass t writes to and reads from slot t mod this number.
+    """Return the number of cache slots of each core layer: loop t writes to and reads from slot t mod this number.
 
-    ``all`` has one for each pass; ``mod-m`` m of them, each holding its last pass (Huginn, arXiv 2502.05171); ``last``
-    one with the last pass and ``mean`` one with the mean over passes (Ouro, arXiv 2510.25741).
+    ``all`` has one slot for each loop; ``mod-m`` has m, each with the last loop that wrote to it (Huginn, arXiv
+    2502.05171); ``last`` has one with the last loop, ``mean`` one with the mean over loops (Ouro, arXiv 2510.25741).
 
     Raises:
         ValueError: an unknown policy.
@@ -62,13 +62,13 @@ def num_cache_slots(policy: str, num_loops: int) -> int:
         return num_loops
     if policy in ("last", "mean"):
         return 1
-    if found := re.fullmatch(r"mod-([1-9]\d*)", policy):
-        return min(int(found.group(1)), num_loops)
+    if modulus := re.fullmatch(r"mod-([1-9]\d*)", policy):
+        return min(int(modulus.group(1)), num_loops)
     raise ValueError(f"cache_policy: {policy!r} was given; it is all, last, mean or mod-M, such as mod-4.")
 
 
 def check_num_loops(num_loops: int, max_loops: int) -> None:
-    """Refuse numbers of passes that a model's tables were not made for.
+    """Refuse loop counts that are far beyond a model's per-loop tables.
 
     Raises:
         ValueError: fewer than 1, or more than four times the rows of the per-loop tables.

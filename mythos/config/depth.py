@@ -1,4 +1,4 @@
-"""How many times the core runs in a step (T), and how many of the last passes keep gradients (k)."""
+"""How many loops a step runs (T), and how many of the last loops keep gradients (k)."""
 
 import math
 from itertools import pairwise
@@ -14,13 +14,13 @@ class Ramp:
     """The first steps of a run: the mean of T, or k, or both, rise from a start value to those of the policy."""
 
     num_steps: PositiveInt
-    """Length of the ramp; this step is the first that has the policy's own numbers."""
+    """Length of the ramp; this step is the first with the values of the policy."""
     shape: Literal["linear", "one_minus_sqrt"] = "linear"
-    """Share of the way at x = step / num_steps: x, or 1 - sqrt(1 - x), which starts at half the pace and ends steep."""
+    """Progress at x = step / num_steps: x, or 1 - sqrt(1 - x), which starts at half the pace and ends steeply."""
     start_mean: Positive | None = None
-    """Mean in step 0; null ramps nothing forward."""
+    """Mean of T in step 0; null leaves it without a ramp."""
     start_grad_loops: PositiveInt | None = None
-    """k in step 0; null ramps nothing backward."""
+    """k in step 0; null leaves it without a ramp."""
 
     def __post_init__(self) -> None:
         if self.start_mean is None and self.start_grad_loops is None:
@@ -34,16 +34,16 @@ class GrowthStage:
     step: PositiveInt
     mean: Positive
     num_grad_loops: PositiveInt | None = None
-    """k from then on; null means what the policy says: its own number, or half of this mean, rounded up."""
+    """k from then on; null means the policy's ``num_grad_loops``, or half of this mean, rounded up."""
 
 
 @config
 class GradientRule:
-    """What every kind has: how the passes that keep gradients move the state."""
+    """Fields of every kind: how the loops that keep gradients move the state."""
 
     damping: Annotated[float, Field(gt=0, le=1, strict=True)] = 1.0
-    """Passes that keep gradients give (1 - damping) h + damping F(h), in training only (the phantom gradient, Geng et
-    al. 2021, arXiv 2111.05177); 1 is plain truncated backpropagation."""
+    """Loops that keep gradients compute (1 - damping) h + damping F(h), in training only (the phantom gradient, Geng
+    et al. 2021, arXiv 2111.05177); 1 is plain truncated backpropagation."""
 
 
 @config
@@ -53,13 +53,13 @@ class FixedDepth(GradientRule):
     kind: Literal["fixed"] = "fixed"
     num_loops: PositiveInt
     num_grad_loops: PositiveInt | None = None
-    """k; null keeps the gradients of all passes."""
+    """k; null keeps the gradients of all loops."""
 
     def __post_init__(self) -> None:
         if self.num_grad_loops is not None and self.num_grad_loops > self.num_loops:
             raise ValueError(
                 f"num_grad_loops is {self.num_grad_loops} but num_loops is {self.num_loops}; "
-                "no more passes can keep gradients than are run."
+                "no more loops can keep gradients than are run."
             )
         _check_damping(self)
 
@@ -75,7 +75,7 @@ class FixedDepth(GradientRule):
 
     @property
     def max_loops(self) -> int:
-        """The deepest draw."""
+        """The largest T."""
         return self.num_loops
 
     @property
@@ -86,25 +86,25 @@ class FixedDepth(GradientRule):
 
 @config
 class Drawn(GradientRule):
-    """What every kind that draws T has."""
+    """Fields of every kind that draws T."""
 
     num_grad_loops: PositiveInt | None = None
-    """k: most passes that keep gradients; null means half the mean, rounded up."""
+    """k: the largest number of loops that keep gradients; null means half the mean, rounded up."""
     per_sequence: bool = False
     """Draw T for each sequence by its sample id, rather than once for the whole optimiser step."""
     ramp: Ramp | None = None
-    """How the run begins; null begins with the policy's own numbers."""
+    """How the run begins; null begins with the values of the policy."""
     growth: tuple[GrowthStage, ...] = ()
-    """How the mean grows later, in ascending order of step."""
+    """Later changes of the mean, in ascending order of step."""
 
 
 @config
 class PoissonDepth(Drawn):
-    """T drawn from a Poisson distribution, held inside [1, max_loops] (Parcae, arXiv 2604.12946)."""
+    """T drawn from a Poisson distribution and clamped to [1, max_loops] (Parcae, arXiv 2604.12946)."""
 
     kind: Literal["poisson"] = "poisson"
     mean: Positive
-    """Mean of the Poisson distribution before it is held inside its bounds."""
+    """Mean of the Poisson distribution before clamping."""
     max_loops: PositiveInt = 32
 
     def __post_init__(self) -> None:
@@ -112,7 +112,7 @@ class PoissonDepth(Drawn):
 
     @property
     def grad_loops(self) -> int:
-        """k with its default filled in, the curriculum aside."""
+        """k with its default filled in, without the curriculum."""
         return self.num_grad_loops or default_grad_loops(self.mean)
 
 
@@ -122,7 +122,7 @@ class LogNormalPoissonDepth(Drawn):
 
     kind: Literal["lognormal_poisson"] = "lognormal_poisson"
     mean: Positive
-    """Mean of e^tau: T is ``mean`` + 1 on average, before it is held at max_loops."""
+    """Mean of e^tau: T is ``mean`` + 1 on average, before clamping at max_loops."""
     sigma: Positive = 0.5
     max_loops: PositiveInt = 128
 
@@ -131,13 +131,13 @@ class LogNormalPoissonDepth(Drawn):
 
     @property
     def grad_loops(self) -> int:
-        """k with its default filled in, the curriculum aside."""
+        """k with its default filled in, without the curriculum."""
         return self.num_grad_loops or default_grad_loops(self.mean)
 
 
 @config
 class UniformDepth(Drawn):
-    """T drawn evenly from min_loops, ..., max_loops."""
+    """T drawn uniformly from min_loops, ..., max_loops."""
 
     kind: Literal["uniform"] = "uniform"
     min_loops: PositiveInt = 1
@@ -150,12 +150,12 @@ class UniformDepth(Drawn):
 
     @property
     def mean(self) -> float:
-        """The mean of T, the curriculum aside."""
+        """The mean of T, without the curriculum."""
         return (self.min_loops + self.max_loops) / 2
 
     @property
     def grad_loops(self) -> int:
-        """k with its default filled in, the curriculum aside."""
+        """k with its default filled in, without the curriculum."""
         return self.num_grad_loops or default_grad_loops(self.mean)
 
 
@@ -167,7 +167,7 @@ class ChoiceDepth(Drawn):
     choices: PositiveInts
     """The values of T, ascending."""
     weights: tuple[Positive, ...] | None = None
-    """One weight for each value, of any sum; null weighs all alike."""
+    """One weight for each value, with any sum; null gives all the same weight."""
 
     def __post_init__(self) -> None:
         for value, following in pairwise(self.choices):
@@ -181,23 +181,23 @@ class ChoiceDepth(Drawn):
 
     @property
     def min_loops(self) -> int:
-        """The shallowest draw."""
+        """The smallest T."""
         return self.choices[0]
 
     @property
     def max_loops(self) -> int:
-        """The deepest draw."""
+        """The largest T."""
         return self.choices[-1]
 
     @property
     def mean(self) -> float:
-        """The mean of T, the curriculum aside."""
+        """The mean of T, without the curriculum."""
         weights = self.weights or (1.0,) * len(self.choices)
         return math.fsum(w * c for w, c in zip(weights, self.choices, strict=True)) / math.fsum(weights)
 
     @property
     def grad_loops(self) -> int:
-        """k with its default filled in, the curriculum aside."""
+        """k with its default filled in, without the curriculum."""
         return self.num_grad_loops or default_grad_loops(self.mean)
 
 
@@ -206,16 +206,16 @@ DepthConfig = Annotated[FixedDepth | DrawnDepth, Field(discriminator="kind")]
 
 
 def default_grad_loops(mean: float) -> int:
-    """The default k: half the mean, rounded up."""
+    """Return the default k: half the mean, rounded up."""
     return math.ceil(mean / 2)
 
 
 def _check(depth: DrawnDepth) -> None:
-    """The relations between fields that all drawn kinds share."""
+    """Check the relations between fields that all drawn kinds share."""
     if depth.grad_loops > depth.max_loops:
         raise ValueError(
             f"num_grad_loops is {depth.grad_loops} but max_loops is {depth.max_loops}; "
-            "no more passes can keep gradients than are run."
+            "no more loops can keep gradients than are run."
         )
     if depth.mean > depth.max_loops:
         raise ValueError(
@@ -230,7 +230,7 @@ def _check(depth: DrawnDepth) -> None:
 def _check_damping(depth: FixedDepth | DrawnDepth) -> None:
     if depth.damping < 1 and depth.grad_loops == depth.max_loops:
         raise ValueError(
-            f"damping is {depth.damping:g} but all of up to {depth.max_loops} passes keep gradients, so that no pass "
+            f"damping is {depth.damping:g} but all of up to {depth.max_loops} loops keep gradients, so that no loop "
             "runs the map that evaluation runs; lower num_grad_loops or set damping=1."
         )
 
@@ -238,17 +238,17 @@ def _check_damping(depth: FixedDepth | DrawnDepth) -> None:
 def _check_ramp(depth: DrawnDepth, ramp: Ramp) -> None:
     if ramp.start_mean is not None and ramp.start_mean > depth.mean:
         raise ValueError(
-            f"ramp.start_mean is {ramp.start_mean:g} but the mean that the ramp leads to is {depth.mean:g}; "
+            f"ramp.start_mean is {ramp.start_mean:g} but the mean at the end of the ramp is {depth.mean:g}; "
             "a ramp only rises, so start lower."
         )
     smallest = depth.min_loops if isinstance(depth, UniformDepth | ChoiceDepth) else 0
     if ramp.start_mean is not None and ramp.start_mean < smallest:
         raise ValueError(
-            f"ramp.start_mean is {ramp.start_mean:g} but the shallowest draw is {smallest}; start there or above."
+            f"ramp.start_mean is {ramp.start_mean:g} but the smallest T is {smallest}; start there or above."
         )
     if ramp.start_grad_loops is not None and ramp.start_grad_loops > depth.grad_loops:
         raise ValueError(
-            f"ramp.start_grad_loops is {ramp.start_grad_loops} but the num_grad_loops that the ramp leads to is "
+            f"ramp.start_grad_loops is {ramp.start_grad_loops} but the num_grad_loops at the end of the ramp is "
             f"{depth.grad_loops}; a ramp only rises, so start lower."
         )
 
@@ -270,6 +270,6 @@ def _check_growth(depth: DrawnDepth) -> None:
             if value > depth.max_loops:
                 raise ValueError(
                     f"growth[{index}].{name} is {value:g} but max_loops is {depth.max_loops}; "
-                    "no more passes are run than that."
+                    "no more loops are run than that."
                 )
         earliest, mean, before = stage.step, stage.mean, f"growth[{index}].step is"

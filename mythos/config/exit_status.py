@@ -1,22 +1,22 @@
-"""What the exit status of ``mythos train`` says to whoever started it. Schedulers decide by these numbers."""
+"""Exit statuses of ``mythos train``, by which schedulers and launchers decide what to do."""
 
 from typing import Final
 
 LOST_PEER: Final = 75
-"""A rank lost contact with another: start again with ``resume=auto``."""
+"""A rank lost contact with another one: restart with ``resume=auto``."""
 DIVERGED: Final = 76
-"""Skipping steps and going back could not save the run: starting it again would not help."""
+"""The run diverges in spite of skipped steps and rollbacks: a restart would not help."""
 PREEMPTED: Final = 77
-"""A signal or the time limit ended the run, which has been saved: start again with ``resume=auto``."""
+"""A signal or the time limit stopped the run after a save: restart with ``resume=auto``."""
 STALLED: Final = 78
-"""Nothing moved for ``run.stall_seconds``: start again with ``resume=auto``."""
+"""No progress for ``run.stall_seconds``: restart with ``resume=auto``."""
 
 START_AGAIN: Final = frozenset({LOST_PEER, PREEMPTED, STALLED})
-"""After these, and no others, a scheduler starts the same command with ``resume=auto``."""
+"""After these, and no others, a scheduler starts the same command again with ``resume=auto``."""
 MEANING: Final = {
     LOST_PEER: "a rank lost contact with another",
     DIVERGED: "the run diverges",
-    PREEMPTED: "asked to end, and saved",
-    STALLED: "nothing moved",
+    PREEMPTED: "asked to stop, and saved",
+    STALLED: "no progress",
 }
-"""For people."""
+"""Descriptions for messages."""

@@ -1,4 +1,4 @@
-"""From a sweep's file and a command line to the overrides of each job, in the syntax of Hydra's multirun."""
+"""Expand a sweep's file and a command line into the overrides of each job, in the syntax of Hydra's multirun."""
 
 import itertools
 import re
@@ -27,27 +27,27 @@ class JobSpec(NamedTuple):
 
     name: str
     own: tuple[str, ...]
-    """The overrides that tell it from other jobs."""
+    """The overrides in which it differs from other jobs."""
     overrides: tuple[str, ...]
-    """All of its overrides, ``own`` among them, in the order in which they apply."""
+    """All of its overrides, including ``own``, in the order in which they apply."""
 
 
 class Expansion(NamedTuple):
-    """What a command line says about a sweep."""
+    """A sweep as a command line specifies it."""
 
     config: SweepConfig
     name: str | None
-    """Name of the sweep, if file or command line say one."""
+    """Name of the sweep, if the file or the command line gives one."""
     shared: tuple[str, ...]
     """Overrides of every job."""
     jobs: tuple[JobSpec, ...]
-    """Empty where the sweep searches."""
+    """Empty for a search."""
 
 
 def expand(arguments: list[str], config_dir: Path) -> Expansion:
-    """Read ``sweep=FILE``, ``sweep.KEY=VALUE`` and overrides of the run, of which some may have several values.
+    """Read ``sweep=FILE``, ``sweep.KEY=VALUE`` and overrides of the run, each with one value or several.
 
-    The command line beats the file: a key that it gives, with one value or several, replaces the file's own.
+    The command line takes precedence: a key that it sets, with one value or several, replaces that of the file.
 
     Raises:
         ConfigError: one sentence per mistake.
@@ -66,7 +66,7 @@ def expand(arguments: list[str], config_dir: Path) -> Expansion:
 
 
 def quoted(key: str, value: Any) -> str:
-    """An override whose value reaches the configuration as it is, whatever characters a text has."""
+    """Return an override whose value reaches the configuration unchanged, whatever characters a text has."""
     match value:
         case str():
             escaped = value.replace("\\", "\\\\").replace("'", "\\'")
@@ -78,14 +78,14 @@ def quoted(key: str, value: Any) -> str:
 
 
 def _read_sweep(file: str | None, overrides: list[str], config_dir: Path) -> SweepConfig:
-    """The sweep's own record: the file under ``conf/sweep`` and what the command line changes in it."""
+    """Read the configuration of the sweep: the file under ``conf/sweep`` and the command line's changes to it."""
     folder = config_dir / "sweep"
     if file is not None and not (folder / f"{file}.yaml").is_file():
         options = [path.stem for path in folder.glob("*.yaml")]
         raise ConfigError(f"sweep: no file {file}.yaml in {folder}; {suggestion(file, options)}")
     try:
-        said: Any = {} if file is None else OmegaConf.load(folder / f"{file}.yaml")
-        raw = OmegaConf.merge({"launcher": {"kind": "local"}}, said)
+        given: Any = {} if file is None else OmegaConf.load(folder / f"{file}.yaml")
+        raw = OmegaConf.merge({"launcher": {"kind": "local"}}, given)
         for override in OverridesParser.create().parse_overrides(overrides):
             OmegaConf.update(raw, override.key_or_group.removeprefix("sweep."), override.value(), force_add=True)
         plain = OmegaConf.to_container(raw, resolve=True)
@@ -98,17 +98,20 @@ def _read_sweep(file: str | None, overrides: list[str], config_dir: Path) -> Swe
 
 
 def _combine(config: SweepConfig, arguments: list[str], config_dir: Path) -> tuple[list[JobSpec], tuple[str, ...]]:
-    """Each named job with each combination of the values; names are still joined from what is different."""
+    """Combine each named job with each combination of the values, and the overrides of all jobs.
+
+    A name is joined from the overrides that differ; ``_named`` makes it a folder's name.
+    """
     given = _parse(arguments, config_dir)
-    beaten = given.keys()
-    shared = {key: values for key, values in _parse(config.overrides, config_dir).items() if key not in beaten}
-    grid = {key: values for key, values in _parse(config.grid, config_dir).items() if key not in beaten}
+    replaced = given.keys()
+    shared = {key: values for key, values in _parse(config.overrides, config_dir).items() if key not in replaced}
+    grid = {key: values for key, values in _parse(config.grid, config_dir).items() if key not in replaced}
     axes = [values for values in (grid | shared | given).values() if len(values) > 1]
     fixed = tuple(values[0] for values in (shared | grid).values() if len(values) == 1)
     last = tuple(values[0] for values in given.values() if len(values) == 1)
     jobs = []
     for name, overrides in (config.jobs or {"": ()}).items():
-        named = {key: values for key, values in _parse(overrides, config_dir).items() if key not in beaten}
+        named = {key: values for key, values in _parse(overrides, config_dir).items() if key not in replaced}
         if several := [values for values in named.values() if len(values) > 1]:
             raise ConfigError(f"sweep.jobs.{name}: {several[0][0]} is one of several values; move the key to grid.")
         own = tuple(values[0] for values in named.values())
@@ -123,18 +126,18 @@ def _combine(config: SweepConfig, arguments: list[str], config_dir: Path) -> tup
 
 
 def _parse(overrides: list[str] | tuple[str, ...], config_dir: Path) -> dict[str, list[str]]:
-    """Key, with Hydra's signs, to the overrides that it stands for: one, or one for each of several values."""
+    """Return the overrides by key, with Hydra's signs: one for each value."""
     GlobalHydra.instance().clear()
-    found: dict[str, list[str]] = {}
+    by_key: dict[str, list[str]] = {}
     with initialize_config_dir(str(config_dir.resolve()), version_base="1.3"):
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
         for text in overrides:
             try:
                 override = parser.parse_overrides([text])[0]
-                found[override.get_key_element()] = _values(override, text)
+                by_key[override.get_key_element()] = _values(override, text)
             except (HydraException, ValueError) as error:
                 raise ConfigError(f"{text}: not understood ({' '.join(str(error).split())}).") from None
-    return found
+    return by_key
 
 
 def _values(override: Override, text: str) -> list[str]:
@@ -144,7 +147,9 @@ def _values(override: Override, text: str) -> list[str]:
     if not override.is_sweep_override():
         return [text]
     if not override.is_discrete_sweep():
-        raise ConfigError(f"{key}: {text} is no list of values; draw from a range with search in a file of conf/sweep.")
+        raise ConfigError(
+            f"{key}: {text} is not a list of values; draw from a range with search in a file of conf/sweep."
+        )
     values = [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
     if not values:
         raise ConfigError(f"{key}: {text} matches nothing; give at least one value.")
@@ -156,13 +161,13 @@ def _key(override: str) -> str:
 
 
 def _label(override: str) -> str:
-    """An override as part of a folder's name."""
+    """Return an override as part of a folder's name."""
     key, _, value = override.lstrip("+").partition("=")
     return re.sub(r"[^\w.+-]+", "-", f"{key}-{value}").strip("-")
 
 
 def _named(jobs: list[JobSpec]) -> list[JobSpec]:
-    """Jobs under names that can be folders; numbers where the values are too long or too alike."""
+    """Give the jobs names that can be folders; numbers where the names are too long or not unique."""
     names = [job.name or "job" for job in jobs]
     for name in names:
         if re.fullmatch(r"[\w.+-]+", name) is None or name.startswith("."):

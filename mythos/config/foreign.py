@@ -10,7 +10,7 @@ from mythos.config.tracking import TRACKER_PLUGINS, ForeignTracking
 
 
 class Chosen(NamedTuple):
-    """An entry point that the configuration names, and the dotted path of the field that does."""
+    """An entry point that the configuration names, and the dotted path of the field that names it."""
 
     group: str
     name: str
@@ -18,7 +18,7 @@ class Chosen(NamedTuple):
 
 
 def chosen(config: RunConfig) -> list[Chosen]:
-    """Every entry point that the configuration names."""
+    """Return every entry point that the configuration names."""
     parts = [Chosen(TERM_PLUGINS, name, f"objective.terms.{name}") for name in config.objective.terms]
     if isinstance(config.optim, ForeignOptimConfig):
         parts.append(Chosen(OPTIMIZER_PLUGINS, config.optim.name, "optim.name"))
@@ -28,7 +28,7 @@ def chosen(config: RunConfig) -> list[Chosen]:
 
 
 def check(config: RunConfig) -> None:
-    """See that every one of them is installed, without importing any.
+    """Check that every chosen part is installed, without importing it.
 
     Raises:
         ConfigError: see ``plugins.find``.
@@ -38,7 +38,7 @@ def check(config: RunConfig) -> None:
 
 
 def load(config: RunConfig) -> None:
-    """Import every one of them, so that a package that cannot be imported ends the run before it begins.
+    """Import every chosen part, so that a package that cannot be imported ends the run before it starts.
 
     Raises:
         ConfigError: see ``plugins.load``.

@@ -1,4 +1,4 @@
-"""Which ways of spreading a run over ranks fit its model and optimiser; the rest is refused before any work."""
+"""Check that the parallel layout of a run fits its model, optimiser and cluster."""
 
 from mythos.config.cluster import ClusterConfig
 from mythos.config.halting import HaltingConfig, PonderHalting
@@ -10,7 +10,7 @@ from mythos.config.parallel import DeepSpeedParallel, ParallelConfig
 def check_layout(
     parallel: ParallelConfig, cluster: ClusterConfig, model: ModelConfig, optim: OptimConfig, halting: HaltingConfig
 ) -> None:
-    """Hold the parallel group against the groups that it serves.
+    """Compare the parallel group with the groups that it depends on.
 
     Raises:
         ValueError: the first thing that does not fit, with what to set instead.
@@ -60,7 +60,7 @@ def _check_experts(parallel: DeepSpeedParallel, cluster: ClusterConfig, model: M
     ep_size, world_size, core = parallel.ep_size, cluster.world_size, model.core_ffn
     if not isinstance(core, MoEConfig):
         raise ValueError(
-            f"parallel.ep_size is {ep_size} but model.core_ffn.kind is dense, so there are no experts to spread; set "
+            f"parallel.ep_size is {ep_size} but model.core_ffn.kind is dense, so there are no experts to shard; set "
             "parallel.ep_size=1."
         )
     if world_size % ep_size:

@@ -1,4 +1,4 @@
-"""The border: Hydra composes YAML and overrides, ``decode`` freezes the result, nothing else passes."""
+"""Load configurations: Hydra composes YAML and overrides, ``decode`` validates and freezes the result."""
 
 import re
 from pathlib import Path
@@ -19,7 +19,7 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def default_config_dir() -> Path:
-    """``conf/`` of the installed package, or of the checkout that it is run from."""
+    """Return ``conf/`` of the installed package, or of the checkout."""
     packaged = _PACKAGE / "conf"
     return packaged if packaged.is_dir() else _PACKAGE.parent / "conf"
 
@@ -34,7 +34,7 @@ def load(overrides: list[str], config_dir: Path | None = None) -> RunConfig:
 
 
 def load_model(path: Path) -> ModelConfig:
-    """Read one file of ``conf/model`` by itself."""
+    """Read one file of ``conf/model``."""
     try:
         return decode(ModelConfig, OmegaConf.to_container(OmegaConf.load(path)))
     except ConfigError as error:
@@ -43,7 +43,7 @@ def load_model(path: Path) -> ModelConfig:
 
 
 def compose_raw(name: str, overrides: list[str], config_dir: Path) -> dict:
-    """What Hydra makes of ``<config_dir>/<name>.yaml`` and the overrides, as plain data."""
+    """Compose ``<config_dir>/<name>.yaml`` and the overrides with Hydra, into plain data."""
     if not (config_dir / f"{name}.yaml").is_file():
         raise ConfigError(f"--config-dir: {config_dir} holds no {name}.yaml; point it at a folder like conf/.")
     for override in overrides:
@@ -62,13 +62,13 @@ def compose_raw(name: str, overrides: list[str], config_dir: Path) -> dict:
 
 
 def _settable(override: str) -> str:
-    """Let ``a.b=c`` set keys that the YAML leaves at their default; validation finds the unknown ones."""
+    """Let ``a.b=c`` set keys that no YAML mentions; validation finds the unknown ones."""
     is_plain = re.match(r"[\w-]+\.", override) is not None
     return f"++{override}" if is_plain else override
 
 
 def _sentence(error: Exception, name: str, config_dir: Path) -> str:
-    """Hydra's message as one sentence, with a suggestion where a name was misspelt."""
+    """Return Hydra's message as one sentence, with a suggestion where a name was misspelt."""
     text = " ".join(str(error).split())
     if unknown := re.search(r"Could not override '([^']+)'", text):
         key = unknown.group(1)

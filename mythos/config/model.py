@@ -28,7 +28,7 @@ class GQAConfig:
                 "every key-value head serves the same number of query heads, so the first must be a multiple."
             )
         if self.head_dim is not None and self.head_dim % 2:
-            raise ValueError(f"head_dim is {self.head_dim}; rotary embedding turns pairs, so make it even.")
+            raise ValueError(f"head_dim is {self.head_dim}; rotary embedding rotates pairs, so make it even.")
 
 
 @config
@@ -52,7 +52,7 @@ class MLAConfig:
 
     def __post_init__(self) -> None:
         if self.rope_head_dim % 2:
-            raise ValueError(f"rope_head_dim is {self.rope_head_dim}; rotary embedding turns pairs, so make it even.")
+            raise ValueError(f"rope_head_dim is {self.rope_head_dim}; rotary embedding rotates pairs, so make it even.")
 
 
 AttentionConfig = Annotated[GQAConfig | MLAConfig, Field(discriminator="kind")]
@@ -73,24 +73,24 @@ class MoEConfig:
     kind: Literal["moe"] = "moe"
     num_experts: PositiveInt
     num_active: PositiveInt
-    """Routed experts that each token visits (top-k)."""
+    """Routed experts of each token (top-k)."""
     hidden_dim: PositiveInt
     """Hidden width of one expert."""
     num_shared: Count = 1
-    """Experts that every token visits; computed as one layer of ``num_shared`` times the width."""
+    """Experts that every token uses; computed as one layer of ``num_shared`` times the width."""
     score: Literal["sigmoid", "softmax"] = "sigmoid"
     normalize_weights: bool = True
-    """Divide the chosen experts' scores by their sum."""
+    """Divide the scores of a token's experts by their sum."""
     weight_scale: Positive = 1.0
     """Factor on the routed experts' weights after normalisation."""
     dispatch: Literal["grouped", "naive"] = "grouped"
-    """``grouped`` sorts tokens by expert for one grouped product; ``naive`` visits expert after expert."""
+    """``grouped`` sorts tokens by expert for one grouped product; ``naive`` computes one expert after another."""
 
     def __post_init__(self) -> None:
         if self.num_active > self.num_experts:
             raise ValueError(
                 f"num_active is {self.num_active} but num_experts is {self.num_experts}; "
-                "a token cannot visit more experts than there are."
+                "a token cannot be routed to more experts than there are."
             )
         if self.dispatch == "grouped" and self.hidden_dim % 8:
             raise ValueError(
@@ -111,12 +111,12 @@ class HeadConfig:
     soft_cap: Positive | None = None
     """Squash logits to c tanh(logits / c) (Gemma 2, arXiv 2408.00118); null leaves them."""
     chunk_tokens: PositiveInt = 4096
-    """Tokens whose logits exist at one time during training; bounds memory, changes no number."""
+    """Tokens whose logits exist at one time during training; it bounds memory and changes no result."""
 
 
 @config
 class ModelConfig:
-    """A looped transformer: ``num_prelude_layers``, then ``num_core_layers`` passed T times, then the coda."""
+    """A looped transformer: ``num_prelude_layers``, then ``num_core_layers`` looped T times, then the coda."""
 
     vocab_size: PositiveInt
     dim: PositiveInt
@@ -138,8 +138,8 @@ class ModelConfig:
     norm_position: Literal["pre", "sandwich"] = "pre"
     """``sandwich`` also normalises what attention and feed-forward add (Huginn)."""
     residual_scale: Literal["none", "inverse_sqrt", "inverse"] = "none"
-    """Scale of what the core's blocks add, by the loops N = ``residual_num_loops``: 1, N ** -0.5 or 1 / N. Tied passes
-    add up in step, which 1 / N undoes (arXiv 2606.18524)."""
+    """Scale of what the core's blocks add, by the loops N = ``residual_num_loops``: 1, N ** -0.5 or 1 / N. Loops with
+    tied weights add up in phase, which 1 / N undoes (arXiv 2606.18524)."""
     residual_num_loops: PositiveInt = 8
     norm_eps: Positive = 1e-6
     max_loops: PositiveInt = 64
@@ -174,7 +174,7 @@ class ModelConfig:
 
     @property
     def core_residual_scale(self) -> float:
-        """The number behind ``residual_scale``."""
+        """Factor that ``residual_scale`` stands for."""
         powers = {"none": 0.0, "inverse_sqrt": -0.5, "inverse": -1.0}
         return float(self.residual_num_loops ** powers[self.residual_scale])
 
@@ -185,5 +185,5 @@ class ModelConfig:
 
     @property
     def num_layers(self) -> int:
-        """Layers with parameters of their own, each counted once however often it loops."""
+        """Layers with parameters of their own; a core layer counts once."""
         return self.num_prelude_layers + self.num_core_layers + self.num_coda_layers

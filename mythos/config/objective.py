@@ -1,4 +1,4 @@
-"""Weights of the loss terms; a term of weight zero is not computed into the loss."""
+"""Weights of the loss terms; a term of weight zero is left out of the loss."""
 
 from dataclasses import field
 from typing import Annotated, Final
@@ -14,24 +14,24 @@ TERM_PLUGINS: Final = "mythos.loss_terms"
 
 @config
 class ObjectiveConfig:
-    """loss = nll + weighted penalties; the penalties never touch the evaluation."""
+    """loss = nll + weighted penalties; evaluation uses the nll alone."""
 
     z_loss: NonNegative = 0.0
-    """On the squared log-partition of the output logits (PaLM, arXiv 2204.02311)."""
+    """Weight of the squared log-partition of the output logits (PaLM, arXiv 2204.02311)."""
     router_z_loss: NonNegative = 0.0
-    """On the squared log-partition of the router logits (ST-MoE, arXiv 2202.08906)."""
+    """Weight of the squared log-partition of the router logits (ST-MoE, arXiv 2202.08906)."""
     balance_loss: NonNegative = 0.0
-    """Sequence-wise balance of expert load (DeepSeek-V3, arXiv 2412.19437)."""
+    """Weight of the sequence-wise balance of expert load (DeepSeek-V3, arXiv 2412.19437)."""
     supervise_loops: NonNegative = 0.0
-    """On the mean loss over exits drawn from all passes, beside the one that halting weighs."""
+    """Weight of the mean loss over exits drawn from all loops, in addition to the loss that halting weighs."""
     num_supervised_loops: Annotated[int, Field(ge=2, strict=True)] = 4
-    """Exits read for ``supervise_loops``: the last one and others drawn anew in every step."""
+    """Exits read for ``supervise_loops``: the last one and others drawn in every step."""
     consistency: NonNegative = 0.0
-    """On |h' - h|^2 / |h'|^2 between successive states of the passes that keep gradients."""
+    """Weight of |h' - h|^2 / |h'|^2 between successive states of the loops that keep gradients."""
     jacobian: NonNegative = 0.0
-    """On the squared growth of a small change of the last state over one more pass, along the direction that grows
-    fastest (STARS, arXiv 2605.26733)."""
+    """Weight of the squared growth of a small change of the last state over one more loop, along the direction that
+    grows fastest (STARS, arXiv 2605.26733)."""
     num_power_iterations: PositiveInt = 2
-    """Passes spent on finding that direction."""
+    """Loops that the search for that direction runs."""
     terms: dict[PluginName, NonNegative] = field(default_factory=dict)
     """Weights of other packages' penalties, by the names of their entry points in ``mythos.loss_terms``."""

@@ -24,7 +24,7 @@ class AdamWConfig:
     beta2: Beta = 0.95
     eps: Positive = 1e-8
     weight_decay: NonNegative = 0.1
-    """On matrices only; norms, injection, router and embedding are never decayed."""
+    """Decay of matrices only; norms, injection, router and embedding are never decayed."""
     clip_norm: Positive | None = 0.5
     """Largest global gradient norm; null leaves gradients alone."""
 
@@ -58,7 +58,7 @@ class ForeignOptimConfig:
     """Name of its entry point in ``mythos.optimizers``."""
     lr: Positive
     weight_decay: NonNegative = 0.0
-    """On matrices only; norms, injection, router and embedding are never decayed."""
+    """Decay of matrices only; norms, injection, router and embedding are never decayed."""
     clip_norm: Positive | None = 0.5
     """Largest global gradient norm; null leaves gradients alone."""
     options: dict[str, Any] = field(default_factory=dict)

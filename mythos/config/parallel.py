@@ -1,4 +1,4 @@
-"""Where the model runs, in what precision, and how it is spread over ranks."""
+"""Device, precision, compilation, recomputation and sharding over ranks."""
 
 from dataclasses import field
 from typing import Annotated, Final, Literal
@@ -20,32 +20,32 @@ EXTRA: Final[dict[str, type]] = {
     "sub_group_size": int,
     "use_multi_rank_bucket_allreduce": bool,
 }
-"""Keys of DeepSpeed's ``zero_optimization`` that tune it and cannot change a result."""
+"""Keys of DeepSpeed's ``zero_optimization`` that affect speed and memory and cannot change a result."""
 
 
 @config
 class ParallelBase:
-    """What every way of running a model shares."""
+    """Fields of every kind."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compile: bool = False
     """Compile each block once; the loop around the core's blocks is never compiled."""
     remat: Literal["none", "loop", "block", "auto"] = "none"
-    """What the core computes again in the backward: nothing; each pass, of which only the state and the experts'
-    choices stay; or each block. ``auto`` chooses at the start what costs least and fits the device."""
+    """What the core recomputes in the backward: nothing; each loop, of which only the state and the expert indices are
+    saved; or each block. ``auto`` chooses at the start the cheapest one that fits the device."""
     state_precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the recurrent state and the residual stream; ``bf16`` moves half the bytes and rounds after every layer."""
+    """Precision of the recurrent state and the residual stream; ``bf16`` halves its bytes and rounds in each layer."""
     share_weights: bool = True
-    """On a GPU in ``bf16``, below ZeRO 3: all passes of a step read one bf16 copy of each matrix of the blocks and add
-    to one fp32 sum of its gradients. Under ZeRO 2 the sums take what its slices of gradients would save."""
+    """On a GPU in ``bf16``, below ZeRO 3: all loops of a step read one bf16 copy of each matrix of the blocks and add
+    to one fp32 gradient accumulator. Under ZeRO 2 the accumulators take the memory that sharded gradients save."""
     offload_states: bool = False
-    """With ``remat=loop``, keep the states of the passes in host memory until the backward."""
+    """With ``remat=loop``, keep the states of the loops in host memory until the backward."""
     memory_gb: Positive | None = None
     """Memory of one device in 10^9 bytes, for ``remat=auto`` and ``mythos plan``; null asks the device."""
 
     def __post_init__(self) -> None:
         if self.offload_states and self.remat != "loop":
-            raise ValueError(f"offload_states is true but remat is {self.remat}; only remat=loop keeps states to move.")
+            raise ValueError(f"offload_states is true but remat is {self.remat}; only remat=loop saves states to move.")
 
 
 @config
@@ -59,7 +59,7 @@ class SingleParallel(ParallelBase):
 
 @config
 class DeepSpeedParallel(ParallelBase):
-    """``deepspeed``: ranks that share the batch, the optimiser's state (ZeRO, arXiv 1910.02054) and the experts."""
+    """``deepspeed``: ranks that shard the batch, the optimiser's state (ZeRO, arXiv 1910.02054) and the experts."""
 
     kind: Literal["deepspeed"] = "deepspeed"
     precision: Literal["fp32", "bf16", "bf16_weights"] = "fp32"
@@ -68,7 +68,7 @@ class DeepSpeedParallel(ParallelBase):
     zero_stage: Literal[0, 1, 2, 3] = 1
     """What is sharded: 0 nothing, 1 weights of the optimiser and moments, 2 also gradients, 3 also the model."""
     ep_size: PositiveInt = 1
-    """Ranks that hold one set of experts between them; neighbours in rank, so a node's when it divides its devices."""
+    """Consecutive ranks that shard one set of experts; they lie on one node when it divides the node's devices."""
     offload_optimizer: bool = False
     """Keep the optimiser's weights and moments in host memory, and update there."""
     overlap_communication: bool = True
@@ -82,7 +82,7 @@ class DeepSpeedParallel(ParallelBase):
         ParallelBase.__post_init__(self)
         for key, value in self.extra.items():
             if key not in EXTRA:
-                raise ValueError(f"extra.{key}: not one of the keys that may be set here: {', '.join(EXTRA)}.")
+                raise ValueError(f"extra.{key}: not one of the keys that can be set here: {', '.join(EXTRA)}.")
             if type(value) is not EXTRA[key]:
                 raise ValueError(f"extra.{key} is {value}, but it takes a value of type {EXTRA[key].__name__}.")
         if self.precision == "bf16_weights" and self.zero_stage < 2:
@@ -94,8 +94,8 @@ class DeepSpeedParallel(ParallelBase):
             raise ValueError("offload_optimizer is true but zero_stage is 0, which shards nothing; set zero_stage=1.")
         if self.compile and self.zero_stage == 3:
             raise ValueError(
-                "compile is true but zero_stage is 3, whose weights come and go inside a block; set compile=false or "
-                "zero_stage=2."
+                "compile is true but zero_stage is 3, which gathers and frees weights inside a block; set "
+                "compile=false or zero_stage=2."
             )
 
 
@@ -103,6 +103,6 @@ ParallelConfig = Annotated[SingleParallel | DeepSpeedParallel, Field(discriminat
 
 
 def shares_weights(parallel: SingleParallel | DeepSpeedParallel) -> bool:
-    """Whether all passes of a step share weights on a GPU: in 16 bits, and where each rank holds them whole."""
+    """Whether all loops of a step share weight copies on a GPU: in 16 bits, and where each rank holds whole weights."""
     is_whole = not isinstance(parallel, DeepSpeedParallel) or parallel.zero_stage < 3
     return parallel.share_weights and is_whole and parallel.precision != "fp32"

@@ -21,17 +21,17 @@ class Plugin(NamedTuple):
 
 
 def names(group: str) -> dict[str, EntryPoint]:
-    """Entry points of a group by name, in alphabetical order; imports none of them."""
+    """Return the entry points of a group by name, in alphabetical order, without importing them."""
     return {point.name: point for point in sorted(entry_points(group=group), key=lambda point: point.name)}
 
 
 def described(group: str) -> list[Plugin]:
-    """Name, package and version of every entry point of a group, in alphabetical order; imports none of them."""
+    """Return name, package and version of every entry point of a group, without importing them."""
     return sorted(_described(point) for point in entry_points(group=group))
 
 
 def find(group: str, name: str, path: str) -> EntryPoint:
-    """The entry point of that name, not imported.
+    """Return the entry point of that name, without importing it.
 
     Args:
         path: dotted path of the configuration's field that names it; messages begin with it.

@@ -1,4 +1,4 @@
-"""The whole run: one field for each configuration group, and the checks that span groups."""
+"""Configuration of a run: one field for each group, and the checks that span groups."""
 
 from mythos.config.balance import BalanceConfig
 from mythos.config.base import Count, PositiveInt, PositiveInts, config
@@ -20,30 +20,30 @@ from mythos.config.tracking import TrackingConfig
 
 @config
 class ValidationConfig:
-    """How often and how deep the held-out text is looked at."""
+    """How often, and with how many loops, the held-out loss is computed."""
 
     every: PositiveInt
-    """Optimiser steps between looks; the last step is always followed by one."""
+    """Optimiser steps between validations; the last step is always followed by one."""
     num_batches: PositiveInt
-    """Micro-batches in one look, the same ones every time."""
+    """Micro-batches of a validation, the same ones every time."""
     num_loops: PositiveInts
-    """Loop counts at which the loss is read, all from one forward."""
+    """Loop counts at which the loss is computed, all in one forward."""
 
 
 @config
 class CheckpointConfig:
-    """How often the run is saved and how many saves are kept."""
+    """How often a checkpoint is saved and how many are kept."""
 
     every: PositiveInt
     """Optimiser steps between checkpoints; the last step is always saved."""
     keep_last: PositiveInt = 2
-    """The newest checkpoints that are kept; ``keep_every`` and ``keep_best`` keep more."""
+    """Number of latest checkpoints that are kept; ``keep_every`` and ``keep_best`` keep more."""
     keep_every: PositiveInt | None = None
-    """Keeps every checkpoint whose step is a multiple; null keeps none for that."""
+    """Keep every checkpoint whose step is a multiple of this; null keeps none for that reason."""
     keep_best: Count = 0
-    """How many checkpoints of the lowest validation loss are kept."""
+    """Number of checkpoints with the lowest validation loss that are kept."""
     asynchronous: bool = True
-    """Writes in a background thread while the run goes on; false waits for each save."""
+    """Write in a background thread while training continues; false waits for each save."""
     copy_to: str | None = None
     """Folder or fsspec URL (``s3://bucket/prefix``); finished checkpoints are copied to ``<copy_to>/<run.name>``."""
 
@@ -61,24 +61,24 @@ class CheckpointConfig:
 
 @config
 class RunSettings(SurvivalSettings):
-    """Name, place and length of the run, and how it survives."""
+    """Name, folder and length of the run, and how it reacts to failures."""
 
     name: str
     dir: str = "runs"
     """Folder that holds the run's own folder ``<dir>/<name>``."""
     seed: Count = 0
-    """Decides initial values, depths, noise and data order, each through a stream of its own."""
+    """Seed of initial values, numbers of loops, noise and data order, each through a stream of its own."""
     num_steps: PositiveInt
     validation: ValidationConfig
     checkpoint: CheckpointConfig
     guard: GuardConfig = GuardConfig()
     init_from: str | None = None
-    """Directory of a run whose newest checkpoint gives the initial weights; a halting gate may be new."""
+    """Directory of a run whose latest checkpoint gives the initial weights; a halting gate may be new."""
 
 
 @config
 class RunConfig:
-    """Everything that is said about a run; frozen, and written into each of its checkpoints."""
+    """Complete configuration of a run; frozen, and written into each of its checkpoints."""
 
     model: ModelConfig
     depth: DepthConfig
@@ -94,7 +94,7 @@ class RunConfig:
     cluster: ClusterConfig
     run: RunSettings
     resume: str = "never"
-    """``never``, ``auto`` (the newest checkpoint that verifies, if any), or a checkpoint's directory."""
+    """``never``, ``auto`` (the latest valid checkpoint, if any), or a checkpoint's directory."""
 
     def __post_init__(self) -> None:
         if self.data.seq_len > self.model.max_seq_len:
@@ -119,10 +119,10 @@ class RunConfig:
         if not isinstance(self.halting, FixedHalting) and self.depth.grad_loops < longest:
             raise ValueError(
                 f"halting.kind is {self.halting.kind} but depth.num_grad_loops is {self.depth.grad_loops} of up to "
-                f"{longest} passes; an exit learns through every pass, so set depth.num_grad_loops={longest}."
+                f"{longest} loops; an exit learns through every loop, so set depth.num_grad_loops={longest}."
             )
         if self.depth.per_sequence:
-            self._check_depth_of_each_sequence()
+            self._check_per_sequence()
         if self.objective.jacobian and self.parallel.state_precision == "bf16":
             raise ValueError(
                 f"objective.jacobian is {self.objective.jacobian:g} but parallel.state_precision is bf16, in which "
@@ -132,7 +132,7 @@ class RunConfig:
         check_layout(self.parallel, self.cluster, self.model, self.optim, self.halting)
 
     def _check_ranks(self) -> None:
-        """Refuse a number of processes that the batch cannot be shared among."""
+        """Refuse a number of ranks among which the batch cannot be divided."""
         world_size, micro_batch_size = self.cluster.world_size, self.data.micro_batch_size
         portion = world_size * micro_batch_size
         if self.data.batch_size % portion:
@@ -148,30 +148,30 @@ class RunConfig:
         if self.run.max_restarts and self.cluster.num_nodes > 1:
             raise ValueError(
                 f"run.max_restarts is {self.run.max_restarts} but cluster.num_nodes is {self.cluster.num_nodes}; a "
-                "launcher starts the ranks of one machine again, so set run.max_restarts=0 and let the scheduler do it."
+                "launcher restarts the ranks of one machine, so set run.max_restarts=0 and leave it to the scheduler."
             )
         if self.depth.per_sequence and world_size > 1:
             raise ValueError(
-                f"depth.per_sequence is true but there are {world_size} ranks, which must run the same passes; set "
+                f"depth.per_sequence is true but there are {world_size} ranks, which must run the same loops; set "
                 "depth.per_sequence=false."
             )
 
-    def _check_depth_of_each_sequence(self) -> None:
-        """Refuse what needs all sequences of a batch to run the same passes."""
+    def _check_per_sequence(self) -> None:
+        """Refuse what needs all sequences of a batch to run the same loops."""
         if not isinstance(self.halting, FixedHalting):
             raise ValueError(
-                f"depth.per_sequence is true but halting.kind is {self.halting.kind}, which weighs the same passes for "
+                f"depth.per_sequence is true but halting.kind is {self.halting.kind}, which weighs the same loops for "
                 "all sequences; set halting=fixed or depth.per_sequence=false."
             )
         if self.objective.supervise_loops:
             raise ValueError(
                 f"depth.per_sequence is true but objective.supervise_loops is {self.objective.supervise_loops:g}, "
-                "which reads the same passes of all sequences; set the weight to 0 or depth.per_sequence=false."
+                "which reads the same loops of all sequences; set the weight to 0 or depth.per_sequence=false."
             )
         if self.parallel.compile:
             raise ValueError(
                 "depth.per_sequence is true but parallel.compile is true, which serves one number of rows where each "
-                "pass has its own; set parallel.compile=false or depth.per_sequence=false."
+                "loop has its own; set parallel.compile=false or depth.per_sequence=false."
             )
 
     @property

@@ -1,4 +1,4 @@
-"""The learning rate over the run, as a factor on the optimiser's own."""
+"""Schedule of the learning rate, as a factor on that of the optimiser."""
 
 from typing import Annotated, Literal
 

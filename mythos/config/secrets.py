@@ -1,4 +1,4 @@
-"""Credentials that would be written down with a configuration: into config.json, checkpoints, trackers, submissions."""
+"""Refuse credentials in a configuration, which is written to config.json, checkpoints, trackers and submissions."""
 
 import os
 import re
@@ -12,7 +12,7 @@ CREDENTIAL: Final = re.compile(
     r"|\b(sk-|hf_|gh[opsu]_|github_pat_|glpat-|xox[abp]-|AKIA|AIza|wandb_v1_)\w{8,}|PRIVATE KEY|\b[0-9a-f]{40}\b",
     re.IGNORECASE,
 )
-"""What a line of code looks like that holds one; wide, for a line that is withheld by mistake costs little."""
+"""Matches a line of code that holds a credential; wide, because a line that is withheld by mistake costs little."""
 _IN_VALUE: Final = {
     "an address with a password or token": re.compile(r"://[^/?#\s]*:[^/?#\s]*@|\bhttps?://[^/?#\s]*@"),
     "an address that is signed": re.compile(
@@ -21,10 +21,10 @@ _IN_VALUE: Final = {
     ),
     "a token": re.compile(r"\b(hf_|gh[opsu]_|github_pat_|glpat-|xox[abp]-|wandb_v1_|AKIA|AIza)[A-Za-z0-9]{16,}"),
 }
-"""Narrow, for these are refused; the tokens are those of Hugging Face, GitHub, GitLab, Slack, W&B, AWS and Google."""
+"""Narrow, because these are refused; tokens are those of Hugging Face, GitHub, GitLab, Slack, W&B, AWS and Google."""
 _SECRET_VARIABLE: Final = re.compile(r"(KEY|KEY_ID|TOKEN|SECRET|PASSWORD|PASSWD)$")
 _MIN_CHARACTERS: Final = 16
-"""Shorter values of variables may be words of ordinary text."""
+"""Shorter values of variables may be ordinary words."""
 
 
 def check_secrets(raw: dict[Any, Any], environment: Mapping[str, str] = os.environ) -> None:
@@ -52,7 +52,7 @@ def _secrets(environment: Mapping[str, str]) -> list[str]:
 
 
 def _texts(flat: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Every text of flattened values, those in lists too."""
+    """Yield every text of flattened values, including those in lists, with its dotted path."""
     for path, value in flat.items():
         for one in value if isinstance(value, list) else [value]:
             if isinstance(one, str):

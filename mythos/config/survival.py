@@ -1,27 +1,27 @@
-"""When a run ends before its last step, and what happens when it fails."""
+"""Time limits, restarts and stalls of a run."""
 
 from mythos.config.base import Count, NonNegative, Positive, config
 
 
 @config
 class SurvivalSettings:
-    """The fields of ``run`` that say how it meets time limits, failures and machines that hang."""
+    """Fields of ``run`` about time limits, failures and machines that hang."""
 
     time_limit_seconds: Positive | None = None
-    """Wall time of the process (of the launcher, where it starts the ranks) after which it must have ended, saved."""
+    """Wall time after which the process (the launcher, where it starts the ranks) must have saved and ended."""
     time_limit_margin_seconds: NonNegative = 60.0
-    """How long before the limit the run aims to end, beyond the measured times of a step and a save."""
+    """Seconds before the limit at which the run aims to end, beyond the measured times of a step and a save."""
     max_restarts: Count = 0
-    """Times in a row that ``mythos train`` starts failed ranks again without a newer checkpoint; one machine only."""
+    """Consecutive restarts of failed ranks by ``mythos train`` without a new checkpoint; one machine only."""
     restart_backoff_seconds: NonNegative = 5.0
-    """Wait before the first restart; it doubles with each further one, up to 10 minutes."""
+    """Delay before the first restart; it doubles with each further one, up to 10 minutes."""
 
     stall_seconds: Positive | None = 1800.0
-    """A rank in which nothing ends for so long (start, part of a step, validation, save) prints its stacks and ends."""
+    """A rank without progress for this long (start, part of a step, validation, save) prints its stacks and exits."""
     straggler_ratio: Positive | None = 1.5
-    """A rank that takes so many times the median before it first waits for others is reported; null for none."""
+    """A rank whose time to its first wait for others is this many times the median is reported; null reports none."""
     max_poison_skips: Count = 2
-    """Batches in a row that are left out because a step failed twice on each of them; 0 leaves none out."""
+    """Consecutive batches that are left out because a step failed twice on each of them; 0 leaves none out."""
 
     def __post_init__(self) -> None:
         if self.straggler_ratio is not None and self.straggler_ratio <= 1:

@@ -1,4 +1,4 @@
-"""What can be said about a sweep: its jobs, how they are found, and what starts them."""
+"""Configuration of a sweep: its jobs or its search, and the launcher."""
 
 import re
 import shlex
@@ -10,7 +10,7 @@ from pydantic import Field
 from mythos.config.base import Count, PositiveInt, config
 
 _COMMANDS: Final = ("evaluate", "export", "figures", "report", "sample")
-"""Those of ``mythos`` that only read a run or write beside it."""
+"""Commands of ``mythos`` that only read a run or write beside it."""
 
 
 @config
@@ -19,7 +19,7 @@ class LocalLauncher:
 
     kind: Literal["local"] = "local"
     num_parallel: PositiveInt | None = None
-    """Jobs at a time; null means as many as the devices allow, and one without devices."""
+    """Jobs at a time; null means as many as the devices allow, or one without devices."""
 
 
 @config
@@ -31,13 +31,13 @@ class SlurmLauncher:
     """Jobs that are queued or running at a time."""
     partition: str | None = None
     time_minutes: PositiveInt = 1440
-    """Time limit of one SLURM job; a run that reaches it is saved and queued again."""
+    """Time limit of one SLURM job; a run that reaches it is saved and requeued."""
     num_cpus: PositiveInt | None = None
     """CPU cores of a job; null leaves it to SLURM."""
     memory_gb: PositiveInt | None = None
     """Host memory of a job; null leaves it to SLURM."""
     has_gpus: bool = True
-    """Asks for ``cluster.num_devices`` GPUs; false on a cluster of CPUs."""
+    """Request ``cluster.num_devices`` GPUs; false on a cluster of CPUs."""
     parameters: dict[str, Any] = field(default_factory=dict)
     """Further options of sbatch, name without dashes to value, such as ``{account: me}``."""
 
@@ -53,14 +53,14 @@ class RealRange:
     low: float
     high: float
     log: bool = False
-    """Draws evenly over the logarithm."""
+    """Draw uniformly over the logarithm."""
 
     def __post_init__(self) -> None:
         _check_range(self)
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """Values that must be valid for the whole range to be."""
+        """Values that must be valid for the whole range to be valid."""
         return (self.low, self.high)
 
 
@@ -73,7 +73,7 @@ class IntegerRange:
     high: int
     step: PositiveInt = 1
     log: bool = False
-    """Draws evenly over the logarithm; needs a step of 1."""
+    """Draw uniformly over the logarithm; needs a step of 1."""
 
     def __post_init__(self) -> None:
         _check_range(self)
@@ -87,7 +87,7 @@ class IntegerRange:
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """Values that must be valid for the whole range to be."""
+        """Values that must be valid for the whole range to be valid."""
         return (self.low, self.high)
 
 
@@ -100,18 +100,18 @@ class ChoiceRange:
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """Values that must be valid for the whole range to be."""
+        """Values that must be valid for the whole range to be valid."""
         return self.choices
 
 
 RangeConfig = Annotated[RealRange | IntegerRange | ChoiceRange, Field(discriminator="kind")]
 
 
-def _check_range(found: RealRange | IntegerRange) -> None:
-    if found.low > found.high:
-        raise ValueError(f"low is {found.low} but high is {found.high}; exchange the two.")
-    if found.log and found.low <= 0:
-        raise ValueError(f"low is {found.low} but log is true; start above 0 or set log=false.")
+def _check_range(given: RealRange | IntegerRange) -> None:
+    if given.low > given.high:
+        raise ValueError(f"low is {given.low} but high is {given.high}; exchange the two.")
+    if given.log and given.low <= 0:
+        raise ValueError(f"low is {given.low} but log is true; start above 0 or set log=false.")
 
 
 @config
@@ -135,7 +135,7 @@ class MedianStop:
 @config
 class HalvingStop:
     """Asynchronous successive halving (Li et al. 2018, arXiv 1810.05934): at ``min_steps * factor ** i`` steps, the
-    best of every ``factor`` trials goes on."""
+    best of every ``factor`` trials continues."""
 
     kind: Literal["halving"] = "halving"
     min_steps: PositiveInt
@@ -147,14 +147,14 @@ StopConfig = Annotated[NoStop | MedianStop | HalvingStop, Field(discriminator="k
 
 @config
 class SearchConfig:
-    """Trials drawn from ranges, by their validation loss."""
+    """Trials drawn from ranges, ranked by their validation loss."""
 
     kind: Literal["random", "tpe"]
     """``random``, or the tree-structured Parzen estimator (Bergstra et al. 2011), which learns from earlier trials."""
     num_trials: PositiveInt
     seed: Count = 0
     objective_num_loops: PositiveInt
-    """The objective is the last validation loss at this depth, one of ``run.validation.num_loops``."""
+    """The objective is the last validation loss at this number of loops, one of ``run.validation.num_loops``."""
     ranges: Annotated[dict[str, RangeConfig], Field(min_length=1)]
     """Dotted path of the run's configuration to the values that it may take."""
     stop: StopConfig = NoStop()
@@ -162,7 +162,7 @@ class SearchConfig:
 
 @config
 class SweepConfig:
-    """Many runs: a grid, named jobs or both, or a search."""
+    """Several runs: a grid, named jobs or both, or a search."""
 
     name: str | None = None
     """The sweep's folder is ``<run.dir>/<name>``; null takes the name of the file, or ``run.name`` without a file."""
@@ -171,11 +171,11 @@ class SweepConfig:
     grid: tuple[str, ...] = ()
     """Overrides with several values each, in Hydra's syntax: ``depth.mean=2,4,8``; jobs are their combinations."""
     jobs: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Overrides of each named job; with a grid, each name meets each combination."""
+    """Overrides of each named job; with a grid, each job is combined with each combination."""
     search: SearchConfig | None = None
     launcher: LauncherConfig = LocalLauncher()
     max_restarts: Count = 5
-    """How often one command starts a job again that ends with a status that asks for it."""
+    """How often one command restarts a job whose exit status asks for it."""
     after: tuple[str, ...] = ()
     """Commands of ``mythos`` for each job whose training has finished, one after another where the job ran, until one
     fails; ``{run}`` is the job's directory."""
@@ -201,19 +201,19 @@ class SweepConfig:
             _check_command("at_end", command, ("{runs}", "{sweep}"))
 
 
-def _check_command(field: str, command: str, places: tuple[str, ...]) -> None:
+def _check_command(path: str, command: str, placeholders: tuple[str, ...]) -> None:
     try:
         words = shlex.split(command)
     except ValueError as error:
-        raise ValueError(f"{field}: {command!r} is no command line ({error}); close what is open.") from None
+        raise ValueError(f"{path}: {command!r} is not a command line ({error}); close the quotation.") from None
     if not words or words[0] not in _COMMANDS:
-        raise ValueError(f"{field}: {command!r} is not understood; begin with one of {', '.join(_COMMANDS)}.")
-    unknown = [place for place in re.findall(r"\{[^{}]*\}", command) if place not in places]
+        raise ValueError(f"{path}: {command!r} is not understood; begin with one of {', '.join(_COMMANDS)}.")
+    unknown = [name for name in re.findall(r"\{[^{}]*\}", command) if name not in placeholders]
     if unknown:
         raise ValueError(
-            f"{field}: {command!r} holds {unknown[0]}, but known here is {' and '.join(places)}; use that."
+            f"{path}: {command!r} holds {unknown[0]}, but only {' and '.join(placeholders)} can be used here."
         )
     if any("{runs}" in word and word != "{runs}" for word in words):
         raise ValueError(
-            f"{field}: {command!r} has {{runs}} inside of a word; it is several words, so let it stand alone."
+            f"{path}: {command!r} has {{runs}} inside a word; it stands for several words, so separate it by blanks."
         )

@@ -1,4 +1,4 @@
-"""What is written down while a run trains; ``metrics.jsonl`` always is."""
+"""Where metrics are written during training; ``metrics.jsonl`` is always written."""
 
 from dataclasses import field
 from importlib.util import find_spec
@@ -29,14 +29,14 @@ class ProfileConfig:
 
 @config
 class Tracking:
-    """What every kind of tracker has."""
+    """Fields of every kind of tracker."""
 
     log_every: PositiveInt = 10
-    """Optimiser steps between training records."""
+    """Optimiser steps between training metrics."""
     profile: ProfileConfig | None = None
 
     def is_record_step(self, step: int, num_steps: int) -> bool:
-        """Whether a training record follows ``step``; one also follows the first and the last."""
+        """Whether training metrics are written after ``step``; they are also written after the first and the last."""
         return step % self.log_every == 0 or step in (1, num_steps)
 
 
@@ -56,9 +56,9 @@ class WandbTracking(Tracking):
     entity: str | None = None
     mode: Literal["online", "offline"] = "online"
     max_cells: PositiveInt = 1_000_000
-    """Numbers that one kind of record may send over the whole run; a longer run sends fewer of them."""
+    """Largest number of values sent over the whole run for one kind of record; a longer run sends a part of them."""
     num_charts: PositiveInt = 50
-    """How often in a run each chart over loops is sent anew."""
+    """How often in a run each chart over loops is sent."""
 
 
 @config
@@ -75,8 +75,8 @@ class MlflowTracking(Tracking):
     kind: Literal["mlflow"] = "mlflow"
     experiment: str = "mythos"
     uri: str | None = None
-    """Where the records go; null leaves it to ``MLFLOW_TRACKING_URI``. A user and a password are not written here but
-    in ``MLFLOW_TRACKING_USERNAME`` and ``MLFLOW_TRACKING_PASSWORD``."""
+    """Address of the server or store; null reads ``MLFLOW_TRACKING_URI``. User and password belong in
+    ``MLFLOW_TRACKING_USERNAME`` and ``MLFLOW_TRACKING_PASSWORD``, not here."""
 
 
 @config
@@ -107,10 +107,10 @@ TrackingConfig = Annotated[
 
 
 def check_library(tracking: TrackingConfig) -> None:
-    """See that the tracker's library is there, without importing it.
+    """Check that the tracker's library is installed, without importing it.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: it is not installed.
     """
     if isinstance(tracking, ForeignTracking):
         plugins.find(TRACKER_PLUGINS, tracking.name, "tracking.name")

@@ -1,1 +1,1 @@
-"""What makes it loop: injection, initial state, depth policy."""
+"""The loop of the core: numbers of loops, initial state, injection, parts, exits."""

@@ -1,4 +1,4 @@
-"""What a depth policy aims at in a given step: the ramp at the start, the stages of growth later."""
+"""Mean of T and bound of k in a given step: the ramp at the start, the stages of growth later."""
 
 import math
 
@@ -6,7 +6,7 @@ from mythos.config.depth import DepthConfig, FixedDepth, GrowthStage, Ramp, defa
 
 
 def mean_at(config: DepthConfig, step: int | None = None) -> float:
-    """The mean that the distribution of T takes in a step; None leaves the curriculum aside. Never falls."""
+    """Return the mean of the distribution of T in a step; it never falls. None ignores the curriculum."""
     if isinstance(config, FixedDepth) or step is None:
         return config.mean
     if (stage := _stage_at(config.growth, step)) is not None:
@@ -18,7 +18,7 @@ def mean_at(config: DepthConfig, step: int | None = None) -> float:
 
 
 def grad_loops_at(config: DepthConfig, step: int | None = None) -> int:
-    """Most passes that keep gradients in a step; None leaves the curriculum aside."""
+    """Return the largest number of loops that keep gradients in a step. None ignores the curriculum."""
     if isinstance(config, FixedDepth) or step is None:
         return config.grad_loops
     if (stage := _stage_at(config.growth, step)) is not None:
@@ -31,12 +31,12 @@ def grad_loops_at(config: DepthConfig, step: int | None = None) -> int:
 
 
 def _stage_at(growth: tuple[GrowthStage, ...], step: int) -> GrowthStage | None:
-    """The last stage that has begun."""
+    """Return the last stage that has begun."""
     return next((stage for stage in reversed(growth) if stage.step <= step), None)
 
 
 def _share(ramp: Ramp, step: int) -> float:
-    """Share of the way that the ramp has gone, 0 in step 0 and 1 from ``num_steps`` on."""
+    """Return the progress of the ramp, 0 in step 0 and 1 from ``num_steps`` on."""
     share = min(1.0, step / ramp.num_steps)
     match ramp.shape:
         case "linear":

@@ -1,4 +1,4 @@
-"""Exact probabilities of T for each kind of depth policy, at any mean that a curriculum asks for."""
+"""Exact probabilities of T for each kind of depth policy, at any mean of a curriculum."""
 
 import math
 
@@ -8,15 +8,15 @@ from mythos.config.depth import ChoiceDepth, DepthConfig, FixedDepth, LogNormalP
 
 
 def probabilities(config: DepthConfig, mean: float) -> np.ndarray:
-    """Probability of T = 1, 2, ..., ``config.max_loops``, with the policy's own mean replaced; sums to one."""
+    """Return the probabilities of T = 1, 2, ..., ``config.max_loops`` with another mean; they sum to one."""
     match config:
         case FixedDepth(num_loops=num_loops):
             return np.eye(num_loops)[-1]
         case PoissonDepth(max_loops=max_loops):
             mass = _poisson(np.array([mean]), max_loops + 1)[:, 0]
-            return _held(np.append(mass[0] + mass[1], mass[2:]))  # a draw of 0 counts as 1
+            return _clamped(np.append(mass[0] + mass[1], mass[2:]))  # a draw of 0 counts as 1
         case LogNormalPoissonDepth(sigma=sigma, max_loops=max_loops):
-            return _held(_lognormal_poisson(mean, sigma, max_loops))
+            return _clamped(_lognormal_poisson(mean, sigma, max_loops))
         case UniformDepth(min_loops=min_loops, max_loops=max_loops):
             loops = np.arange(min_loops, max_loops + 1)
             return _spread(loops, _tilted(loops, np.ones(len(loops)), mean))
@@ -26,7 +26,7 @@ def probabilities(config: DepthConfig, mean: float) -> np.ndarray:
 
 
 def _poisson(rates_R: np.ndarray, num_counts: int) -> np.ndarray:
-    """Poisson probabilities of 0, ..., num_counts - 1 at each rate, ``[num_counts, R]``."""
+    """Return Poisson probabilities of 0, ..., num_counts - 1 at each rate, ``[num_counts, R]``."""
     counts = np.arange(num_counts)[:, None]
     log_factorials = np.array([[math.lgamma(count + 1)] for count in range(num_counts)])
     return np.exp(counts * np.log(rates_R) - rates_R - log_factorials)
@@ -47,29 +47,29 @@ def _lognormal_poisson(mean: float, sigma: float, num_counts: int) -> np.ndarray
     return _poisson(rates, num_counts) @ (weights / weights.sum())
 
 
-def _held(mass: np.ndarray) -> np.ndarray:
-    """The distribution with all that lies beyond the last count put on it."""
+def _clamped(mass: np.ndarray) -> np.ndarray:
+    """Return the distribution with the mass beyond the last count added to the last count."""
     mass = np.append(mass[:-1], mass[-1] + max(0.0, 1.0 - mass.sum()))
     return mass / mass.sum()
 
 
 def _spread(loops: np.ndarray, masses: np.ndarray) -> np.ndarray:
-    """Masses at given T as a distribution over T = 1, 2, ...; ``loops`` ascends."""
+    """Return masses at given T as a distribution over T = 1, 2, ...; ``loops`` ascends."""
     spread = np.zeros(loops[-1])
     spread[loops - 1] = masses
     return spread
 
 
 def _tilted(loops: np.ndarray, weights: np.ndarray, mean: float) -> np.ndarray:
-    """Probabilities in proportion to weights * exp(tilt * loops), the tilt such that their mean is ``mean``.
+    """Return probabilities in proportion to weights * exp(tilt * loops), with the tilt that gives the mean ``mean``.
 
-    Of all distributions over ``loops`` this one is nearest to the weights (least Kullback-Leibler divergence) with
-    that mean, and a larger mean makes every deeper set of loops likelier.
+    Of all distributions over ``loops`` with that mean, this one has the least Kullback-Leibler divergence from the
+    weights, and a larger mean makes every set of larger T likelier.
     """
     plain = weights / weights.sum()
     if math.isclose(plain @ loops, mean, rel_tol=1e-12):
         return plain
-    low, high = -64.0, 64.0  # beyond them all but the outermost value has a mass below 1e-27
+    low, high = -64.0, 64.0  # beyond them every value but the outermost has a mass below 1e-27
     for _ in range(80):
         middle = (low + high) / 2
         exponents = np.log(weights) + middle * (loops - loops[0])

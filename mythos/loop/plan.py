@@ -28,7 +28,7 @@ class StepPlan(NamedTuple):
     """Loops of each row; None where all run ``depth``."""
 
     def mean_depth(self) -> tuple[float, float]:
-        """Loops, and loops that keep gradients, averaged over rows."""
+        """Return the numbers of loops, and of loops that keep gradients, averaged over rows."""
         if self.loops_B is None:
             return self.depth
         return float(self.loops_B.mean()), float(np.minimum(self.loops_B, self.depth.num_grad_loops).mean())
@@ -52,7 +52,7 @@ def plan_step(config: RunConfig, step: int, sample_ids_B: Tensor) -> StepPlan:
 
 
 def num_exits_read(config: RunConfig, num_loops: int) -> int:
-    """Number of exits that a step of ``num_loops`` loops reads: one, unless a loss asks for more."""
+    """Return the number of exits that a step of ``num_loops`` loops reads: one, unless a loss asks for more."""
     num_exits = 1
     match config.halting:
         case PonderHalting(train="gate"):
@@ -65,7 +65,7 @@ def num_exits_read(config: RunConfig, num_loops: int) -> int:
 
 
 def halting_weight(config: HaltingConfig, step: int, num_steps: int) -> float:
-    """Weight of the halting penalty at a step: it rises over the warm-up and moves to its final value; 0 if fixed."""
+    """Return the weight of the halting penalty: it rises over the warm-up and moves to its final value; 0 if fixed."""
     if isinstance(config, FixedHalting):
         return 0.0
     final = config.final_weight if isinstance(config, PonderHalting) else None

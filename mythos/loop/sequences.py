@@ -1,7 +1,7 @@
-"""Depths that differ between the sequences of a batch: which run in which pass, and what that saves.
+"""Numbers of loops that differ between the sequences of a batch: which rows run in which loop, and what that saves.
 
-All sequences end together: one of depth T enters at pass max(T) - T, so that the last k passes keep gradients
-for all. Sorted by depth, deepest first, those that run in a pass are the first rows of the batch.
+All sequences end together: one of T loops enters at loop max(T) - T, so that the last k loops keep gradients for
+all. When rows are sorted by T, largest first, those that run in a loop are the first rows of the batch.
 """
 
 from typing import NamedTuple
@@ -14,29 +14,29 @@ from mythos.loop.policy import distribution
 
 
 class Saving(NamedTuple):
-    """Share of the core's work that is not done when shallow sequences enter late rather than run with the deepest."""
+    """Share of the core's work that is saved when sequences of few loops enter late rather than run max(T) loops."""
 
     loops: float
-    """Of the passes, each sequence counted on its own."""
+    """Share of the loops, counted for each sequence."""
     training: float
-    """Of the training FLOPs, where a pass with gradients costs three times one without."""
+    """Share of the training FLOPs, where a loop with gradients costs three times one without."""
 
 
 def active_rows(loops_B: np.ndarray) -> list[int]:
-    """How many rows run in each pass, ``max(loops_B)`` numbers that never fall; the last is B."""
+    """Return how many rows run in each loop, ``max(loops_B)`` numbers that never fall; the last is B."""
     deepest = int(loops_B.max())
     return [int((loops_B >= deepest - index).sum()) for index in range(deepest)]
 
 
 def saving(loops_B: np.ndarray, num_grad_loops: int) -> Saving:
-    """What one batch saves against running every row to the deepest."""
+    """Return the saving of one batch compared with max(T) loops for every row."""
     deepest = loops_B.max()
     full = _cost(deepest, num_grad_loops)
     return Saving(float(1 - loops_B.mean() / deepest), float(1 - _cost(loops_B, num_grad_loops).mean() / full))
 
 
 def expected_saving(config: DepthConfig, batch_size: int, step: int | None = None) -> Saving:
-    """What batches of ``batch_size`` rows drawn one by one save in the long run (a ratio of expectations)."""
+    """Return the expected saving of batches of ``batch_size`` independent draws, as a ratio of expectations."""
     mass = distribution(config, step)
     mass_of_deepest = np.diff(np.cumsum(mass).clip(max=1.0) ** batch_size, prepend=0.0)
     loops = np.arange(1, len(mass) + 1)
@@ -46,5 +46,5 @@ def expected_saving(config: DepthConfig, batch_size: int, step: int | None = Non
 
 
 def _cost(loops: np.ndarray, num_grad_loops: int) -> np.ndarray:
-    """Training FLOPs of the core in units of one forward pass: 1 without gradients, 3 with."""
+    """Return training FLOPs of the core in units of one loop's forward: 1 without gradients, 3 with."""
     return loops + 2 * np.minimum(loops, num_grad_loops)

@@ -1,4 +1,4 @@
-"""The state before the first pass. Noise is a function of (seed, sample id), whatever the batch or the device."""
+"""Noise for the initial state: a function of (seed, sample id), independent of the batch and the device."""
 
 import math
 
@@ -9,7 +9,7 @@ _MASK = 0xFFFFFFFF
 
 
 class Noise(nn.Module):
-    """``noise`` as a part that compilation finds: its thirty operations on 64-bit numbers become one kernel."""
+    """``noise`` as a module that can be compiled: its thirty operations on 64-bit numbers become one kernel."""
 
     def forward(self, seed: int, sample_ids_B: Tensor, length: int, dim: int) -> Tensor:
         """See ``noise``."""
@@ -17,10 +17,10 @@ class Noise(nn.Module):
 
 
 def noise(seed: int, sample_ids_B: Tensor, length: int, dim: int) -> Tensor:
-    """Standard normal numbers ``[B, length, dim]``, fp32, by Box and Muller from hashed counters."""
-    place = torch.arange(length * dim, device=sample_ids_B.device)
+    """Return standard normal numbers ``[B, length, dim]``, fp32, by the Box-Muller transform of hashed counters."""
+    counter = torch.arange(length * dim, device=sample_ids_B.device)
     key_B = _hash(_hash(sample_ids_B & _MASK) ^ _hash((sample_ids_B >> 32) + seed * 0x9E3779B1))
-    first = _hash(place + key_B[:, None])
+    first = _hash(counter + key_B[:, None])
     second = _hash(first ^ 0x5BD1E995)
     radius = torch.sqrt(-2 * torch.log((first.float() + 1) * 2**-32).clamp(max=0))
     angle = second.float() * (2 * math.pi * 2**-32)

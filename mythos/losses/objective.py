@@ -1,4 +1,4 @@
-"""The loss of a micro-batch: its share of the whole optimiser step's loss, so that shares simply add up."""
+"""The loss of a micro-batch: its share of the whole optimiser step's loss, so that shares add up."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -27,7 +27,7 @@ class Loss(NamedTuple):
 def objective(
     config: RunConfig, output: ModelOutput, batch: Batch, plan: StepPlan, terms: Mapping[str, Term] = TERMS
 ) -> Loss:
-    """Add the penalties to the likelihood.
+    """Compute the loss: the negative log-likelihood and the penalties.
 
     Args:
         terms: see ``load_terms``.
@@ -42,7 +42,7 @@ def objective(
 
 
 def penalties(terms: Mapping[str, Term], inputs: TermInputs) -> dict[str, Tensor]:
-    """Every term that has a weight in this step and a value for this model, in the order of the table."""
+    """Return every penalty that has a weight in this step and a value for this model, in the order of the table."""
     weighted: dict[str, Tensor] = {}
     for name, term in terms.items():
         weight = term.weight(inputs.config, inputs.plan)

@@ -21,7 +21,7 @@ from mythos.types import IGNORED, Batch, ModelOutput
 
 
 class TermInputs(NamedTuple):
-    """What a penalty may read of one micro-batch."""
+    """Inputs of a penalty for one micro-batch."""
 
     config: RunConfig
     output: ModelOutput
@@ -33,7 +33,8 @@ class TermInputs(NamedTuple):
 
 
 Penalty = Callable[[float, TermInputs], Tensor | None]
-"""From weight and inputs to the micro-batch's weighted share of the step's penalty, a scalar; None leaves it out."""
+"""Returns the micro-batch's weighted share of the step's penalty, a scalar, from weight and inputs; None leaves it
+out."""
 
 
 class Term(NamedTuple):
@@ -45,19 +46,19 @@ class Term(NamedTuple):
 
 
 def output_z(weight: float, inputs: TermInputs) -> Tensor:
-    """Squared log-partition of the output logits, weighted over exits as the likelihood is."""
+    """Return the squared log-partition of the output logits, weighted over exits as the likelihood is."""
     squared = inputs.weight_X[:, None, None] * inputs.output.exit_prob_XBS * inputs.output.lse_XBS.square()
     return weight * per_target(squared, inputs.batch)
 
 
 def supervised_loops(weight: float, inputs: TermInputs) -> Tensor:
-    """Mean over all loops of the negative log-likelihood, estimated from the exits."""
+    """Return the mean over all loops of the negative log-likelihood, estimated from the exits."""
     nll = per_target(inputs.weight_X[:, None, None] * inputs.output.nll_XBS, inputs.batch)
     return weight * (nll / inputs.plan.depth.num_loops)
 
 
 def router_z(weight: float, inputs: TermInputs) -> Tensor | None:
-    """Squared log-partition of the router logits; None for a dense core."""
+    """Return the squared log-partition of the router logits; None for a dense core."""
     stats = inputs.output.router_stats
     if stats is None:
         return None
@@ -65,7 +66,7 @@ def router_z(weight: float, inputs: TermInputs) -> Tensor | None:
 
 
 def router_balance(weight: float, inputs: TermInputs) -> Tensor | None:
-    """Sequence-wise balance of expert load; None for a dense core."""
+    """Return the sequence-wise balance of expert load; None for a dense core."""
     stats = inputs.output.router_stats
     if stats is None:
         return None
@@ -73,26 +74,26 @@ def router_balance(weight: float, inputs: TermInputs) -> Tensor | None:
 
 
 def consistency(weight: float, inputs: TermInputs) -> Tensor | None:
-    """Squared relative change of the state; None where the forward was not asked for it."""
+    """Return the squared relative change of the state; None where the forward did not compute it."""
     if inputs.output.change_T is None:
         return None
     return weight * (mean_over_grad_loops(inputs.output.change_T, inputs.plan) / num_tokens(inputs.batch))
 
 
 def jacobian(weight: float, inputs: TermInputs) -> Tensor | None:
-    """Squared growth of a small change of the state; None where the forward was not asked for it."""
+    """Return the squared growth of a small change of the state; None where the forward did not compute it."""
     growth_B = inputs.output.jacobian_growth_B
     return None if growth_B is None else weight * growth_B.sum() / inputs.batch.num_sequences
 
 
 def ponder_cost(weight: float, inputs: TermInputs) -> Tensor:
-    """ACT's loops plus remainder."""
+    """Return ACT's ponder cost: loops plus remainder."""
     assert inputs.output.ponder_BS is not None
     return weight * per_target(inputs.output.ponder_BS, inputs.batch)
 
 
 def prior_divergence(weight: float, inputs: TermInputs) -> Tensor:
-    """KL(p, prior) of the exit distribution, in nats."""
+    """Return KL(p, prior) of the exit distribution, in nats."""
     assert isinstance(inputs.config.halting, PonderHalting)
     assert inputs.output.halting_TBS is not None
     prior_T = prior(inputs.config.halting, inputs.plan.depth.num_loops)
@@ -115,7 +116,7 @@ TERMS: Final[Mapping[str, Term]] = {
 
 
 def load_terms(config: RunConfig) -> Mapping[str, Term]:
-    """``TERMS`` and, after them, those that ``objective.terms`` names.
+    """Return ``TERMS`` and, after them, those that ``objective.terms`` names.
 
     Raises:
         ConfigError: a name is unknown, is one of ``TERMS``, or its package cannot be imported.
@@ -132,7 +133,7 @@ def _foreign(name: str) -> Term:
 
 
 def gate_loss(config: PonderHalting, output: ModelOutput, batch: Batch) -> Tensor:
-    """Binary cross-entropy of continuing and the improvement that a loop brought, averaged over loops 1 .. T-1."""
+    """Return the cross-entropy of the gate with the continuation target, averaged over loops 1 .. T-1."""
     assert output.stop_logit_TBS is not None
     if output.nll_XBS.shape[0] == 1:
         return 0.0 * output.stop_logit_TBS.sum()
@@ -142,19 +143,20 @@ def gate_loss(config: PonderHalting, output: ModelOutput, batch: Batch) -> Tenso
 
 
 def per_target(value: Tensor, batch: Batch) -> Tensor:
-    """Sum of ``[..., B, S]`` over target tokens, divided by those of the whole step."""
+    """Return the sum of ``[..., B, S]`` over target tokens, divided by their number in the whole step."""
     return value.where(batch.targets_BS != IGNORED, 0.0).sum() / batch.num_targets
 
 
 def mean_over_grad_loops(value_T: Tensor, plan: StepPlan) -> Tensor:
-    """Mean of ``[T, ...]`` over the last k loops; a loop that a shallow row has not entered counts as zero for it.
+    """Return the mean of ``[T, ...]`` over the last k loops.
 
-    So the divisor is that of the step even where the deepest row of a micro-batch runs fewer loops than k.
+    A loop that a row has not entered counts as zero for that row, so that the divisor is that of the step even where
+    no row of a micro-batch runs k loops.
     """
     num_grad_loops = plan.depth.num_grad_loops
     return value_T[-num_grad_loops:].sum() / (num_grad_loops * value_T[0].numel())
 
 
 def num_tokens(batch: Batch) -> Tensor:
-    """Tokens of the whole step."""
+    """Return the number of tokens of the whole step."""
     return batch.num_sequences * batch.tokens_BS.shape[1]

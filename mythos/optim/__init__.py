@@ -1,1 +1,1 @@
-"""Optimisers and learning rate schedules over named parameters; the model's class is unknown here."""
+"""Optimisers and learning rate schedules over named parameters; independent of the model's class."""

@@ -1,4 +1,4 @@
-"""From configuration to torch's optimiser and scheduler."""
+"""Build the optimiser and the scheduler of a configuration."""
 
 from collections.abc import Iterable
 
@@ -17,7 +17,7 @@ from mythos.optim.schedules import learning_rate_factor
 def build_optimizer(
     config: OptimConfig, named_parameters: Iterable[tuple[str, Tensor]], group_of: GroupOf
 ) -> torch.optim.Optimizer:
-    """The configured optimiser over ``model.named_parameters()``, grouped by ``optim.groups.grouping``.
+    """Build the configured optimiser over ``model.named_parameters()``, grouped by ``optim.groups.grouping``.
 
     Raises:
         ConfigError: another package's optimiser cannot be built.
@@ -39,7 +39,7 @@ def build_optimizer(
 
 
 def build_scheduler(optimizer: torch.optim.Optimizer, config: ScheduleConfig, num_steps: int) -> LambdaLR:
-    """A scheduler to be stepped once after every optimiser step of a run of ``num_steps``."""
+    """Build a scheduler, which is stepped once after every optimiser step of a run of ``num_steps``."""
 
     def factor(step: int) -> float:
         return learning_rate_factor(config, step, num_steps)
@@ -48,7 +48,7 @@ def build_scheduler(optimizer: torch.optim.Optimizer, config: ScheduleConfig, nu
 
 
 def set_schedule(scheduler: LambdaLR, step: int) -> None:
-    """Put the schedule where it stands after ``step`` optimiser steps: it is a function of the step alone."""
+    """Set the learning rates to those after ``step`` optimiser steps, of which they are a function."""
     scheduler.last_epoch = step
     rates = [base * factor(step) for base, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
     for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):

@@ -1,4 +1,4 @@
-"""Which parameter is updated by which rule, decided by its name."""
+"""Parameter groups, which a parameter's name decides."""
 
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
@@ -12,7 +12,7 @@ from mythos.config.part_spec import GroupName
 from mythos.config.parts import optimizer_groups
 
 GroupOf = Callable[[str], GroupName]
-"""Parameter's name to group."""
+"""Function from a parameter's name to its group."""
 
 GROUP_OF_PATTERN: tuple[tuple[str, GroupName], ...] = (
     ("embedding.weight", "other"),
@@ -29,13 +29,13 @@ GROUP_OF_PATTERN: tuple[tuple[str, GroupName], ...] = (
 
 ``hidden`` holds matrices between hidden activations, ``experts`` the stacks [E, F, D] and [E, D, F] of routed
 experts, alone because expert parallelism shards them differently, ``other`` what is not a hidden matrix or
-has a scale that means something: embedding, head, norms, router gate. The injection and the loop parts state theirs
+has a meaningful scale: embedding, head, norms, router gate. The injection and the loop parts state theirs
 in ``config.part_spec``.
 """
 
 
 def grouping(model: ModelConfig) -> GroupOf:
-    """The group of each parameter of a model."""
+    """Return the group of each parameter of a model, by name."""
     table = (*optimizer_groups(model), *GROUP_OF_PATTERN)
 
     def group_of(parameter_name: str) -> GroupName:
@@ -50,7 +50,7 @@ def grouping(model: ModelConfig) -> GroupOf:
 def parameter_groups(
     named_parameters: Iterable[tuple[str, Tensor]], config: OptimConfig, group_of: GroupOf
 ) -> list[dict[str, Any]]:
-    """Parameter groups for ``torch.optim``: hidden, experts, other, in that order, without the empty ones.
+    """Return parameter groups for ``torch.optim``: hidden, experts, other, in that order, without empty ones.
 
     Each group holds params, label, algorithm (``adamw``, ``muon`` or ``foreign``), lr and weight_decay. Within a group
     the parameters keep the order of ``named_parameters``.

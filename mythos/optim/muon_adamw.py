@@ -11,7 +11,7 @@ from torch.optim.adamw import adamw
 from mythos.optim.orthogonalize import orthogonalize
 
 MAX_BATCH_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
-"""Elements orthogonalised at a time: what stays in a CPU's cache, or keeps a GPU busy in 1 GiB."""
+"""Elements orthogonalised at a time: they fit a CPU's cache, or keep a GPU busy within 1 GiB."""
 
 
 class _Matrices(NamedTuple):
@@ -23,7 +23,7 @@ class _Matrices(NamedTuple):
 
 
 class MuonAdamW(torch.optim.Optimizer):
-    """Each group is updated by its ``algorithm``; lr and weight_decay are the group's own.
+    """Updates each group by its ``algorithm``, with the group's lr and weight_decay.
 
     ``adamw`` (Loshchilov and Hutter 2019, arXiv 1711.05101): torch's fused kernel.
 
@@ -32,8 +32,8 @@ class MuonAdamW(torch.optim.Optimizer):
         m <- momentum m + (1 - momentum) G
         W <- (1 - lr weight_decay) W - lr sqrt(max(1, M / N)) orthogonalize((1 - momentum) G + momentum m)
 
-    State is of the parameters' dtype, which is fp32 or fp64, and lives in tensors, so that torch's own
-    ``state_dict`` and ``load_state_dict`` carry all of it. A step reads nothing back from the device.
+    The state has the parameters' dtype, fp32 or fp64, and consists of tensors, so that torch's ``state_dict`` and
+    ``load_state_dict`` contain all of it. A step does not synchronise with the device.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class MuonAdamW(torch.optim.Optimizer):
             "eps": eps,
             "momentum": momentum,
             "num_newton_schulz_steps": num_newton_schulz_steps,
-            # Read by load_state_dict: the fused kernel wants its step counts on the parameters' device.
+            # load_state_dict reads it: the fused kernel needs its step counts on the parameters' device.
             "fused": True,
         }
         super().__init__(groups, defaults)
@@ -62,7 +62,7 @@ class MuonAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every parameter that has a gradient; returns what ``closure`` returned."""
+        """Update every parameter that has a gradient, and return the result of ``closure``."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -128,7 +128,7 @@ def _gradient(parameter: Tensor) -> Tensor:
 
 
 def _split(weight: Tensor, grad: Tensor, momentum: Tensor, max_elements: int) -> list[_Matrices]:
-    """Views of a parameter, its gradient and its momentum, of at most ``max_elements`` or one matrix each."""
+    """Return views of a parameter, its gradient and its momentum, of at most ``max_elements`` or one matrix each."""
     matrices = [tensor if tensor.ndim == 3 else tensor[None] for tensor in (weight, grad, momentum)]
     num_matrices = max(1, max_elements // matrices[0][0].numel())
     chunks = (tensor.split(num_matrices) for tensor in matrices)
@@ -136,12 +136,12 @@ def _split(weight: Tensor, grad: Tensor, momentum: Tensor, max_elements: int) ->
 
 
 def _batches_of_equal_shape(pieces: list[_Matrices], max_elements: int) -> list[list[_Matrices]]:
-    """Lists of pieces whose matrices agree in shape, of at most ``max_elements`` or one piece each."""
-    of_shape: dict[torch.Size, list[_Matrices]] = defaultdict(list)
+    """Return lists of pieces with matrices of equal shape, of at most ``max_elements`` or one piece each."""
+    by_shape: dict[torch.Size, list[_Matrices]] = defaultdict(list)
     for piece in pieces:
-        of_shape[piece.weight_BMN.shape[1:]].append(piece)
+        by_shape[piece.weight_BMN.shape[1:]].append(piece)
     batches: list[list[_Matrices]] = []
-    for same in of_shape.values():
+    for same in by_shape.values():
         num_elements = max_elements
         for piece in same:
             num_elements += piece.weight_BMN.numel()
@@ -153,7 +153,7 @@ def _batches_of_equal_shape(pieces: list[_Matrices], max_elements: int) -> list[
 
 
 def _update(batch: list[_Matrices], *, lr: float, weight_decay: float, momentum: float, num_steps: int) -> None:
-    """One Muon step for matrices of equal shape, orthogonalised as one batch; gradients stay as they are."""
+    """Take one Muon step for matrices of equal shape, orthogonalised as one batch; gradients do not change."""
     weights, grads, momenta = (list(tensors) for tensors in zip(*batch, strict=True))
     torch._foreach_lerp_(momenta, grads, 1 - momentum)
     nesterov_BMN = torch.cat(torch._foreach_lerp(grads, momenta, momentum))

@@ -1,4 +1,4 @@
-"""The nearest matrix with equal singular values, by matrix products alone."""
+"""Orthogonalise matrices by matrix products alone."""
 
 from itertools import chain, islice, repeat
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 SAFETY_FACTOR = 1.01
-"""Room above 1 for the largest singular value, which rounding in bfloat16 may lift by 0.4%."""
+"""Margin above 1 for the largest singular value, which rounding in bfloat16 may raise by 0.4%."""
 
 _MINIMAX = (
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
@@ -20,14 +20,14 @@ _MINIMAX = (
 _LIMIT = (1.875, -1.25, 0.375)
 
 SMALLEST_NORM = 1e-7
-"""A matrix of smaller Frobenius norm is rounding noise and is not blown up to full size; zero stays zero."""
+"""A matrix of smaller Frobenius norm is rounding noise and is not scaled up to full size; zero stays zero."""
 
 
 def polar_express_coefficients(num_steps: int) -> list[tuple[float, float, float]]:
-    """(a, b, c) of p(s) = a s + b s^3 + c s^5, one triple for each step.
+    """Return (a, b, c) of p(s) = a s + b s^3 + c s^5, one triple for each step.
 
-    The polynomials of Polar Express (Amsel et al. 2025, arXiv 2505.16932, algorithm 1): each is the best next
-    factor for singular values in [1e-3, 1] after those before it. All but the limit are evaluated at
+    The polynomials of Polar Express (Amsel et al. 2025, arXiv 2505.16932, algorithm 1): each is the optimal
+    next factor for singular values in [1e-3, 1], given the previous ones. All but the limit are evaluated at
     s / ``SAFETY_FACTOR``.
     """
     safe = [(a / SAFETY_FACTOR, b / SAFETY_FACTOR**3, c / SAFETY_FACTOR**5) for a, b, c in _MINIMAX]
@@ -35,10 +35,10 @@ def polar_express_coefficients(num_steps: int) -> list[tuple[float, float, float
 
 
 def orthogonalize(x_BMN: Tensor, num_steps: int) -> Tensor:
-    """U V^T of each matrix U S V^T of the batch, approximately; same shape and dtype.
+    """Return an approximation of U V^T for each matrix U S V^T of the batch, in its shape and dtype.
 
     After 5 steps singular values that were above 1e-3 of the Frobenius norm lie in [0.84, 1.13]; a much
-    smaller one has grown by a factor of 967. Products are made in bfloat16 on CUDA and in the dtype of
+    smaller one has grown by a factor of 967. Products are computed in bfloat16 on CUDA and in the dtype of
     ``x_BMN`` elsewhere.
     """
     is_tall = x_BMN.shape[-2] > x_BMN.shape[-1]

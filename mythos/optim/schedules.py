@@ -6,11 +6,11 @@ from mythos.config.schedule import CosineSchedule, ScheduleConfig, TrapezoidSche
 
 
 def learning_rate_factor(config: ScheduleConfig, step: int, num_steps: int) -> float:
-    """Factor on the learning rate in a step (0-based) of a run of ``num_steps``.
+    """Return the factor on the learning rate in a step (0-based) of a run of ``num_steps``.
 
     Warm-up is (step + 1) / num_warmup_steps, so that step 0 trains and step num_warmup_steps - 1 has the
     whole rate. ``final_factor`` is reached at step ``num_steps``, one after the last, so that the last step
-    trains even where it is 0. Where warm-up and cooldown overlap, the lower one counts.
+    trains even where it is 0. Where warm-up and cooldown overlap, the lower one applies.
     """
     if step >= num_steps:
         return config.final_factor
@@ -19,7 +19,7 @@ def learning_rate_factor(config: ScheduleConfig, step: int, num_steps: int) -> f
 
 
 def _descent(config: ScheduleConfig, step: int, num_steps: int) -> float:
-    """1 before the descent, 0 at ``num_steps``."""
+    """Return 1 before the descent, falling to 0 at ``num_steps``."""
     num_left = num_steps - step
     match config:
         case CosineSchedule(num_warmup_steps=num_warmup_steps):

@@ -1,4 +1,4 @@
-"""An optimiser whose next step can be held back."""
+"""An optimiser whose next step can be skipped."""
 
 from collections.abc import Callable
 from types import MethodType
@@ -8,9 +8,9 @@ import torch
 
 
 class SkippableStep:
-    """Stands in front of an optimiser's ``step``; closed, it lets neither weights nor moments nor counts move.
+    """Wraps an optimiser's ``step``. While ``is_open`` is false, weights, moments and step counts do not change.
 
-    Where an engine shards the optimiser's state, it is the inner optimiser that stands behind the gate.
+    Where an engine shards the optimiser's state, it wraps the inner optimiser.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
@@ -18,7 +18,7 @@ class SkippableStep:
         take_step = optimizer.step
 
         def step(_: torch.optim.Optimizer, closure: Callable[[], Any] | None = None) -> Any:
-            """Run the closure, which may still open or close the gate; then step, or not."""
+            """Run the closure, which may still set ``is_open``; then step, unless it is false."""
             result = None
             if closure is not None:
                 with torch.enable_grad():
@@ -27,5 +27,5 @@ class SkippableStep:
                 take_step()
             return result
 
-        # A method of the optimiser itself: torch's schedulers wrap what stands here and bind it to the optimiser.
+        # A method of the optimiser itself, because torch's schedulers wrap it and bind it to the optimiser.
         optimizer.step = MethodType(step, optimizer)  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""Which steps to skip: pure functions of the losses and gradient norms of the steps that were taken."""
+"""Decide which steps to skip, by the losses and gradient norms of the steps that were taken."""
 
 import math
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ from mythos.config.guard import GuardConfig
 
 Reason = Literal["not_finite", "loss_spike", "gradient_spike"]
 _LEAST_DEVIATION = 0.02
-"""Relative to the mean: a flat stretch must not turn ordinary steps into spikes."""
+"""Smallest deviation relative to the mean: after a flat stretch, ordinary steps must not become spikes."""
 
 
 class Verdict(NamedTuple):
-    """Why a step is skipped, and by how much it missed."""
+    """Reason why a step is skipped, with the figure and its limit."""
 
     reason: Reason
     figure: float
@@ -23,12 +23,12 @@ class Verdict(NamedTuple):
 def judge(
     loss: float, grad_norm: float, losses: Sequence[float], grad_norms: Sequence[float], config: GuardConfig
 ) -> Verdict | None:
-    """None for a step worth taking.
+    """Return why a step is skipped, or None for a step that is taken.
 
     Spikes as in OLMo 2 (arXiv 2501.00656, section 3): more than ``sigmas`` standard deviations above the mean.
 
     Args:
-        losses: of the steps taken before, at most ``config.window``; likewise ``grad_norms``.
+        losses: those of earlier steps that were taken, at most ``config.window``; likewise ``grad_norms``.
     """
     if not math.isfinite(loss) or not math.isfinite(grad_norm):
         return Verdict("not_finite", loss if not math.isfinite(loss) else grad_norm, math.inf)

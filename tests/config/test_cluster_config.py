@@ -39,7 +39,7 @@ def test_every_kind_survives_the_run_directory(kind: str) -> None:
         (["cluster=torchrun", "cluster.hosts=[a,b]"], "cluster: hosts names 2 machines but num_nodes is 1; "),
         (["cluster=torchrun", "cluster.hosts=['-oProxy']"], "cluster.hosts.0: string should match pattern"),
         (["cluster=torchrun", "cluster.master_port=80"], "cluster.master_port: input should be greater than or equal"),
-        (["cluster=kubernetes", "cluster.image=a/mythos"], "cluster: image is a/mythos, which may become another one"),
+        (["cluster=kubernetes", "cluster.image=a/mythos"], "cluster: image is a/mythos, which may be another image"),
         (["cluster=kubernetes", "cluster.image=h:5000/mythos:latest"], "cluster: image is h:5000/mythos:latest, which"),
     ],
 )

@@ -31,7 +31,7 @@ def encoded(option: str) -> str:
         (
             "uniform",
             {"num_grad_loops": 17},
-            "depth: num_grad_loops is 17 but max_loops is 16; no more passes can keep gradients than are run.",
+            "depth: num_grad_loops is 17 but max_loops is 16; no more loops can keep gradients than are run.",
         ),
         (
             "choice",
@@ -51,7 +51,7 @@ def encoded(option: str) -> str:
         (
             "choice",
             {"num_grad_loops": 20},
-            "depth: num_grad_loops is 20 but max_loops is 16; no more passes can keep gradients than are run.",
+            "depth: num_grad_loops is 20 but max_loops is 16; no more loops can keep gradients than are run.",
         ),
         (
             "lognormal_poisson",
@@ -66,17 +66,17 @@ def encoded(option: str) -> str:
         (
             "poisson",
             {"ramp": {"num_steps": 10, "start_mean": 9}},
-            "depth: ramp.start_mean is 9 but the mean that the ramp leads to is 8; a ramp only rises, so start lower.",
+            "depth: ramp.start_mean is 9 but the mean at the end of the ramp is 8; a ramp only rises, so start lower.",
         ),
         (
             "uniform",
             {"min_loops": 3, "ramp": {"num_steps": 10, "start_mean": 2}},
-            "depth: ramp.start_mean is 2 but the shallowest draw is 3; start there or above.",
+            "depth: ramp.start_mean is 2 but the smallest T is 3; start there or above.",
         ),
         (
             "poisson",
             {"ramp": {"num_steps": 10, "start_grad_loops": 5}},
-            "depth: ramp.start_grad_loops is 5 but the num_grad_loops that the ramp leads to is 4; "
+            "depth: ramp.start_grad_loops is 5 but the num_grad_loops at the end of the ramp is 4; "
             "a ramp only rises, so start lower.",
         ),
         (
@@ -99,12 +99,12 @@ def encoded(option: str) -> str:
         (
             "poisson",
             {"growth": [{"step": 9, "mean": 33}]},
-            "depth: growth[0].mean is 33 but max_loops is 32; no more passes are run than that.",
+            "depth: growth[0].mean is 33 but max_loops is 32; no more loops are run than that.",
         ),
         (
             "poisson",
             {"growth": [{"step": 9, "mean": 12, "num_grad_loops": 40}]},
-            "depth: growth[0].num_grad_loops is 40 but max_loops is 32; no more passes are run than that.",
+            "depth: growth[0].num_grad_loops is 40 but max_loops is 32; no more loops are run than that.",
         ),
     ],
 )

@@ -11,17 +11,17 @@ from mythos.config.load import load
     [
         (
             ["halting=act", "depth.num_grad_loops=32"],
-            "depth.per_sequence is true but halting.kind is act, which weighs the same passes for all sequences; "
+            "depth.per_sequence is true but halting.kind is act, which weighs the same loops for all sequences; "
             "set halting=fixed or depth.per_sequence=false.",
         ),
         (
             ["objective.supervise_loops=0.3"],
-            "depth.per_sequence is true but objective.supervise_loops is 0.3, which reads the same passes of all "
+            "depth.per_sequence is true but objective.supervise_loops is 0.3, which reads the same loops of all "
             "sequences; set the weight to 0 or depth.per_sequence=false.",
         ),
         (
             ["parallel.compile=true", "parallel.precision=bf16"],
-            "depth.per_sequence is true but parallel.compile is true, which serves one number of rows where each pass "
+            "depth.per_sequence is true but parallel.compile is true, which serves one number of rows where each loop "
             "has its own; set parallel.compile=false or depth.per_sequence=false.",
         ),
     ],
@@ -33,12 +33,12 @@ def test_a_depth_for_each_sequence_says_what_it_does_not_go_with(overrides: list
 
 
 @pytest.mark.parametrize("overrides", [["depth=fixed"], ["depth=uniform", "depth.num_grad_loops=16"]])
-def test_damping_needs_a_pass_that_keeps_no_gradient(overrides: list[str]) -> None:
+def test_damping_needs_a_loop_that_keeps_no_gradient(overrides: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         load(["model=debug", *overrides, "depth.damping=0.5"])
     num_loops = 8 if overrides == ["depth=fixed"] else 16
     assert str(caught.value) == (
-        f"depth: damping is 0.5 but all of up to {num_loops} passes keep gradients, so that no pass runs the map that "
+        f"depth: damping is 0.5 but all of up to {num_loops} loops keep gradients, so that no loop runs the map that "
         "evaluation runs; lower num_grad_loops or set damping=1."
     )
 

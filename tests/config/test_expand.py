@@ -88,7 +88,7 @@ def test_names_that_are_alike_or_long_become_numbers() -> None:
         (["sweep=lr-depth", "sweep=search"], "sweep: 2 files were given, lr-depth, search; give one."),
         (["sweep.launcher.num_paralel=2"], r"sweep.launcher.num_paralel: no such key; did you mean 'num_parallel'?"),
         (["sweep.max_restarts=-1"], "sweep.max_restarts: input should be greater than or equal to 0, but -1"),
-        (["optim.lr=interval(0,1)"], "optim.lr: .* is no list of values; draw from a range with search"),
+        (["optim.lr=interval(0,1)"], "optim.lr: .* is not a list of values; draw from a range with search"),
         (["run.name=a,b"], "run.name: the sweep sets this for each of its jobs"),
         (["resume=auto"], "resume: the sweep sets this for each of its jobs"),
         (["model=glob(x*)"], "model: .* matches nothing"),

@@ -29,7 +29,7 @@ def test_two_ranks_share_the_micro_batches() -> None:
         (["parallel=ddp", "parallel.offload_optimizer=true"], r"offload_optimizer is true but zero_stage is 0"),
         (
             ["parallel=zero3", "parallel.compile=true", "parallel.precision=bf16"],
-            r"compile is true but zero_stage is 3, whose weights come and go",
+            r"compile is true but zero_stage is 3, which gathers and frees weights",
         ),
         (
             ["parallel=zero1", "parallel.compile=true"],

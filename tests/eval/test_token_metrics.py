@@ -88,7 +88,7 @@ def test_exit_loops_equal_those_of_the_functions_in_loop_exits() -> None:
         ("relative_chang", None, "'relative_chang' was given; it is one of quantile, output_divergence"),
         ("quantile", 1.5, "exit_threshold: 1.5 was given; a quantile is at most 1"),
         ("relative_change", 0.0, "exit_threshold: 0.0 was given"),
-        ("stable_argmax", 2.5, "stable_argmax counts whole passes"),
+        ("stable_argmax", 2.5, "stable_argmax counts whole loops"),
         (None, 0.5, "0.5 was given without exit_rule"),
     ],
 )

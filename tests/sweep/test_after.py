@@ -178,11 +178,11 @@ def test_a_failed_command_that_is_taken_out_leaves_a_finished_job(small: list[st
         ("after=['']", "sweep.after: '' is not understood"),
         (
             "after=['evaluate {runs}']",
-            "sweep.after: 'evaluate {runs}' holds {runs}, but known here is {run}; use that.",
+            "sweep.after: 'evaluate {runs}' holds {runs}, but only {run} can be used here.",
         ),
-        ("at_end=['report {run}']", "holds {run}, but known here is {runs} and {sweep}; use that."),
-        ("at_end=['report {runs}/x']", "has {runs} inside of a word"),
-        ('after=["sample {run} --prompt \'a"]', "is no command line (No closing quotation)"),
+        ("at_end=['report {run}']", "holds {run}, but only {runs} and {sweep} can be used here."),
+        ("at_end=['report {runs}/x']", "has {runs} inside a word"),
+        ('after=["sample {run} --prompt \'a"]', "is not a command line (No closing quotation)"),
     ],
 )
 def test_commands_are_checked_before_a_job_starts(option: str, sentence: str) -> None:

@@ -9,7 +9,7 @@ from mythos.layers.transfer import to_device
 
 
 def stick_breaking(logit_TBS: Tensor) -> Tensor:
-    """p(t) = lambda_t prod_{s<t} (1 - lambda_s), ``[T, B, S]``; the last loop takes the remainder, so p sums to one."""
+    """Return p(t) = lambda_t prod_{s<t} (1 - lambda_s), ``[T, B, S]``; the last loop takes the remainder."""
     log_stop = functional.logsigmoid(logit_TBS)
     log_remaining = functional.logsigmoid(-logit_TBS).cumsum(0)
     log_reach = torch.cat((torch.zeros_like(log_remaining[:1]), log_remaining[:-1]))
@@ -17,7 +17,7 @@ def stick_breaking(logit_TBS: Tensor) -> Tensor:
 
 
 def adaptive_computation_time(logit_TBS: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """ACT's weights ``[T, B, S]``, which sum to one, and its ponder cost ``[B, S]``: loops plus remainder."""
+    """Return ACT's weights ``[T, B, S]``, which sum to one, and its ponder cost ``[B, S]``: loops plus remainder."""
     unit_TBS = logit_TBS.sigmoid()
     before_TBS = torch.cat((torch.zeros_like(unit_TBS[:1]), unit_TBS.cumsum(0)[:-1]))
     stops_TBS = before_TBS + unit_TBS >= 1 - threshold
@@ -31,14 +31,14 @@ def adaptive_computation_time(logit_TBS: Tensor, threshold: float) -> tuple[Tens
 
 
 def exit_at_median(p_TBS: Tensor) -> Tensor:
-    """All weight on the first loop that brings the sum to one half; the gradient is that of ``p_TBS``."""
+    """Return all weight on the first loop at which the sum reaches one half, with the gradient of ``p_TBS``."""
     median_BS = (p_TBS.cumsum(0) < 0.5).sum(0).clamp(max=p_TBS.shape[0] - 1)
     hard_TBS = functional.one_hot(median_BS, p_TBS.shape[0]).movedim(-1, 0).to(p_TBS.dtype)
     return hard_TBS + p_TBS - p_TBS.detach()
 
 
 def prior(config: PonderHalting, num_loops: int) -> Tensor:
-    """The distribution over loops that p is drawn towards, ``[T]``."""
+    """Return the prior distribution over loops, ``[T]``."""
     if config.prior == "uniform":
         return torch.full((num_loops,), 1 / num_loops)
     reach = (1 - config.prior_probability) ** torch.arange(num_loops)
@@ -48,15 +48,15 @@ def prior(config: PonderHalting, num_loops: int) -> Tensor:
 
 
 def divergence_from_prior(p_TBS: Tensor, prior_T: Tensor) -> Tensor:
-    """KL(p, prior) of each token, ``[B, S]``, in nats."""
+    """Return KL(p, prior) of each token, ``[B, S]``, in nats."""
     log_prior = to_device(prior_T, p_TBS.device).to(p_TBS.dtype).log()[:, None, None]
     return (torch.special.xlogy(p_TBS, p_TBS) - p_TBS * log_prior).sum(0)
 
 
 def continuation_target(nll_TBS: Tensor, sharpness: float, margin: float) -> Tensor:
-    """Targets of 1 - lambda for loops 1 .. T-1, ``[T - 1, B, S]``, without gradient (Ouro, stage 2).
+    """Return targets of 1 - lambda for loops 1 .. T-1, ``[T - 1, B, S]``, without gradient (Ouro, stage 2).
 
-    A target is near one where a loop improved clearly on the loop before it.
+    A target is near one where a loop clearly improves on the previous one.
     """
     improvement_TBS = (nll_TBS[:-1] - nll_TBS[1:]).clamp(min=0)
     return torch.sigmoid(sharpness * (improvement_TBS - margin)).detach()

@@ -15,10 +15,10 @@ class Exits(NamedTuple):
 
 
 def draw_exits(num_loops: int, num_exits: int, seed: int, step: int) -> Exits:
-    """The last loop, and ``num_exits - 1`` of the others drawn without replacement; a pure function of the step.
+    """Draw the last loop and ``num_exits - 1`` of the others without replacement, as a pure function of the step.
 
-    A sum over loops t of p_t L_t is estimated by sum_x weight_x p_x L_x, whose mean over draws is the sum itself
-    (one exit alone is no estimate: it is for fixed halting, where p is all on the last loop).
+    The sum over loops t of p_t L_t is estimated by sum_x weight_x p_x L_x, whose mean over draws is that sum. A single
+    exit is no estimate: it is for fixed halting, where p is one at the last loop.
     """
     if num_exits == 1:
         return Exits((num_loops - 1,), (1.0,))

@@ -1,4 +1,4 @@
-"""The network that decides, from a token's state after a loop, how likely the token is to exit there."""
+"""The gate that computes, from a token's state after a loop, the probability of exiting there."""
 
 import math
 
@@ -18,7 +18,7 @@ class HaltingGate(nn.Module):
         self.bias = nn.Parameter(torch.empty(1))
 
     def forward(self, h_BSD: Tensor) -> Tensor:
-        """Logits of exiting after this loop, ``[B, S]``."""
+        """Return the logits of exiting after this loop, ``[B, S]``."""
         with torch.autocast(h_BSD.device.type, enabled=False):
             x_BSD = functional.rms_norm(h_BSD.float(), h_BSD.shape[-1:])
             hidden = functional.silu(functional.linear(x_BSD, self.w1.float()))

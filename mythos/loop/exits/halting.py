@@ -1,4 +1,4 @@
-"""From the states after the loops to what coda and head read, and with what probability."""
+"""The step from the states after the loops to the input of coda and head, with the probability of each exit."""
 
 from typing import NamedTuple
 
@@ -33,11 +33,11 @@ class Halting(nn.Module):
         )
 
     def required_exits(self, num_loops: int, exits: tuple[int, ...]) -> tuple[int, ...]:
-        """0-based loops whose states ``forward`` needs."""
+        """Return the 0-based loops whose states ``forward`` needs."""
         return exits if self.gate is None else tuple(range(num_loops))
 
     def forward(self, states: list[Tensor], exits: tuple[int, ...]) -> HaltingOutput:
-        """States at ``exits`` from the states after the ``required_exits`` loops."""
+        """Compute the states at ``exits`` from the states after the ``required_exits`` loops."""
         if self.gate is None:
             return HaltingOutput(states, _only_last(len(exits), states[0]), None, None, None)
         logit_TBS = torch.stack([self.gate(h_BSD) for h_BSD in states])
@@ -58,11 +58,11 @@ class Halting(nn.Module):
                 raise AssertionError(f"no halting for {self.config}")
 
     def update_history(self, states: list[Tensor], new_BSD: Tensor) -> list[Tensor]:
-        """The states that ``exit_output`` needs: all of them where it takes their mean, else the last one."""
+        """Return the states that ``exit_output`` needs: all of them where it takes their mean, else the last one."""
         return [*states, new_BSD] if isinstance(self.config, ActHalting) else [new_BSD]
 
     def exit_mass(self, logits: list[Tensor]) -> Tensor:
-        """Probability of having exited after the loops so far, ``[B, S]``, from the gate's logits of each."""
+        """Return the probability of having exited after the loops so far, ``[B, S]``, from the gate's logits."""
         logit_TBS = torch.stack([*logits, torch.zeros_like(logits[0])])  # the last loop's remainder is left out
         match self.config:
             case ActHalting(threshold=threshold):
@@ -73,7 +73,7 @@ class Halting(nn.Module):
                 raise AssertionError(f"no exit distribution for {self.config}")
 
     def exit_output(self, states: list[Tensor], logits: list[Tensor], last_BS: Tensor) -> Tensor:
-        """What coda and head read of tokens that exit after loop ``last_BS`` and keep their state from there on."""
+        """Return the input of coda and head for tokens that exit after loop ``last_BS`` and then keep their state."""
         match self.config:
             case ActHalting(threshold=threshold):
                 loop_T = torch.arange(len(states), device=last_BS.device)
@@ -85,13 +85,13 @@ class Halting(nn.Module):
 
 
 def _only_last(num_exits: int, state_BSD: Tensor) -> Tensor:
-    """All probability on the last exit."""
+    """Return exit probabilities ``[X, B, S]`` that are one at the last exit."""
     prob_X = (torch.arange(num_exits, device=state_BSD.device) == num_exits - 1).float()
     return prob_X[:, None, None].expand(-1, *state_BSD.shape[:2])
 
 
 def _mean(states: list[Tensor], weight_TBS: Tensor) -> Tensor:
-    """Weighted sum of the first states, in their dtype."""
+    """Return the weighted sum of the first states, in their dtype."""
     total = sum(weight_BS[..., None] * h_BSD for weight_BS, h_BSD in zip(weight_TBS, states, strict=False))
     assert isinstance(total, Tensor)
     return total.to(states[0].dtype)

@@ -11,17 +11,17 @@ from mythos.loop.change import relative_acceleration, relative_change
 
 
 def output_divergence(new_NV: Tensor, old_NV: Tensor) -> Tensor:
-    """KL(output, output before) in nats, ``[...]``, from log-probabilities ``[..., V]``."""
+    """Return KL(output, previous output) in nats, ``[...]``, from log-probabilities ``[..., V]``."""
     return (new_NV.exp() * (new_NV - old_NV)).sum(-1)
 
 
 def num_stable_loops(num_before_N: Tensor, new_N: Tensor, old_N: Tensor) -> Tensor:
-    """Loops in a row with the same prediction, from the number before and the last two predictions."""
+    """Return the number of consecutive loops with the same prediction, from that of the previous loop."""
     return torch.where(new_N == old_N, num_before_N + 1, 1)
 
 
 def first_loop(stop_TN: Tensor) -> Tensor:
-    """Index of the first loop whose condition holds, or of the last loop, ``[N]``."""
+    """Return the index of the first loop whose condition holds, or of the last loop, ``[N]``."""
     never_N = ~stop_TN.any(0)
     return stop_TN.int().argmax(0).masked_fill(never_N, stop_TN.shape[0] - 1)
 
@@ -32,7 +32,7 @@ def by_quantile(p_TN: Tensor, quantile: float) -> Tensor:
 
 
 def by_output_divergence(log_prob_TNV: Tensor, threshold: float) -> Tensor:
-    """Exit once KL(output, output before) falls below ``threshold`` nats (Huginn: 5e-4)."""
+    """Exit once KL(output, previous output) falls below ``threshold`` nats (Huginn: 5e-4)."""
     return _first_of(len(log_prob_TNV), output_divergence(log_prob_TNV[1:], log_prob_TNV[:-1]) < threshold)
 
 
@@ -56,12 +56,12 @@ def by_stable_argmax(prediction_TN: Tensor, num_loops: int) -> Tensor:
 
 
 def _first_of(num_loops: int, stop_MN: Tensor) -> Tensor:
-    """``first_loop`` of the conditions of the last M loops; those before cannot hold."""
+    """Return ``first_loop`` of the conditions of the last M loops; earlier ones cannot hold."""
     return first_loop(torch.cat((stop_MN.new_zeros(num_loops - len(stop_MN), stop_MN.shape[1]), stop_MN)))
 
 
 class Seen(NamedTuple):
-    """What a rule may read after a loop; coda and head run only for rules that read logits."""
+    """Inputs of a rule after a loop; coda and head run only for rules that read logits."""
 
     state_BSD: Tensor
     exit_mass: Callable[[], Tensor]
@@ -75,7 +75,7 @@ Stops = Callable[[Seen], Tensor]
 
 
 def stops(rule: ExitRule) -> Stops:
-    """The rule with an empty memory, for one forward."""
+    """Return the rule with an empty history, for one forward."""
     match rule.kind:
         case "quantile":
             return lambda seen: seen.exit_mass() >= rule.threshold
@@ -92,7 +92,7 @@ def stops(rule: ExitRule) -> Stops:
 
 
 class _Below:
-    """A figure of the last ``num_values`` values, newest first, lies below the threshold."""
+    """Exit where a figure of the last ``num_values`` values, latest first, lies below the threshold."""
 
     def __init__(
         self, threshold: float, num_values: int, value: Callable[[Seen], Tensor], figure: Callable[..., Tensor]
@@ -111,7 +111,7 @@ class _Below:
 
 
 class _StableArgmax:
-    """The prediction has stayed the same over ``num_loops`` loops."""
+    """Exit where the prediction has stayed the same over ``num_loops`` loops."""
 
     def __init__(self, num_loops: int) -> None:
         self.num_loops = num_loops

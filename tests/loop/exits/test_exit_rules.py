@@ -76,7 +76,7 @@ def test_rules_loop_by_loop_exit_where_the_rules_over_all_loops_do(threshold: fl
         ("entropy", None, "'entropy' was given"),
         ("quantile", 1.5, "at most 1"),
         ("relative_change", 0.0, "above 0"),
-        ("stable_argmax", 2.5, "whole passes"),
+        ("stable_argmax", 2.5, "whole loops"),
         (None, 0.5, "without exit_rule"),
     ],
 )
