@@ -1,1 +1,1 @@
-"""Lightning callbacks, one concern each."""
+"""Lightning callbacks, one concern each, and the values that they share."""

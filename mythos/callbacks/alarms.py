@@ -1,4 +1,4 @@
-"""Failures that a loop hides: checked in all telemetry, each reported once in a sentence."""
+"""Failures that a loop hides: each telemetry is checked for them, and each of them is reported once."""
 
 import math
 import sys
@@ -14,12 +14,12 @@ from mythos.config import records
 from mythos.config.alarms import AlarmsConfig
 from mythos.config.run import RunConfig
 
-_SETTLED = 1e-4
-"""Relative change below which growth is rounding."""
+_CONVERGED = 1e-4
+"""Relative change of the state below which its growth is rounding."""
 
 
 class Alarm(NamedTuple):
-    """A figure that crossed its limit."""
+    """A value that crossed its limit."""
 
     name: str
     figure: float
@@ -27,11 +27,12 @@ class Alarm(NamedTuple):
     sentence: str
 
 
-def raised(history: Sequence[dict[str, float]], step: int, mean_depth: float, config: AlarmsConfig) -> list[Alarm]:
-    """The alarms of the last record of ``history``, whose earlier ones come before it.
+def raised(history: Sequence[Metrics], step: int, mean_depth: float, config: AlarmsConfig) -> list[Alarm]:
+    """Return the alarms of the last entry of ``history``.
 
     Args:
-        step: optimiser steps finished.
+        history: telemetry in the order of its steps.
+        step: number of finished optimiser steps.
         mean_depth: mean number of loops in training.
     """
     alarms = [*not_finite(history[-1]), *_idle_expert(history[-1], config)]
@@ -42,14 +43,14 @@ def raised(history: Sequence[dict[str, float]], step: int, mean_depth: float, co
     if step >= config.num_warmup_steps:
         checks += [_ignored_state, _starved_loop]
     for check in checks:
-        found = [alarm for record in recent if (alarm := check(record, mean_depth, config)) is not None]
-        if len(found) == len(recent):
-            alarms.append(found[-1])
+        crossed = [alarm for metrics in recent if (alarm := check(metrics, mean_depth, config)) is not None]
+        if len(crossed) == len(recent):
+            alarms.append(crossed[-1])
     return alarms
 
 
 class Alarms(StepCallback):
-    """Judges the telemetry, and looks for what is not finite in the training metrics."""
+    """Checks the telemetry against its limits, and that the training metrics are finite."""
 
     def __init__(self, config: RunConfig, metrics: MetricsWriter) -> None:
         self.config = config.telemetry.alarms
@@ -84,29 +85,29 @@ class Alarms(StepCallback):
                 logger.alert(f"{alarm.name} at step {step}", alarm.sentence)
 
 
-def not_finite(record: dict[str, float]) -> Iterator[Alarm]:
-    """The alarm of a record that holds NaN or infinities."""
-    names = sorted(name for name, value in record.items() if not math.isfinite(value))
+def not_finite(metrics: Metrics) -> Iterator[Alarm]:
+    """Yield an alarm if any metric is NaN or infinite."""
+    names = sorted(name for name, value in metrics.items() if not math.isfinite(value))
     if names:
-        sentence = f"{len(names)} figures are not finite, among them {names[0]}."
+        sentence = f"{len(names)} metrics are not finite, among them {names[0]}."
         yield Alarm("not_finite", float(len(names)), 0.0, sentence)
 
 
-def _idle_expert(record: dict[str, float], config: AlarmsConfig) -> Iterator[Alarm]:
-    idle = {name: value for name, value in record.items() if name.startswith("experts/idle_steps/")}
+def _idle_expert(metrics: Metrics, config: AlarmsConfig) -> Iterator[Alarm]:
+    idle = {name: value for name, value in metrics.items() if name.startswith("experts/idle_steps/")}
     longest = max(idle, key=lambda name: idle[name], default=None)
     if longest is not None and idle[longest] >= config.idle_steps:
         sentence = (
-            f"an expert of layer {records.layer_of(longest)} of the core has had no token in any loop "
-            f"for {idle[longest]:.0f} steps, {config.idle_steps} or more."
+            f"no token has been routed to an expert of core layer {records.layer_of(longest)} in any loop "
+            f"for {idle[longest]:.0f} steps; the limit is {config.idle_steps}."
         )
         yield Alarm("dead_expert", idle[longest], float(config.idle_steps), sentence)
 
 
-def _token_correlation(record: dict[str, float], mean_depth: float, config: AlarmsConfig) -> Alarm | None:
-    by_loop = _by_loop(record, records.token_correlation)
+def _token_correlation(metrics: Metrics, mean_depth: float, config: AlarmsConfig) -> Alarm | None:
+    by_loop = _by_loop(metrics, records.token_correlation)
     loop = max(range(len(by_loop)), key=lambda loop: by_loop[loop])
-    if not by_loop[loop] > config.token_correlation:  # nor if it is not a number, which is another alarm
+    if not by_loop[loop] > config.token_correlation:  # NaN raises another alarm
         return None
     sentence = (
         f"after loop {loop} the states of a sequence's tokens have a mean cosine of {by_loop[loop]:.3f}, above "
@@ -115,24 +116,24 @@ def _token_correlation(record: dict[str, float], mean_depth: float, config: Alar
     return Alarm("token_correlation", by_loop[loop], config.token_correlation, sentence)
 
 
-def _growing_change(record: dict[str, float], mean_depth: float, config: AlarmsConfig) -> Alarm | None:
-    by_loop = _by_loop(record, records.relative_change)
+def _growing_change(metrics: Metrics, mean_depth: float, config: AlarmsConfig) -> Alarm | None:
+    by_loop = _by_loop(metrics, records.relative_change)
     middle, last = len(by_loop) // 2, len(by_loop) - 1
-    if last <= middle or by_loop[middle] <= 0 or by_loop[last] < _SETTLED:
+    if last <= middle or by_loop[middle] <= 0 or by_loop[last] < _CONVERGED:
         return None
     factor = (by_loop[last] / by_loop[middle]) ** (1 / (last - middle))
     if not factor > config.change_growth:
         return None
     sentence = (
         f"the relative change of the state grows by {factor:.3f} a loop from loop {middle} to loop {last}, above "
-        f"{config.change_growth:g}; the loop does not settle."
+        f"{config.change_growth:g}; the state does not converge."
     )
     return Alarm("growing_change", factor, config.change_growth, sentence)
 
 
-def _ignored_state(record: dict[str, float], mean_depth: float, config: AlarmsConfig) -> Alarm | None:
+def _ignored_state(metrics: Metrics, mean_depth: float, config: AlarmsConfig) -> Alarm | None:
     deep = max(1, round(mean_depth))
-    once, loss = record.get(records.loss_at(1)), record.get(records.loss_at(deep))
+    once, loss = metrics.get(records.loss_at(1)), metrics.get(records.loss_at(deep))
     if deep == 1 or once is None or loss is None or once <= 0:
         return None
     gain = (once - loss) / once
@@ -145,21 +146,21 @@ def _ignored_state(record: dict[str, float], mean_depth: float, config: AlarmsCo
     return Alarm("ignored_state", gain, config.ignored_state, sentence)
 
 
-def _starved_loop(record: dict[str, float], mean_depth: float, config: AlarmsConfig) -> Alarm | None:
-    by_loop = _by_loop(record, records.halting_mass)[: max(1, round(mean_depth))]
+def _starved_loop(metrics: Metrics, mean_depth: float, config: AlarmsConfig) -> Alarm | None:
+    by_loop = _by_loop(metrics, records.halting_mass)[: max(1, round(mean_depth))]
     if not by_loop or not min(by_loop) < config.halting_mass:
         return None
     loop = by_loop.index(min(by_loop))
     sentence = (
-        f"tokens leave after loop {loop} with a mean probability of {by_loop[loop]:.2g}, below "
-        f"{config.halting_mass:g}; nothing teaches the model to answer there."
+        f"the mean probability of exiting after loop {loop} is {by_loop[loop]:.2g}, below "
+        f"{config.halting_mass:g}; the output of that loop is not trained."
     )
     return Alarm("starved_loop", by_loop[loop], config.halting_mass, sentence)
 
 
-def _by_loop(record: dict[str, float], name_of: Any) -> list[float]:
-    """The values of a quantity from loop 0 on."""
+def _by_loop(metrics: Metrics, name_of: Any) -> list[float]:
+    """Values of a metric from loop 0 on."""
     values: list[float] = []
-    while name_of(len(values)) in record:
-        values.append(record[name_of(len(values))])
+    while name_of(len(values)) in metrics:
+        values.append(metrics[name_of(len(values))])
     return values

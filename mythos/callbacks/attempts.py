@@ -1,4 +1,4 @@
-"""Which step is being taken, kept where a crash leaves it; and what earlier crashes have made the run leave out."""
+"""Records which step is running, so that a crash can be attributed to its data, and reports skipped data."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,19 +17,19 @@ from mythos.data.skips import sample_at
 
 
 class Attempts(StepCallback):
-    """Keeps the record of the step on rank 0, and reports each step whose data were left out.
+    """Keeps the record of the running step on rank 0, and reports each step whose data are skipped.
 
-    Stands next to the data position: what other callbacks do at a step's end is no part of the step.
+    A step ends with this callback: a failure of the callbacks that follow is not attributed to its data.
     """
 
     def __init__(
-        self, run: Path, data: TokenDataModule, batch_size: int, metrics: MetricsWriter, left_out: Sequence[Step]
+        self, run: Path, data: TokenDataModule, batch_size: int, metrics: MetricsWriter, skipped: Sequence[Step]
     ) -> None:
         self.run = run
         self.data = data
         self.batch_size = batch_size
         self.metrics = metrics
-        self.left_out = left_out
+        self.skipped = skipped
         self.step_record: StepRecord | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -47,18 +47,18 @@ class Attempts(StepCallback):
     def on_step_end(self, trainer: pl.Trainer, module: Any, result: StepResult) -> None:
         self._between_steps()
         step = result.step
-        for failed in self.left_out:
+        for failed in self.skipped:
             if failed.step == step:
                 self.metrics.write(trainer, {records.guard("poison"): 1.0, records.GUARD_FIGURE: failed.start}, step)
                 announce(
                     trainer,
                     "guard",
                     f"poison at step {step}",
-                    f"samples {failed.start} to {failed.end - 1}, on which the step failed twice, are left out.",
+                    f"samples {failed.start} to {failed.end - 1}, on which the step failed twice, are skipped.",
                 )
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, KeyboardInterrupt | ConfigError):  # no failure of the step
+        if isinstance(exception, KeyboardInterrupt | ConfigError):  # not a failure of the step
             self._between_steps()
 
     def _between_steps(self) -> None:

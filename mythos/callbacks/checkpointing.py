@@ -1,4 +1,4 @@
-"""Saving, so that a run can die anywhere and come back the same."""
+"""Saves checkpoints, from which a run resumes bitwise wherever it ended."""
 
 import time
 from collections.abc import Callable
@@ -24,10 +24,14 @@ from mythos.parallel.saving import Snapshot
 
 
 class Checkpointing(StepCallback):
-    """Saves every so many steps, after the last one, and where the run is asked to end.
+    """Saves every ``run.checkpoint.every`` steps, after the last one, and where the run is asked to stop.
 
-    Stands last, so that it saves what others have done. A save costs the run the time to copy this rank's pieces to
-    host memory; writing and hashing happen in a thread, one save at a time.
+    The run waits while this rank's fragments are copied to host memory; a thread writes and hashes them, one save at a
+    time.
+
+    Args:
+        on_saved: called in that thread on rank 0 with the seconds from the beginning of a save until it and its copy
+            were complete.
     """
 
     def __init__(
@@ -71,7 +75,7 @@ class Checkpointing(StepCallback):
         self.writer.wait()
 
     def _wait(self, trainer: pl.Trainer) -> None:
-        """Until every rank has written, and rank 0 has shown it."""
+        """Wait until every rank has written and rank 0 has completed the checkpoint."""
         self.writer.wait()
         trainer.strategy.barrier()
 
@@ -94,7 +98,7 @@ class Checkpointing(StepCallback):
         manifest: Manifest | None,
         begun_at: float,
     ) -> None:
-        """One rank's part, off the training thread; rank 0, which has the manifest, completes the checkpoint."""
+        """Write one rank's part in the thread; rank 0, which has the manifest, completes the checkpoint."""
         self.host.wait()
         saving.write(fragments, snapshot.shapes, None if manifest is None else snapshot.state)
         if manifest is None:
@@ -106,12 +110,12 @@ class Checkpointing(StepCallback):
         self.on_saved(time.monotonic() - begun_at)
 
     def _copy(self, mirror: Mirror, path: Path) -> None:
-        """Copy a finished checkpoint; a mirror that does not answer costs its copy, not the run."""
+        """Copy a finished checkpoint; if the mirror fails, the copy is missing and the run continues."""
         try:
             mirror.copy(path)
             mirror.prune(self.settings, valid=path.name)
         except ConfigError as error:
-            store.warn_on_stderr(f"{error} {path.name} stands in {self.directory} alone.")
+            store.warn_on_stderr(f"{error} {path.name} is only in {self.directory}.")
 
     def _manifest(self, step: int) -> Manifest:
         config, parallel = self.config, self.config.parallel

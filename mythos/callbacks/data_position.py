@@ -1,4 +1,4 @@
-"""Where in the stream the run stands."""
+"""The position of the run in the data stream."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from mythos.data.datamodule import TokenDataModule
 
 
 class DataPosition(StepCallback):
-    """Tells the data module how many samples have been trained on; read-ahead does not count."""
+    """Sets the data module's number of samples that have been trained on; prefetched ones do not count."""
 
     def __init__(self, data: TokenDataModule, batch_size: int) -> None:
         self.data = data

@@ -1,4 +1,4 @@
-"""Steps that would hurt are skipped, on all ranks alike; a run that keeps hurting goes back, and then ends."""
+"""Skips harmful steps on all ranks alike; many skips cause a rollback, and many rollbacks end the run."""
 
 from collections import Counter, deque
 from pathlib import Path
@@ -16,15 +16,15 @@ from mythos.parallel.processes import on_first_rank
 
 
 class Diverged(RuntimeError):
-    """A run that skipping and going back could not save; the message is a diagnosis for the user."""
+    """Neither skips nor rollbacks have helped the run; the message is a diagnosis for the user."""
 
 
 class Guard(StepCallback):
     """Judges each step by its loss and gradient norm over all ranks, before the optimiser moves.
 
-    A skipped step advances the schedule and the data, and neither weights nor moments nor the router bias. Too many of
-    them take weights and moments back to the last checkpoint before the first; the data in between are left out and
-    the schedule continues, as in PaLM (arXiv 2204.02311, section 5.1).
+    A skipped step advances the schedule and the data, and neither weights nor moments nor the router bias. After too
+    many of them a rollback loads weights and moments of the last checkpoint before the first; the data in between are
+    skipped and the schedule continues, as in PaLM (arXiv 2204.02311, section 5.1).
     """
 
     def __init__(self, config: GuardConfig, metrics: MetricsWriter, checkpoints: Path) -> None:
@@ -89,8 +89,8 @@ class Guard(StepCallback):
             trainer,
             "guard",
             f"rollback at step {step}",
-            f"{len(self.skips)} steps were skipped; weights and moments are those of step {target} again, and the data "
-            f"of steps {target + 1} to {step} are left out.",
+            f"{len(self.skips)} steps were skipped; weights and moments are restored from step {target}, and the data "
+            f"of steps {target + 1} to {step} are skipped.",
         )
         self.skips = []
         self.losses.clear()
@@ -99,11 +99,11 @@ class Guard(StepCallback):
     def _diagnosis(self, step: int, has_no_checkpoint: bool) -> str:
         counts = Counter(reason for _, reason in self.skips)
         reasons = ", ".join(f"{reason} {count}" for reason, count in counts.most_common())
-        tried = "there is no checkpoint from before" if has_no_checkpoint else "going back has not helped"
-        back = "".join(f"; taken back at step {at} to step {target}" for at, target in self.rollbacks)
+        outcome = "there is no earlier checkpoint" if has_no_checkpoint else "rollbacks have not helped"
+        rollbacks = "".join(f"; rolled back at step {at} to step {target}" for at, target in self.rollbacks)
         return (
             f"the run diverges: {len(self.skips)} steps were skipped from step {self.skips[0][0]} to step {step} "
-            f"({reasons}){back}; {tried}. Look at the loss, the gradient norms and the state norms before step "
+            f"({reasons}){rollbacks}; {outcome}. Look at the loss, the gradient norms and the state norms before step "
             f"{self.skips[0][0]} (mythos report), then lower optim.lr, lengthen schedule.num_warmup_steps, or raise "
-            "run.guard.sigmas if the steps were sound."
+            "run.guard.sigmas if the steps were valid."
         )

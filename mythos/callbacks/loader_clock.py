@@ -1,4 +1,4 @@
-"""When the training loader was asked for a micro-batch, and how long it took."""
+"""Timing of the training loader."""
 
 import time
 from collections.abc import Callable
@@ -13,11 +13,11 @@ class LoaderClock(Profiler):
         super().__init__()
         self.clock = clock
         self.asked_at = 0.0
-        """When the loader was last asked for a micro-batch."""
+        """Time of the last request for a micro-batch."""
         self.last_seconds = 0.0
-        """How long that took."""
+        """Duration of the last request."""
         self.seconds = 0.0
-        """How long all micro-batches took."""
+        """Total duration of all requests."""
 
     def start(self, action_name: str) -> None:
         if action_name.endswith("train_dataloader_next"):

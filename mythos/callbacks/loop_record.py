@@ -1,4 +1,4 @@
-"""From what one rank saw of its loops to the numbers of a record: sums that add up over ranks, then means."""
+"""From the loop statistics of one rank to metrics: sums that add up over ranks, then means."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from mythos.moe.balance import load_violations
 from mythos.types import LoopTrace, Observation
 
 MAX_LOADS = 2**16
-"""Most numbers in one array of expert loads, some 250 kB of text; a larger one goes without some layers."""
+"""Most elements of one array of expert loads, some 250 kB of text; larger ones omit some layers."""
 _OF_LOOP = {
     "state_norm_T": records.state_norm,
     "relative_change_T": records.relative_change,
@@ -29,32 +29,32 @@ _FROM_SECOND_LOOP = {"curvature_ratio_T", "identical_TL", "disjoint_TL"}
 
 
 def trace_parts(trace: LoopTrace, num_loops: int) -> dict[str, Tensor]:
-    """Means of a trace as sums over rows, ``[num_loops, ...]``, so that those of several ranks add up."""
+    """Convert the means of a loop trace to sums over rows, ``[num_loops, ...]``, which add up over ranks."""
     num_rows_T = trace.num_rows_T
     means = {name: getattr(trace, name) for name in (*_OF_LOOP, "update_norm_TL")}
     parts = {name: getattr(trace, name) for name in ("num_rows_T", "gradient_square_T", "num_grad_rows_T")}
     if trace.experts is not None:
         means |= {name: mean for name, mean in trace.experts._asdict().items() if name != "overlap_TT"}
         num_pairs_TT = torch.minimum(num_rows_T[:, None], num_rows_T)
-        parts["overlap_TT"] = padded(trace.experts.overlap_TT * num_pairs_TT, num_loops).T  # its other axis comes below
+        parts["overlap_TT"] = padded(trace.experts.overlap_TT * num_pairs_TT, num_loops).T  # padded again below
     parts |= {name: mean * num_rows_T.view(-1, *[1] * (mean.dim() - 1)) for name, mean in means.items()}
     return {name: padded(part, num_loops) for name, part in parts.items()}
 
 
 def observation_parts(last: Observation, num_loops: int, rows_differ: bool) -> dict[str, Tensor]:
-    """The rest of what the last micro-batch shows; each rank counts once."""
+    """Further values of the last micro-batch; each rank counts once."""
     parts = {"num_ranks": torch.ones((), device=last.nll.device)}
     if last.log_partition is not None:
         parts["log_partition"] = last.log_partition
     if last.exit_prob_T is not None:
         parts["exit_prob_T"] = padded(last.exit_prob_T, num_loops)
-    if last.router_stats is not None and not rows_differ:  # a pass is then another loop to every row
+    if last.router_stats is not None and not rows_differ:  # else the loop index differs between rows
         parts["entropy_TL"] = padded(last.router_stats.entropy / last.num_tokens, num_loops)
     return parts
 
 
 def loop_record(sums: dict[str, Tensor]) -> dict[str, float]:
-    """The record of ``trace_parts`` and ``observation_parts``, summed over ranks."""
+    """Compute metrics from ``trace_parts`` and ``observation_parts``, summed over ranks."""
     num_rows_T = sums["num_rows_T"]
     num_loops = int((num_rows_T > 0).sum())
     record: dict[str, float] = {}
@@ -80,12 +80,12 @@ def loop_record(sums: dict[str, Tensor]) -> dict[str, float]:
 
 
 def load_record(counts_TLE: Tensor) -> dict[str, float]:
-    """How unevenly experts were visited, in the loops that tokens came to."""
+    """Load violation of each layer and loop, for the loops in which tokens were routed."""
     return _by_layer(records.load_violation, load_violations(counts_TLE), range(_loops_of(counts_TLE)))
 
 
 def load_arrays(counts_TLE: Tensor) -> dict[str, Any]:
-    """Visits in percent of the mean over experts, ``[L][T][E]`` without the loops that no token came to; the layers."""
+    """Loads in percent of the mean over experts, ``[L][T][E]`` for the loops that routed tokens, and the layers."""
     counts_TLE = counts_TLE[: _loops_of(counts_TLE)]
     layers = list(range(0, counts_TLE.shape[1], -(-counts_TLE.numel() // MAX_LOADS)))
     load_TLE = counts_TLE[:, layers].double()
@@ -94,7 +94,7 @@ def load_arrays(counts_TLE: Tensor) -> dict[str, Any]:
 
 
 def overlap_array(sums: dict[str, Tensor]) -> list[list[float]]:
-    """Jaccard overlap of experts, ``[T][T]``, three decimals."""
+    """Jaccard overlap of the experts of two loops, ``[T][T]``, rounded to three decimals."""
     num_rows_T = sums["num_rows_T"]
     num_loops = int((num_rows_T > 0).sum())
     mean_TT = sums["overlap_TT"] / torch.minimum(num_rows_T[:, None], num_rows_T).clamp(min=1)
@@ -102,7 +102,7 @@ def overlap_array(sums: dict[str, Tensor]) -> list[list[float]]:
 
 
 def _loops_of(counts_TLE: Tensor) -> int:
-    """How many loops any token came to."""
+    """Number of loops in which any token was routed."""
     return int((counts_TLE.sum((1, 2)) > 0).sum())
 
 

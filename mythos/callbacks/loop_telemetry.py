@@ -1,4 +1,4 @@
-"""What each loop does, recorded at a slow rhythm: the state, the experts, the loss by loop count, the updates."""
+"""Telemetry of the loop every few steps: the state, the experts, the loss by loop count, the updates."""
 
 import warnings
 from dataclasses import replace
@@ -33,7 +33,7 @@ _NUM_POWER_ITERATIONS = 8
 class LoopTelemetry(StepCallback):
     """Writes the telemetry every ``trace_every`` steps, and its arrays into ``trace.jsonl``.
 
-    Nothing waits for the device in other steps, and no number of the training changes.
+    The host does not wait for the device in other steps, and training is bitwise the same as without.
     """
 
     def __init__(self, config: RunConfig, metrics: MetricsWriter, directory: Path) -> None:
@@ -50,9 +50,9 @@ class LoopTelemetry(StepCallback):
         """Step of the last telemetry before which each expert had a token."""
         self.first_step = 0
         self.evaluated: dict[str, Tensor] = {}
-        """What the extra forward of this step has computed, before the weights move."""
+        """Results of this step's extra forward, which runs before the weights change."""
         self.of_parts: dict[str, Tensor] = {}
-        """Figures of the injection's parameters, by the names of their metrics; the same on every rank."""
+        """Figures of the injection and the loop parts, by the names of their metrics; the same on every rank."""
         self.weights: dict[str, list[Tensor]] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -65,7 +65,7 @@ class LoopTelemetry(StepCallback):
         is_last = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if is_last and self._is_due(step):
             with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "flex_attention called without")  # its scores are of a few rows
+                warnings.filterwarnings("ignore", "flex_attention called without")  # there are only a few rows
                 self.evaluated = self._evaluate(pl_module, batch, step)
             self.of_parts = pl_module.part_figures()
 
@@ -108,7 +108,7 @@ class LoopTelemetry(StepCallback):
             self.counts_TLE[: counts_TLE.shape[0]] += counts_TLE
 
     def _evaluate(self, module: Any, batch: Batch, step: int) -> dict[str, Tensor]:
-        """Loss by loop count, and the growth of a small change of the state, on the first rows of a micro-batch."""
+        """Loss by loop count and, every ``jacobian_every`` steps, the Jacobian growth, on the first rows of a batch."""
         rows = first_rows(batch, self.telemetry.trace_rows)
         every = self.telemetry.jacobian_every
         has_growth = every is not None and step % every == 0
@@ -119,11 +119,11 @@ class LoopTelemetry(StepCallback):
         return evaluated
 
     def _sums(self, trainer: pl.Trainer, module: Any, last: Observation) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Sums over ranks, and this rank's squared updates by group, which are among them."""
+        """Sums over ranks, and this rank's squared updates by group, which the sums include."""
         assert last.trace is not None
         squares = update_squares(self.weights, module.sampled_weights())
         parts = trace_parts(last.trace, self.max_loops)
-        parts["gradient_square_T"] /= trainer.world_size**2  # the engine averages over ranks what ours adds up
+        parts["gradient_square_T"] /= trainer.world_size**2  # gradients are averaged over ranks, parts are summed
         parts |= observation_parts(last, self.max_loops, self.rows_differ) | self.evaluated | self.of_parts
         parts |= {f"update/{group}": both for group, both in squares.items()}
         if self.counts_TLE is not None:
@@ -148,7 +148,7 @@ class LoopTelemetry(StepCallback):
         return metrics
 
     def _idle_metrics(self, counts_TLE: Tensor, step: int) -> Metrics:
-        """Steps since the least recently used expert of each layer had a token, as far as the telemetry knows."""
+        """Steps since a token was routed to the least recently used expert of each layer, as seen by the telemetry."""
         is_used_LE = (counts_TLE.sum(0) > 0).numpy()
         if self.last_used_LE is None:
             self.last_used_LE = np.full(is_used_LE.shape, self.first_step)

@@ -1,4 +1,4 @@
-"""Ends a run between two steps, saved, because a scheduler or a time limit asks for it."""
+"""Saves a run and ends it between two steps, when a scheduler or a time limit asks for it."""
 
 import sys
 from typing import Any
@@ -15,7 +15,7 @@ class Preempted(Exception):
 
 
 class Preemption(StepCallback):
-    """Lets all ranks end after the same step as soon as one of them is asked to, or is short of time.
+    """Ends all ranks after the same step as soon as one of them is asked to stop or is short of time.
 
     The step in which a rank votes to stop is finished and saved.
     """
@@ -29,7 +29,7 @@ class Preemption(StepCallback):
         disable_lightning_signals(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Where a rank was asked during the start, there is nothing to save."""
+        """Stop at once if a rank was asked to during the start, when there is nothing to save."""
         votes = sum_over_ranks(trainer, {"stop": self.stop_vote.cast(trainer.strategy.root_device)})["stop"]
         self._decide(trainer, StopVotes(*votes.tolist()))
 
@@ -47,7 +47,7 @@ class Preemption(StepCallback):
         if self.reason is not None and trainer.global_step < trainer.max_steps:
             raise Preempted(
                 f"{self.reason}: saved at step {trainer.global_step} of {trainer.max_steps} and ended; "
-                "the same command with resume=auto goes on."
+                "the same command with resume=auto resumes it."
             )
 
     def _decide(self, trainer: pl.Trainer, votes: StopVotes) -> None:

@@ -78,7 +78,7 @@ class ProfileWindow(StepCallback):
         return is_requested
 
     def _release(self) -> None:
-        """Abandon a window that the end of the run cuts, and restore the signal's handler."""
+        """Abandon a window that is open at the end of the run, and restore the signal's handler."""
         self.profiler.abandon()
         if self.previous_handler is not None:
             signal.signal(signal.SIGUSR2, self.previous_handler)

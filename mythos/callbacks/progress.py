@@ -1,4 +1,4 @@
-"""How far, how fast, how deep: a bar on a terminal, plain lines elsewhere, from rank 0."""
+"""Progress of a run from rank 0: a bar on a terminal, lines of text elsewhere."""
 
 import sys
 import time
@@ -12,7 +12,7 @@ from mythos.config import records
 
 
 class Progress(StepCallback):
-    """Shows loss, tokens/s, MFU, mean depth and the time left."""
+    """Shows loss, held-out loss, tokens/s, MFU, mean number of loops and the time left."""
 
     def __init__(self, num_steps: int) -> None:
         self.num_steps = num_steps

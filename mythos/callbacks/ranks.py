@@ -1,4 +1,4 @@
-"""Numbers of all ranks, added in one exchange and fetched in one copy."""
+"""Sums over ranks, in one all-reduce and one copy to the host."""
 
 import lightning.pytorch as pl
 import torch
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def sum_over_ranks(trainer: pl.Trainer, parts: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The sum of each part over ranks, fp64, on the host. Waits for the device.
+    """Sum each part over ranks, in fp64, and return the sums on the host; waits for the device.
 
     Every rank calls it in the same steps, with the same names and shapes.
     """
@@ -19,5 +19,5 @@ def sum_over_ranks(trainer: pl.Trainer, parts: dict[str, Tensor]) -> dict[str, T
 
 
 def padded(x_T: Tensor, num_loops: int) -> Tensor:
-    """``x_T`` with zeros after its own loops, ``[num_loops, ...]``: ranks may run to different depths."""
+    """``x_T`` with zeros after its own loops, ``[num_loops, ...]``: ranks may run different numbers of loops."""
     return torch.cat((x_T, x_T.new_zeros(num_loops - x_T.shape[0], *x_T.shape[1:])))

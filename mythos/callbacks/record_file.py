@@ -1,4 +1,4 @@
-"""A file of records, ``metrics.jsonl`` or ``trace.jsonl``, that a resumed run goes on with."""
+"""A file of records, ``metrics.jsonl`` or ``trace.jsonl``, to which a resumed run appends."""
 
 import json
 import time
@@ -11,12 +11,12 @@ from mythos.files import write_text
 
 
 class RecordFile:
-    """One JSON object a line, flushed as it is written; see ``mythos.config.records`` for the schema."""
+    """Writes one JSON object per line and flushes it; see ``mythos.config.records`` for the schema."""
 
     def __init__(self, path: Path, first_step: int) -> None:
-        """Open ``path`` to go on after ``first_step``; records of later steps came from a lost continuation."""
+        """Open ``path`` to append after ``first_step``; records of later steps, which were not saved, are dropped."""
         text = path.read_text(encoding="utf-8") if path.exists() else ""
-        lines = text[: text.rfind("\n") + 1].splitlines()  # a last line that was cut off is dropped
+        lines = text[: text.rfind("\n") + 1].splitlines()  # an incomplete last line is dropped
         kept = [line for line in lines if json.loads(line).get("step", 0) <= first_step]
         head = json.dumps({"schema": records.SCHEMA})
         write_text(path, "".join(f"{line}\n" for line in (kept or [head])))
@@ -29,5 +29,5 @@ class RecordFile:
         self.file.flush()
 
     def close(self) -> None:
-        """End the file."""
+        """Close the file."""
         self.file.close()

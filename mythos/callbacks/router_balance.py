@@ -1,4 +1,4 @@
-"""Keeping experts equally busy, loop by loop, without a loss term."""
+"""Balances the load of experts, loop by loop, without a loss term."""
 
 from typing import Any
 
@@ -11,7 +11,9 @@ from mythos.checkpoint.fragments import checksum
 
 
 class RouterBalance(StepCallback):
-    """Moves the selection bias once per optimiser step that is taken, by the loads of all its micro-batches and ranks.
+    """Moves the router bias once per optimiser step, by the loads of all its micro-batches and ranks.
+
+    A skipped step does not move it.
 
     Args:
         rate: size of a move.
@@ -34,12 +36,12 @@ class RouterBalance(StepCallback):
 
 
 def _check_equal(trainer: pl.Trainer, bias_LRE: Tensor, step: int) -> None:
-    """Compare the bits of all ranks."""
-    own = checksum(bias_LRE.cpu().flatten(), 0) >> 1  # fits a signed number
+    """Check that the bias is bitwise equal on all ranks."""
+    own = checksum(bias_LRE.cpu().flatten(), 0) >> 1  # fits into a signed integer
     sums = torch.tensor([own, -own], device=bias_LRE.device)
     largest, negated_smallest = trainer.strategy.reduce(sums, reduce_op="max").tolist()
     if largest != -negated_smallest:
         raise RuntimeError(
-            f"rank {trainer.global_rank}: the router bias differs between ranks after step {step}; their weights or "
-            "their data have come apart, so go on from the last checkpoint with resume=auto."
+            f"rank {trainer.global_rank}: the router bias differs between ranks after step {step}, so their weights or "
+            "their data differ; resume from the last checkpoint with resume=auto."
         )

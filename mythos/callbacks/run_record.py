@@ -17,7 +17,7 @@ from mythos.moe.balance import load_violation
 
 
 class RunRecord(StepCallback):
-    """Writes the training metrics every ``log_every`` steps; every number in them is of all ranks."""
+    """Writes the training metrics every ``log_every`` steps; every value is computed over all ranks."""
 
     def __init__(self, config: TrackingConfig, metrics: MetricsWriter, num_steps: int, max_loops: int) -> None:
         self.config = config
@@ -26,8 +26,8 @@ class RunRecord(StepCallback):
         self.max_loops = max_loops
         """Largest number of loops that any rank can draw."""
         self.loops_run = 0.0
-        """Sum over steps of the mean number of loops, up to the last record; the steps since are in
-        ``loops_pending``."""
+        """Sum over steps of the mean number of loops, up to the last metrics; ``loops_pending`` is that of the steps
+        since."""
         self.loops_pending = 0.0
         self.steps_run = 0
         self.learning_rates: Metrics = {}
@@ -50,7 +50,7 @@ class RunRecord(StepCallback):
         return replace(result, training=training)
 
     def state_dict(self) -> dict[str, Any]:
-        """Between records, ``loops_pending`` is of this rank; ranks differ only with ``depth.per_sequence``."""
+        """``loops_pending`` is of this rank; ranks differ only with ``depth.per_sequence``."""
         return {"loops_run": self.loops_run + self.loops_pending, "steps_run": self.steps_run}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -81,22 +81,22 @@ class RunRecord(StepCallback):
         return metrics
 
     def _parts(self, result: StepResult) -> dict[str, Tensor]:
-        """This rank's sums over the step's micro-batches; the exit distribution is the last one's."""
-        shares, last = result.observations, result.observations[-1]
-        parts = {"nll": torch.stack([share.nll for share in shares]).sum()}
+        """Sums over the step's micro-batches on this rank; the exit distribution is that of the last one."""
+        observations, last = result.observations, result.observations[-1]
+        parts = {"nll": torch.stack([one.nll for one in observations]).sum()}
         for name in last.penalties:
-            parts[f"penalty/{name}"] = torch.stack([share.penalties[name] for share in shares]).sum()
+            parts[f"penalty/{name}"] = torch.stack([one.penalties[name] for one in observations]).sum()
         parts |= {f"square/{group}": square for group, square in result.gradients.square_by_group.items()}
         if last.exit_prob_T is not None:
             parts["exit_prob_T"] = padded(last.exit_prob_T, self.max_loops)
         num_calls = 0.0
-        stats = [share.router_stats for share in shares if share.router_stats is not None]
+        stats = [one.router_stats for one in observations if one.router_stats is not None]
         if stats:
             parts["counts_TLE"] = torch.stack([padded(one.counts_E, self.max_loops) for one in stats]).sum(0)
             parts["entropy"] = torch.stack([one.entropy.sum() for one in stats]).sum()
-            num_calls = sum(share.num_tokens * share.num_loops for share in shares) * stats[0].entropy.shape[1]
-        num_loops = fmean(share.num_loops for share in shares)
-        num_grad_loops = fmean(share.num_grad_loops for share in shares)
+            num_calls = sum(one.num_tokens * one.num_loops for one in observations) * stats[0].entropy.shape[1]
+        num_loops = fmean(one.num_loops for one in observations)
+        num_grad_loops = fmean(one.num_grad_loops for one in observations)
         host = [1.0, self.loops_pending, num_loops, num_grad_loops, num_calls]
         parts["host"] = torch.tensor(host, dtype=torch.float64, device=last.nll.device)
         return parts

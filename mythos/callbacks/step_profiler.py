@@ -8,7 +8,7 @@ from torch.profiler import ProfilerActivity, profile
 from mythos.files import remove, replacing
 
 _MAX_ALLOCATIONS = 200_000
-"""Events of the allocator that a snapshot holds."""
+"""Most allocator events in a snapshot."""
 
 
 class StepProfiler:
@@ -38,7 +38,7 @@ class StepProfiler:
         """Stop recording and write ``trace.json.gz`` and, on CUDA, ``memory.pickle`` into the folder ``target``.
 
         Raises:
-            Exception: torch's recorders fail in ways of their own; nothing is recorded any more then.
+            Exception: of any kind, from torch; recording has stopped then.
         """
         assert self.profile is not None
         recorded, self.profile = self.profile, None
@@ -54,7 +54,7 @@ class StepProfiler:
                 torch.cuda.memory._record_memory_history(enabled=None)
 
     def abandon(self) -> None:
-        """Stop recording and write nothing; nothing happens if nothing is recorded."""
+        """Stop recording, if it has started, and write nothing."""
         if self.profile is not None:
             self.profile.stop()
             self.profile = None

@@ -1,4 +1,4 @@
-"""From micro-batches to optimiser steps: builds the value that the callbacks share and hands it to each of them."""
+"""Collects micro-batches into optimiser steps and calls the step callbacks."""
 
 from typing import Any
 
@@ -69,5 +69,5 @@ class Steps(pl.Callback):
 
 
 def step_callbacks(trainer: Any) -> list[StepCallback]:
-    """The trainer's callbacks that act once in a step, in the order in which they act."""
+    """Return the trainer's step callbacks in the order in which they act."""
     return [callback for callback in trainer.callbacks if isinstance(callback, StepCallback)]

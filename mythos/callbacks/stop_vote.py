@@ -1,4 +1,4 @@
-"""Whether this rank wants the run to stop: it was asked to, or its time is short."""
+"""This rank's vote to stop the run: because it was asked to, or because its time is short."""
 
 import time
 
@@ -10,7 +10,7 @@ from mythos.parallel.stopping import StopRequest
 
 
 class StopVote:
-    """This rank's vote, cast once a step; what it measures between votes tells how much time a step and a save need."""
+    """Votes once a step. The time between votes and the time of saves tell how much time is needed before the limit."""
 
     def __init__(self, settings: SurvivalSettings, request: StopRequest) -> None:
         self.limit_seconds = settings.time_limit_seconds
@@ -19,11 +19,11 @@ class StopVote:
         self.cast_at: float | None = None
         self.num_votes = 0
         self.longest_step_seconds = 0.0
-        """Between two votes, so with validation and what a save makes the run wait; the first step is left out."""
+        """Time between two votes, with validation and waiting for a save; the first step is not counted."""
         self.longest_save_seconds = 0.0
 
     def cast(self, device: torch.device) -> Tensor:
-        """``[2]``, fp64, each 0 or 1: this rank was asked to stop, its time is short."""
+        """Return ``[2]``, fp64, each 0 or 1: whether this rank was asked to stop, and whether its time is short."""
         now = time.monotonic()
         if self.cast_at is not None and self.num_votes > 2:
             self.longest_step_seconds = max(self.longest_step_seconds, now - self.cast_at)
@@ -35,7 +35,7 @@ class StopVote:
         return vote
 
     def add_save(self, seconds: float) -> None:
-        """Take into account how long a save took, from its beginning until it and its copy were complete."""
+        """Report the duration of a save, from its beginning until it and its copy were complete."""
         self.longest_save_seconds = max(self.longest_save_seconds, seconds)
 
     def _is_short_of_time(self) -> bool:

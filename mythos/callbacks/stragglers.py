@@ -1,4 +1,4 @@
-"""Ranks that are slower than the others by themselves, not because they wait."""
+"""Detects ranks that are slow themselves, rather than waiting for others."""
 
 import socket
 import time
@@ -19,14 +19,14 @@ from mythos.config.run import RunConfig
 from mythos.parallel.processes import of_every_rank
 
 _MIN_EXCESS_SECONDS = 0.02
-"""By which a step must take longer than the median: below, it is the operating system's noise."""
+"""Least excess over the median of the ranks; less is noise of the operating system."""
 
 
 class Stragglers(StepCallback):
-    """Compares, at every training record, how long ranks take before they first wait for each other.
+    """Compares, with the training metrics, how long each rank computes before it first waits for others.
 
-    That is the time of the loader and, unless the layout exchanges something in the forward (experts over ranks,
-    ZeRO 3), of the forward of a step's first micro-batch; both of the mean step since the last record.
+    This is the time of the loader plus that of the forward of a step's first micro-batch, averaged over the steps since
+    the last comparison. The forward is omitted where the layout communicates in it (expert-parallel ranks, ZeRO 3).
     """
 
     def __init__(self, config: RunConfig, metrics: MetricsWriter, loader: LoaderClock) -> None:
@@ -41,9 +41,9 @@ class Stragglers(StepCallback):
         self.hosts: list[str] = []
         self.loader_seconds = 0.0
         self.num_steps = 0
-        self.begun: _Mark | None = None
+        self.forward_start: _Mark | None = None
         self.forwards: list[tuple[_Mark, _Mark]] = []
-        self.said: set[int] = set()
+        self.reported: set[int] = set()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.hosts = of_every_rank(socket.gethostname())
@@ -53,22 +53,22 @@ class Stragglers(StepCallback):
     ) -> None:
         if batch_idx % trainer.accumulate_grad_batches == 0:
             self.loader_seconds += self.loader.last_seconds
-            self.begun = None if self.has_exchange_in_forward else _Mark(pl_module.device)
+            self.forward_start = None if self.has_exchange_in_forward else _Mark(pl_module.device)
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
-        if self.begun is not None:
-            self.forwards.append((self.begun, _Mark(pl_module.device)))
-            self.begun = None
+        if self.forward_start is not None:
+            self.forwards.append((self.forward_start, _Mark(pl_module.device)))
+            self.forward_start = None
 
     def on_step_end(self, trainer: pl.Trainer, module: Any, result: StepResult) -> None:
         self.num_steps += 1
         if not self.config.tracking.is_record_step(result.step, self.config.run.num_steps):
             return
         seconds = self.loader_seconds + sum(end.seconds_since(start) for start, end in self.forwards)
-        mine = torch.zeros(trainer.world_size, dtype=torch.float64)
-        mine[trainer.global_rank] = seconds / self.num_steps
+        own = torch.zeros(trainer.world_size, dtype=torch.float64)
+        own[trainer.global_rank] = seconds / self.num_steps
         self.loader_seconds, self.num_steps, self.forwards = 0.0, 0, []
-        by_rank = sum_over_ranks(trainer, {"seconds": mine})["seconds"].tolist()
+        by_rank = sum_over_ranks(trainer, {"seconds": own})["seconds"].tolist()
         if trainer.world_size > 1:
             ratio = max(by_rank) / max(median_low(by_rank), 1e-9)
             self.metrics.write(trainer, {records.SLOWEST_RANK: ratio}, result.step)
@@ -78,9 +78,9 @@ class Stragglers(StepCallback):
         """Report the ranks that have become slow; one that has recovered may be reported again."""
         limit = self.config.run.straggler_ratio
         slow = stragglers(by_rank, limit)
-        middle = median_low(by_rank)
-        for rank in sorted(slow - self.said):
-            ratio = by_rank[rank] / max(middle, 1e-9)
+        median = median_low(by_rank)
+        for rank in sorted(slow - self.reported):
+            ratio = by_rank[rank] / max(median, 1e-9)
             entry = {
                 records.alarm("straggler"): 1.0,
                 records.alarm_figure("straggler"): ratio,
@@ -91,23 +91,23 @@ class Stragglers(StepCallback):
                 trainer,
                 "alarm",
                 f"straggler at step {step}",
-                f"rank {rank} on {self.hosts[rank]} takes {by_rank[rank]:.3f} s of a step by itself, {ratio:.1f} times "
-                f"the ranks' median of {middle:.3f} s.",
+                f"rank {rank} on {self.hosts[rank]} computes {by_rank[rank]:.3f} s of a step, {ratio:.1f} times "
+                f"the median of {median:.3f} s over ranks.",
             )
-        self.said = slow
+        self.reported = slow
 
 
 def stragglers(seconds_by_rank: list[float], limit: float | None) -> set[int]:
-    """Ranks that take more than ``limit`` times the (lower) median, and noticeably so; none without a limit."""
+    """Return the ranks that take more than ``limit`` times the (lower) median; none without a limit."""
     if limit is None:
         return set()
-    middle = median_low(seconds_by_rank)
-    longest = max(limit * middle, middle + _MIN_EXCESS_SECONDS)
+    median = median_low(seconds_by_rank)
+    longest = max(limit * median, median + _MIN_EXCESS_SECONDS)
     return {rank for rank, seconds in enumerate(seconds_by_rank) if seconds > longest}
 
 
 class _Mark:
-    """A moment on the device's clock; on CUDA it is read without waiting once the device has passed it."""
+    """A point in time; on CUDA an event, whose time is read after the device has reached it."""
 
     def __init__(self, device: torch.device) -> None:
         self.event = torch.cuda.Event(enable_timing=True) if device.type == "cuda" else None

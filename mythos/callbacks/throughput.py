@@ -1,8 +1,8 @@
-"""How fast, how deep, how near to what the device can do, and how much memory; only steps are timed.
+"""Throughput, model FLOPs utilisation and memory; only training steps are timed.
 
-Time runs in stretches. One begins when the loader is asked for a step's first micro-batch and ends, with the device
-waited for, where a record is written or where validating or saving waits for the device anyway. Warm-up steps, steps
-under the profiler and what happens between stretches count nowhere.
+Time is measured in intervals. An interval begins when the loader is asked for a step's first micro-batch. It ends,
+after a device synchronisation, where metrics are written or where validation or a save synchronises anyway. Warm-up
+steps, profiled steps and the time between intervals are not counted.
 """
 
 from dataclasses import dataclass, replace
@@ -22,23 +22,23 @@ from mythos.config.run import RunConfig
 from mythos.types import Observation
 
 NUM_WARMUP_STEPS = 1
-"""Steps after each start that are not timed; they compile, allocate and choose kernels."""
+"""Steps after each start that are not timed, because they compile, allocate and select kernels."""
 NUM_COMPILED_WARMUP_STEPS = 3
-"""The same under ``parallel.compile``, which compiles passes with and without gradients apart."""
+"""The same under ``parallel.compile``, which compiles loops with and without gradients separately."""
 _GIB = 2**30
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
-    """What was done over some time, on one rank or on all."""
+    """Amount of work and its time, of one rank or of all."""
 
     tokens: float = 0.0
     loops: float = 0.0
-    """Sum over tokens of the passes that they ran."""
+    """Sum over tokens of the number of loops."""
     flops: float = 0.0
     seconds: float = 0.0
     wait_seconds: float = 0.0
-    """Of these, spent waiting for the loader."""
+    """Part of ``seconds`` spent waiting for the loader."""
 
     def __add__(self, other: "Work") -> "Work":
         return Work(
@@ -60,7 +60,7 @@ class Throughput(StepCallback):
         self.num_warmup_left = NUM_COMPILED_WARMUP_STEPS if config.parallel.compile else NUM_WARMUP_STEPS
         self.started_at: float | None = None
         self.waited_before = 0.0
-        self.stretch = Work()
+        self.interval = Work()
         self.since_record = Work()
         self.since_start = Work()
 
@@ -73,13 +73,13 @@ class Throughput(StepCallback):
 
     def on_step_end(self, trainer: pl.Trainer, module: Any, result: StepResult) -> StepResult | None:
         for observation in result.observations:
-            self.stretch += self._work(observation)
+            self.interval += self._work(observation)
         is_recorded = self.config.tracking.is_record_step(result.step, self.config.run.num_steps)
         is_timed = self.num_warmup_left == 0 and not result.is_profiled
         if not is_timed or is_recorded or self._stops_after(result.step):
             if module.device.type == "cuda" and not result.is_profiled:  # a profile shows the host running ahead
                 torch.cuda.synchronize(module.device)
-            self._end_stretch(is_timed)
+            self._end_interval(is_timed)
         self.num_warmup_left = max(0, self.num_warmup_left - 1)
         if not is_recorded:
             return None
@@ -89,20 +89,20 @@ class Throughput(StepCallback):
         return replace(result, speed=speed)
 
     def _stops_after(self, step: int) -> bool:
-        """Whether something other than training follows that waits for the device."""
+        """Whether something else than training follows that synchronises the device."""
         run, profile = self.config.run, self.config.tracking.profile
         opens_profile = profile is not None and step + 1 == profile.start
         return step % run.validation.every == 0 or step % run.checkpoint.every == 0 or opens_profile
 
-    def _end_stretch(self, is_timed: bool) -> None:
+    def _end_interval(self, is_timed: bool) -> None:
         if is_timed:
             assert self.started_at is not None
             seconds, waited = self.loader.clock() - self.started_at, self.loader.seconds - self.waited_before
-            self.since_record += self.stretch + Work(seconds=seconds, wait_seconds=waited)
-        self.stretch, self.started_at = Work(), None
+            self.since_record += self.interval + Work(seconds=seconds, wait_seconds=waited)
+        self.interval, self.started_at = Work(), None
 
     def _work(self, observation: Observation) -> Work:
-        """Of one micro-batch; useful FLOPs only, so neither recomputation nor exits beyond the last one."""
+        """Work of one micro-batch; model FLOPs exclude recomputation and all exits but the last."""
         model, seq_len = self.config.model, self.config.data.seq_len
         tokens, loops = observation.num_tokens, observation.num_loops
         match self.config.halting:
@@ -113,7 +113,7 @@ class Throughput(StepCallback):
         return Work(tokens=tokens, loops=tokens * loops, flops=tokens * flops.total)
 
     def _speed(self, trainer: pl.Trainer, device: torch.device) -> Metrics:
-        """Rates since the last record and since the start; empty where no step has been timed yet."""
+        """Rates since the last metrics and since the start; empty if no step has been timed yet."""
         if self.since_record.seconds == 0:
             return {}
         work, self.since_record = _over_ranks(self.since_record, trainer, device), Work()
@@ -135,20 +135,20 @@ class Throughput(StepCallback):
 
 
 def _over_ranks(work: Work, trainer: pl.Trainer, device: torch.device) -> Work:
-    """What all ranks did, in the time of the slowest."""
+    """Work of all ranks, with the time of the slowest."""
     sums = torch.tensor([work.tokens, work.loops, work.flops], dtype=torch.float64, device=device)
-    longest = torch.tensor([work.seconds, work.wait_seconds], dtype=torch.float64, device=device)
+    slowest = torch.tensor([work.seconds, work.wait_seconds], dtype=torch.float64, device=device)
     tokens, loops, flops = trainer.strategy.reduce(sums, reduce_op="sum").tolist()
-    seconds, wait_seconds = trainer.strategy.reduce(longest, reduce_op="max").tolist()
+    seconds, wait_seconds = trainer.strategy.reduce(slowest, reduce_op="max").tolist()
     return Work(tokens=tokens, loops=loops, flops=flops, seconds=seconds, wait_seconds=wait_seconds)
 
 
 def _memory(trainer: pl.Trainer, device: torch.device) -> Metrics:
-    """The allocator's peaks since the last record, of the fullest rank; empty without CUDA."""
+    """Peaks of the allocator since the last metrics, the largest over ranks; empty without CUDA."""
     if device.type != "cuda":
         return {}
     peaks = [torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)]
     torch.cuda.reset_peak_memory_stats(device)
-    fullest = torch.tensor(peaks, dtype=torch.float64, device=device)
-    allocated, reserved = trainer.strategy.reduce(fullest, reduce_op="max").tolist()
+    largest = torch.tensor(peaks, dtype=torch.float64, device=device)
+    allocated, reserved = trainer.strategy.reduce(largest, reduce_op="max").tolist()
     return {records.PEAK_ALLOCATED: allocated / _GIB, records.PEAK_RESERVED: reserved / _GIB}

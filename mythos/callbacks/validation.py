@@ -1,4 +1,4 @@
-"""The held-out loss at several depths, always on the same tokens."""
+"""The held-out loss at several loop counts, always on the same tokens."""
 
 from dataclasses import replace
 from typing import Any
@@ -16,7 +16,10 @@ from mythos.types import Batch
 
 
 class Validation(StepCallback):
-    """Reads the validation batches every so many steps and after the last one; ``latest`` maps depth to loss."""
+    """Evaluates the validation batches every ``run.validation.every`` steps and after the last one.
+
+    ``latest`` is the last held-out loss in nats per token, by loop count.
+    """
 
     def __init__(self, config: ValidationConfig, data: TokenDataModule, metrics: MetricsWriter, num_steps: int) -> None:
         self.config = config

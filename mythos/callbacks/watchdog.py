@@ -1,4 +1,4 @@
-"""Signs of life of a training run."""
+"""The heartbeat of a training run."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from mythos.parallel.watchdog import Watchdog
 
 
 class Heartbeat(StepCallback):
-    """Tells the watchdog what begins: each part of a step, and what follows it. Stands first."""
+    """Reports to the watchdog what begins: each part of a step, and what follows it."""
 
     def __init__(self, watchdog: Watchdog) -> None:
         self.watchdog = watchdog
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self.watchdog.beat("placing the model on its devices and restoring it")
+        self.watchdog.beat("placing the model on its devices and loading the checkpoint")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._begin(trainer, "waiting for its data")
@@ -33,7 +33,7 @@ class Heartbeat(StepCallback):
         self._begin(trainer, "update")
 
     def on_step_end(self, trainer: pl.Trainer, module: Any, result: StepResult) -> None:
-        self.watchdog.beat(f"after step {result.step}, records, validation, saving or data")
+        self.watchdog.beat(f"after step {result.step}, metrics, validation, saving or data")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.watchdog.beat("finishing the last save")

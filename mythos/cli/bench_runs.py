@@ -1,4 +1,4 @@
-"""What the subcommands of ``mythos bench`` measure and print; what they need is imported where it is used."""
+"""The measurements of ``mythos bench``; dependencies are imported where they are used."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def run_model(arguments: argparse.Namespace) -> int:
-    """Print the variants' times, rates, parts and memory, and step time against T where it is asked for."""
+    """Print times, rates, parts and memory of the variants and, if requested, step time by loop count."""
     from mythos.bench.model import (
         BenchOptions,
         arms_of,
@@ -55,7 +55,7 @@ def run_model(arguments: argparse.Namespace) -> int:
 
 
 def run_memory(arguments: argparse.Namespace) -> int:
-    """Print one line for each number of passes, and the growth per pass in state tensors."""
+    """Print one line for each loop count, and the growth per loop in state tensors."""
     from mythos.config.load import load
 
     config = load(arguments.overrides, arguments.config_dir)
@@ -73,7 +73,7 @@ def run_memory(arguments: argparse.Namespace) -> int:
         line = f"T = {point.num_loops:<3} peak {point.peak_bytes / 2**20:10.1f} MiB"
         if point is not first:
             growth = (point.peak_bytes - first.peak_bytes) / (point.num_loops - first.num_loops) / state
-            line += f"   {growth:6.3f} state tensors more per pass since T = {first.num_loops}"
+            line += f"   {growth:6.3f} more state tensors per loop than at T = {first.num_loops}"
         print(line)
     _write(arguments.json, {"state_bytes": state, "points": [point._asdict() for point in points]})
     return 0
@@ -104,7 +104,7 @@ def run_moe(arguments: argparse.Namespace) -> int:
 
 
 def run_attention(arguments: argparse.Namespace) -> int:
-    """Print a table for each shape, causal and with documents, and what cannot run and why."""
+    """Print a table for each shape, causal and with documents, and why an arm cannot run."""
     import torch
 
     from mythos.bench.attention import ARMS, SHAPES, check, compare, parse_shape
@@ -124,18 +124,21 @@ def run_attention(arguments: argparse.Namespace) -> int:
         for mask, document_ids_BS in masks.items():
             if mask == "documents" and not arguments.documents:
                 continue
-            found = compare(shape, document_ids_BS, arms, device, dtype, arguments.rounds, arguments.warmup)
-            print(f"\n{shape}, {mask}\n{table(found.rows)}", flush=True)
-            for name, why in found.refused.items():
+            comparison = compare(shape, document_ids_BS, arms, device, dtype, arguments.rounds, arguments.warmup)
+            print(f"\n{shape}, {mask}\n{table(comparison.rows)}", flush=True)
+            for name, why in comparison.refused.items():
                 print(f"{name}: cannot run here: {why[:90]}")
-            rows = [row.as_dict() for row in found.rows]
-            record.setdefault("shapes", {}).setdefault(str(shape), {})[mask] = {"rows": rows, "refused": found.refused}
+            rows = [row.as_dict() for row in comparison.rows]
+            record.setdefault("shapes", {}).setdefault(str(shape), {})[mask] = {
+                "rows": rows,
+                "refused": comparison.refused,
+            }
     _write(arguments.json, record)
     return 0
 
 
 def run_loss(arguments: argparse.Namespace) -> int:
-    """Print time and memory of each way to the loss."""
+    """Print time and memory of each implementation of the loss."""
     from mythos.bench.loss import Shape, check, compare
     from mythos.bench.rows import table
 
@@ -151,7 +154,7 @@ def run_loss(arguments: argparse.Namespace) -> int:
 
 
 def run_optimizer(arguments: argparse.Namespace) -> int:
-    """Print the optimisers' steps and their shares of a training step."""
+    """Print times of optimiser steps and their shares of a training step."""
     from mythos.bench.model import device_of, overrides_of
     from mythos.bench.optimizer import compare, table
     from mythos.config.load import load
@@ -160,21 +163,21 @@ def run_optimizer(arguments: argparse.Namespace) -> int:
     device = device_of(config)
     about = _about(device)
     print(f"{about['device']}, torch {about['torch']}, {' '.join(arguments.words)}")
-    found = compare(config, device, arguments.documents, arguments.rounds, arguments.warmup)
-    print(table(found, arguments.tokens))
+    comparison = compare(config, device, arguments.documents, arguments.rounds, arguments.warmup)
+    print(table(comparison, arguments.tokens))
     rows = [
         row.as_dict()
-        | {"state_bytes": found.state_bytes[row.name]}
-        | {"shares": {str(tokens): found.share(row, tokens) for tokens in arguments.tokens}}
-        for row in found.rows
+        | {"state_bytes": comparison.state_bytes[row.name]}
+        | {"shares": {str(tokens): comparison.share(row, tokens) for tokens in arguments.tokens}}
+        for row in comparison.rows
     ]
-    one = {"tokens": found.tokens_of_micro_batch, "time": found.micro_batch._asdict()}
+    one = {"tokens": comparison.tokens_of_micro_batch, "time": comparison.micro_batch._asdict()}
     _write(arguments.json, about | {"config": asdict(config), "micro_batch": one, "rows": rows})
     return 0
 
 
 def run_data(arguments: argparse.Namespace) -> int:
-    """Print the loader's rate by its number of workers."""
+    """Print the loader's rate by number of workers."""
     from mythos.config.load import load
 
     config = load(arguments.overrides, arguments.config_dir)
@@ -190,16 +193,16 @@ def run_data(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _device_and_precision(wanted: str | None) -> tuple[Any, str]:
-    """CUDA where there is one, and what it is usually run in."""
+def _device_and_precision(requested: str | None) -> tuple[Any, str]:
+    """Return the GPU if there is one, and the requested precision or the usual one of the device."""
     import torch
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return device, wanted or ("bf16" if device.type == "cuda" else "fp32")
+    return device, requested or ("bf16" if device.type == "cuda" else "fp32")
 
 
 def _about(device: Any) -> dict[str, str]:
-    """What numbers are of no use without."""
+    """Return the device and the version of torch, which results are recorded with."""
     import torch
 
     from mythos.bench.timing import device_name
@@ -208,7 +211,7 @@ def _about(device: Any) -> dict[str, str]:
 
 
 def _write(path: Path | None, record: dict[str, Any]) -> None:
-    """Keep the numbers where that was asked for."""
+    """Write the results if a file is given."""
     if path is not None:
         from mythos.files import write_text
 

@@ -1,7 +1,8 @@
-"""``mythos costs``: parameters, FLOPs and memory of a configuration; no model is built."""
+"""``mythos costs``: print parameters, FLOPs and memory of a configuration."""
 
 import argparse
-from pathlib import Path
+
+from mythos.cli.options import add_config
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -9,16 +10,16 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "costs",
         help="print parameters, FLOPs and memory of a model",
-        description="Says what a configuration costs from its numbers alone; no model is built.",
+        description="Print the cost of a configuration. No model is built.",
+        epilog="Example: mythos costs model=140m",
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for instance model=140m")
-    parser.add_argument("--config-dir", type=Path, help="folder that holds train.yaml")
-    parser.add_argument("--sizes", action="store_true", help="one line for each file of conf/model instead")
+    add_config(parser)
+    parser.add_argument("--sizes", action="store_true", help="print one line for each file of conf/model instead")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the tables; what they need is imported here, so that other commands start without."""
+    """Print the tables; their dependencies are imported only here."""
     from mythos.cli import costs_tables
 
     return costs_tables.run(arguments)

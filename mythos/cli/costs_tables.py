@@ -1,4 +1,4 @@
-"""What ``mythos costs`` prints."""
+"""The tables of ``mythos costs``."""
 
 import argparse
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from mythos.config.base import ConfigError
 from mythos.config.model import ModelConfig
 from mythos.config.run import RunConfig
 
-_SIZES_DEPTH = (8, 4)
-"""T and k of the table over all models."""
+_SIZES_LOOPS = (8, 4)
+"""T and k of the table of all models."""
 _REMAT: dict[str, dict[str, Any]] = {
     "remat none": {"remat": "none", "offload_states": False},
     "remat block": {"remat": "block", "offload_states": False},
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     if args.sizes and args.overrides:
         raise ConfigError(
             f"--sizes: {' '.join(args.overrides)} was given beside it, but it prints every model as its file "
-            "says; leave out one of the two."
+            "specifies it; remove one of the two."
         )
     if args.sizes:
         print(sizes_report(args.config_dir or default_config_dir()))
@@ -45,13 +45,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def run_report(config: RunConfig) -> str:
-    """Tables of parameters, FLOPs per token, training state and activations of one run."""
+    """Return the tables of parameters, FLOPs per token, training state and activations of one run."""
     tables = [_parameters_table(config.model), _flops_table(config), _memory_table(config), _activations_table(config)]
     return "\n\n".join(tables)
 
 
 def sizes_report(config_dir: Path) -> str:
-    """One line for each YAML of ``config_dir/model``, smallest first, at the model's longest sequence."""
+    """Return one line for each YAML of ``config_dir/model``, smallest first, at the model's longest sequence."""
     paths = list((config_dir / "model").glob("*.yaml"))
     if not paths:
         raise ConfigError(f"--config-dir: {config_dir} holds no model/*.yaml; give a folder like conf/.")
@@ -59,7 +59,7 @@ def sizes_report(config_dir: Path) -> str:
 
     models = {path.stem: load_model(path) for path in paths}
     by_size = sorted(models.items(), key=lambda item: count_parameters(item[1]).total)
-    num_loops, num_grad_loops = _SIZES_DEPTH
+    num_loops, num_grad_loops = _SIZES_LOOPS
     header = (
         "model",
         "parameters",
@@ -73,7 +73,7 @@ def sizes_report(config_dir: Path) -> str:
 
 
 def short(number: float) -> str:
-    """Three digits and an SI prefix: 405_900_000 is 406M."""
+    """Format a number with three digits and an SI prefix: 405_900_000 is 406M."""
     power = 0
     while number >= 999.5:
         number /= 1000
@@ -82,12 +82,12 @@ def short(number: float) -> str:
 
 
 def short_count(number: int) -> str:
-    """Like ``short``, with B for a billion, as model sizes are written."""
+    """Format like ``short``, but with B for a billion, as is usual for model sizes."""
     return short(number).replace("G", "B")
 
 
 def _size_row(name: str, model: ModelConfig) -> tuple[str, ...]:
-    num_loops, num_grad_loops = _SIZES_DEPTH
+    num_loops, num_grad_loops = _SIZES_LOOPS
     counts = count_parameters(model)
     return (
         name,
@@ -114,7 +114,7 @@ def _parameters_table(model: ModelConfig) -> str:
 def _flops_table(config: RunConfig) -> str:
     model, seq_len = config.model, config.data.seq_len
     mean, num_grad_loops = config.depth.mean, config.depth.grad_loops
-    costs = {f"forward T={depth:g}": forward_flops(model, seq_len, depth) for depth in (1, mean, 2 * mean)}
+    costs = {f"forward T={num_loops:g}": forward_flops(model, seq_len, num_loops) for num_loops in (1, mean, 2 * mean)}
     costs[f"training T={mean:g} k={num_grad_loops}"] = training_flops(model, seq_len, mean, num_grad_loops)
     rows = [(name, short(flops.matrices), short(flops.attention), short(flops.total)) for name, flops in costs.items()]
     return _table([(f"FLOPs per token, sequence {seq_len:,}", "matrices", "attention", "all"), *rows])
@@ -141,11 +141,11 @@ def _activations_table(config: RunConfig) -> str:
         numbers = (activations.fixed, activations.per_loop, activations.peak(mean_grad_loops))
         rows.append((name, *(f"{short(number)}B" for number in numbers)))
     title = f"activations, micro-batch of {data.micro_batch_size}, {config.parallel.precision}"
-    return _table([(title, "once", "each pass", f"k={mean_grad_loops:.3g}"), *rows])
+    return _table([(title, "once", "each loop", f"k={mean_grad_loops:.3g}"), *rows])
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Columns two spaces apart, the first to the left, numbers to the right."""
+    """Align columns, the first to the left and numbers to the right, two spaces apart."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *rest in rows:

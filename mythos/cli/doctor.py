@@ -1,10 +1,11 @@
-"""``mythos doctor``: what of this machine, and of a run on it, would fail later."""
+"""``mythos doctor``: check this machine, and a run on it, for what would fail later."""
 
 import argparse
 import json
 import time
 from dataclasses import asdict
-from pathlib import Path
+
+from mythos.cli.options import add_config, add_json
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -12,18 +13,17 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "doctor",
         help="check this machine, and a run on it",
-        description="Check the machine; with overrides also the run that they describe, over all of its processes.",
+        description="Check the machine and, if there are overrides, the run that they describe with all its processes.",
         epilog="Example: mythos doctor experiment=quickstart optim=adamw parallel=zero1 cluster.num_devices=2",
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides of the run")
-    parser.add_argument("--device", metavar="NAME", help="plan memory for this GPU instead of the one that is here")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the findings there")
-    parser.add_argument("--config-dir", type=Path, help="folder to compose from instead of the packaged conf/")
+    add_config(parser)
+    parser.add_argument("--device", metavar="NAME", help="plan memory for this GPU instead of the installed one")
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print one line a check; returns 1 if one fails.
+    """Print one line per check, and return 1 if one fails.
 
     Raises:
         ConfigError: for a configuration that cannot run, or a device that is not known.

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Final
 
+from mythos.cli.options import add_json
+
 _STUDIES: Final = ("depth-sweep", "reasoning")
 _USAGE: Final = """mythos evaluate RUN [--num-loops T ...]
        mythos evaluate RUN --tasks NAME[,NAME ...] [--data-dir DIR] [--num-loops T ...] [--exit-rule RULE] [--limit N]
@@ -17,31 +19,39 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "evaluate",
-        help="held-out loss, tasks, a study of depth, or runs compared",
-        description="Judge a run on its held-out data, on tasks, or against others.",
+        help="evaluate held-out loss, tasks or depth, or compare runs",
+        description="Evaluate a run on its held-out data or on tasks, or compare runs.",
         usage=_USAGE,
     )
-    parser.add_argument(
-        "what", nargs="+", metavar="RUN", help="a run's directory, then nothing, depth-sweep or reasoning"
-    )
+    parser.add_argument("what", nargs="+", metavar="RUN", help="evaluate this run; depth-sweep or reasoning may follow")
     parser.add_argument(
         "--num-loops",
         type=int,
         nargs="+",
         metavar="T",
-        help="loop counts (held-out loss: 1 2 4 8; tasks: the mean depth of training)",
+        help="evaluate at these loop counts (default: 1 2 4 8; tasks: the mean depth of training)",
     )
-    parser.add_argument("--tasks", metavar="NAMES", help="tasks with commas between, such as piqa_local,core")
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of the evaluation sets")
     parser.add_argument(
-        "--exit-rule", metavar="RULE", help="let each token leave by this rule, such as relative_change"
+        "--tasks", metavar="NAMES", help="evaluate these tasks, separated by commas, such as piqa_local,core"
     )
-    parser.add_argument("--exit-threshold", type=float, metavar="X", help="of the exit rule")
-    parser.add_argument("--limit", type=int, metavar="N", help="items of each task; all")
-    parser.add_argument("--num-fewshot", type=int, metavar="N", help="solved examples before each item; the task's own")
-    parser.add_argument("--num-windows", type=int, default=16, metavar="N", help="windows of a depth sweep (16)")
-    parser.add_argument("--noise", type=float, default=0.01, metavar="SIZE", help="disturbance in a depth sweep (0.01)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="read the data sets of tasks from this folder")
+    parser.add_argument("--exit-rule", metavar="RULE", help="let each token exit by this rule, such as relative_change")
+    parser.add_argument("--exit-threshold", type=float, metavar="X", help="set the threshold of the exit rule")
+    parser.add_argument("--limit", type=int, metavar="N", help="evaluate N items of each task (default: all)")
+    parser.add_argument(
+        "--num-fewshot", type=int, metavar="N", help="show N examples before each item (default: the task's number)"
+    )
+    parser.add_argument(
+        "--num-windows", type=int, default=16, metavar="N", help="evaluate N windows in a depth sweep (default: 16)"
+    )
+    parser.add_argument(
+        "--noise",
+        type=float,
+        default=0.01,
+        metavar="SIZE",
+        help="disturb the embeddings by this relative size in a depth sweep (default: 0.01)",
+    )
+    add_json(parser)
     parser.set_defaults(run=run)
 
 

@@ -1,4 +1,4 @@
-"""``mythos export``: a run's model as a folder that transformers loads."""
+"""``mythos export``: write a run's model as a folder that transformers loads."""
 
 import argparse
 from pathlib import Path
@@ -11,16 +11,20 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="write a folder that transformers loads",
         description="Write weights, configuration, code, tokenizer and model card of a checkpoint.",
     )
-    parser.add_argument("directory", type=Path, metavar="RUN", help="a run's directory")
-    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="a folder that is new or empty")
-    parser.add_argument("--replace", action="store_true", help="take the place of an earlier export in that folder")
-    parser.add_argument("--step", type=int, metavar="N", help="of the checkpoint; the newest sound one when left out")
-    parser.add_argument("--dtype", choices=["fp32", "bf16"], default="fp32", help="of the weights")
+    parser.add_argument("directory", type=Path, metavar="RUN", help="export this run")
+    parser.add_argument(
+        "--to", type=Path, required=True, metavar="DIR", help="write to this folder, which must be new or empty"
+    )
+    parser.add_argument("--replace", action="store_true", help="replace an earlier export in that folder")
+    parser.add_argument(
+        "--step", type=int, metavar="N", help="export the checkpoint of this step (default: the newest valid one)"
+    )
+    parser.add_argument("--dtype", choices=["fp32", "bf16"], default="fp32", help="convert the weights (default: fp32)")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the folder and say what is in it."""
+    """Write the folder and print its size."""
     import torch
 
     from mythos.export.folder import export
@@ -28,7 +32,6 @@ def run(arguments: argparse.Namespace) -> int:
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[arguments.dtype]
     done = export(arguments.directory, arguments.to, arguments.step, dtype, arguments.replace)
     print(
-        f"{arguments.to}: {done.num_parameters:,} numbers from {done.checkpoint}, {done.num_loops} passes unless told "
-        "otherwise"
+        f"{arguments.to}: {done.num_parameters:,} parameters from {done.checkpoint}, {done.num_loops} loops by default"
     )
     return 0

@@ -1,24 +1,26 @@
-"""``mythos figures RUN... --to DIR``: runs as static SVG curves, for a page that is kept in git."""
+"""``mythos figures RUN... --to DIR``: draw runs as static SVG figures, for documents in git."""
 
 import argparse
 from pathlib import Path
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command to the dispatcher."""
+    """Declare the subcommand."""
     parser = subparsers.add_parser(
         "figures",
         help="draw runs as static SVG files",
-        description="Reads run directories and writes loss.svg, depth.svg, norms.svg and exits.svg, each of them "
-        "only if a run holds what it shows. Equal runs give equal files.",
+        description="Write loss.svg, depth.svg, norms.svg and exits.svg, each if a run has its data. Equal runs give "
+        "equal files.",
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory, such as runs/quickstart")
-    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder to write the files to")
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="draw these runs, for instance runs/quickstart"
+    )
+    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="write the files to this folder")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the figures; a line for each says what it leaves out."""
+    """Write the figures, and print a line for each."""
     from mythos.report.static import write_figures
 
     for line in write_figures(args.runs, args.to):

@@ -1,4 +1,4 @@
-"""``mythos``: one subcommand a module, imported in full only when it runs."""
+"""``mythos``: each subcommand is one module, whose dependencies are imported only when it runs."""
 
 import argparse
 import contextlib
@@ -28,14 +28,14 @@ _COMMANDS = (train, sweep, evaluate, sample, trace, report, figures, consolidate
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse, run, and turn a user's mistake into one line and exit code 2."""
+    """Parse the arguments, run the command, and report a user's mistake in one line with exit status 2."""
     parsed = _parser().parse_args(arguments)
     restrict_umask()
     return _run(parsed)
 
 
 def mistake_in(words: list[str]) -> str | None:
-    """What the parser refuses in a command line, which is not run; None where it refuses nothing."""
+    """Return the parser's error message for a command line, which is not run; None if there is no error."""
     messages = io.StringIO()
     try:
         with contextlib.redirect_stderr(messages):
@@ -71,7 +71,7 @@ def _run(parsed: argparse.Namespace) -> int:
         return 2
     except KeyboardInterrupt:
         if is_first_rank():
-            print("mythos: stopped; resume=auto goes on from the last checkpoint.", file=sys.stderr)
+            print("mythos: stopped; resume=auto resumes from the last checkpoint.", file=sys.stderr)
         return 130
 
 
@@ -79,7 +79,7 @@ if __name__ == "__main__":
     status = main()
     from mythos.parallel.launcher import is_launched
 
-    if is_launched():  # gloo's threads can abort an interpreter that is shut down in an orderly way
+    if is_launched():  # at an ordinary shutdown gloo's threads can abort the interpreter
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

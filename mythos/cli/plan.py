@@ -1,8 +1,9 @@
-"""``mythos plan``: memory, traffic and speed of a run on devices that need not be there."""
+"""``mythos plan``: estimate memory, traffic and speed of a run on devices that need not be installed."""
 
 import argparse
 import json
-from pathlib import Path
+
+from mythos.cli.options import add_config, add_json
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -10,23 +11,29 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "plan",
         help="estimate memory, traffic and speed on given devices",
-        description="Estimate a run from its configuration and a device's data sheet; nothing is built or measured.",
+        description="Estimate a run from its configuration and a device's data sheet. Nothing is built or measured.",
         epilog="Example: mythos plan model=30b optim=adamw parallel=zero1 cluster.num_nodes=16 cluster.num_devices=8 "
         "data.batch_size=1024 data.micro_batch_size=1 run.validation.num_batches=128 --search --tokens 1e12",
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides")
-    parser.add_argument("--device", default="H100", help="H100, H200, B200, ... or what torch calls it (H100)")
-    parser.add_argument("--tokens", type=float, metavar="D", help="also say how many days D tokens take")
-    parser.add_argument("--efficiency", type=float, metavar="X", help="share of peak in forward and backward")
+    add_config(parser)
+    parser.add_argument(
+        "--device",
+        default="H100",
+        metavar="NAME",
+        help="plan for this device: H100, H200, B200, ... or its name in torch (default: H100)",
+    )
+    parser.add_argument("--tokens", type=float, metavar="D", help="also print how many days D tokens take")
+    parser.add_argument(
+        "--efficiency", type=float, metavar="X", help="assume this share of peak FLOPs in forward and backward"
+    )
     parser.add_argument("--search", action="store_true", help="list the layouts that fit, best first")
-    parser.add_argument("--top", type=int, default=10, metavar="N", help="layouts that --search prints (10)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
-    parser.add_argument("--config-dir", type=Path, help="folder to compose from instead of the packaged conf/")
+    parser.add_argument("--top", type=int, default=10, metavar="N", help="print N layouts of --search (default: 10)")
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the estimate, and what would make it fit; 0 if it does, or if the search found a layout that does.
+    """Print the estimate, and advice if it does not fit; return 0 if it fits or the search found a layout that does.
 
     Raises:
         ConfigError: for a configuration that cannot run, or a device that is not known.

@@ -1,4 +1,4 @@
-"""What ``mythos plan`` prints: memory, traffic and speed of an estimate, and what would make it fit."""
+"""The tables of ``mythos plan``: memory, traffic and speed of an estimate, and layouts that fit."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,7 +14,7 @@ _GIB = 2**30
 
 
 def report(config: RunConfig, estimate: MemoryPlan, num_tokens: float | None) -> str:
-    """Tables of memory, traffic and time."""
+    """Return the tables of memory, traffic and time."""
     parts = [_headline(config, estimate), _memory_table(estimate.memory)]
     if estimate.traffic:
         parts.append(_traffic_table(estimate))
@@ -22,11 +22,11 @@ def report(config: RunConfig, estimate: MemoryPlan, num_tokens: float | None) ->
     return "\n\n".join(parts)
 
 
-def search_table(found: Sequence[Layout], num_tokens: float | None) -> str:
-    """One line for each layout."""
+def search_table(layouts: Sequence[Layout], num_tokens: float | None) -> str:
+    """Return a table with one line for each layout."""
     header = ("layout", "micro-batch", "remat", "GiB", "step, s", "tokens/s", "MFU")
     rows = [header + (("days",) if num_tokens else ())]
-    for layout in found:
+    for layout in layouts:
         estimate = layout.plan
         row = (
             _layout(layout.run),
@@ -42,7 +42,7 @@ def search_table(found: Sequence[Layout], num_tokens: float | None) -> str:
 
 
 def as_dict(estimate: MemoryPlan, num_tokens: float | None) -> dict[str, Any]:
-    """All numbers of an estimate, in bytes and seconds."""
+    """Return all numbers of an estimate, in bytes and seconds."""
     content = asdict(estimate)
     content["memory"] |= {"allocated": estimate.memory.allocated, "total": estimate.memory.total}
     content["seconds"]["total"] = estimate.seconds.total
@@ -82,7 +82,7 @@ def _memory_table(memory: Memory) -> str:
         "fp32 copies of the optimizer": memory.master_weights,
         "moments": memory.moments,
         "gathered weights": memory.gathered,
-        "buckets, sums of gradients": memory.buckets,
+        "buckets, gradient accumulators": memory.buckets,
         "activations": memory.activations,
         "tensors at the peak": memory.allocated,
         f"margin of the estimate, {MARGIN:.0%}": margin,
@@ -114,7 +114,7 @@ def _speed_table(estimate: MemoryPlan, num_tokens: float | None) -> str:
     rows = [
         (f"forward and backward, at {estimate.efficiency:.2f} of peak, s", f"{seconds.forward_backward:.3f}"),
         ("optimizer, s", f"{seconds.optimizer:.3f}"),
-        ("communication that nothing hides, s", f"{seconds.exposed_communication:.3f}"),
+        ("exposed communication, s", f"{seconds.exposed_communication:.3f}"),
         ("step, s", f"{seconds.total:.3f}"),
         ("tokens/s", f"{estimate.tokens_per_second:,.0f}"),
         ("MFU", f"{estimate.mfu:.3f}"),
@@ -126,7 +126,7 @@ def _speed_table(estimate: MemoryPlan, num_tokens: float | None) -> str:
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Columns two spaces apart, the first to the left, the others to the right."""
+    """Align columns, the first to the left and the others to the right, two spaces apart."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *rest in rows:

@@ -1,4 +1,4 @@
-"""``mythos report RUN...``: one HTML page about a run or several, written or served."""
+"""``mythos report RUN...``: write or serve one HTML page about one run or several."""
 
 import argparse
 from pathlib import Path
@@ -8,25 +8,25 @@ _PORT: Final = 8765
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command to the dispatcher."""
+    """Declare the subcommand."""
     parser = subparsers.add_parser(
         "report",
-        help="write one self-contained HTML page about a run or several",
-        description="Reads the metrics of run directories and writes one page: report/index.html in the run's "
-        "directory or, about several runs, in the folder that holds the first.",
+        help="write one self-contained HTML page about one run or several",
+        description="Write one page about the metrics of runs: report/index.html in the run's directory or, for "
+        "several runs, in the parent folder of the first.",
     )
     parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="a run directory, such as runs/quickstart, or one sweep's"
+        "runs", nargs="+", type=Path, metavar="RUN", help="report these runs, for instance runs/quickstart, or a sweep"
     )
-    parser.add_argument("--sweep", action="store_true", help="show the values that differ against the loss")
-    parser.add_argument("--to", type=Path, metavar="DIR", help="folder to write index.html to")
+    parser.add_argument("--sweep", action="store_true", help="plot the loss against the values that differ")
+    parser.add_argument("--to", type=Path, metavar="DIR", help="write index.html to this folder")
     parser.add_argument(
         "--serve",
         type=int,
         nargs="?",
         const=_PORT,
         metavar="PORT",
-        help=f"show the page on this machine's port ({_PORT}) and keep it fresh, instead of writing it",
+        help=f"serve the page on this port of this machine (default: {_PORT}) and update it, instead of writing it",
     )
     parser.set_defaults(run=run)
 

@@ -1,4 +1,4 @@
-"""``mythos sample``: text from a trained model, at one or several depths, or as deep as each token needs."""
+"""``mythos sample``: generate text with a trained model, at several loop counts or with an exit rule."""
 
 import argparse
 from collections.abc import Iterator
@@ -14,25 +14,48 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Declare the subcommand."""
-    parser = subparsers.add_parser("sample", help="generate text", description="Let a run's model write.")
-    parser.add_argument("directory", type=Path, metavar="RUN", help="a run's directory")
-    parser.add_argument("--prompt", nargs="+", default=[""], help="texts to continue; empty starts a new document")
-    parser.add_argument(
-        "--num-loops", type=int, nargs="+", default=[1, 2, 4, 8], metavar="T", help="passes over the core"
+    parser = subparsers.add_parser(
+        "sample", help="generate text", description="Generate text with the newest checkpoint of a run."
     )
-    parser.add_argument("--exit-rule", metavar="RULE", help="lets a token leave the loop early; docs/export.md")
-    parser.add_argument("--exit-threshold", type=float, metavar="X", help="of the rule; each has a usual one")
-    parser.add_argument("--cache-policy", default="all", help="what passes remember: all, last, mean or mod-M")
-    parser.add_argument("--num-tokens", type=int, default=100, help="tokens to write")
-    parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token")
-    parser.add_argument("--top-k", type=int, default=50, help="sample among the k likeliest tokens")
-    parser.add_argument("--top-p", type=float, help="sample among the fewest tokens of this probability together")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("directory", type=Path, metavar="RUN", help="use this run")
+    parser.add_argument(
+        "--prompt", nargs="+", default=[""], help="continue these texts (default: start a new document)"
+    )
+    parser.add_argument(
+        "--num-loops",
+        type=int,
+        nargs="+",
+        default=[1, 2, 4, 8],
+        metavar="T",
+        help="generate at these loop counts (default: 1 2 4 8)",
+    )
+    parser.add_argument("--exit-rule", metavar="RULE", help="let tokens exit the loop by this rule (docs/export.md)")
+    parser.add_argument(
+        "--exit-threshold", type=float, metavar="X", help="set the rule's threshold (default: that of docs/export.md)"
+    )
+    parser.add_argument(
+        "--cache-policy", default="all", help="keep these loops in the cache: all, last, mean or mod-M (default: all)"
+    )
+    parser.add_argument("--num-tokens", type=int, default=100, metavar="N", help="generate N tokens (default: 100)")
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=0.8,
+        metavar="X",
+        help="divide logits by X; 0 takes the most probable token (default: 0.8)",
+    )
+    parser.add_argument(
+        "--top-k", type=int, default=50, metavar="K", help="sample among the K most probable tokens (default: 50)"
+    )
+    parser.add_argument(
+        "--top-p", type=float, metavar="P", help="sample among the fewest tokens whose total probability reaches P"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed the sampling (default: 0)")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write one continuation of each prompt for each depth."""
+    """Print one continuation of each prompt for each loop count."""
     rule = _check(arguments)
 
     import torch
@@ -55,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     num_padding_B = torch.tensor([longest - len(prompt) for prompt in prompts], device=device)
     is_real_BS = torch.arange(longest, device=device) >= num_padding_B[:, None] if num_padding_B.any() else None
     for num_loops in arguments.num_loops:
-        found = generate(
+        generated = generate(
             model,
             prompt_BS,
             arguments.num_tokens,
@@ -69,24 +92,24 @@ def run(arguments: argparse.Namespace) -> int:
             is_real_BS,
         )
         print(f"--- T = {num_loops}")
-        for prompt, tokens, passes in zip(
-            arguments.prompt, found.tokens_BS.tolist(), found.num_loops_BS.tolist(), strict=True
+        for prompt, tokens, token_loops in zip(
+            arguments.prompt, generated.tokens_BS.tolist(), generated.num_loops_BS.tolist(), strict=True
         ):
             print(f"{prompt}{tokenizer.decode(tokens)}\n")
             if rule is not None:
-                print(_depths(tokenizer, tokens, passes), end="\n\n")
+                print(_loops_of_tokens(tokenizer, tokens, token_loops), end="\n\n")
     return 0
 
 
-def _depths(tokenizer: "Tokenizer", tokens: list[int], passes: list[int]) -> str:
-    """The new tokens, each with the passes behind it."""
+def _loops_of_tokens(tokenizer: "Tokenizer", tokens: list[int], num_loops: list[int]) -> str:
+    """List the new tokens, each with its number of loops."""
     words = (tokenizer.decode([token], skip_special_tokens=False) for token in tokens)
-    each = " ".join(f"{word!r}:{count}" for word, count in zip(words, passes, strict=True))
-    return f"passes, {sum(passes) / len(passes):.2f} on average: {each}"
+    each = " ".join(f"{word!r}:{count}" for word, count in zip(words, num_loops, strict=True))
+    return f"loops, {sum(num_loops) / len(num_loops):.2f} on average: {each}"
 
 
 def _check(arguments: argparse.Namespace) -> "ExitRule | None":
-    """Refuse what needs no checkpoint to be refused; returns the exit rule."""
+    """Check the arguments as far as possible without a checkpoint, and return the exit rule."""
     from mythos.config.base import ConfigError
     from mythos.config.decoding import exit_rule, num_cache_slots
 
@@ -107,7 +130,7 @@ def _check(arguments: argparse.Namespace) -> "ExitRule | None":
 
 @contextmanager
 def _as_options() -> Iterator[None]:
-    """Name what is refused as it is spelt on the command line."""
+    """Report errors with the names of the command line."""
     from mythos.config.base import ConfigError
 
     try:

@@ -1,30 +1,30 @@
-"""``mythos train``: compose, check, train."""
+"""``mythos train``: compose the configuration, check it, and train."""
 
 import argparse
-from pathlib import Path
+
+from mythos.cli.options import add_config
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "train",
-        help="train what conf/ describes",
-        description="Train what conf/train.yaml describes, with Hydra overrides on top.",
+        help="train a model",
+        description="Train the run that conf/train.yaml and the Hydra overrides describe.",
         epilog="Example: mythos train experiment=quickstart depth.mean=4 run.name=shallow",
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides")
-    parser.add_argument("--config-dir", type=Path, help="folder to compose from instead of the packaged conf/")
+    add_config(parser)
     parser.add_argument(
         "-m",
         "--multirun",
         action="store_true",
-        help="a sweep: every combination of overrides with several values",
+        help="run a sweep over every combination of overrides with several values",
     )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Refuse what cannot work before torch is imported; then train, in one process or in one for each device."""
+    """Check the run before torch is imported, then train in one process or in one process per device."""
     if arguments.multirun:
         from mythos.sweep import run as sweep
 

@@ -47,7 +47,7 @@ NO_REMAT = Remat()
 
 def remat_of(parallel: ParallelBase) -> Remat:
     """What a configuration asks for, once ``auto`` has been decided."""
-    assert parallel.remat != "auto", "settle_remat first"
+    assert parallel.remat != "auto", "resolve_remat first"
     return Remat(parallel.remat, parallel.offload_states)
 
 

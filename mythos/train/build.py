@@ -37,36 +37,36 @@ def train(
     """Train to the last step, from the start or from the directory's checkpoint.
 
     Args:
-        request: what may ask the run to end earlier; None is a request that nobody makes.
-        watchdog: is given signs of life; None is one that does not look.
+        request: asks the run to stop before its last step; None never asks.
+        watchdog: receives heartbeats; None is a watchdog that never acts.
 
     Returns:
-        The last held-out loss in nats per token, by depth.
+        The last held-out loss in nats per token, by loop count.
 
     Raises:
-        Preempted: it was saved before its last step, as ``request`` or a time limit asked.
+        Preempted: the run was saved and stopped before its last step, by ``request`` or a time limit.
     """
     if config.cluster.num_threads is not None:
         torch.set_num_threads(config.cluster.num_threads)
     model = build_model(config, directory.origin)
-    failed = tuple((step.start, step.end) for step in directory.left_out)
+    failed = tuple((step.start, step.end) for step in directory.skipped)
     data_config = replace(config.data, skipped=(*config.data.skipped, *failed))
     data = TokenDataModule(data_config, config.run.seed, config.run.validation.num_batches)
     callbacks = build_callbacks(
         config, directory, data, request or StopRequest(), watchdog or Watchdog(directory.path, None)
     )
     with warnings.catch_warnings():
-        # Jobs of several ranks are started by launch/, which tells Lightning the ranks.
+        # launch/ starts jobs of several ranks and passes the ranks to Lightning.
         warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
         trainer = build_trainer(config, directory, callbacks)
     try:
         with warnings.catch_warnings():
-            # The data module restores its own position, and validation is a callback of ours.
+            # The data module restores its own position, and validation is a callback of this package.
             warnings.filterwarnings("ignore", message=".*not resumable.*")
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*no `validation_step`.*")
             warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 on torch 2.13
-            # The engine clips by the norm that it is given, and calls collectives by names that torch has renamed.
+            # The engine clips by the configured norm, and calls collectives by names that torch has renamed.
             warnings.filterwarnings("ignore", message=".*handles gradient clipping internally.*")
             warnings.filterwarnings("ignore", message=".*torch.distributed.* is deprecated.*")
             trainer.fit(
@@ -85,7 +85,7 @@ def train(
 
 
 def build_model(config: RunConfig, origin: Path | None = None) -> Mythos:
-    """The model with its initial values: of the seed, or of the checkpoint ``origin``, and of nothing else."""
+    """Build the model; its initial values depend only on the seed or, if given, on the checkpoint ``origin``."""
     model = Mythos(config.model, config.halting)
     initialize(model, config.model, config.run.seed)
     if origin is not None:
@@ -100,7 +100,7 @@ def build_model(config: RunConfig, origin: Path | None = None) -> Mythos:
 
 
 def build_trainer(config: RunConfig, directory: RunDirectory, callbacks: Callbacks) -> pl.Trainer:
-    """Lightning's trainer with the run's callbacks and trackers."""
+    """Build Lightning's trainer with the run's callbacks and trackers."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     is_sharded = isinstance(config.parallel, DeepSpeedParallel)
     return pl.Trainer(
@@ -111,7 +111,7 @@ def build_trainer(config: RunConfig, directory: RunDirectory, callbacks: Callbac
         num_nodes=config.cluster.num_nodes,
         max_steps=config.run.num_steps,
         accumulate_grad_batches=config.num_micro_batches,
-        gradient_clip_val=None if is_sharded else config.optim.clip_norm,  # an engine clips by itself
+        gradient_clip_val=None if is_sharded else config.optim.clip_norm,  # the engine clips itself
         callbacks=callbacks.ordered,
         logger=build_loggers(config, directory.path, directory.manifest.step if directory.manifest else 0),
         profiler=callbacks.loader_clock,
@@ -125,9 +125,9 @@ def build_trainer(config: RunConfig, directory: RunDirectory, callbacks: Callbac
 
 
 def build_strategy(config: RunConfig) -> Strategy:
-    """How the model meets its devices."""
+    """Build the strategy that places the model on its devices."""
     if isinstance(config.parallel, DeepSpeedParallel):
-        from mythos.parallel.zero import ZeroStrategy  # deepspeed is installed where it is used
+        from mythos.parallel.zero import ZeroStrategy  # deepspeed is optional
 
         return ZeroStrategy(config)
     device = torch.device("cuda", 0) if choose_accelerator(config.parallel.device) == "gpu" else torch.device("cpu")

@@ -1,4 +1,4 @@
-"""Which code this is: its commit, and how it differs from it. No torch."""
+"""The state of the code: its commit, and the difference from it. No torch."""
 
 import json
 import subprocess
@@ -10,15 +10,15 @@ from mythos.config.secrets import CREDENTIAL
 FROZEN: Final = "code.json"
 """Beside a frozen copy of the package: ``commit``, ``changed_files`` and ``difference`` of what was copied."""
 _CODE: Final = ("*.py", "*.pyi", "*.yaml", "*.toml", "*.txt", "*.sh", "*.md", "*Makefile", "*Dockerfile")
-"""Files whose changes are kept; a changed ``.env`` or key file is not."""
+"""Files whose changes are recorded; those of a ``.env`` or a key file are not."""
 _MAX_CHARACTERS: Final = 1_000_000
 
 
 def code_state(root: Path) -> tuple[str | None, list[str], str]:
-    """Commit, changed or untracked files, and difference of tracked files; ``(None, [], "")`` outside git.
+    """Return commit, changed or untracked files, and difference of tracked files; ``(None, [], "")`` outside git.
 
-    ``root`` must itself be tracked: an environment may lie inside the checkout of something else. A copy that a
-    submission froze says what it was copied from.
+    ``root`` must itself be tracked, because an environment may be inside the checkout of another project. A copy that a
+    submission froze has recorded the state of its source.
     """
     if (root / FROZEN).is_file():
         frozen = json.loads((root / FROZEN).read_text(encoding="utf-8"))
@@ -34,7 +34,7 @@ def code_state(root: Path) -> tuple[str | None, list[str], str]:
 
 
 def withheld(difference: str) -> str:
-    """The difference without lines that look like a credential, and not longer than a million characters."""
+    """Remove lines that look like a credential from a difference, and truncate it to a million characters."""
     kept = [
         f"{line[:1]}[withheld: looks like a credential]" if line[:1] in "+- " and CREDENTIAL.search(line) else line
         for line in difference.splitlines()
@@ -44,7 +44,7 @@ def withheld(difference: str) -> str:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    """What git prints; nothing where there is no git, no checkout, or no answer."""
+    """Return the output of git; nothing without git or a checkout, or after a timeout."""
     command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, timeout=20, check=False)

@@ -1,4 +1,4 @@
-"""The LightningModule: one training step, and the optimiser."""
+"""The LightningModule: one training step, the optimiser, and what callbacks read and move of the model."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -27,7 +27,7 @@ from mythos.types import Batch, Observation, Regularizers, RouterStats
 
 
 class MythosModule(pl.LightningModule):
-    """Draws a depth, runs the model, weighs its output. What it sees leaves with ``training_step``'s result."""
+    """Draws a loop count, runs the model and computes the loss; ``training_step`` returns what it observes."""
 
     def __init__(self, config: RunConfig, model: Mythos) -> None:
         super().__init__()
@@ -44,16 +44,16 @@ class MythosModule(pl.LightningModule):
         )
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """All passes share bf16 copies of the weights and sums of their gradients."""
+        """Let all loops share bf16 weight copies and gradient accumulators."""
         if self.shares_weights:
             share(self.model)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """The weights are about to change."""
+        """Drop the weight copies, since the weights are about to change."""
         unshare(self.model)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Loss and observation of one micro-batch; depth is drawn once for the step, or for each sequence."""
+        """Return loss and observation of one micro-batch; the loop count is drawn for the step or for each sequence."""
         config, step = self.config, self.trainer.global_step
         is_last = (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0
         trace = is_last and (step + 1) % config.telemetry.trace_every == 0
@@ -72,7 +72,7 @@ class MythosModule(pl.LightningModule):
             )
             loss = objective(config, output, batch, plan, self.terms)
         stats = output.router_stats
-        # Lightning divides by the number of micro-batches; the loss already is a share of the step's.
+        # Lightning divides by the number of micro-batches, but the loss is a share of the step's already.
         return {
             "loss": loss.total * self.trainer.accumulate_grad_batches,
             "observation": Observation(
@@ -169,7 +169,7 @@ class MythosModule(pl.LightningModule):
             torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Let the number of micro-batches in a step change: Lightning counts micro-batches, a run counts steps."""
+        """Allow the number of micro-batches in a step to change: Lightning counts micro-batches, a run counts steps."""
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         num_batches = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
         shift = num_batches - progress["current"]["ready"]
@@ -177,13 +177,13 @@ class MythosModule(pl.LightningModule):
             counts |= {name: count + shift for name, count in counts.items()}
 
     def on_train_start(self) -> None:
-        """After a resume the configuration's learning rates count, at the step that was reached."""
+        """Set the configured learning rates at the present step, which a resumed run may have changed."""
         scheduler = self.trainer.lr_scheduler_configs[0].scheduler
         assert isinstance(scheduler, LambdaLR)
         set_schedule(scheduler, self.trainer.global_step)
 
     def configure_optimizers(self) -> Any:
-        """The optimiser and its schedule, advanced once per optimiser step."""
+        """Build the optimiser and its schedule, which advances once per optimiser step."""
         optimizer = build_optimizer(self.config.optim, _trained(self.model), self.group_of)
         self.skippable = SkippableStep(optimizer)
         scheduler = build_scheduler(optimizer, self.config.schedule, self.config.run.num_steps)
@@ -191,5 +191,5 @@ class MythosModule(pl.LightningModule):
 
 
 def _trained(model: Mythos) -> Iterator[tuple[str, torch.nn.Parameter]]:
-    """The parameters that are not frozen."""
+    """Parameters that are not frozen, with their names."""
     return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)

@@ -1,4 +1,4 @@
-"""What a run was made with: the state of the code, the versions, the machine.
+"""Provenance of a run: the state of the code, the versions, the machine.
 
 Environment variables, addresses of git remotes and files that git does not track are never read, and lines of the
 difference that look like a credential are withheld.
@@ -22,10 +22,10 @@ _PACKAGES: Final = ("torch", "lightning", "deepspeed", "triton", "numpy", "pydan
 
 
 def write_provenance(directory: Path, first_step: int) -> dict[str, Any]:
-    """Write ``provenance/step-<first_step>.json``, and ``.diff`` where the code differs from its commit.
+    """Write ``provenance/step-<first_step>.json``, and ``.diff`` if the code differs from its commit.
 
     Returns:
-        ``code`` and ``environment`` as they were written, for the trackers.
+        ``code`` and ``environment`` as written, for the trackers.
     """
     commit, status, difference = code_state(Path(mythos.__file__).parents[1])
     code = {"version": mythos.__version__, "commit": commit, "is_dirty": bool(status) if commit else None}
@@ -38,7 +38,7 @@ def write_provenance(directory: Path, first_step: int) -> dict[str, Any]:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, host, devices, number of processes."""
+    """Return versions, host, devices and the number of processes."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),

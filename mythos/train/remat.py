@@ -1,17 +1,17 @@
-"""``parallel.remat=auto``: asked of the device once, at the start, so that every rank and the record say the same."""
+"""``parallel.remat=auto``: resolved once at the start, so that all ranks and the recorded configuration agree."""
 
 from mythos.account.estimate import POLICIES, choose_remat, with_policy
 from mythos.config.run import RunConfig
 
 
-def settle_remat(config: RunConfig) -> RunConfig:
-    """The run with ``remat=auto`` replaced by what was chosen, which is printed; any other run as it is.
+def resolve_remat(config: RunConfig) -> RunConfig:
+    """Replace ``remat=auto`` by a policy for this device, and print it; another configuration is returned unchanged.
 
-    Only the device's description is read. Host memory is not estimated: without ``parallel.memory_gb`` a run on a CPU
+    Only the device's properties are read. Host memory is not estimated: without ``parallel.memory_gb`` a run on a CPU
     recomputes nothing.
 
     Raises:
-        ConfigError: nothing fits the device.
+        ConfigError: no policy fits the device.
     """
     if config.parallel.remat != "auto":
         return config
@@ -31,6 +31,6 @@ def settle_remat(config: RunConfig) -> RunConfig:
         has_fused_experts = (properties.major, properties.minor) >= (9, 0)
     if memory_gb is not None:
         memory_bytes = int(memory_gb * 1e9)
-    chosen, sentence = choose_remat(config, name, memory_bytes, has_fused_experts)
+    resolved, sentence = choose_remat(config, name, memory_bytes, has_fused_experts)
     print(sentence, flush=True)
-    return chosen
+    return resolved

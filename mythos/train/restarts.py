@@ -1,4 +1,4 @@
-"""Ranks that failed are started again, as long as that gets the run anywhere. No torch in the process that does it."""
+"""Restarts ranks that failed, as long as the run makes progress. No torch in the process that restarts them."""
 
 import sys
 import time
@@ -16,16 +16,16 @@ _POLL_SECONDS = 0.1
 
 
 def run_with_restarts(config: RunConfig, overrides: list[str], options: list[str]) -> int:
-    """Start the ranks of this machine; after a failure that may pass, up to ``run.max_restarts`` times in a row again.
+    """Start the ranks of this machine, and restart them after transient failures.
 
-    A checkpoint newer than those at the last start ends the row.
+    There are at most ``run.max_restarts`` restarts in a row; a new checkpoint begins a new row.
 
     Args:
-        overrides: of the configuration, as given on the command line.
-        options: the rest of the command line.
+        overrides: Hydra overrides of the command line.
+        options: other options of the command line.
 
     Returns:
-        The exit status of the last attempt, or PREEMPTED if a signal came between two.
+        The exit status of the last attempt, or PREEMPTED if a signal arrived between two.
     """
     run, started_at = Path(config.run.dir) / config.run.name, time.monotonic()
     num_restarts, saved = 0, _newest(run)
@@ -33,12 +33,12 @@ def run_with_restarts(config: RunConfig, overrides: list[str], options: list[str
         status = launch(config.cluster, ["train", *overrides, *options], started_at)
         before, saved = saved, _newest(run)
         num_restarts = 0 if saved > before else num_restarts
-        if num_restarts == config.run.max_restarts or not may_pass(status, run):
+        if num_restarts == config.run.max_restarts or not is_transient(status, run):
             return status
         seconds = min(config.run.restart_backoff_seconds * 2**num_restarts, MAX_PAUSE_SECONDS)
         num_restarts += 1
         print(
-            f"mythos: the run ended with status {status} ({_in_words(status)}); it starts again in {seconds:g} seconds "
+            f"mythos: the run ended with status {status} ({_in_words(status)}); it restarts in {seconds:g} seconds "
             f"from {saved or 'the beginning'} (restart {num_restarts} of {config.run.max_restarts} without progress).",
             file=sys.stderr,
             flush=True,
@@ -49,22 +49,22 @@ def run_with_restarts(config: RunConfig, overrides: list[str], options: list[str
             overrides = [*(one for one in overrides if not one.startswith("resume=")), "resume=auto"]
 
 
-def may_pass(status: int, run: Path) -> bool:
-    """Whether the same command may get further: ranks were lost, stalled or killed, or a step raised an error."""
+def is_transient(status: int, run: Path) -> bool:
+    """Whether a restart may help: ranks were lost, stalled or killed, or a step raised an error."""
     return status in (LOST_PEER, STALLED) or status > 128 or (status == 1 and failed_step(run) is not None)
 
 
 def _newest(run: Path) -> str:
-    """Name of the newest checkpoint, or nothing."""
+    """Name of the newest checkpoint, or an empty string."""
     return max((path.name for path in store.checkpoints(run / store.FOLDER)), default="")
 
 
 def _in_words(status: int) -> str:
-    return f"killed by signal {status - 128}" if status > 128 else MEANING.get(status, "an error amid a step")
+    return f"killed by signal {status - 128}" if status > 128 else MEANING.get(status, "an error within a step")
 
 
 def _is_stopped_within(seconds: float) -> bool:
-    """Wait; whether a signal asked to stop meanwhile."""
+    """Wait, and return whether a signal asked to stop meanwhile."""
     deadline = time.monotonic() + seconds
     with stop_request() as request:
         while not request.is_asked and time.monotonic() < deadline:

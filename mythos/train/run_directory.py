@@ -1,4 +1,4 @@
-"""A run's place on disk, and what must hold before anything costs time. No torch."""
+"""A run's directory, and the checks before a run starts. No torch."""
 
 import fcntl
 import json
@@ -21,26 +21,26 @@ from mythos.data.manifest import check_vocabulary, data_fingerprint
 from mythos.files import write_text
 
 _FIXED = ("model.", "run.seed", "data.seq_len", "optim.kind", "optim.name")
-"""What a checkpoint cannot survive a change of."""
+"""Parts of the configuration that must not change when a run resumes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunDirectory:
-    """Where a run lives, what it reads and where it goes on."""
+    """Directory of a run, its data, and the checkpoint from which it resumes."""
 
     path: Path
     data_fingerprint: str
     checkpoint: Path | None
     manifest: Manifest | None
-    """Of the checkpoint."""
+    """Manifest of the checkpoint."""
     origin: Path | None
-    """Checkpoint of another run that gives the initial weights of a run that starts."""
-    left_out: tuple[poison.Step, ...] = ()
+    """Checkpoint of another run from which a new run takes its initial weights."""
+    skipped: tuple[poison.Step, ...] = ()
     """Steps on whose data the run has failed too often."""
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of the run's checkpoints."""
+        """Directory of the run's checkpoints."""
         return self.path / store.FOLDER
 
 
@@ -54,32 +54,32 @@ def prepare(config: RunConfig) -> RunDirectory:
     foreign.check(config)
     data_fingerprint = _check_data(config)
     path = Path(config.run.dir) / config.run.name
-    found = _find_checkpoint(config, path)
+    resumed = _find_checkpoint(config, path)
     _check_free(config, path)
-    if found is not None:
-        _check_resume(config, data_fingerprint, *found)
-    starts_from = config.run.init_from if found is None else None
+    if resumed is not None:
+        _check_resume(config, data_fingerprint, *resumed)
+    starts_from = config.run.init_from if resumed is None else None
     origin = None if starts_from is None else _find_origin(config, Path(starts_from))
     _create(path)
-    left_out = _left_out(config, path, 0 if found is None else found[1].step)
+    skipped = _skipped(config, path, 0 if resumed is None else resumed[1].step)
     write_text(path / "config.json", json.dumps(encode(config), indent=1))
-    checkpoint, manifest = found or (None, None)
+    checkpoint, manifest = resumed or (None, None)
     return RunDirectory(
         path=path,
         data_fingerprint=data_fingerprint,
         checkpoint=checkpoint,
         manifest=manifest,
         origin=origin,
-        left_out=left_out,
+        skipped=skipped,
     )
 
 
 @contextmanager
 def lock(config: RunConfig) -> Iterator[None]:
-    """Hold the run's directory: two processes that train in it would delete each other's checkpoints.
+    """Lock the run's directory: two processes that train in it would delete each other's checkpoints.
 
     Raises:
-        ConfigError: another process holds it.
+        ConfigError: another process has locked it.
     """
     path = Path(config.run.dir) / config.run.name
     _create(path)
@@ -90,7 +90,7 @@ def lock(config: RunConfig) -> Iterator[None]:
             file.seek(0)
             raise ConfigError(
                 f"run.name: {path} is being trained in by {file.read().strip() or 'another process'}; wait for it, "
-                "end it, or choose another run.name."
+                "stop it, or choose another run.name."
             ) from None
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
@@ -99,7 +99,7 @@ def lock(config: RunConfig) -> Iterator[None]:
 
 
 def refuse(config: RunConfig) -> None:
-    """What ``prepare`` refuses without reading a checkpoint: worth knowing before processes are started.
+    """Make the checks of ``prepare`` that need no checkpoint, before processes are started.
 
     Raises:
         ConfigError: the data do not fit, or the directory holds another run.
@@ -111,11 +111,13 @@ def refuse(config: RunConfig) -> None:
 
 def _check_free(config: RunConfig, path: Path) -> None:
     if config.resume == "never" and _holds_run(path):
-        raise ConfigError(f"run.name: {path} already holds a run; go on with resume=auto, or choose another run.name.")
+        raise ConfigError(
+            f"run.name: {path} already holds a run; resume it with resume=auto, or choose another run.name."
+        )
 
 
 def _check_data(config: RunConfig) -> str:
-    """Hold the model's vocabulary against the tokenizer's; returns the data's fingerprint."""
+    """Check the model's vocabulary against the tokenizer's, and return the fingerprint of the data."""
     check_vocabulary(config.data.directories, config.model.vocab_size)
     return data_fingerprint(config.data.directories)
 
@@ -126,23 +128,23 @@ def _find_checkpoint(config: RunConfig, path: Path) -> tuple[Path, Manifest] | N
             return None
         case "auto":
             return mirror.newest(path / store.FOLDER, mirror.mirror_of(config.run))
-        case place:
-            _check_branch(Path(place), path / store.FOLDER)
-            return Path(place), verify(Path(place))
+        case checkpoint:
+            _check_branch(Path(checkpoint), path / store.FOLDER)
+            return Path(checkpoint), verify(Path(checkpoint))
 
 
 def _check_branch(checkpoint: Path, own: Path) -> None:
-    """A run goes on from its own last checkpoint only; from an earlier one it would overwrite what came after."""
+    """Refuse to resume a run from a checkpoint other than its last, which would overwrite the later ones."""
     later = [path for path in store.checkpoints(own) if path.name > checkpoint.name]
     if checkpoint.resolve().parent == own.resolve() and later:
         raise ConfigError(
             f"resume: {checkpoint} is followed by {later[-1].name} in the same run; choose another run.name "
-            "to branch off from it, or resume=auto to go on from the last one."
+            "to branch off from it, or resume=auto to resume from the last one."
         )
 
 
 def _check_resume(config: RunConfig, data_fingerprint: str, checkpoint: Path, manifest: Manifest) -> None:
-    """Refuse what the checkpoint cannot carry on; say what else has changed."""
+    """Refuse changes that the checkpoint does not allow, and print the other changes."""
     changes = difference(manifest.config, encode(config))
     fatal = [line for line in changes if line.startswith(_FIXED)]
     if manifest.data_fingerprint != data_fingerprint:
@@ -163,19 +165,19 @@ def _check_resume(config: RunConfig, data_fingerprint: str, checkpoint: Path, ma
 
 
 def _find_origin(config: RunConfig, run: Path) -> Path:
-    """The checkpoint that gives the initial weights; its run must have trained the same model."""
-    found = store.newest(run / store.FOLDER)
-    if found is None:
+    """Return the checkpoint with the initial weights; its run must have trained the same model."""
+    newest = store.newest(run / store.FOLDER)
+    if newest is None:
         raise ConfigError(f"run.init_from: {run} holds no checkpoint that verifies; name a run's directory.")
-    checkpoint, manifest = found
+    checkpoint, manifest = newest
     changes = difference(manifest.config["model"], encode(config.model))
     if changes:
         raise ConfigError(f"run.init_from: {run} trained another model:\n  model." + "\n  model.".join(changes))
     return checkpoint
 
 
-def _left_out(config: RunConfig, path: Path, reached: int) -> tuple[poison.Step, ...]:
-    """The steps whose data are left out, after a look at how the last attempt ended."""
+def _skipped(config: RunConfig, path: Path, reached: int) -> tuple[poison.Step, ...]:
+    """Return the steps whose data are skipped, with the failure of the last attempt counted."""
     if config.resume == "never":
         poison.forget(path)
         return ()
@@ -183,14 +185,14 @@ def _left_out(config: RunConfig, path: Path, reached: int) -> tuple[poison.Step,
 
 
 def _holds_run(path: Path) -> bool:
-    """Whether anything was recorded or saved there; a start that failed before its first step loses nothing."""
+    """Whether metrics or a checkpoint were written; a start that failed before its first step has neither."""
     metrics = path / records.FILE_NAME
     has_records = metrics.exists() and len(metrics.read_text(encoding="utf-8").splitlines()) > 1
     return has_records or bool(store.checkpoints(path / store.FOLDER))
 
 
 def _create(path: Path) -> None:
-    """Make the run's directory and see that it can be written."""
+    """Create the run's directory and check that it can be written."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""From a frozen configuration to a finished run: what ``mythos train`` does in each process."""
+"""Runs ``mythos train`` in one process, from a frozen configuration to the exit status."""
 
 import errno
 import os
@@ -14,12 +14,12 @@ from mythos.config.run import RunConfig
 from mythos.parallel.launcher import check_launcher, die_with_launcher, is_first_rank
 from mythos.parallel.stopping import StopRequest, stop_request
 from mythos.parallel.watchdog import FOLDER, Watchdog, watched
-from mythos.train.remat import settle_remat
+from mythos.train.remat import resolve_remat
 from mythos.train.run_directory import RunDirectory, lock, prepare
 
 
 def start(config: RunConfig) -> int:
-    """Train, and say on rank 0 how it went; returns the exit status (``mythos.config.exit_status``).
+    """Train, print the result on rank 0, and return the exit status (``mythos.config.exit_status``).
 
     Raises:
         ConfigError: the run cannot start, on every rank alike, or the disk is full.
@@ -35,12 +35,12 @@ def start(config: RunConfig) -> int:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            raise ConfigError(f"run.dir: {error}; make room and go on with resume=auto.") from error
+            raise ConfigError(f"run.dir: {error}; make room and resume with resume=auto.") from error
 
 
 def _start_alone(config: RunConfig, request: StopRequest, watchdog: Watchdog) -> int:
-    watchdog.beat("looking at the run's directory")
-    config = settle_remat(config)
+    watchdog.beat("preparing the run's directory")
+    config = resolve_remat(config)
     with lock(config):
         return _train(config, prepare(config), request, watchdog)
 
@@ -49,26 +49,26 @@ def _start_rank(config: RunConfig, request: StopRequest, watchdog: Watchdog) -> 
     from mythos.parallel.mesh import describe
     from mythos.parallel.processes import lost_peer, on_first_rank, process_group
 
-    watchdog.beat("meeting the other ranks")
+    watchdog.beat("connecting to the other ranks")
     try:
         with process_group(config), ExitStack() as stack:
-            watchdog.beat("looking at the run's directory")
+            watchdog.beat("preparing the run's directory")
 
             def prepare_alone() -> tuple[RunConfig, RunDirectory]:
-                settled = settle_remat(config)
-                stack.enter_context(lock(settled))
-                return settled, prepare(settled)
+                resolved = resolve_remat(config)
+                stack.enter_context(lock(resolved))
+                return resolved, prepare(resolved)
 
-            settled, directory = on_first_rank(prepare_alone)
+            resolved, directory = on_first_rank(prepare_alone)
             if is_first_rank():
-                print(describe(settled), flush=True)
-            return _train(settled, directory, request, watchdog)
+                print(describe(resolved), flush=True)
+            return _train(resolved, directory, request, watchdog)
     except RuntimeError as error:
         if (reason := lost_peer(error)) is None:
             raise
         print(
             f"mythos: rank {os.environ['RANK']} of {config.cluster.world_size} on {socket.gethostname()} lost contact "
-            f"with another rank ({reason}); start the run again with resume=auto to go on from its last checkpoint.",
+            f"with another rank ({reason}); start the run again with resume=auto to resume from its last checkpoint.",
             file=sys.stderr,
             flush=True,
         )
@@ -77,7 +77,7 @@ def _start_rank(config: RunConfig, request: StopRequest, watchdog: Watchdog) -> 
 
 def _train(config: RunConfig, directory: RunDirectory, request: StopRequest, watchdog: Watchdog) -> int:
     if is_first_rank() and directory.manifest is not None:
-        print(f"going on from {directory.checkpoint} (step {directory.manifest.step})")
+        print(f"resuming from {directory.checkpoint} (step {directory.manifest.step})")
 
     watchdog.beat("building the model")
     from mythos.callbacks.guard import Diverged
@@ -91,7 +91,7 @@ def _train(config: RunConfig, directory: RunDirectory, request: StopRequest, wat
             print(f"mythos: {error}", file=sys.stderr, flush=True)
         return DIVERGED if isinstance(error, Diverged) else PREEMPTED
     if is_first_rank():
-        for depth, loss in losses.items():
-            print(f"held-out loss at T={depth}: {loss:.4f} nats per token")
+        for num_loops, loss in losses.items():
+            print(f"held-out loss at T={num_loops}: {loss:.4f} nats per token")
         print(f"run directory: {directory.path}")
     return 0

@@ -1,4 +1,4 @@
-"""Where records go: ``metrics.jsonl`` always, and the tracker that the configuration names."""
+"""Builds the trackers of a run: ``metrics.jsonl`` always, and the tracker that the configuration names."""
 
 import json
 from pathlib import Path
@@ -26,10 +26,10 @@ from mythos.train.trackers.tolerant import Tolerant
 
 
 def build_loggers(config: RunConfig, directory: Path, first_step: int) -> list[Logger]:
-    """The run's trackers, the file first; none but on rank 0.
+    """Return the run's trackers, the file first; rank 0 only, other ranks have none.
 
     Args:
-        first_step: the step that the run goes on from, or 0.
+        first_step: step from which the run resumes, or 0.
     """
     if getattr(rank_zero_only, "rank", 0) != 0:
         return []
@@ -41,13 +41,13 @@ def build_loggers(config: RunConfig, directory: Path, first_step: int) -> list[L
 
 
 def close(loggers: list[Logger], status: str = "failed") -> None:
-    """End every tracker, with ``success`` where the run came to its last step."""
+    """End every tracker, with the status ``success`` or ``failed``."""
     for logger in loggers:
         logger.finalize(status)
 
 
 def _tracker(config: RunConfig, directory: Path, first_step: int, facts: dict[str, Any]) -> Tracker | None:
-    """The tracker beside the file; its library is imported here, and nowhere unless it is chosen."""
+    """The tracker beside the file; its library is imported only here."""
     match config.tracking:
         case JsonlTracking():
             return None

@@ -26,7 +26,7 @@ def only(alarms: list[Alarm]) -> Alarm:
     return alarms[0]
 
 
-def test_a_healthy_run_is_left_alone() -> None:
+def test_a_healthy_run_raises_no_alarm() -> None:
     assert judge(HEALTHY, HEALTHY, HEALTHY) == []
 
 
@@ -50,7 +50,7 @@ def test_a_limit_must_be_crossed_in_consecutive_records(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["ignored_state", "starved_loop"])
-def test_what_takes_time_to_learn_waits_for_the_warm_up(name: str) -> None:
+def test_alarms_of_learned_behaviour_wait_for_the_warm_up(name: str) -> None:
     broken, _ = BROKEN[name]
     assert judge(broken, broken, step=99) == []
 
@@ -61,9 +61,9 @@ def test_the_sentence_names_the_loop_and_the_numbers() -> None:
     assert "0.970, above 0.95" in alarm.sentence
 
 
-def test_rounding_at_a_fixed_point_is_no_growth() -> None:
-    settled = HEALTHY | {records.relative_change(t): 1e-6 * 1.5**t for t in range(6)}
-    assert judge(settled, settled) == []
+def test_rounding_at_a_fixed_point_is_not_growth() -> None:
+    converged = HEALTHY | {records.relative_change(t): 1e-6 * 1.5**t for t in range(6)}
+    assert judge(converged, converged) == []
 
 
 def test_loops_beyond_the_mean_depth_may_starve() -> None:
@@ -71,24 +71,24 @@ def test_loops_beyond_the_mean_depth_may_starve() -> None:
     assert judge(unused, unused) == []
 
 
-def test_an_idle_expert_and_a_number_that_is_none_need_one_record() -> None:
+def test_idle_experts_and_non_finite_metrics_need_one_record() -> None:
     idle = only(judge(HEALTHY | {records.idle_steps(1): 500.0}, step=3))
     assert (idle.name, idle.figure, idle.limit) == ("dead_expert", 500.0, 500.0)
-    assert "layer 1" in idle.sentence
+    assert "core layer 1" in idle.sentence
     for value in (math.nan, math.inf, -math.inf):
         broken = only(judge(HEALTHY | {records.state_norm(3): value}, step=3))
         assert (broken.name, broken.figure) == ("not_finite", 1.0)
         assert records.state_norm(3) in broken.sentence
 
 
-def test_a_figure_that_is_no_number_is_one_alarm_and_not_two() -> None:
+def test_a_metric_that_is_nan_raises_one_alarm() -> None:
     broken = HEALTHY | {
         name: math.nan for name in HEALTHY if name.startswith(("loop/token", "loop/relative", "loop/loss", "halting"))
     }
     assert only(judge(broken, broken)).name == "not_finite"
 
 
-def test_one_loop_has_no_depth_to_gain_from() -> None:
+def test_a_depth_of_one_loop_is_not_an_ignored_state() -> None:
     shallow = {name: value for name, value in HEALTHY.items() if not name.endswith(("1", "2", "3", "4", "5"))}
     shallow[records.loss_at(1)] = 4.0
     assert raised([shallow, shallow], 100, 1.0, LIMITS) == []

@@ -9,7 +9,7 @@ from mythos.train.module import MythosModule
 
 
 def test_the_extra_forward_compiles_nothing() -> None:
-    """Its few rows would have the compiled blocks compiled once more."""
+    """Its few rows would make the compiled blocks compile again."""
     config = run_config("model=debug-dense", "telemetry.trace_every=1", "telemetry.trace_rows=1")
     model = random_model(config.model)
     for block in (*model.prelude, *model.core.blocks, *model.coda):

@@ -22,6 +22,6 @@ def test_a_straggler_is_far_from_the_median(seconds: list[float], slow: set[int]
     assert stragglers(seconds, None) == set()
 
 
-def test_a_limit_that_half_of_the_ranks_exceed_is_refused() -> None:
+def test_a_limit_that_every_other_rank_exceeds_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"run: straggler_ratio is 1, which every other rank exceeds"):
         load(["run.straggler_ratio=1"])

@@ -1,4 +1,4 @@
-"""Speed against a clock that the test moves: nothing but timed steps counts."""
+"""Throughput with a clock that the test controls: only timed steps count."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -24,7 +24,7 @@ OPTIONS = ("run.num_steps=20", "run.validation.every=6", "run.checkpoint.every=9
 
 
 class World:
-    """Drives a ``Throughput`` through steps of two micro-batches under a clock of its own."""
+    """Runs a ``Throughput`` through steps of two micro-batches with its own clock."""
 
     def __init__(self, config: RunConfig, device: str = "cpu", num_ranks: int = 1) -> None:
         self.now, self.syncs, self.written = 100.0, [], {}
@@ -61,7 +61,7 @@ def config() -> RunConfig:
     return run_config("model=debug", "schedule.num_warmup_steps=1", *OPTIONS)
 
 
-def test_rates_count_steps_and_leave_out_warmup_validation_and_saving(config: RunConfig) -> None:
+def test_rates_exclude_warmup_validation_and_saving(config: RunConfig) -> None:
     world = World(config)
     world.step(1, wait=50, work=500)
     assert world.written == {}
@@ -98,7 +98,7 @@ def test_rates_count_steps_and_leave_out_warmup_validation_and_saving(config: Ru
     assert world.written[12][records.TOKENS_PER_SECOND] == pytest.approx(TOKENS)
 
 
-def test_profiled_steps_are_left_out(config: RunConfig) -> None:
+def test_profiled_steps_are_not_counted(config: RunConfig) -> None:
     profile = ProfileConfig(start=3, num_steps=1)
     world = World(replace(config, tracking=replace(config.tracking, profile=profile)))
     world.step(1, wait=0, work=9)
@@ -111,7 +111,7 @@ def test_profiled_steps_are_left_out(config: RunConfig) -> None:
     assert world.written[4][records.TOKENS_PER_SECOND] == pytest.approx(TOKENS / 2)
 
 
-def test_the_device_is_waited_for_at_records_and_where_others_wait(config: RunConfig, monkeypatch) -> None:
+def test_the_device_is_synchronised_at_records_and_where_others_synchronise(config: RunConfig, monkeypatch) -> None:
     waits = patch_cuda(monkeypatch)
     world = World(config, device="cuda")
     for step in range(1, 13):
@@ -122,7 +122,7 @@ def test_the_device_is_waited_for_at_records_and_where_others_wait(config: RunCo
 
 
 @pytest.mark.parametrize("num_ranks", [1, 4])
-def test_mfu_is_useful_flops_over_the_peak_of_all_devices(config: RunConfig, monkeypatch, num_ranks: int) -> None:
+def test_mfu_is_model_flops_over_the_peak_of_all_devices(config: RunConfig, monkeypatch, num_ranks: int) -> None:
     patch_cuda(monkeypatch)
     world = World(config, device="cuda", num_ranks=num_ranks)
     world.step(1, wait=0, work=9)
@@ -138,7 +138,7 @@ def test_mfu_is_useful_flops_over_the_peak_of_all_devices(config: RunConfig, mon
     assert world.written[4][records.PEAK_RESERVED] == 5.0
 
 
-def test_a_gate_alone_costs_forwards(monkeypatch) -> None:
+def test_training_only_the_gate_counts_forwards(monkeypatch) -> None:
     patch_cuda(monkeypatch)
     gate = ("halting=gate", "depth=fixed", "depth.num_loops=4", "depth.num_grad_loops=4")
     config = run_config("model=debug", "schedule.num_warmup_steps=1", "parallel.precision=bf16", *OPTIONS, *gate)
@@ -150,7 +150,7 @@ def test_a_gate_alone_costs_forwards(monkeypatch) -> None:
 
 
 def patch_cuda(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """An H200 that holds 3 GiB of 5; returns the list that waits for it are noted in."""
+    """Simulate an H200 with 3 GiB allocated and 5 GiB reserved; returns the list of synchronisations."""
     waits: list[str] = []
     cuda = subject.torch.cuda
     monkeypatch.setattr(cuda, "synchronize", lambda device: waits.append("wait"))

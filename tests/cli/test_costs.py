@@ -1,4 +1,4 @@
-"""``mythos costs``: its numbers, its refusals, and that it stays light."""
+"""``mythos costs``: its numbers, its errors, and its run time without torch."""
 
 import argparse
 import subprocess
@@ -38,8 +38,8 @@ def test_report_of_a_run(capsys):
     assert row(output, "forward T=12")[-1] == costs_tables.short(forward.total)
     assert row(output, "training T=6 k=3")[-1] == costs_tables.short(training.total)
     assert row(output, "weights") == ["11.8MB"]
-    state_and_choices = 16 * 256 * (4 * 192 + 2 * 2 * 2)
-    assert row(output, "remat loop")[1] == f"{costs_tables.short(state_and_choices)}B"
+    state_and_indices = 16 * 256 * (4 * 192 + 2 * 2 * 2)
+    assert row(output, "remat loop")[1] == f"{costs_tables.short(state_and_indices)}B"
 
 
 def test_columns_are_aligned(capsys):

@@ -1,4 +1,4 @@
-"""``mythos doctor`` as a user meets it."""
+"""The command ``mythos doctor``."""
 
 import json
 from pathlib import Path
@@ -10,22 +10,22 @@ from mythos.cli.main import main
 OF_A_RUN = {"disk space", "data", "tracker", "memory plan"}
 
 
-def test_without_overrides_it_looks_at_the_machine_only(
+def test_without_overrides_only_the_machine_is_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     status = main(["doctor", "--json", "found.json"])
-    found = json.loads(Path("found.json").read_text())
+    report = json.loads(Path("found.json").read_text())
     lines = capsys.readouterr().out.splitlines()
-    assert status == (1 if found["status"] == "fails" else 0)
-    assert [line.split()[0] for line in lines] == [one["status"] for one in found["findings"]]
-    checks = {one["check"] for one in found["findings"]}
+    assert status == (1 if report["status"] == "fails" else 0)
+    assert [line.split()[0] for line in lines] == [one["status"] for one in report["findings"]]
+    checks = {one["check"] for one in report["findings"]}
     assert not checks & OF_A_RUN
     assert checks >= {"python", "torch", "lightning", "deepspeed", "CUDA", "devices", "open files", "disk"}
     assert checks >= {"shared memory", "host memory", "extensions", "Triton's cache", "compiled blocks"}
 
 
-def test_with_overrides_it_looks_at_the_run_too(
+def test_with_overrides_the_run_is_checked_too(
     packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     overrides = ["model=debug", "parallel.device=cpu", f"run.dir={tmp_path}", "run.name=a"]
@@ -48,6 +48,6 @@ def test_with_overrides_it_looks_at_the_run_too(
 )
 def test_a_users_mistake_is_one_line(words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", *words]) == 2
-    said = capsys.readouterr()
-    assert sentence in said.err
-    assert (said.out, said.err.count("\n")) == ("", 1)
+    output = capsys.readouterr()
+    assert sentence in output.err
+    assert (output.out, output.err.count("\n")) == ("", 1)

@@ -50,7 +50,7 @@ def test_help_names_every_command_in_under_a_second() -> None:
     assert min(seconds) < 1
 
 
-def test_evaluate_prints_bits_per_byte_by_depth_beside_compressors(run: Path, capsys) -> None:
+def test_evaluate_prints_bits_per_byte_by_loop_count_beside_compressors(run: Path, capsys) -> None:
     assert main(["evaluate", str(run), "--num-loops", "1", "4"]) == 0
     lines = capsys.readouterr().out.splitlines()
     bits = {line[:11].strip(): float(line[11:].split()[0]) for line in lines[2:]}
@@ -60,7 +60,7 @@ def test_evaluate_prints_bits_per_byte_by_depth_beside_compressors(run: Path, ca
     assert lines[1].endswith("6,000 bytes of held-out text")
 
 
-def test_sample_writes_a_continuation_for_each_depth(run: Path, capsys) -> None:
+def test_sample_prints_a_continuation_for_each_loop_count(run: Path, capsys) -> None:
     command = ["sample", str(run), "--prompt", "the king", "--num-loops", "1", "3", "--num-tokens", "12"]
     assert main(command) == 0
     first = capsys.readouterr().out
@@ -71,12 +71,12 @@ def test_sample_writes_a_continuation_for_each_depth(run: Path, capsys) -> None:
     assert capsys.readouterr().out == first
 
 
-def test_sample_continues_several_prompts_and_shows_the_passes_of_each_token(run: Path, capsys) -> None:
+def test_sample_continues_several_prompts_and_prints_the_loops_of_each_token(run: Path, capsys) -> None:
     command = ["sample", str(run), "--prompt", "the king", "of war and peace", "--num-loops", "6", "--num-tokens", "5"]
     rule = ["--exit-rule", "relative_change", "--exit-threshold", "1e9", "--cache-policy", "mean", "--top-p", "0.9"]
     assert main([*command, *rule]) == 0
     out = capsys.readouterr().out
-    assert out.count("passes, 2.00 on average: ") == 2
+    assert out.count("loops, 2.00 on average: ") == 2
     assert out.count(":2 ") + out.count(":2\n") == 10
     assert main([*command, "--exit-rule", "quantile"]) == 2
     assert "--exit-rule: quantile reads a halting gate" in capsys.readouterr().err
@@ -84,7 +84,7 @@ def test_sample_continues_several_prompts_and_shows_the_passes_of_each_token(run
     assert "--num-loops: 65 was given; it must be at least 1, and at most 64" in capsys.readouterr().err
 
 
-def test_figures_are_written_and_a_line_says_which_are_not(run: Path, tmp_path: Path, capsys) -> None:
+def test_figures_are_written_and_missing_ones_are_reported(run: Path, tmp_path: Path, capsys) -> None:
     assert main(["figures", str(run), "--to", str(tmp_path)]) == 0
     assert capsys.readouterr().out.splitlines() == [
         str(tmp_path / "loss.svg"),
@@ -95,11 +95,11 @@ def test_figures_are_written_and_a_line_says_which_are_not(run: Path, tmp_path: 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["loss.svg", "norms.svg"]
 
 
-def test_resume_auto_goes_on_and_says_from_where(run: Path, packed: Path) -> None:
+def test_resume_auto_resumes_and_reports_the_checkpoint(run: Path, packed: Path) -> None:
     options = [f"data.dir={packed}", f"run.dir={run.parent}", "run.name=short", "resume=auto"]
     done = mythos("train", *SMALL, *options, "run.num_steps=8")
     assert done.returncode == 0, done.stderr
-    assert "going on from" in done.stdout
+    assert "resuming from" in done.stdout
     assert "(step 6)" in done.stdout
     assert "step 8/8" in done.stderr
     again = mythos("train", *SMALL, *options, "run.num_steps=8")

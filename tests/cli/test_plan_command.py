@@ -1,4 +1,4 @@
-"""``mythos plan``: its numbers, its statuses, and that it stays light."""
+"""``mythos plan``: its numbers, its exit status, and its run time without torch."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ TIGHT = [*RUN, "parallel.memory_gb=24"]
 
 
 def cells(output: str, name: str) -> list[str]:
-    """What follows the name in the first line that has it."""
+    """The cells after the name of the first row that has it."""
     line = next(line for line in output.splitlines() if line.startswith(name))
     return line[len(name) :].split()
 
@@ -35,7 +35,7 @@ def test_a_run_that_fits(capsys: pytest.CaptureFixture[str]) -> None:
     assert cells(output, "days for 1e+12 tokens") == [f"{estimate.days(1e12):,.3g}"]
 
 
-def test_a_run_that_does_not_fit_names_what_would(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_does_not_fit_gets_advice(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", *TIGHT]) == 1
     output = capsys.readouterr().out
     assert "does not fit" in output
@@ -43,7 +43,7 @@ def test_a_run_that_does_not_fit_names_what_would(capsys: pytest.CaptureFixture[
     assert main(["plan", *TIGHT, *changes]) == 0
 
 
-def test_a_run_for_which_nothing_fits_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_for_which_no_layout_fits_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     muon = ["model=30b", "parallel=ddp", "cluster.num_devices=2", "data.batch_size=2", "data.micro_batch_size=1"]
     assert main(["plan", *muon]) == 1
     assert "no layout on these devices fits" in (output := capsys.readouterr().out)

@@ -47,7 +47,7 @@ def test_trace_writes_a_page_and_arrays_at_the_mean_depth(run: Path, packed: Pat
     assert "<h1>short</h1>" in (folder / "index.html").read_text()
 
 
-def test_loops_layers_heads_and_folder_are_the_ones_asked_for(run: Path, tmp_path: Path) -> None:
+def test_loops_layers_heads_and_folder_can_be_selected(run: Path, tmp_path: Path) -> None:
     options = ["--num-loops", "5", "--layers", "1", "--heads", "1", "0", "1", "--to", str(tmp_path / "there")]
     assert main(["trace", str(run), "--prompt", PROMPT, *options]) == 0
     arrays = np.load(tmp_path / "there" / "trace.npz")
@@ -59,14 +59,14 @@ def test_loops_layers_heads_and_folder_are_the_ones_asked_for(run: Path, tmp_pat
     ("options", "sentence"),
     [
         (["--prompt", ""], "--prompt: 0 characters were given; give at least 1"),
-        (["--prompt", "king", "--num-loops", "0"], "--num-loops: 0 was given; the core runs at least 1 pass"),
+        (["--prompt", "king", "--num-loops", "0"], "--num-loops: 0 was given; the core runs at least once"),
         (["--prompt", "king", "--layers", "2"], "--layers: 2 was given, but the model has 2 core layers"),
         (["--prompt", "king", "--layers", "-1"], "--layers: -1 was given"),
         (
             ["--prompt", "king", "--heads", "0", "7"],
             "--heads: 7 was given, but the model has 2 heads; give",
         ),
-        (["--prompt", "king " * 400], "the one that opens it included, more than the model's 256"),
+        (["--prompt", "king " * 400], "including the one that opens the document, more than the model's 256"),
     ],
 )
 def test_a_mistake_is_one_sentence_with_both_numbers(run: Path, options: list[str], sentence: str, capsys) -> None:

@@ -63,7 +63,7 @@ def test_a_killed_rank_is_started_again(packed: Path, tmp_path: Path) -> None:
     again = ["run.max_restarts=1", "run.restart_backoff_seconds=1"]
     done = train(packed, tmp_path, fault, *TWO_RANKS, *again)
     assert done.returncode == 0, done.stderr[-4000:]
-    assert "the run ended with status 137 (killed by signal 9); it starts again in 1 seconds from step-00000003" in (
+    assert "the run ended with status 137 (killed by signal 9); it restarts in 1 seconds from step-00000003" in (
         done.stderr
     )
     assert recorded(tmp_path / "run", records.TRAIN_LOSS).keys() == set(range(1, 11))
@@ -76,7 +76,7 @@ def test_one_command_gets_past_poisoned_data(packed: Path, tmp_path: Path, what:
     again = ["run.max_restarts=3", "run.restart_backoff_seconds=0"]
     done = train(packed, tmp_path, {"rank": 0, "step": 5, "what": what}, *again)
     assert done.returncode == 0, done.stderr[-4000:]
-    assert done.stderr.count("it starts again in") == 2
+    assert done.stderr.count("it restarts in") == 2
     assert "guard: poison at step 5: samples 16 to 19, on which the step failed twice, are left out." in done.stderr
     assert recorded(tmp_path / "run", records.guard("poison")) == {5: 1.0}
 

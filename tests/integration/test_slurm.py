@@ -98,7 +98,7 @@ def test_a_job_that_is_told_to_end_saves_is_requeued_and_goes_on_bitwise(
     assert f"saved at step {reached}" in log(run, job)
     wait_until(lambda: job_field(job, "JobState") == "COMPLETED")
     assert job_field(job, "Restarts") == "1"
-    assert f"going on from {run}/checkpoints/step-{reached:08d}" in log(run, job)
+    assert f"resuming from {run}/checkpoints/step-{reached:08d}" in log(run, job)
     assert_equal(run, whole)
 
 
@@ -115,7 +115,7 @@ def test_a_job_that_loses_a_node_is_requeued_and_goes_on_bitwise(
         call("scontrol", "update", "nodename=n1", "state=resume")
     wait_until(lambda: job_field(job, "JobState") == "COMPLETED")
     assert job_field(job, "Restarts") == "1"
-    assert "going on from" in log(run, job)
+    assert "resuming from" in log(run, job)
     assert_equal(run, whole)
 
 

@@ -93,7 +93,7 @@ def test_a_killed_launcher_takes_its_ranks_along_and_the_run_goes_on_bitwise(
     launcher.wait()
     wait_until(lambda: not any(is_running(process) for process in ranks))
     assert start(packed, tmp_path, "part", "run.checkpoint.every=20").wait() == 0
-    assert "going on from" in (tmp_path / "part.log").read_text()
+    assert "resuming from" in (tmp_path / "part.log").read_text()
     assert recorded(whole, records.TRAIN_LOSS) == recorded(tmp_path / "part", records.TRAIN_LOSS)
     ours, theirs = saved(whole, NUM_STEPS), saved(tmp_path / "part", NUM_STEPS)
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)

@@ -127,7 +127,7 @@ def test_a_cut_link_ends_both_hosts_and_the_run_goes_on_bitwise(hosts, packed: P
     finally:
         end(launchers)
     first, second = ((tmp_path / f"host-{host}.log").read_text() for host in (0, 1))
-    assert "going on from" in first
+    assert "resuming from" in first
     assert first.count(f"step {NUM_STEPS}/{NUM_STEPS}") == 1
     assert f"/{NUM_STEPS} " not in second, "rank 0 alone shows the progress"
 

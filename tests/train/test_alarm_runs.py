@@ -1,4 +1,4 @@
-"""Runs that are broken on purpose, and what they raise."""
+"""Runs that are broken on purpose, and the alarms that they raise."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ def run_of(config) -> Path:
     return Path(config.run.dir) / config.run.name
 
 
-def test_alarms_are_recorded_each_time_and_said_once(configure, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_alarms_are_recorded_each_time_and_reported_once(configure, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """A router that sends every token to the same two of four experts."""
 
     def forced(*arguments) -> Mythos:
@@ -33,9 +33,10 @@ def test_alarms_are_recorded_each_time_and_said_once(configure, monkeypatch: pyt
     assert recorded(run, records.alarm("dead_expert")) == {4: 1.0, 6: 1.0, 8: 1.0}
     assert recorded(run, records.alarm_figure("dead_expert")) == {4: 4.0, 6: 6.0, 8: 8.0}
     assert recorded(run, records.alarm_limit("dead_expert")) == {4: 3.0, 6: 3.0, 8: 3.0}
-    said = [line for line in capsys.readouterr().err.splitlines() if "no token in any loop" in line]
-    assert said == [
-        "alarm at step 4: an expert of layer 0 of the core has had no token in any loop for 4 steps, 3 or more."
+    lines = [line for line in capsys.readouterr().err.splitlines() if "no token has been routed" in line]
+    assert lines == [
+        "alarm at step 4: no token has been routed to an expert of core layer 0 in any loop for 4 steps; "
+        "the limit is 3."
     ]
 
 
@@ -65,14 +66,14 @@ def test_a_healthy_start_raises_no_alarm(configure, capsys) -> None:
 
 
 def test_loops_that_do_nothing_raise_the_alarm(configure) -> None:
-    """At the start the blocks add nothing, and the norm before the head hides how far the injection has come."""
+    """At the start the blocks add nothing, and the norm before the head removes the scale of the injection."""
     options = ("telemetry.trace_every=1", "telemetry.alarms.num_warmup_steps=5", "optim.lr=1e-6", "optim.muon_lr=1e-6")
     config = configure(*options, "model.initial_state=zero")
     train(config, prepare(config))
     assert set(recorded(run_of(config), records.alarm("ignored_state"))) == {5, 6, 7, 8}
 
 
-def test_a_loss_that_is_not_finite_is_said_at_the_next_record(configure, monkeypatch, capsys) -> None:
+def test_a_loss_that_is_not_finite_is_reported_with_the_next_metrics(configure, monkeypatch, capsys) -> None:
     def broken(*arguments) -> Mythos:
         model = build_model(*arguments)
         with torch.no_grad():

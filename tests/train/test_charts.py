@@ -1,4 +1,4 @@
-"""The bounded history of per-loop metrics, and the pictures made of it."""
+"""The bounded history of per-loop metrics, and its charts."""
 
 import math
 import re
@@ -23,17 +23,17 @@ def test_a_history_keeps_every_value_until_it_is_full() -> None:
     assert not history.add({"train/loss": 1.0}, 40)
 
 
-@pytest.mark.parametrize("num_records", [5, 64, 1000])
-def test_a_history_stays_small_and_even(num_records: int) -> None:
+@pytest.mark.parametrize("num_steps", [5, 64, 1000])
+def test_a_history_stays_small_and_even(num_steps: int) -> None:
     history = LoopHistory(max_columns=8)
-    for step in range(num_records):
+    for step in range(num_steps):
         history.add({"loop/x/t00": float(step)}, step)
     steps, (values,) = history.matrix("loop/x")
     assert 4 <= len(steps) <= 8
     assert values == steps
     assert len({later - earlier for earlier, later in pairwise(steps)}) == 1
     assert steps[0] == 0
-    assert steps[-1] > num_records * 0.7
+    assert steps[-1] > num_steps * 0.7
 
 
 def test_the_table_of_layers_has_a_row_for_each_layer_and_loop() -> None:

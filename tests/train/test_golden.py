@@ -1,6 +1,6 @@
-"""Twenty steps of every main feature against committed losses; a refactoring must not move them.
+"""Twenty steps of every main feature compared with committed losses, which a refactoring must not change.
 
-``pytest --update-golden tests/train/test_golden.py`` writes them anew, for a commit that says why they moved.
+``pytest --update-golden tests/train/test_golden.py`` rewrites them, for a commit that states why they changed.
 """
 
 import itertools
@@ -16,15 +16,15 @@ from mythos.train.run_directory import prepare
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TOLERANCE = 1e-4
-"""Relative. One machine repeats a run bitwise; another sums in another order, and 20 steps amplify it."""
-LOUD = (
+"""Relative. One machine repeats a run bitwise; another one sums in another order, which 20 steps amplify."""
+LARGE_VALUES = (
     "run.num_steps=20",
     "run.checkpoint.every=20",
     "run.validation.every=20",
     "model.output_scale=1",
     "model.embedding_std=0.5",
 )
-"""Large initial values, so that every part speaks from the first step on."""
+"""Large initial values, so that every part affects the loss from the first step on."""
 FEATURES = {
     "moe-sigmoid": (),
     "moe-softmax-naive": ("model.core_ffn.score=softmax", "model.core_ffn.dispatch=naive"),
@@ -53,7 +53,7 @@ FEATURES = {
 
 @pytest.mark.parametrize("feature", FEATURES)
 def test_losses_are_the_committed_ones(configure, request: pytest.FixtureRequest, feature: str) -> None:
-    config = configure(*LOUD, *FEATURES[feature])
+    config = configure(*LARGE_VALUES, *FEATURES[feature])
     train(config, prepare(config))
     losses = list(recorded(Path(config.run.dir) / "test", records.TRAIN_LOSS).values())
     path = GOLDEN / f"{feature}.json"
@@ -63,7 +63,7 @@ def test_losses_are_the_committed_ones(configure, request: pytest.FixtureRequest
     assert losses[-1] < losses[0] - 0.3
 
 
-def test_every_feature_has_a_curve_of_its_own() -> None:
+def test_no_two_features_have_the_same_curve() -> None:
     curves = [json.loads((GOLDEN / f"{feature}.json").read_text()) for feature in FEATURES]
     for one, other in itertools.combinations(curves, 2):
         distance = max(abs(ours - theirs) / theirs for ours, theirs in zip(one, other, strict=True))

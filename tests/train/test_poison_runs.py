@@ -1,4 +1,4 @@
-"""Data on which a step fails twice are left out by the third attempt."""
+"""The third attempt skips data on which a step failed twice."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +14,12 @@ from mythos.train.start import start
 
 
 class PoisonedError(RuntimeError):
-    """What a bad sample makes of a step."""
+    """The failure of a step with a bad sample."""
 
 
 @pytest.fixture
 def poison(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sample 21, which step 6 meets, breaks the step."""
+    """Let sample 21, in step 6, break its step."""
     objective = module.objective
 
     def spoiled(config: RunConfig, output, batch, plan):
@@ -30,21 +30,19 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "objective", spoiled)
 
 
-def test_the_third_attempt_trains_as_if_the_batch_had_never_been_there(
-    configure, poison, tmp_path: Path, capsys
-) -> None:
+def test_the_third_attempt_trains_as_if_the_batch_did_not_exist(configure, poison, tmp_path: Path, capsys) -> None:
     config = configure("run.name=poisoned", "schedule.cooldown_fraction=0")
     for _ in range(2):
         with pytest.raises(PoisonedError):
             start(config)
         config = replace(config, resume="auto")
     assert start(config) == 0
-    told = "guard: poison at step 6: samples 20 to 23, on which the step failed twice, are left out."
-    assert told in capsys.readouterr().err
+    message = "guard: poison at step 6: samples 20 to 23, on which the step failed twice, are skipped."
+    assert message in capsys.readouterr().err
     run = tmp_path / "poisoned"
     assert recorded(run, records.guard("poison")) == {6: 1.0}
     assert recorded(run, records.GUARD_FIGURE) == {6: 20.0}
-    assert start(replace(config, run=replace(config.run, num_steps=10))) == 0, "the checkpoint knows what is left out"
+    assert start(replace(config, run=replace(config.run, num_steps=10))) == 0, "the checkpoint holds the skipped data"
 
     assert start(configure("run.name=without", "schedule.cooldown_fraction=0", "data.skipped=[[20,24]]")) == 0
     without = tmp_path / "without"
@@ -55,7 +53,7 @@ def test_the_third_attempt_trains_as_if_the_batch_had_never_been_there(
     assert all(torch.equal(ours[key], theirs[key]) for key in ours | theirs)
 
 
-def test_a_stop_by_hand_is_no_failure(configure, monkeypatch, tmp_path: Path) -> None:
+def test_a_keyboard_interrupt_is_not_a_failure(configure, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(module, "objective", lambda *rest: (_ for _ in ()).throw(KeyboardInterrupt))
     config = configure()
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""A run that is asked to end saves, says so, and goes on bitwise."""
+"""A run that is asked to stop saves, reports it, and resumes bitwise."""
 
 import os
 import signal
@@ -44,7 +44,7 @@ def steps(run: Path) -> list[int]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_ends_the_run_after_the_next_step_and_it_goes_on_bitwise(
+def test_a_signal_ends_the_run_after_the_next_step_and_it_resumes_bitwise(
     configure, monkeypatch, tmp_path: Path, capsys, number: int
 ) -> None:
     whole, part = (configure(f"run.name={name}", "run.checkpoint.every=8") for name in ("whole", "part"))
@@ -57,7 +57,7 @@ def test_a_signal_ends_the_run_after_the_next_step_and_it_goes_on_bitwise(
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == (
         "mythos: SIGTERM or SIGUSR1 on 1 of 1 ranks: saved at step 5 of 8 and ended; "
-        "the same command with resume=auto goes on."
+        "the same command with resume=auto resumes it."
     )
     assert steps(tmp_path / "part") == [5]
     assert start(replace(part, resume="auto")) == 0
@@ -67,7 +67,7 @@ def test_a_signal_ends_the_run_after_the_next_step_and_it_goes_on_bitwise(
     assert all(torch.equal(ours[key], theirs[key]) for key in ours | theirs)
 
 
-def test_a_second_signal_amid_the_save_breaks_nothing(configure, monkeypatch, tmp_path: Path) -> None:
+def test_a_second_signal_during_the_save_has_no_effect(configure, monkeypatch, tmp_path: Path) -> None:
     write = Checkpointing._write
 
     def disturbed(self, *arguments) -> None:
@@ -82,9 +82,7 @@ def test_a_second_signal_amid_the_save_breaks_nothing(configure, monkeypatch, tm
     assert (mirror / "test" / "step-00000003" / "manifest.json").exists()
 
 
-def test_a_step_that_is_saved_anyway_is_saved_once_and_the_last_step_is_no_preemption(
-    configure, monkeypatch, tmp_path: Path
-) -> None:
+def test_a_step_is_saved_once_and_the_last_step_is_no_preemption(configure, monkeypatch, tmp_path: Path) -> None:
     num_saves, save = [], Checkpointing._save
     monkeypatch.setattr(Checkpointing, "_save", lambda self, *rest: (num_saves.append(1), save(self, *rest)))
     do_after(3, lambda: os.kill(os.getpid(), signal.SIGTERM), monkeypatch)
@@ -108,7 +106,7 @@ def test_a_run_that_was_asked_while_it_started_has_nothing_to_save(configure, mo
 
 
 class Clock(stopping.StopRequest):
-    """A request that nobody makes, in a process of a given age."""
+    """A request that is never made, in a process of a given age."""
 
     elapsed_seconds = 0.0
 

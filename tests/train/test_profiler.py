@@ -1,4 +1,4 @@
-"""A window of steps leaves a trace of these steps, and the run as it would have been."""
+"""A window of steps writes a trace of these steps and does not change the run."""
 
 import gzip
 import json
@@ -25,7 +25,7 @@ def num_optimizer_steps(events: list[dict]) -> int:
     return sum(event.get("name", "").startswith("Optimizer.step#") for event in events)
 
 
-def test_a_planned_window_holds_its_steps_and_changes_no_number(configure) -> None:
+def test_a_planned_window_traces_its_steps_and_does_not_change_the_losses(configure) -> None:
     train(plain := configure("run.name=plain"), prepare(plain))
     train(traced := configure("run.name=traced", "tracking.profile={start: 3, num_steps: 2}"), prepare(traced))
     run = Path(traced.run.dir) / "traced"
@@ -40,7 +40,7 @@ def test_a_planned_window_holds_its_steps_and_changes_no_number(configure) -> No
 
 
 @pytest.mark.parametrize("way", ["file", "signal"])
-def test_a_window_can_be_asked_for_while_the_run_goes_on(configure, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+def test_a_window_can_be_requested_during_the_run(configure, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     config = configure("tracking.log_every=2", "run.name=asked")
     run, advance = Path(config.run.dir) / "asked", DataPosition.on_step_end
 
@@ -58,7 +58,7 @@ def test_a_window_can_be_asked_for_while_the_run_goes_on(configure, monkeypatch:
     assert signal.getsignal(signal.SIGUSR2) == before
 
 
-def test_a_window_that_the_end_cuts_leaves_nothing_half_written(configure, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_window_that_is_open_at_the_end_writes_nothing(configure, monkeypatch: pytest.MonkeyPatch) -> None:
     config = configure("tracking.profile={start: 3, num_steps: 4}", "run.name=cut")
     advance = DataPosition.on_step_end
 
@@ -73,7 +73,7 @@ def test_a_window_that_the_end_cuts_leaves_nothing_half_written(configure, monke
     assert not (Path(config.run.dir) / "cut" / "profile").exists()
 
 
-def test_a_recorder_that_fails_costs_its_profile_and_not_the_run(configure, monkeypatch, capsys) -> None:
+def test_the_run_continues_after_a_recorder_fails(configure, monkeypatch, capsys) -> None:
     def fail(self, path: str) -> None:
         raise SystemError("error return without exception set")
 

@@ -1,4 +1,4 @@
-"""What is said about the code: right in a checkout, nothing outside, and never a secret."""
+"""The recorded state of the code: correct in a checkout, empty outside, and without secrets."""
 
 import json
 import subprocess
@@ -31,7 +31,7 @@ def test_a_clean_checkout_has_a_commit_and_no_difference(checkout: Path) -> None
     assert code_state(checkout) == (git(checkout, "rev-parse", "HEAD").strip(), [], "")
 
 
-def test_a_changed_checkout_leaves_its_difference_without_secrets(checkout: Path, monkeypatch, tmp_path: Path) -> None:
+def test_the_difference_of_a_checkout_is_recorded_without_secrets(checkout: Path, monkeypatch, tmp_path: Path) -> None:
     (checkout / "mythos" / "__init__.py").write_text("x = 2\napi_key = 'abc'\n")
     (checkout / ".env").write_text("WANDB_API_KEY=2\n")
     (checkout / "new.py").write_text("")
@@ -47,7 +47,7 @@ def test_a_changed_checkout_leaves_its_difference_without_secrets(checkout: Path
     assert "WANDB" not in difference
 
 
-def test_outside_git_and_inside_the_checkout_of_something_else_nothing_is_said(checkout: Path, tmp_path: Path) -> None:
+def test_nothing_is_recorded_outside_git_or_in_the_checkout_of_another_project(checkout: Path, tmp_path: Path) -> None:
     assert code_state(tmp_path) == (None, [], "")
     installed = checkout / "venv" / "site-packages"
     (installed / "mythos").mkdir(parents=True)
@@ -55,7 +55,7 @@ def test_outside_git_and_inside_the_checkout_of_something_else_nothing_is_said(c
     assert code_state(installed) == (None, [], "")
 
 
-def test_a_machine_without_git_is_fine(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_recorded_without_git(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert code_state(checkout) == (None, [], "")
 

@@ -1,4 +1,4 @@
-"""Which ends are followed by another start, and how often."""
+"""Which exit statuses are followed by a restart, and how often."""
 
 import os
 import signal
@@ -17,15 +17,15 @@ from mythos.train.restarts import run_with_restarts
 
 @pytest.fixture
 def supervise(configure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """Runs the launcher over attempts that end with given statuses, some of them after saving a step."""
+    """Simulate attempts that end with given statuses, some of them after saving a step."""
 
     def run(attempts: list[tuple[int, int | None]], *options: str, **changes: str) -> tuple[int, list[list[str]]]:
         commands: list[list[str]] = []
-        left = iter(attempts)
+        remaining = iter(attempts)
 
         def launch(cluster, command: list[str], started_at: float) -> int:
             commands.append(command)
-            status, step = next(left)
+            status, step = next(remaining)
             if step is not None:
                 (tmp_path / "test" / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
             return status
@@ -39,7 +39,7 @@ def supervise(configure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
 
 @pytest.mark.parametrize("status", [LOST_PEER, STALLED, 137, 139])
-def test_what_may_pass_is_started_again(supervise: Callable, capsys, status: int) -> None:
+def test_transient_failures_are_restarted(supervise: Callable, capsys, status: int) -> None:
     assert supervise([(status, 4), (0, 8)], "run.max_restarts=1") == (
         0,
         [
@@ -47,18 +47,18 @@ def test_what_may_pass_is_started_again(supervise: Callable, capsys, status: int
             ["train", "run.num_steps=8", "resume=auto", "--config-dir", "conf"],
         ],
     )
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert f"ended with status {status}" in told
-    assert "from step-00000004 (restart 1 of 1 without progress)" in told
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"ended with status {status}" in error
+    assert "from step-00000004 (restart 1 of 1 without progress)" in error
 
 
 @pytest.mark.parametrize("status", [0, 1, 2, DIVERGED, PREEMPTED, 130 - 5])
-def test_what_will_not_pass_is_not(supervise: Callable, status: int) -> None:
+def test_other_statuses_are_not_restarted(supervise: Callable, status: int) -> None:
     assert supervise([(status, None)], "run.max_restarts=3")[0] == status
 
 
-def test_an_error_amid_a_step_is_worth_another_attempt(supervise: Callable, tmp_path: Path) -> None:
+def test_an_error_within_a_step_is_restarted(supervise: Callable, tmp_path: Path) -> None:
     (tmp_path / "test").mkdir()
     record = StepRecord(tmp_path / "test")
     record.begin(Step(3, 8, 12))
@@ -71,10 +71,10 @@ def test_an_error_amid_a_step_is_worth_another_attempt(supervise: Callable, tmp_
 def test_only_restarts_without_progress_count(supervise: Callable) -> None:
     attempts = [(75, None), (75, 2), (75, None), (75, 4), (75, None), (75, None), (0, 8)]
     status, commands = supervise(attempts, "run.max_restarts=2")
-    assert (status, len(commands)) == (75, 6), "the fifth and the sixth got nowhere after step 4"
+    assert (status, len(commands)) == (75, 6), "the fifth and the sixth saved nothing after step 4"
 
 
-def test_a_named_checkpoint_is_started_from_until_there_is_one_of_its_own(supervise: Callable) -> None:
+def test_restarts_use_the_named_checkpoint_until_the_run_has_its_own(supervise: Callable) -> None:
     _, commands = supervise([(75, None), (75, 4), (0, 8)], "run.max_restarts=2", resume="elsewhere")
     assert [[word for word in command if word.startswith("resume=")] for command in commands] == [
         ["resume=elsewhere"],
@@ -91,7 +91,7 @@ def test_pauses_double_up_to_a_bound(supervise: Callable, monkeypatch: pytest.Mo
     assert pauses == [50.0, 100.0, 200.0, 400.0, 600.0]
 
 
-def test_a_signal_during_a_pause_ends_the_waiting(supervise: Callable) -> None:
+def test_a_signal_ends_a_pause(supervise: Callable) -> None:
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
     options = ("run.max_restarts=1", "run.restart_backoff_seconds=100")
     assert supervise([(75, None)], *options)[0] == PREEMPTED

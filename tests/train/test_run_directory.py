@@ -23,7 +23,7 @@ def trained(configure):
     return run_of(config)
 
 
-def test_vocabulary_must_be_the_tokenizers(configure) -> None:
+def test_the_vocabulary_must_match_the_tokenizer(configure) -> None:
     for size, sentence in (
         (511, "model.vocab_size is 511 but the tokenizer of "),
         (640, "has 512 tokens; set model.vocab_size=512"),
@@ -43,7 +43,7 @@ def test_missing_data_names_the_directory_and_the_command(configure, tmp_path: P
 
 def test_a_second_run_does_not_overwrite_the_first(configure, trained: Path) -> None:
     before = (trained / "metrics.jsonl").read_bytes()
-    with pytest.raises(ConfigError, match=r"already holds a run; go on with resume=auto"):
+    with pytest.raises(ConfigError, match=r"already holds a run; resume it with resume=auto"):
         prepare(configure())
     assert (trained / "metrics.jsonl").read_bytes() == before
 
@@ -67,7 +67,7 @@ def test_resume_refuses_another_model_and_prints_the_difference(configure, train
     assert (trained / "config.json").read_bytes() == before
 
 
-def test_resume_names_harmless_changes_and_goes_on(configure, trained: Path, capsys) -> None:
+def test_resume_prints_allowed_changes(configure, trained: Path, capsys) -> None:
     directory = prepare(configure("resume=auto", "run.num_steps=10"))
     assert directory.checkpoint == trained / STEP_8
     assert "run.num_steps: 8 -> 10" in capsys.readouterr().err
@@ -81,12 +81,12 @@ def test_resume_refuses_other_data(configure, trained: Path) -> None:
         prepare(configure("resume=auto"))
 
 
-def test_resume_past_the_end_says_so(configure, trained: Path) -> None:
+def test_resume_beyond_the_last_step_is_refused(configure, trained: Path) -> None:
     with pytest.raises(ConfigError, match=r"run.num_steps is 5 .* already trained 8 steps"):
         prepare(configure("resume=auto", "run.num_steps=5"))
 
 
-def test_a_damaged_checkpoint_is_passed_over_aloud(configure, trained: Path, capsys) -> None:
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(configure, trained: Path, capsys) -> None:
     state = trained / STEP_8 / "shard-00000-of-00001.safetensors"
     data = bytearray(state.read_bytes())
     data[len(data) // 2] ^= 1
@@ -98,7 +98,7 @@ def test_a_damaged_checkpoint_is_passed_over_aloud(configure, trained: Path, cap
         prepare(configure(f"resume={trained / STEP_8}"))
 
 
-def test_going_back_within_a_run_is_refused_and_branching_is_not(configure, trained: Path) -> None:
+def test_an_earlier_checkpoint_is_refused_unless_the_run_branches_off(configure, trained: Path) -> None:
     earlier = trained / "checkpoints" / "step-00000004"
     with pytest.raises(ConfigError, match=r"step-00000004 is followed by step-00000008 in the same run"):
         prepare(configure(f"resume={earlier}"))
@@ -113,11 +113,11 @@ def test_initial_weights_come_from_a_run_of_the_same_model(configure, trained: P
     assert prepare(configure(f"run.init_from={trained}", "run.name=new")).checkpoint is None
 
 
-def test_auto_without_a_checkpoint_starts_anew(configure) -> None:
+def test_auto_without_a_checkpoint_starts_from_the_beginning(configure) -> None:
     assert prepare(configure("resume=auto")).checkpoint is None
 
 
-def test_resume_from_nowhere_is_an_error(configure, tmp_path: Path) -> None:
+def test_resume_from_a_missing_checkpoint_is_refused(configure, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no checkpoint here"):
         prepare(configure(f"resume={tmp_path / 'nowhere'}"))
 

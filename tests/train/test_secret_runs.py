@@ -1,4 +1,4 @@
-"""A whole run, with secrets all around it: none is written down, nothing can be run, nobody else may write."""
+"""A run with secrets in its environment: it writes no secret and no pickle, and others may not write its files."""
 
 import io
 import os
@@ -59,7 +59,7 @@ def files(directory: Path) -> list[Path]:
     return [path for path in directory.rglob("*") if path.is_file()]
 
 
-def test_what_is_looked_through_is_the_whole_record(run: Path) -> None:
+def test_the_searched_files_are_complete(run: Path) -> None:
     names = {path.name for path in files(run)}
     assert {"config.json", "metrics.jsonl", "step-00000000.json", "step-00000000.diff", "manifest.json"} <= names
     (sent,) = run.glob("wandb/offline-run-*/run-*.wandb")
@@ -82,7 +82,7 @@ def test_nothing_is_a_pickle(run: Path) -> None:
             assert not [name for name in zipfile.ZipFile(path).namelist() if name.endswith(".pkl")], path
 
 
-def test_nobody_else_may_write(run: Path) -> None:
+def test_other_users_may_not_write(run: Path) -> None:
     for path in (run.parent, run, *run.rglob("*")):
         if path.name != "output.txt" and not path.is_symlink():
             assert path.stat().st_mode & 0o022 == 0, path

@@ -43,7 +43,7 @@ EVERY_KIND = {
 
 
 @pytest.mark.parametrize("kind", EVERY_KIND)
-def test_telemetry_leaves_the_training_bitwise_as_it_is(configure, kind: str) -> None:
+def test_telemetry_does_not_change_the_training_bitwise(configure, kind: str) -> None:
     results = []
     for every in (1, 1000):
         config = configure(
@@ -78,9 +78,9 @@ def test_a_record_equals_a_direct_computation(configure, halting: tuple[str, ...
         depth=("depth=fixed", "depth.num_loops=4"),
     )
     train(config, prepare(config))
-    found: dict[str, float] = {}
+    measured: dict[str, float] = {}
     for line in lines(run_of(config) / "metrics.jsonl"):
-        found |= line
+        measured |= line
     arrays = lines(run_of(config) / "trace.jsonl")[-1]
 
     model, batch = build_model(config), first_batch(config)
@@ -89,9 +89,9 @@ def test_a_record_equals_a_direct_computation(configure, halting: tuple[str, ...
     objective(config, output, batch, plan).total.backward()
 
     def check(name: str, value: torch.Tensor | float) -> None:
-        assert found.pop(name) == pytest.approx(torch.as_tensor(value).item(), rel=1e-4, abs=1e-6), name
+        assert measured.pop(name) == pytest.approx(torch.as_tensor(value).item(), rel=1e-4, abs=1e-6), name
 
-    # the loss by depth and the growth, on three rows without noise
+    # loss by loop count and growth, on three rows without noise
     rows = first_rows(batch, 3)
     num_targets = (rows.targets_BS != IGNORED).sum()
     for depth in (1, 3):
@@ -109,7 +109,7 @@ def test_a_record_equals_a_direct_computation(configure, halting: tuple[str, ...
         check(records.group_grad_norm(group), squares[group] ** 0.5)
         check(records.group_update_norm(group), (updates[group] / sizes[group]) ** 0.5)
     check(records.GRAD_NORM, sum(squares.values()) ** 0.5)
-    # what the parameters say
+    # figures of the parameters
     decay, gain = model.core.injection.decay_and_gain()
     check(records.DECAY_MAX, decay.max())
     check(records.DECAY_MEAN, decay.mean())
@@ -127,11 +127,11 @@ def test_a_record_equals_a_direct_computation(configure, halting: tuple[str, ...
             assert arrays[records.EXPERT_LOAD][layer][loop] == [round(100 * x) for x in (load / load.mean()).tolist()]
     check(records.LOAD_VIOLATION, (counts.double().amax(-1) / counts.double().mean(-1) - 1).mean())
     for layer in range(2):
-        assert found.pop(records.idle_steps(layer)) == 0
+        assert measured.pop(records.idle_steps(layer)) == 0
     if halting:
         for loop in range(4):
             check(records.halting_mass(loop), output.halting_TBS[loop].mean())
-    # the state, which tests/model holds against the passes themselves
+    # the state, which tests/model compares with the loops themselves
     trace = model(batch, 4, 4, noise_seed=0, trace=True).trace
     for loop in range(4):
         check(records.state_norm(loop), trace.state_norm_T[loop])
@@ -152,14 +152,14 @@ def test_a_record_equals_a_direct_computation(configure, halting: tuple[str, ...
     gradient_T = gradients_by_loop(model, batch, plan, config)
     for loop, gradient in enumerate(gradient_T):
         check(records.gradient_norm(loop), gradient / 2)
-    left = {name.split("/")[0] for name in found if name.startswith(("loop", "experts/", "injection", "head"))}
-    assert left <= {"experts"}
-    assert {name for name in found if name.startswith("experts/")} == {records.ROUTER_ENTROPY}
+    remaining = {name.split("/")[0] for name in measured if name.startswith(("loop", "experts/", "injection", "head"))}
+    assert remaining <= {"experts"}
+    assert {name for name in measured if name.startswith("experts/")} == {records.ROUTER_ENTROPY}
 
 
 @torch.no_grad()
 def growth_of(model: Mythos, rows, num_loops: int) -> float:
-    """Growth over one more pass along the direction found in eight, from the state of a forward of its own."""
+    """Growth over one more loop along the direction of eight power iterations, from the state of a separate forward."""
     inputs = model._inputs(rows)._replace(loop=num_loops)
     state = model.core.start(model(rows, num_loops).state_BSD, inputs.e_BSD)
     direction = noise(0, rows.sample_ids_B, *inputs.e_BSD.shape[1:])
@@ -167,7 +167,7 @@ def growth_of(model: Mythos, rows, num_loops: int) -> float:
 
 
 def gradients_by_loop(model: Mythos, batch, plan, config) -> list[float]:
-    """Norm of the gradient by a small addition to the state after each pass."""
+    """Norm of the gradient with respect to a small addition to the state after each loop."""
     step, additions = model.core.step, []
 
     def step_and_add(state, inputs, expert_indices=None):
@@ -196,7 +196,7 @@ def test_arrays_hold_one_history_after_a_resume(configure) -> None:
     assert [line["step"] for line in rest] == [2, 4, 6, 8, 10]
 
 
-def test_depths_beyond_the_policys_are_read_when_asked_for(configure) -> None:
+def test_losses_beyond_the_policys_loop_counts_are_evaluated_on_request(configure) -> None:
     config = configure("telemetry.trace_every=4", "telemetry.trace_num_loops=[9, 1]", "run.num_steps=4")
     train(config, prepare(config))
     for depth in (1, 9):

@@ -1,4 +1,4 @@
-"""Every tracker holds what ``metrics.jsonl`` holds; an offline W&B run is read back from its file."""
+"""Every tracker holds the metrics of ``metrics.jsonl``; an offline W&B run is read back from its file."""
 
 import importlib.util
 import json
@@ -35,7 +35,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def wandb_records(path: Path) -> list:
-    """The protobuf records of a finished run's ``.wandb`` file; W&B's own process may still be writing the last."""
+    """The protobuf records of a finished run's ``.wandb`` file; W&B's own process may still be writing the last one."""
     from google.protobuf.message import DecodeError
 
     found: list = []
@@ -56,15 +56,15 @@ def parse(data: bytes) -> Iterator:
     from wandb.proto.wandb_internal_pb2 import Record
 
     assert data[:6] == b"" or struct.unpack("<4sH", data[:6]) == (b":W&B", 0xBEE1)
-    place, parts = 7, b""
-    while place + 7 <= len(data):
-        if BLOCK - place % BLOCK < 7:
-            place += BLOCK - place % BLOCK
+    offset, parts = 7, b""
+    while offset + 7 <= len(data):
+        if BLOCK - offset % BLOCK < 7:
+            offset += BLOCK - offset % BLOCK
             continue
-        _, length, kind = struct.unpack("<IHB", data[place : place + 7])  # kind: 1 whole, 2 first, 3 middle, 4 last
-        part = data[place + 7 : place + 7 + length]
+        _, length, kind = struct.unpack("<IHB", data[offset : offset + 7])  # kind: 1 whole, 2 first, 3 middle, 4 last
+        part = data[offset + 7 : offset + 7 + length]
         parts = part if kind in (1, 2) else parts + part
-        place += 7 + length
+        offset += 7 + length
         if kind in (1, 4):
             record = Record()
             record.ParseFromString(parts)
@@ -81,8 +81,8 @@ def history(path: Path) -> list[dict]:
 
 def table(path: Path, row: dict, name: str) -> dict:
     """Columns and data of a table that a row of history refers to."""
-    found = json.loads((path.parent / "files" / row[f"{name}/path"]).read_text())
-    return {part: found[part] for part in ("columns", "data")}
+    table = json.loads((path.parent / "files" / row[f"{name}/path"]).read_text())
+    return {part: table[part] for part in ("columns", "data")}
 
 
 def jsonl(run: Path) -> dict[int, dict]:
@@ -99,7 +99,7 @@ def is_scalar(name: str) -> bool:
     return not name.startswith(("_", "heatmaps/", "arrays/", "over_loops/", "tables/"))
 
 
-def test_an_offline_wandb_run_holds_what_metrics_jsonl_holds_and_goes_on_after_a_resume(configure) -> None:
+def test_an_offline_wandb_run_holds_all_metrics_and_continues_after_a_resume(configure) -> None:
     options = ("tracking=wandb", "tracking.mode=offline", "telemetry.trace_every=2", "schedule.cooldown_fraction=0")
     train(first := configure(*options, "run.num_steps=4"), prepare(first))
     train(second := configure(*options, "resume=auto"), prepare(second))
@@ -126,15 +126,15 @@ def test_an_offline_wandb_run_holds_what_metrics_jsonl_holds_and_goes_on_after_a
         assert value == written[shown[key]][f"loop/state_norm/t{loop:02d}"]
 
 
-def test_wandb_knows_configuration_axes_code_and_environment(configure) -> None:
+def test_wandb_receives_configuration_axes_code_and_environment(configure) -> None:
     pytest.importorskip("wandb")
     options = ("tracking=wandb", "tracking.mode=offline")
     train(config := configure(*options, "run.num_steps=2", "run.name=facts"), prepare(config))
     run = Path(config.run.dir) / "facts"
     (path,) = run.glob("wandb/offline-run-*/run-*.wandb")
-    found = wandb_records(path)
+    entries = wandb_records(path)
     settings: dict = {}
-    for record in found:
+    for record in entries:
         if record.WhichOneof("record_type") == "run":
             settings |= items(record.run.config.update)
             assert (record.run.run_group, record.run.project) == ("facts", "mythos")
@@ -143,7 +143,7 @@ def test_wandb_knows_configuration_axes_code_and_environment(configure) -> None:
     provenance = json.loads((run / "provenance" / "step-00000000.json").read_text())
     assert settings["code"] == provenance["code"]
     assert settings["environment"] == provenance["environment"]
-    axes = [record.metric for record in found if record.WhichOneof("record_type") == "metric"]
+    axes = [record.metric for record in entries if record.WhichOneof("record_type") == "metric"]
     assert [(m.name or m.glob_name, m.step_metric) for m in axes][:3] == [
         ("step", ""),
         ("tokens", "step"),
@@ -173,7 +173,7 @@ def test_alerts_arrays_and_layers_reach_wandb(configure, tmp_path: Path) -> None
     assert layers == {"columns": ["layer", "loop", "experts/load_violation"], "data": [[1, 0, 0.5]]}
 
 
-def test_what_wandb_receives_in_a_million_steps_is_bounded(configure, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_receives_bounded_data_in_a_million_steps(configure, monkeypatch: pytest.MonkeyPatch) -> None:
     from mythos.train.trackers.wandb import WandbTracker
 
     sent: list[int] = []
@@ -201,7 +201,7 @@ def test_records_of_one_kind_at_one_step_are_all_sent(configure, monkeypatch: py
     assert len(sent) == 2 * len({1 // 2, 2 // 2, 4 // 2, 6 // 2, 8 // 2})
 
 
-def test_a_refusal_of_wandb_is_a_sentence(configure, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_of_wandb_is_reported_in_one_sentence(configure, monkeypatch: pytest.MonkeyPatch) -> None:
     import wandb
 
     def refuse(**_: object) -> None:
@@ -222,7 +222,7 @@ class Recorder:
         self.sent = sent
 
     def define_metric(self, name: str, step_metric: str | None = None) -> None:
-        """Axes are not looked at."""
+        """Ignore axes."""
 
     def log(self, row: dict, step: int) -> None:
         assert row["step"] == step
@@ -230,7 +230,7 @@ class Recorder:
 
 
 @pytest.mark.parametrize("kind", ["tensorboard", "mlflow", "trackio", "wandb"])
-def test_an_absent_library_is_named_before_anything_is_written(configure, monkeypatch, tmp_path, kind) -> None:
+def test_a_missing_library_is_reported_before_anything_is_written(configure, monkeypatch, tmp_path, kind) -> None:
     config = configure(f"tracking={kind}")
     find = importlib.util.find_spec
     monkeypatch.setattr(tracking, "find_spec", lambda name: None if name == kind else find(name))
@@ -249,7 +249,7 @@ def test_other_ranks_write_nothing(configure, monkeypatch: pytest.MonkeyPatch) -
     assert [path.name for path in directory.path.iterdir()] == ["config.json"]
 
 
-def test_tensorboard_holds_what_metrics_jsonl_holds(configure) -> None:
+def test_tensorboard_holds_all_metrics(configure) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     train(first := configure("tracking=tensorboard", "run.num_steps=4", "schedule.cooldown_fraction=0"), prepare(first))
     train(second := configure("tracking=tensorboard", "schedule.cooldown_fraction=0", "resume=auto"), prepare(second))
@@ -257,11 +257,11 @@ def test_tensorboard_holds_what_metrics_jsonl_holds(configure) -> None:
     events = accumulator.EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0}).Reload()
     for name in ("train/loss", "loop/state_norm/t00", "val/loss/T04"):
         expected = {step: row[name] for step, row in jsonl(run).items() if name in row}
-        found = {event.step: event.value for event in events.Scalars(name)}
-        assert found == pytest.approx(expected, rel=1e-6)
+        values = {event.step: event.value for event in events.Scalars(name)}
+        assert values == pytest.approx(expected, rel=1e-6)
 
 
-def test_mlflow_holds_what_metrics_jsonl_holds(configure, monkeypatch, tmp_path: Path) -> None:
+def test_mlflow_holds_all_metrics(configure, monkeypatch, tmp_path: Path) -> None:
     client = pytest.importorskip("mlflow").MlflowClient
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     options = ("tracking=mlflow", f"tracking.uri=file://{tmp_path}/mlruns", "schedule.cooldown_fraction=0")
@@ -287,9 +287,9 @@ for is_resumed, step in ((False, 1), (True, 2)):
 """
 
 
-def test_trackio_holds_every_record_of_both_starts(tmp_path: Path) -> None:
+def test_trackio_holds_all_metrics_of_both_starts(tmp_path: Path) -> None:
     pytest.importorskip("trackio")
-    env = {**os.environ, "TRACKIO_DIR": str(tmp_path), "HF_HUB_OFFLINE": "1"}  # trackio reads them when imported
+    env = {**os.environ, "TRACKIO_DIR": str(tmp_path), "HF_HUB_OFFLINE": "1"}  # trackio reads them at its import
     subprocess.run([sys.executable, "-c", TRACKIO], env=env, check=True, capture_output=True)
     with sqlite3.connect(tmp_path / "p.db") as store:
         rows = store.execute("select run_name, step, metrics from metrics order by step").fetchall()
@@ -313,7 +313,7 @@ def test_a_profile_beyond_the_last_step_is_refused() -> None:
     load(["model=debug", "run.num_steps=11", "schedule.num_warmup_steps=1", "tracking.profile={start: 9}"])
 
 
-def test_a_tracker_that_is_lost_costs_only_itself(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_run_continues_without_a_tracker_that_fails(capsys: pytest.CaptureFixture[str]) -> None:
     taken: list[int | None] = []
 
     class Breaking(Tracker):
@@ -323,7 +323,7 @@ def test_a_tracker_that_is_lost_costs_only_itself(capsys: pytest.CaptureFixture[
             taken.append(step)
 
         def end(self, status: str) -> None:
-            raise AssertionError("a lost tracker is not spoken to")
+            raise AssertionError("a tracker that has failed is not called")
 
     tracker = Tolerant(Breaking())
     for step in range(1, 6):
@@ -331,13 +331,13 @@ def test_a_tracker_that_is_lost_costs_only_itself(capsys: pytest.CaptureFixture[
     tracker.alert("title", "text")
     tracker.finalize("success")
     assert taken == [1, 2]
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert said.startswith("mythos: Breaking was lost at step 3 (the service is gone); the run goes on without it")
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith("mythos: Breaking failed at step 3 (the service is gone); the run continues without it")
 
 
 @pytest.mark.slow
-def test_a_run_outlives_the_service_of_wandb(packed: Path, tmp_path: Path) -> None:
+def test_a_run_continues_after_the_service_of_wandb_dies(packed: Path, tmp_path: Path) -> None:
     options = f"""model=debug optim=adamw data.dir={packed} data.seq_len=32 data.batch_size=4 data.micro_batch_size=4
     depth.mean=2 optim.lr=1e-4 run.num_steps=600 run.validation.every=10000 run.validation.num_batches=1
     run.checkpoint.every=10000
@@ -348,10 +348,10 @@ def test_a_run_outlives_the_service_of_wandb(packed: Path, tmp_path: Path) -> No
     wait_until(lambda: process.poll() is not None or (metrics.exists() and '"step":20,' in metrics.read_text()))
     assert process.poll() is None
     service = ["pgrep", "-f", f"wandb-core .*--pid {process.pid}$"]
-    found = subprocess.run(service, capture_output=True, text=True, check=True)
-    os.kill(int(found.stdout), signal.SIGKILL)
-    _, said = process.communicate()
-    assert process.returncode == 0, said.decode()
-    assert said.decode().count("mythos: WandbTracker was lost at step") == 1
+    pid = subprocess.run(service, capture_output=True, text=True, check=True)
+    os.kill(int(pid.stdout), signal.SIGKILL)
+    _, error = process.communicate()
+    assert process.returncode == 0, error.decode()
+    assert error.decode().count("mythos: WandbTracker failed at step") == 1
     steps = [json.loads(line).get("step") for line in metrics.read_text().splitlines()[1:]]
     assert set(range(1, 601)) <= set(steps)

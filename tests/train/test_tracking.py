@@ -9,7 +9,7 @@ from mythos.train.run_directory import prepare
 from mythos.train.trackers.jsonl import JsonlTracker
 
 
-def test_records_after_the_checkpoint_and_torn_lines_are_dropped_on_resume(tmp_path: Path) -> None:
+def test_resume_drops_metrics_after_the_checkpoint_and_incomplete_lines(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     logger = JsonlTracker(path, first_step=0)
     for step in (1, 2, 3):

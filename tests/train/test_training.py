@@ -19,7 +19,7 @@ from mythos.train.run_directory import prepare
 
 
 def progress(run: Path, step: int) -> dict:
-    """What a checkpoint says of the loop, the callbacks and the data; Lightning's own notes on batches left out."""
+    """State of loop, callbacks and data in a checkpoint, without Lightning's own batch counts."""
     state = json.loads((run / "checkpoints" / f"step-{step:08d}" / "state.json").read_text())
     return {part: state[part] for part in ("global_step", "callbacks", "TokenDataModule")}
 
@@ -72,7 +72,7 @@ def die_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DataPosition, "on_step_end", fall)
 
 
-def test_a_run_learns_and_leaves_what_it_promises(configure) -> None:
+def test_a_run_learns_and_writes_its_files(configure) -> None:
     config = configure("run.num_steps=40", "run.validation.every=20", "optim.lr=1e-2", "depth.mean=3")
     losses = train(config, prepare(config))
     run = Path(config.run.dir) / "test"
@@ -105,7 +105,7 @@ PER_SEQUENCE = ("depth.per_sequence=true", "depth.num_grad_loops=3", "depth.max_
 
 
 @pytest.mark.parametrize("penalties", [(), ("objective.router_z_loss=0.1", "objective.consistency=0.5")])
-def test_the_split_does_not_change_the_curve_of_sequences_of_different_depth(configure, penalties) -> None:
+def test_the_split_does_not_change_the_curve_with_loop_counts_per_sequence(configure, penalties) -> None:
     names = [records.TRAIN_LOSS, records.NUM_LOOPS, records.NUM_GRAD_LOOPS, records.MEAN_LOOPS]
     if penalties:
         names += [records.penalty("router_z"), records.penalty("consistency")]
@@ -124,7 +124,7 @@ def test_the_split_does_not_change_the_curve_of_sequences_of_different_depth(con
         torch.testing.assert_close(bias, results[0][1], rtol=0, atol=1e-7)
 
 
-def test_the_recorded_depths_are_those_of_the_sequences(configure) -> None:
+def test_the_recorded_loop_counts_are_those_of_the_sequences(configure) -> None:
     config = configure(*PER_SEQUENCE)
     train(config, prepare(config))
     run = Path(config.run.dir) / "test"
@@ -137,13 +137,13 @@ def test_the_recorded_depths_are_those_of_the_sequences(configure) -> None:
     assert all(0.9 * math.log(4) < value <= math.log(4) for value in entropy)
 
 
-def test_damping_leaves_the_evaluation_alone(configure) -> None:
-    found = []
+def test_damping_does_not_change_the_evaluation(configure) -> None:
+    losses = []
     for damping in (1.0, 0.5):
         config = configure(f"depth.damping={damping}", "depth.num_grad_loops=1")
         batch = random_batch(config.model)
-        found.append(MythosModule(config, build_model(config)).evaluate_loops(batch, (1, 4))[0])
-    assert torch.equal(found[0], found[1])
+        losses.append(MythosModule(config, build_model(config)).evaluate_loops(batch, (1, 4))[0])
+    assert torch.equal(losses[0], losses[1])
 
 
 def test_a_resume_may_change_the_split_into_micro_batches(configure) -> None:
@@ -160,7 +160,7 @@ def test_a_resume_may_change_the_split_into_micro_batches(configure) -> None:
         assert resumed == pytest.approx(curve, rel=1e-5)
 
 
-def test_a_resume_takes_the_learning_rate_that_is_configured_now(configure) -> None:
+def test_a_resume_uses_the_configured_learning_rate(configure) -> None:
     first = configure("run.num_steps=4", "schedule.cooldown_fraction=0")
     train(first, prepare(first))
     second = configure("schedule.cooldown_fraction=0", "resume=auto", "optim.muon_lr=0.5", "optim.lr=0.25")
@@ -186,8 +186,8 @@ def test_a_second_stage_trains_the_gate_on_the_first_stages_model(configure) -> 
     loss = recorded(Path(first.run.dir) / "second", records.penalty("gate"))
     early, late = list(loss.values())[:8], list(loss.values())[-8:]
     assert sum(late) < 0.9 * sum(early)
-    passes = recorded(Path(first.run.dir) / "second", records.EXPECTED_LOOPS)
-    assert all(1 <= value <= 4 for value in passes.values())
+    loops = recorded(Path(first.run.dir) / "second", records.EXPECTED_LOOPS)
+    assert all(1 <= value <= 4 for value in loops.values())
 
 
 def test_a_resumed_second_stage_no_longer_needs_the_first(configure) -> None:
@@ -205,7 +205,7 @@ def test_a_resumed_second_stage_no_longer_needs_the_first(configure) -> None:
     assert verify(Path(first.run.dir) / "second" / "checkpoints" / "step-00000008").step == 8
 
 
-def test_recomputation_leaves_the_run_bitwise_as_it_is(configure) -> None:
+def test_recomputation_does_not_change_the_run_bitwise(configure) -> None:
     curves = []
     for remat in ("none", "loop", "block"):
         config = configure(f"parallel.remat={remat}", f"run.name={remat}")
@@ -226,7 +226,7 @@ def test_the_router_bias_moves_once_a_step_on_rows_that_ran(configure) -> None:
     torch.testing.assert_close(moved.sum(-1), torch.zeros(2, 3), atol=1e-6, rtol=0)
 
 
-def test_idle_rows_of_the_router_bias_follow_the_deepest_that_ran(configure) -> None:
+def test_unused_rows_of_the_router_bias_follow_the_deepest_one_that_ran(configure) -> None:
     options = ("run.num_steps=5", "balance.unused_loops=copy_last")
     config = configure(*options, depth=("depth=fixed", "depth.num_loops=3"))
     train(config, prepare(config))
@@ -241,7 +241,7 @@ def test_a_changed_seed_changes_values_and_nothing_else_does(configure) -> None:
     assert not torch.equal(ours.embedding.weight, other.embedding.weight)
 
 
-def test_bfloat16_follows_fp32(configure) -> None:
+def test_bfloat16_approximates_fp32(configure) -> None:
     curves = []
     for precision in ("fp32", "bf16"):
         config = configure(f"parallel.precision={precision}", f"run.name={precision}")

@@ -1,1 +1,1 @@
-"""Where records go, one file for each kind of tracker; a tracker's library is imported when it is chosen."""
+"""Trackers, one file for each kind; a tracker's library is imported only if the configuration names it."""

@@ -1,4 +1,4 @@
-"""What every tracker can do."""
+"""The interface of trackers."""
 
 from abc import abstractmethod
 from argparse import Namespace
@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import Logger
 
 
 class Tracker(Logger):
-    """Takes records as Lightning's loggers do, matrices and alerts; lives on rank 0 only."""
+    """Logs metrics as Lightning's loggers do, and arrays and alerts; exists on rank 0 only."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,23 +26,23 @@ class Tracker(Logger):
 
     @abstractmethod
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Write one record down."""
+        """Log metrics of a step."""
 
     def log_arrays(self, arrays: Mapping[str, npt.ArrayLike], step: int) -> None:
-        """Show arrays of ``trace.jsonl``; a tracker that cannot leaves them to the run directory."""
+        """Log arrays of ``trace.jsonl``; by default nothing, since the run directory has them."""
 
     def alert(self, title: str, text: str) -> None:
-        """Tell the people who watch the run."""
+        """Notify the users who follow the run."""
 
     def finalize(self, status: str) -> None:
-        """End the tracker with ``success`` or ``failed``; what comes after the first call has no effect."""
+        """End the tracker with the status ``success`` or ``failed``; further calls have no effect."""
         if self.is_open:
             self.is_open = False
             self.end(status)
 
     @abstractmethod
     def end(self, status: str) -> None:
-        """Write out what is held back and let go."""
+        """Flush and close."""
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """The configuration is handed over when the tracker is made."""
+        """Do nothing: trackers receive the configuration at construction."""

@@ -1,4 +1,4 @@
-"""Pictures over loops that stay small: a bounded history of the per-loop metrics, and heatmaps as plain SVG."""
+"""Charts over loops of bounded size: a history of the per-loop metrics, and heatmaps as plain SVG."""
 
 import math
 import re
@@ -18,7 +18,7 @@ _NUM_BETWEEN: Final = 4
 
 def _shades() -> list[str]:
     """The anchors with colours between them."""
-    anchors = [[int(color[place : place + 2], 16) for place in (1, 3, 5)] for color in _ANCHORS]
+    anchors = [[int(color[start : start + 2], 16) for start in (1, 3, 5)] for color in _ANCHORS]
     mixed = [
         [round(a + (b - a) * part / _NUM_BETWEEN) for a, b in zip(low, high, strict=True)]
         for low, high in pairwise(anchors)
@@ -33,7 +33,7 @@ _COLORS: Final = _shades()
 class LoopHistory:
     """Values of each per-loop metric by (step, loop), at no more than ``max_columns`` steps.
 
-    Keeps every record, then every second, then every fourth, as the run gets longer.
+    Keeps all steps, then every second one, then every fourth one, as the run gets longer.
     """
 
     def __init__(self, max_columns: int = MAX_COLUMNS) -> None:
@@ -43,12 +43,12 @@ class LoopHistory:
         self.num_seen: defaultdict[str, int] = defaultdict(int)
 
     def add(self, metrics: Mapping[str, float], step: int) -> bool:
-        """Take the per-loop metrics of a record; those of single layers are left to ``layer_rows``."""
+        """Add the per-loop metrics of a step, except those of single layers; returns whether there are any."""
         families: defaultdict[str, dict[int, float]] = defaultdict(dict)
         for name, value in metrics.items():
-            found = _PER_LOOP.fullmatch(name)
-            if found and not _PER_LAYER.fullmatch(name):
-                families[found["family"]][int(found["loop"])] = value
+            match = _PER_LOOP.fullmatch(name)
+            if match and not _PER_LAYER.fullmatch(name):
+                families[match["family"]][int(match["loop"])] = value
         for family, values in families.items():
             self._append(family, values, step)
         return bool(families)
@@ -63,7 +63,7 @@ class LoopHistory:
             self.strides[family] *= 2
 
     def matrix(self, family: str) -> tuple[list[int], list[list[float]]]:
-        """Steps, and one row for each loop; NaN where a step ran fewer loops."""
+        """Return the steps, and one row for each loop; NaN where a step ran fewer loops."""
         columns = self.columns[family]
         num_loops = 1 + max(loop for values in columns.values() for loop in values)
         rows = [[values.get(loop, math.nan) for values in columns.values()] for loop in range(num_loops)]
@@ -71,32 +71,32 @@ class LoopHistory:
 
 
 def per_layer(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The metrics that have a value for each (layer, loop)."""
+    """Select the metrics that have a value for each (layer, loop)."""
     return {name: value for name, value in metrics.items() if _PER_LAYER.fullmatch(name)}
 
 
 def layer_rows(metrics: Mapping[str, float]) -> tuple[list[str], list[list[float | None]]]:
-    """Columns and rows of a table of metrics ``per_layer``, one row for each (layer, loop)."""
+    """Return columns and rows of a table of the metrics of ``per_layer``, one row for each (layer, loop)."""
     cells: defaultdict[tuple[int, int], dict[str, float]] = defaultdict(dict)
     for name, value in metrics.items():
-        if found := _PER_LAYER.fullmatch(name):
-            cells[int(found["layer"]), int(found["loop"])][found["quantity"]] = value
+        if match := _PER_LAYER.fullmatch(name):
+            cells[int(match["layer"]), int(match["loop"])][match["quantity"]] = value
     quantities = sorted({quantity for values in cells.values() for quantity in values})
     rows = [[layer, loop, *(cells[layer, loop].get(q) for q in quantities)] for layer, loop in sorted(cells)]
     return ["layer", "loop", *quantities], rows
 
 
 def spread(steps: Sequence[int], num_lines: int = 6) -> list[int]:
-    """Indices of the last step and of others evenly before it."""
+    """Return the indices of the last step and of evenly spaced steps before it."""
     num_lines = min(num_lines, len(steps))
     return sorted({round((len(steps) - 1) * part / max(num_lines - 1, 1)) for part in range(num_lines)})
 
 
 def heatmap(title: str, rows: Sequence[Sequence[float]], columns: Sequence[object], row_name: str = "loop") -> str:
-    """A page with one SVG heatmap and its scale, without scripts; one path for each colour keeps it small.
+    """Render a page with one SVG heatmap and its scale, without scripts; one path per colour keeps it small.
 
     Args:
-        rows: values, the first row at the bottom; what is not finite stays blank.
+        rows: values, the first row at the bottom; values that are not finite stay blank.
         columns: a label for each column; the first and the last are shown.
     """
     finite = [value for row in rows for value in row if math.isfinite(value)]
@@ -105,8 +105,8 @@ def heatmap(title: str, rows: Sequence[Sequence[float]], columns: Sequence[objec
     for index, row in enumerate(rows):
         for column, value in enumerate(row):
             if math.isfinite(value):
-                place = (value - low) / (high - low) if high > low else 0.5
-                shade = min(int(place * len(_COLORS)), len(_COLORS) - 1)
+                fraction = (value - low) / (high - low) if high > low else 0.5
+                shade = min(int(fraction * len(_COLORS)), len(_COLORS) - 1)
                 paths[shade].append(f"M{column} {len(rows) - 1 - index}h1v1h-1z")
     cells = "".join(f'<path fill="{color}" d="{"".join(path)}"/>' for color, path in zip(_COLORS, paths, strict=True))
     scale = "".join(f'<i style="background:{color}"></i>' for color in _COLORS)

@@ -1,4 +1,4 @@
-"""``metrics.jsonl``: the record of a run that needs no library."""
+"""``metrics.jsonl``: the metrics of a run, without a library."""
 
 from pathlib import Path
 
@@ -7,10 +7,10 @@ from mythos.train.trackers.base import Tracker
 
 
 class JsonlTracker(Tracker):
-    """Every record, in the run's own file."""
+    """Writes all metrics to a file in the run's directory."""
 
     def __init__(self, path: Path, first_step: int) -> None:
-        """Open ``path`` to go on after ``first_step``."""
+        """Open ``path`` to append after ``first_step``."""
         super().__init__()
         self.file = RecordFile(path, first_step)
 

@@ -13,11 +13,11 @@ from mythos.files import write_text
 from mythos.train.trackers.base import Tracker
 
 _MAX_METRICS, _MAX_TAGS, _MAX_TAG_CHARACTERS = 1000, 100, 5000
-"""What MLflow takes in one request, and in one tag."""
+"""Limits of MLflow for one request and one tag."""
 
 
 class MlflowTracker(Tracker):
-    """Every metric in one request a record; a resumed run goes on under the id in ``<run>/mlflow-id``."""
+    """Logs the metrics of a step in one request; a resumed run continues under the id in ``<run>/mlflow-id``."""
 
     def __init__(self, config: MlflowTracking, name: str, directory: Path, facts: dict[str, Any]) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class MlflowTracker(Tracker):
             experiment_id = experiment.experiment_id if experiment else self.client.create_experiment(config.experiment)
             self.run_id = self.client.create_run(experiment_id, run_name=name).info.run_id
             write_text(path, self.run_id)
-        # Tags may change when a run goes on, parameters may not.
+        # Tags may change when a run resumes, parameters may not.
         tags = [RunTag(key, str(value)[:_MAX_TAG_CHARACTERS]) for key, value in flatten(facts).items()]
         for start in range(0, len(tags), _MAX_TAGS):
             self.client.log_batch(self.run_id, tags=tags[start : start + _MAX_TAGS])

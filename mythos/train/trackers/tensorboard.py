@@ -10,7 +10,7 @@ from mythos.train.trackers.base import Tracker
 
 
 class TensorBoardTracker(Tracker):
-    """Every metric as a scalar; ``purge_step`` hides what a lost continuation wrote."""
+    """Logs every metric as a scalar; ``purge_step`` hides steps that were not saved and run again."""
 
     def __init__(self, directory: Path, first_step: int, facts: dict[str, Any]) -> None:
         super().__init__()

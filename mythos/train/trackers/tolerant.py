@@ -1,4 +1,4 @@
-"""A tracker whose loss costs the run nothing but the tracker."""
+"""A tracker whose failure does not end the run."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -10,16 +10,16 @@ from mythos.train.trackers.base import Tracker
 
 
 class Tolerant(Tracker):
-    """Passes everything on until the tracker fails, says so once, and goes on without it.
+    """Forwards all calls until the tracker raises, reports that once, and then ignores them.
 
-    ``metrics.jsonl`` has every record whatever becomes of a tracker beside it, so no hour of training is worth one of
-    its exceptions. Those at its start are not held back: they are mistakes in the configuration.
+    ``metrics.jsonl`` has all metrics even if a tracker fails, so its exceptions do not end the run. Those at its
+    construction do, because they are mistakes in the configuration.
     """
 
     def __init__(self, tracker: Tracker) -> None:
         super().__init__()
         self.tracker = tracker
-        self.is_lost = False
+        self.has_failed = False
 
     @property
     def name(self) -> str:
@@ -38,16 +38,16 @@ class Tolerant(Tracker):
         self._try(lambda: self.tracker.finalize(status), "at its end")
 
     def _try(self, act: Callable[[], Any], when: str) -> None:
-        if self.is_lost:
+        if self.has_failed:
             return
         try:
             act()
-        except Exception as error:  # of any library, and of whatever its connection runs over
-            self.is_lost = True
+        except Exception as error:  # of any library, or of its connection
+            self.has_failed = True
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             print(
-                f"mythos: {self.name} was lost {when} ({reason}); the run goes on without it, and metrics.jsonl has "
-                "every record.",
+                f"mythos: {self.name} failed {when} ({reason}); the run continues without it, and metrics.jsonl has "
+                "all metrics.",
                 file=sys.stderr,
                 flush=True,
             )

@@ -9,7 +9,7 @@ from mythos.train.trackers.base import Tracker
 
 
 class TrackioTracker(Tracker):
-    """Every record with its step; a resumed run goes on under its name."""
+    """Logs all metrics with their step; a resumed run continues under its name."""
 
     def __init__(self, config: TrackioTracking, name: str, is_resumed: bool, facts: dict[str, Any]) -> None:
         super().__init__()

@@ -19,16 +19,16 @@ from mythos.train.trackers.charts import LoopHistory, heatmap, layer_rows, per_l
 
 
 class WandbTracker(Tracker):
-    """One W&B run for a run, whatever its number of starts; W&B's own step is the optimiser step.
+    """One W&B run for a run, however often it resumes; W&B's own step is the optimiser step.
 
-    Records of one step share a row, which W&B closes when the step moves on. A run that goes on online from an
-    earlier step than W&B has seen repeats these steps bit for bit, so they are not sent again.
+    Metrics of one step share a row, which W&B closes at the next step. A run that resumes from an earlier step than W&B
+    has seen repeats these steps bitwise, so they are not sent again.
 
     Args:
         facts: configuration, code and environment.
 
     Raises:
-        ConfigError: W&B refuses the run, for instance because nobody is logged in.
+        ConfigError: W&B refuses the run, for instance because no user is logged in.
     """
 
     def __init__(self, tracking: WandbTracking, config: RunConfig, directory: Path, facts: dict[str, Any]) -> None:
@@ -49,7 +49,7 @@ class WandbTracker(Tracker):
                 id=_run_id(directory),
                 group=config.run.name,
                 dir=directory,
-                mode="offline" if tracking.mode == "offline" else None,  # None lets WANDB_MODE count
+                mode="offline" if tracking.mode == "offline" else None,  # None respects WANDB_MODE
                 resume="allow",
                 config=facts,
                 allow_val_change=True,
@@ -76,7 +76,7 @@ class WandbTracker(Tracker):
                 self._send_charts()
 
     def log_arrays(self, arrays: Mapping[str, npt.ArrayLike], step: int) -> None:
-        """Show [rows][columns] as a heatmap, the first row at the bottom; [layer][loop][expert] also as a table."""
+        """Log [rows][columns] as a heatmap, the first row at the bottom; [layer][loop][expert] also as a table."""
         for name, nested in arrays.items():
             array = np.asarray(nested, dtype=float)
             if not self._is_due(f"array/{name}", array.size, step):
@@ -86,8 +86,8 @@ class WandbTracker(Tracker):
             charts: dict[str, Any] = {f"arrays/{name}": wandb.Html(page, inject=False)}
             if array.ndim == 3:
                 columns = ["layer", "loop", *(f"expert {expert}" for expert in range(array.shape[2]))]
-                places = np.ndindex(array.shape[:2])
-                cells = [[*place, *row] for place, row in zip(places, rows, strict=True)]
+                indices = np.ndindex(array.shape[:2])
+                cells = [[*index, *row] for index, row in zip(indices, rows, strict=True)]
                 charts[f"tables/{name}"] = wandb.Table(columns=list(columns), data=cells)
             self._send(charts, step)
 
@@ -99,11 +99,11 @@ class WandbTracker(Tracker):
         self.run.finish(exit_code=0 if status == "success" else 1)
 
     def restore(self, metrics: Mapping[str, float], step: int) -> None:
-        """Take a record of the time before a resume into the charts."""
+        """Add metrics from before a resume to the charts."""
         self.history.add(metrics, step)
 
     def _is_due(self, kind: str, num_cells: int, step: int) -> bool:
-        """Whether a record keeps the whole run within ``max_cells`` of its kind: one in every so many steps."""
+        """Whether to send metrics of this kind, so that the whole run stays within ``max_cells`` of them."""
         stride = math.ceil(self.num_steps * num_cells / self.max_cells)
         last = self.last_sent.get(kind)
         is_due = last is None or step // stride > last // stride or step in (last, self.num_steps)
@@ -116,7 +116,7 @@ class WandbTracker(Tracker):
             self.run.log({"step": step, **metrics}, step=step)
 
     def _send_charts(self) -> None:
-        """A heatmap over (step, loop) and lines over loops for each metric, and the table of layers."""
+        """Send a heatmap over (step, loop) and lines over loops for each metric, and the table of layers."""
         if self.unsent is None:
             return
         charts: dict[str, Any] = {}
@@ -144,13 +144,13 @@ class WandbTracker(Tracker):
 
 
 def _kind(metrics: Mapping[str, float]) -> str:
-    """What sort of record this is: the room of its first metric."""
+    """Return the kind of the metrics, the first part of the first name."""
     name = next((name for name in metrics if name not in ("step", "tokens")), "")
     return name if name.startswith("alarm/") else name.partition("/")[0]
 
 
 def _run_id(directory: Path) -> str:
-    """An id that is drawn once and kept beside the metrics."""
+    """Return the id of the run, drawn once and stored beside the metrics."""
     path = directory / "wandb-id"
     if not path.exists():
         write_text(path, f"{time.time_ns():x}")

@@ -1,0 +1,21 @@
+"""Arguments that several subcommands share."""
+
+import argparse
+from pathlib import Path
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add Hydra overrides and the folder to compose from."""
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override values of the configuration")
+    add_config_dir(parser)
+
+
+def add_config_dir(parser: argparse.ArgumentParser) -> None:
+    """Add the folder to compose from."""
+    help_text = "compose from this folder instead of the packaged conf/"
+    parser.add_argument("--config-dir", type=Path, metavar="DIR", help=help_text)
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add the file to which results are also written."""
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to this file")
