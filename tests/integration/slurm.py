@@ -1,4 +1,4 @@
-"""A real SLURM of two nodes on this machine, for as long as a test needs it. Needs root and the daemons."""
+"""Runs a real SLURM of two nodes on this machine for the duration of a test. Needs root and the daemons."""
 
 import os
 import shutil
@@ -49,7 +49,7 @@ PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 
 def reason_to_skip() -> str | None:
-    """Why there can be no SLURM here; None if there can."""
+    """The reason why SLURM cannot run here, or None."""
     if missing := [name for name in DAEMONS if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None]:
         return f"not installed: {', '.join(missing)}"
     return None if os.geteuid() == 0 else "SLURM's daemons are started by root"
@@ -57,7 +57,7 @@ def reason_to_skip() -> str | None:
 
 @contextmanager
 def slurm() -> Iterator[Path]:
-    """Start the daemons and name them in ``SLURM_CONF``; yields their folder and ends them and their jobs."""
+    """Start the daemons, set ``SLURM_CONF``, yield their folder, and end the daemons and their jobs."""
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
     folder.chmod(0o755)
     munge = folder / "munge"
@@ -93,12 +93,12 @@ def slurm() -> Iterator[Path]:
 
 
 def call(*command: str) -> str:
-    """What a command of SLURM prints; nothing if it fails."""
+    """The output of a SLURM command; empty if it fails."""
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def job_field(job: str, name: str) -> str:
-    """One field of ``scontrol show job``."""
+    """A field of ``scontrol show job``."""
     fields = dict(word.partition("=")[::2] for word in call("scontrol", "show", "job", job).split())
     return fields.get(name, "")
 
@@ -109,7 +109,7 @@ def _start(command: list[str]) -> None:
 
 
 def _end(folder: Path) -> None:
-    """End the daemons by their own pid files."""
+    """End the daemons that the pid files name."""
     for name in ("slurmd.n0.pid", "slurmd.n1.pid", "slurmctld.pid", "munge/pid"):
         path = folder / name
         if path.is_file():
@@ -121,7 +121,7 @@ def _end(folder: Path) -> None:
 
 
 def _free_ports(number: int) -> list[int]:
-    """Below those given to clients, so that none takes one before a daemon does."""
+    """Free ports below the range of client ports, so that no client takes one before a daemon does."""
     ports: list[int] = []
     for port in range(16800 + os.getpid() % 1000, 20000):
         with socket.socket() as probe:

@@ -1,4 +1,4 @@
-"""What the disk does to a run: it fills up while saving; a shard of the data is cut short."""
+"""Disk faults of a run: the disk fills up during a save; a shard of the data is truncated."""
 
 import os
 import shutil
@@ -19,18 +19,18 @@ tracking.log_every=1 schedule.num_warmup_steps=2 run.name=run""".split()
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, whose size can be changed."""
+    """A separate file system whose size can be changed."""
     if os.geteuid() != 0 or shutil.which("mount") is None:
         pytest.skip("only root can mount a file system")
-    place = tmp_path / "disk"
-    place.mkdir()
+    path = tmp_path / "disk"
+    path.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(path)], capture_output=True, check=False
     )
     if mounted.returncode:
         pytest.skip(f"mounting is not permitted here: {mounted.stderr.decode().strip()}")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    yield path
+    subprocess.run(["umount", "-l", str(path)], check=True)
 
 
 def steps(run: Path) -> list[int]:
@@ -41,17 +41,17 @@ def resize(disk: Path, num_bytes: int) -> None:
     subprocess.run(["mount", "-o", f"remount,size={num_bytes}", str(disk)], check=True)
 
 
-def test_a_full_disk_costs_no_checkpoint_and_ends_in_a_sentence(packed: Path, small_disk: Path, capsys) -> None:
-    """Beside the first checkpoint there is room for half of the second."""
+def test_a_full_disk_loses_no_checkpoint_and_ends_with_one_sentence(packed: Path, small_disk: Path, capsys) -> None:
+    """The disk has room for the first checkpoint and half of the second."""
     run = small_disk / "run"
     options = [*OPTIONS, f"data.dir={packed}", f"run.dir={small_disk}", "run.checkpoint.keep_last=1", "resume=auto"]
     assert main([*options, "run.num_steps=3"]) == 0
     used = sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
     resize(small_disk, used * 3 // 2)
     assert main(options) == 2
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert told.startswith(f"mythos: {run}/checkpoints/.step-00000006.tmp: rank 0 cannot write its part of step 6")
-    assert "the checkpoint before it is unharmed" in told
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith(f"mythos: {run}/checkpoints/.step-00000006.tmp: rank 0 cannot write its part of step 6")
+    assert "the checkpoint before it is unharmed" in message
     assert steps(run) == [3]
     assert verify(run / "checkpoints" / "step-00000003").step == 3
 
@@ -65,7 +65,7 @@ def test_a_full_disk_costs_no_checkpoint_and_ends_in_a_sentence(packed: Path, sm
     assert steps(run) == [9]
 
 
-def test_a_cut_shard_is_a_sentence(packed: Path, tmp_path: Path, capsys) -> None:
+def test_a_truncated_shard_ends_with_one_sentence(packed: Path, tmp_path: Path, capsys) -> None:
     data = tmp_path / "packed"
     shutil.copytree(packed, data)
     options = [*OPTIONS, f"data.dir={data}", f"run.dir={tmp_path}"]
@@ -74,7 +74,7 @@ def test_a_cut_shard_is_a_sentence(packed: Path, tmp_path: Path, capsys) -> None
     shard.write_bytes(shard.read_bytes()[:-1000])
     capsys.readouterr()
     assert main([*options, "resume=auto"]) == 2
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert told.startswith("mythos: ")
-    assert shard.name in told
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith("mythos: ")
+    assert shard.name in message
     assert steps(tmp_path / "run") == [3, 6]

@@ -1,4 +1,4 @@
-"""Faults in one rank of a real run: it ends in time, says where, and goes on."""
+"""Faults in one rank of a real run: the run ends in time, names the line, and restarts."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from mythos.config import records
 from mythos.config.exit_status import STALLED
 
 STALL_SECONDS = 60
-"""Longer than any part of a start takes on a busy machine."""
+"""Longer than any phase of a start on a loaded machine."""
 OPTIONS = """model=debug optim=adamw parallel.device=cpu data.seq_len=32 data.batch_size=4 data.micro_batch_size=2
 depth.mean=2 run.num_steps=10 run.validation.every=50 run.validation.num_batches=2 run.checkpoint.every=3
 tracking.log_every=1 schedule.num_warmup_steps=2 cluster.timeout_seconds=600""".split()
@@ -56,12 +56,12 @@ def test_a_rank_that_hangs_ends_all_and_names_the_line(packed: Path, tmp_path: P
 
 
 @pytest.mark.slow
-def test_a_killed_rank_is_started_again(packed: Path, tmp_path: Path) -> None:
+def test_a_killed_rank_is_restarted(packed: Path, tmp_path: Path) -> None:
     once = tmp_path / "once"
     once.touch()
     fault = {"rank": 1, "step": 5, "what": "kill", "once": str(once)}
-    again = ["run.max_restarts=1", "run.restart_backoff_seconds=1"]
-    done = train(packed, tmp_path, fault, *TWO_RANKS, *again)
+    restarts = ["run.max_restarts=1", "run.restart_backoff_seconds=1"]
+    done = train(packed, tmp_path, fault, *TWO_RANKS, *restarts)
     assert done.returncode == 0, done.stderr[-4000:]
     assert "the run ended with status 137 (killed by signal 9); it restarts in 1 seconds from step-00000003" in (
         done.stderr
@@ -71,10 +71,10 @@ def test_a_killed_rank_is_started_again(packed: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["raise", "kill"])
-def test_one_command_gets_past_poisoned_data(packed: Path, tmp_path: Path, what: str) -> None:
-    """In one process, which an own launcher starts three times."""
-    again = ["run.max_restarts=3", "run.restart_backoff_seconds=0"]
-    done = train(packed, tmp_path, {"rank": 0, "step": 5, "what": what}, *again)
+def test_one_command_skips_poisoned_data(packed: Path, tmp_path: Path, what: str) -> None:
+    """In one process, which its own launcher starts three times."""
+    restarts = ["run.max_restarts=3", "run.restart_backoff_seconds=0"]
+    done = train(packed, tmp_path, {"rank": 0, "step": 5, "what": what}, *restarts)
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stderr.count("it restarts in") == 2
     assert "guard: poison at step 5: samples 16 to 19, on which the step failed twice, are left out." in done.stderr

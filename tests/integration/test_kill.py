@@ -1,4 +1,4 @@
-"""A run that is killed again and again ends where the uninterrupted run ends."""
+"""A run that is killed many times ends bitwise like the uninterrupted run."""
 
 import os
 import random
@@ -39,7 +39,7 @@ def is_saving(run: Path) -> bool:
 
 
 def kill(process: subprocess.Popen) -> None:
-    """End the process and all that it started at once; they are a session of their own."""
+    """Kill the process and its children at once; they are one session."""
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
@@ -54,26 +54,26 @@ def kill(process: subprocess.Popen) -> None:
         pytest.param(20, 900, TWO_RANKS, id="two ranks, many kills", marks=pytest.mark.all),
     ],
 )
-def test_kills_at_random_moments_leave_the_curve_bitwise_the_same(
+def test_kills_at_random_moments_do_not_change_the_curve(
     packed: Path, tmp_path: Path, num_kills: int, num_steps: int, layout: list[str]
 ) -> None:
     layout = [*layout, f"run.num_steps={num_steps}"]
     assert start(packed, tmp_path, "whole", *layout).wait() == 0
-    run, dice = tmp_path / "killed", random.Random(0)
+    run, rng = tmp_path / "killed", random.Random(0)
     reached, num_killed_saving = [0], 0
     for index in range(num_kills):
         process = start(packed, tmp_path, "killed", *layout)
-        goal = last_step(run) + dice.randrange(3, 30 if num_kills > 6 else 40)
+        goal = last_step(run) + rng.randrange(3, 30 if num_kills > 6 else 40)
         while last_step(run) < goal and process.poll() is None:
             time.sleep(0.002)
         while index % 2 and not is_saving(run) and process.poll() is None:
             time.sleep(0.0005)
-        time.sleep(dice.random() * (0.01 if index % 2 else 0.05))
+        time.sleep(rng.random() * (0.01 if index % 2 else 0.05))
         assert process.poll() is None, "the run ended before it could be killed"
         kill(process)
         num_killed_saving += is_saving(run)
         reached.append(last_step(run))
-    assert reached == sorted(set(reached)), "every attempt must get further than the one before"
+    assert reached == sorted(set(reached)), "every attempt must reach a later checkpoint than the one before"
     assert num_killed_saving >= 2
     assert start(packed, tmp_path, "killed", *layout).wait() == 0
 

@@ -1,4 +1,5 @@
-"""Runs submitted to a real SLURM of two nodes are told to end, or lose a node, and end as the whole run does."""
+"""Runs submitted to a real SLURM of two nodes are asked to stop, or lose a node or a rank, and end bitwise like the
+uninterrupted run."""
 
 import os
 import re
@@ -40,7 +41,7 @@ def cluster() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def whole(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The uninterrupted run: two ranks started by one command, without SLURM."""
+    """The uninterrupted run: two ranks started by one command without SLURM."""
     parent = tmp_path_factory.mktemp("whole")
     options = [*OPTIONS, f"data.dir={packed}", f"run.dir={parent}", "run.name=whole", "cluster.num_devices=2"]
     command = [sys.executable, "-m", "mythos.cli.main", "train", *options]
@@ -49,7 +50,7 @@ def whole(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def submit(packed: Path, parent: Path, name: str) -> tuple[Path, str]:
-    """Submit to two nodes, which share this machine; returns the run's directory and the job's number."""
+    """Submit to two nodes of this machine; returns the run's directory and the job's number."""
     options = [*OPTIONS, *NODES, f"data.dir={packed}", f"run.dir={parent}", f"run.name={name}"]
     command = [sys.executable, str(ROOT / "launch" / "submit.py"), *options]
     done = subprocess.run(
@@ -72,7 +73,7 @@ def log(run: Path, job: str) -> str:
 
 
 def wait_for_step(run: Path, job: str, step: int) -> None:
-    """Until a checkpoint at or after ``step`` is there, of a run that still goes on."""
+    """Wait until a run that is still running has a checkpoint at or after ``step``."""
     wait_until(lambda: last_step(run) >= step or job_field(job, "JobState") in ("FAILED", "COMPLETED"))
     assert job_field(job, "JobState") == "RUNNING", log(run, job)[-3000:]
 
@@ -85,10 +86,10 @@ def assert_equal(run: Path, whole: Path) -> None:
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-def test_a_job_that_is_told_to_end_saves_is_requeued_and_goes_on_bitwise(
+def test_a_job_that_is_asked_to_stop_saves_is_requeued_and_resumes_bitwise(
     cluster: Path, whole: Path, packed: Path, tmp_path: Path
 ) -> None:
-    run, job = submit(packed, tmp_path, "told")
+    run, job = submit(packed, tmp_path, "asked")
     wait_for_step(run, job, 10)
     assert call("scontrol", "show", "job", job).count("n[0-1]") >= 1
     call("scancel", "--batch", "--signal=USR1", job)
@@ -102,7 +103,7 @@ def test_a_job_that_is_told_to_end_saves_is_requeued_and_goes_on_bitwise(
     assert_equal(run, whole)
 
 
-def test_a_job_that_loses_a_node_is_requeued_and_goes_on_bitwise(
+def test_a_job_that_loses_a_node_is_requeued_and_resumes_bitwise(
     cluster: Path, whole: Path, packed: Path, tmp_path: Path
 ) -> None:
     run, job = submit(packed, tmp_path, "lost")
@@ -120,19 +121,19 @@ def test_a_job_that_loses_a_node_is_requeued_and_goes_on_bitwise(
 
 
 def process_of_rank(run: Path, rank: int) -> int:
-    """A rank of the run's job, found by what it was started with."""
+    """The process of a rank, found by its command and environment."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             command = (folder / "cmdline").read_bytes().split(b"\0")
             environment = (folder / "environ").read_bytes().split(b"\0")
         except OSError:
-            continue  # it has ended meanwhile
+            continue  # it has ended
         if str(run / "submissions" / "001").encode() in command and f"RANK={rank}".encode() in environment:
             return int(folder.name)
-    raise AssertionError(f"rank {rank} does not run")
+    raise AssertionError(f"rank {rank} is not running")
 
 
-def test_a_job_that_loses_a_rank_is_requeued_and_goes_on_bitwise(
+def test_a_job_that_loses_a_rank_is_requeued_and_resumes_bitwise(
     cluster: Path, whole: Path, packed: Path, tmp_path: Path
 ) -> None:
     run, job = submit(packed, tmp_path, "killed")

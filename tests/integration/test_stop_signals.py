@@ -1,4 +1,4 @@
-"""Two ranks that are asked to end save the same step, say how to go on, and go on bitwise."""
+"""Two ranks that are asked to stop save the same step, print how to resume, and resume bitwise."""
 
 import os
 import signal
@@ -30,13 +30,13 @@ def start(packed: Path, parent: Path, name: str, *more: str) -> subprocess.Popen
 
 
 def ranks_of(launcher: subprocess.Popen) -> dict[str, int]:
-    """Process by rank."""
+    """Process ids by rank."""
     listed = subprocess.run(["pgrep", "-P", str(launcher.pid)], capture_output=True, text=True, check=True)
-    found = {}
+    processes = {}
     for process in map(int, listed.stdout.split()):
         variables = Path(f"/proc/{process}/environ").read_bytes().decode().split("\0")
-        found[next(one for one in variables if one.startswith("RANK=")).removeprefix("RANK=")] = process
-    return found
+        processes[next(one for one in variables if one.startswith("RANK=")).removeprefix("RANK=")] = process
+    return processes
 
 
 def wait_for_step(run: Path, step: int, launcher: subprocess.Popen) -> None:
@@ -58,7 +58,7 @@ def whole(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_whoever_is_asked_all_ranks_save_the_same_step_and_go_on_bitwise(
+def test_whichever_rank_is_asked_all_save_the_same_step_and_resume_bitwise(
     whole: Path, packed: Path, tmp_path: Path
 ) -> None:
     run, log = tmp_path / "part", tmp_path / "part.log"
@@ -71,8 +71,8 @@ def test_whoever_is_asked_all_ranks_save_the_same_step_and_go_on_bitwise(
         assert launcher.wait() == PREEMPTED
         last = log.read_text().splitlines()[-1]
         step = int(checkpoints(run / "checkpoints")[-1].name.removeprefix("step-"))
-        num_told = 2 if target == "launcher" else 1
-        assert f"SIGTERM or SIGUSR1 on {num_told} of 2 ranks: saved at step {step} of {NUM_STEPS}" in last
+        num_asked = 2 if target == "launcher" else 1
+        assert f"SIGTERM or SIGUSR1 on {num_asked} of 2 ranks: saved at step {step} of {NUM_STEPS}" in last
         assert 10 + 15 * attempt < step < NUM_STEPS
     assert start(packed, tmp_path, "part").wait() == 0
     for name in (records.TRAIN_LOSS, records.NUM_LOOPS, records.validation_loss(4)):
@@ -83,7 +83,7 @@ def test_whoever_is_asked_all_ranks_save_the_same_step_and_go_on_bitwise(
 
 
 @pytest.mark.slow
-def test_a_killed_launcher_takes_its_ranks_along_and_the_run_goes_on_bitwise(
+def test_the_ranks_of_a_killed_launcher_end_and_the_run_resumes_bitwise(
     whole: Path, packed: Path, tmp_path: Path
 ) -> None:
     launcher = start(packed, tmp_path, "part", "run.checkpoint.every=20")
@@ -100,7 +100,7 @@ def test_a_killed_launcher_takes_its_ranks_along_and_the_run_goes_on_bitwise(
 
 
 def is_running(process: int) -> bool:
-    """Whether it is there and not only waiting to be reaped."""
+    """Whether the process exists and is not a zombie."""
     try:
         state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Sweeps of real runs: on a SLURM of two nodes with the sweep's process killed, and a search that stops early."""
+"""Sweeps of real runs: on a SLURM of two nodes with the sweep's process killed, and a search that stops jobs early."""
 
 import json
 import os
@@ -44,13 +44,13 @@ def num_begun(sweep: Path) -> int:
 
 
 def num_recorded(sweep: Path) -> int:
-    """Lines that all jobs have recorded, one in five steps."""
+    """Lines that all jobs have recorded, one per five steps."""
     return sum(path.read_text().count("\n") for path in sweep.glob("*/metrics.jsonl"))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(reason_to_skip() is not None, reason=str(reason_to_skip()))
-def test_six_jobs_of_slurm_outlive_a_killed_sweep(packed: Path, tmp_path: Path) -> None:
+def test_six_slurm_jobs_survive_a_killed_sweep(packed: Path, tmp_path: Path) -> None:
     pytest.importorskip("submitit")
     tmp_path.chmod(0o755)
     launcher = "{kind: slurm, has_gpus: false, num_cpus: 4, num_parallel: 4}"
@@ -73,7 +73,7 @@ def test_six_jobs_of_slurm_outlive_a_killed_sweep(packed: Path, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_a_local_sweep_goes_on_after_ctrl_c_and_after_a_kill(packed: Path, tmp_path: Path) -> None:
+def test_a_local_sweep_resumes_after_ctrl_c_and_after_a_kill(packed: Path, tmp_path: Path) -> None:
     options = [*SMALL, f"data.dir={packed}", f"run.dir={tmp_path}", "run.name=mine", "run.num_steps=400"]
     options += ["run.seed=0,1,2", "sweep.launcher.num_parallel=2"]
     for ending in (signal.SIGINT, signal.SIGKILL):
@@ -92,7 +92,7 @@ def test_a_local_sweep_goes_on_after_ctrl_c_and_after_a_kill(packed: Path, tmp_p
 
 
 @pytest.mark.slow
-def test_a_search_stops_what_does_not_learn(packed: Path, tmp_path: Path) -> None:
+def test_a_search_stops_jobs_that_do_not_learn(packed: Path, tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     ranges = "{optim.lr: {kind: real, low: 1e-6, high: 1e-1, log: true}}"
     stop = "{kind: median, num_startup_trials: 2, num_warmup_steps: 20}"

@@ -29,13 +29,13 @@ class Result(NamedTuple):
     """Unsharded parameters and buffers after the last step."""
 
 
-def run_cases(folder: Path, num_ranks: int, packed: Path, cases: list[list[str]], *options: str) -> list[Result]:
-    """Train each case, a list of overrides of ``SMALL``, one after the other in the same ``num_ranks`` processes."""
+def run_cases(folder: Path, num_ranks: int, packed: Path, cases: list[list[str]]) -> list[Result]:
+    """Train each case, overrides of ``SMALL`` and options of the worker, in ``num_ranks`` processes that run all."""
     folder.mkdir(parents=True)
     common = [*SMALL, f"data.dir={packed}", f"run.dir={folder}", f"cluster.num_devices={num_ranks}"]
     runs = [[*common, f"run.name=case-{index}", *case] for index, case in enumerate(cases)]
     (folder / "cases.json").write_text(json.dumps(runs))
-    worker = [str(Path(__file__).parent / "worker.py"), str(folder), str(folder / "cases.json"), *options]
+    worker = [str(Path(__file__).parent / "worker.py"), str(folder), str(folder / "cases.json")]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_ranks)]
     command = [sys.executable, *(torchrun if num_ranks > 1 else []), *worker]
     finished = subprocess.run(command, env=os.environ | ENVIRONMENT, capture_output=True, text=True, check=False)

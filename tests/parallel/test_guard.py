@@ -17,13 +17,13 @@ LAYOUTS = {
     "offloaded": ["parallel=zero2", "parallel.offload_optimizer=true"],
     "bf16-weights": ["parallel=zero2", "parallel.precision=bf16_weights"],
 }
-EVERY_STEP = ["run.checkpoint={every: 1, keep_last: 9}", "optim.clip_norm=0.5"]
+OPTIONS = ["--nan", "run.checkpoint={every: 1, keep_last: 9}", "optim.clip_norm=0.5"]
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, packed: Path) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("guard") / "runs"
-    run_cases(folder, 2, packed, [[*layout, *EVERY_STEP] for layout in LAYOUTS.values()], "--nan")
+    run_cases(folder, 2, packed, [[*layout, *OPTIONS] for layout in LAYOUTS.values()])
     return {name: folder / f"case-{index}" for index, name in enumerate(LAYOUTS)}
 
 

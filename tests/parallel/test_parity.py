@@ -2,6 +2,7 @@
 
 from itertools import product, starmap
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -39,19 +40,36 @@ def clipping(stage: int, ep_size: int) -> list[str]:
     return ["optim.clip_norm=null"] if stage == 0 and ep_size > 1 else []
 
 
+ONE_STEP = ["--sgd", "run.num_steps=1", "optim.clip_norm=null", OUTPUT_SCALE]
+"""One step of plain gradient descent."""
+
+
+class References(NamedTuple):
+    """One process, one micro-batch a step, no engine."""
+
+    clipped: Result
+    unclipped: Result
+    stepped: Result
+
+    def of(self, case: tuple) -> Result:
+        """What four steps in this layout are compared with."""
+        return self.unclipped if clipping(*case[:2]) else self.clipped
+
+
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory, packed: Path) -> dict[bool, Result]:
-    """One process, one micro-batch a step, no engine; with and without clipping."""
-    folder = tmp_path_factory.mktemp("reference") / "runs"
+def references(tmp_path_factory: pytest.TempPathFactory, packed: Path) -> References:
     whole = "data.micro_batch_size=8"
-    results = run_cases(folder, 1, packed, [[whole], [whole, "optim.clip_norm=null"]])
-    return dict(zip((True, False), results, strict=True))
+    cases = [[whole], [whole, "optim.clip_norm=null"], [whole, *ONE_STEP]]
+    return References(*run_cases(tmp_path_factory.mktemp("references") / "runs", 1, packed, cases))
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, packed: Path) -> dict[tuple, Result]:
-    folder = tmp_path_factory.mktemp("trained") / "runs"
-    return dict(zip(PAIRWISE, run_cases(folder, 2, packed, [overrides(*case) for case in PAIRWISE]), strict=True))
+def trained(tmp_path_factory: pytest.TempPathFactory, packed: Path) -> tuple[dict[tuple, Result], dict[tuple, Result]]:
+    """By case, four steps and one step of plain gradient descent."""
+    cases = [overrides(*case) for case in PAIRWISE]
+    cases += [[*case, *ONE_STEP] for case in cases]
+    results = run_cases(tmp_path_factory.mktemp("trained") / "runs", 2, packed, cases)
+    return dict(zip(PAIRWISE, results[:8], strict=True)), dict(zip(PAIRWISE, results[8:], strict=True))
 
 
 def assert_equal_training(found: Result, expected: Result, case: tuple) -> None:
@@ -68,43 +86,33 @@ def assert_equal_training(found: Result, expected: Result, case: tuple) -> None:
 
 
 @pytest.mark.parametrize("case", PAIRWISE, ids=str)
-def test_training_does_not_depend_on_the_layout(trained, reference, case: tuple) -> None:
-    stage, ep_size, _, _ = case
-    assert_equal_training(trained[case], reference[not clipping(stage, ep_size)], case)
+def test_training_does_not_depend_on_the_layout(trained, references, case: tuple) -> None:
+    assert_equal_training(trained[0][case], references.of(case), case)
 
 
-def test_the_reference_varies_in_depth_and_is_clipped(reference) -> None:
+def test_the_reference_varies_in_depth_and_is_clipped(references) -> None:
     """The cases above assume both."""
-    assert len({counts.shape[0] for counts in reference[True].counts}) > 1
-    assert reference[False].losses != pytest.approx(reference[True].losses, rel=1e-5)
-
-
-@pytest.fixture(scope="module")
-def stepped(tmp_path_factory: pytest.TempPathFactory, packed: Path) -> dict[object, Result]:
-    """One step of plain gradient descent by case; the key None is one process."""
-    folder, one_step = tmp_path_factory.mktemp("stepped"), ["run.num_steps=1", "optim.clip_norm=null", OUTPUT_SCALE]
-    (one,) = run_cases(folder / "one", 1, packed, [["data.micro_batch_size=8", *one_step]], "--sgd")
-    two = run_cases(folder / "two", 2, packed, [[*overrides(*case), *one_step] for case in PAIRWISE], "--sgd")
-    return {None: one, **dict(zip(PAIRWISE, two, strict=True))}
+    assert len({counts.shape[0] for counts in references.clipped.counts}) > 1
+    assert references.unclipped.losses != pytest.approx(references.clipped.losses, rel=1e-5)
 
 
 @pytest.mark.parametrize("case", PAIRWISE, ids=str)
-def test_gradients_do_not_depend_on_the_layout(stepped, case: tuple) -> None:
+def test_gradients_do_not_depend_on_the_layout(trained, references, case: tuple) -> None:
     model = run_config(OUTPUT_SCALE).model
     initial = Mythos(model)
     initialize(initial, model, seed=0)
     for name, start in initial.named_parameters():
-        expected = (start - stepped[None].weights[name]) / SGD_RATE
-        found = (start - stepped[case].weights[name]) / SGD_RATE
+        expected = (start - references.stepped.weights[name]) / SGD_RATE
+        found = (start - trained[1][case].weights[name]) / SGD_RATE
         assert expected.norm() > 1e-6, f"{name} has no gradient"
         assert relative_error(found, expected) < 1e-6, (case, name)
 
 
 @pytest.mark.all
-def test_training_does_not_depend_on_the_layout_in_any_combination(tmp_path: Path, packed: Path, reference) -> None:
+def test_training_does_not_depend_on_the_layout_in_any_combination(tmp_path: Path, packed: Path, references) -> None:
     results = run_cases(tmp_path / "runs", 2, packed, list(starmap(overrides, REST)))
     for case, result in zip(REST, results, strict=True):
-        assert_equal_training(result, reference[not clipping(*case[:2])], case)
+        assert_equal_training(result, references.of(case), case)
 
 
 @pytest.mark.slow
@@ -112,17 +120,17 @@ def test_training_does_not_depend_on_the_layout_in_any_combination(tmp_path: Pat
     "cases", [pytest.param(SHARED, id="pairwise"), pytest.param(SHARED_REST, id="rest", marks=pytest.mark.all)]
 )
 def test_an_engine_receives_the_gradients_of_shared_weights(
-    tmp_path: Path, packed: Path, reference, cases: list[tuple]
+    tmp_path: Path, packed: Path, references, cases: list[tuple]
 ) -> None:
     """Gradient accumulators reach the engine as gradients do, however it reduces them between micro-batches."""
-    results = run_cases(tmp_path / "runs", 2, packed, list(starmap(overrides, cases)), "--share")
+    results = run_cases(tmp_path / "runs", 2, packed, [[*overrides(*case), "--share"] for case in cases])
     for case, result in zip(cases, results, strict=True):
-        assert_equal_training(result, reference[not clipping(*case[:2])], case)
+        assert_equal_training(result, references.of(case), case)
 
 
 @pytest.mark.slow
-def test_four_ranks_train_like_one(tmp_path: Path, packed: Path, reference) -> None:
+def test_four_ranks_train_like_one(tmp_path: Path, packed: Path, references) -> None:
     cases = [(1, 4, "loop", 2), (2, 2, "none", 2), (3, 2, "loop", 2), (3, 4, "none", 2), (1, 2, "none", 2)]
     results = run_cases(tmp_path / "runs", 4, packed, list(starmap(overrides, cases)))
     for case, result in zip(cases, results, strict=True):
-        assert_equal_training(result, reference[True], case)
+        assert_equal_training(result, references.clipped, case)

@@ -34,23 +34,27 @@ def alone(tmp_path_factory: pytest.TempPathFactory, packed: Path) -> tuple[Path,
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory, packed: Path, alone) -> tuple[Path, dict[str, list[Result]]]:
-    """By layout: eight steps; the last four resumed from its own checkpoint; the last four from that of one process."""
-    folder = tmp_path_factory.mktemp("together") / "runs"
-    cases = []
-    for index, layout in enumerate(LAYOUTS.values()):
-        whole = [*layout, *EIGHT_STEPS]
-        cases += [whole, [*whole, checkpoint(folder, 3 * index)], [*whole, checkpoint(alone[0], 0)]]
+    """By layout: eight steps, and the last four of them resumed from a checkpoint of the same layout, of one process,
+    and of the next layout."""
+    folder, num_layouts = tmp_path_factory.mktemp("together") / "runs", len(LAYOUTS)
+    layouts = [[*layout, *EIGHT_STEPS] for layout in LAYOUTS.values()]
+    cases = [
+        *layouts,
+        *([*layout, checkpoint(folder, index)] for index, layout in enumerate(layouts)),
+        *([*layout, checkpoint(alone[0], 0)] for layout in layouts),
+        *([*layout, checkpoint(folder, (index + 1) % num_layouts)] for index, layout in enumerate(layouts)),
+    ]
     results = run_cases(folder, 2, packed, cases)
-    return folder, {name: results[3 * index : 3 * index + 3] for index, name in enumerate(LAYOUTS)}
+    return folder, {name: results[index::num_layouts] for index, name in enumerate(LAYOUTS)}
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_the_same_layout_resumes_bitwise(together, name: str) -> None:
     folder, results = together
-    whole, resumed, _ = results[name]
+    whole, resumed, _, _ = results[name]
     assert resumed.losses == whole.losses[4:]
-    first = 3 * list(LAYOUTS).index(name)
-    ours, theirs = saved(folder / f"case-{first}", 8), saved(folder / f"case-{first + 1}", 8)
+    index = list(LAYOUTS).index(name)
+    ours, theirs = saved(folder / f"case-{index}", 8), saved(folder / f"case-{index + len(LAYOUTS)}", 8)
     assert ours.keys() == theirs.keys()
     assert {key.split("|")[1] for key in ours} == {"weight", "exp_avg", "exp_avg_sq", "step"}
     for key in ours:
@@ -63,19 +67,15 @@ def test_more_ranks_and_expert_ranks_continue_the_curve(together, alone, name: s
 
 
 def test_one_process_continues_the_curve_of_any_layout(together, alone, tmp_path: Path, packed: Path) -> None:
-    cases = [[*WHOLE, checkpoint(together[0], 3 * index)] for index in range(len(LAYOUTS))]
+    cases = [[*WHOLE, checkpoint(together[0], index)] for index in range(len(LAYOUTS))]
     for result in run_cases(tmp_path / "runs", 1, packed, cases):
         assert_continues(result, alone[1])
 
 
-def test_a_layout_resumes_in_another(together, alone, tmp_path: Path, packed: Path) -> None:
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_layout_resumes_in_another(together, alone, name: str) -> None:
     """Each layout from the next one's checkpoint: other stages, one expert rank to two and back."""
-    cases = [
-        [*layout, *EIGHT_STEPS, checkpoint(together[0], 3 * ((index + 1) % len(LAYOUTS)))]
-        for index, layout in enumerate(LAYOUTS.values())
-    ]
-    for result in run_cases(tmp_path / "runs", 2, packed, cases):
-        assert_continues(result, alone[1])
+    assert_continues(together[1][name][3], alone[1])
 
 
 def assert_continues(resumed: Result, whole: Result) -> None:
@@ -104,6 +104,6 @@ def test_four_ranks_and_back(alone, tmp_path: Path, packed: Path) -> None:
 def test_a_part_that_a_rank_does_not_restore_is_caught(
     alone, tmp_path: Path, packed: Path, forgotten: str, named: str
 ) -> None:
-    case = [*LAYOUTS["zero1-ep2"], *EIGHT_STEPS, checkpoint(alone[0], 0)]
+    case = [*LAYOUTS["zero1-ep2"], *EIGHT_STEPS, checkpoint(alone[0], 0), f"--forget-{forgotten}"]
     with pytest.raises(AssertionError, match=rf"{named} differs from the checkpoint after loading"):
-        run_cases(tmp_path / "runs", 2, packed, [case], f"--forget-{forgotten}")
+        run_cases(tmp_path / "runs", 2, packed, [case])

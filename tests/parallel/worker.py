@@ -1,8 +1,8 @@
 """Runs cases one after the other in the ranks that torchrun started, and writes the results.
 
-A case is a list of overrides. For each, rank 0 saves ``<folder>/<index>.pt``: losses and expert counts of every step,
-summed over ranks and micro-batches, in fp64 and int64. Weights are in the run's last checkpoint. With ``--sgd`` the
-optimiser is plain gradient descent, so that gradients follow from weights.
+A case is a list of overrides and of options of ``PATCHES``. For each, rank 0 saves ``<folder>/<index>.pt``: losses and
+expert counts of every step, summed over ranks and micro-batches, in fp64 and int64. Weights are in the run's last
+checkpoint.
 """
 
 import faulthandler
@@ -10,9 +10,12 @@ import json
 import os
 import sys
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 
@@ -49,7 +52,7 @@ class Collect(StepCallback):
         self.counts.append(counts.cpu())
 
 
-def run(config: RunConfig) -> dict[str, Any]:
+def run(config: RunConfig, patch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Train with a collector among the callbacks."""
     collect = Collect()
     build_trainer = build.build_trainer
@@ -59,23 +62,22 @@ def run(config: RunConfig) -> dict[str, Any]:
         trainer.callbacks.insert(0, collect)
         return trainer
 
-    build.build_trainer = build_with_collector
-    try:
-        build.train(config, on_first_rank(lambda: prepare(config)))
-    finally:
-        build.build_trainer = build_trainer
+    patch.setattr(build, "build_trainer", build_with_collector)
+    build.train(config, on_first_rank(lambda: prepare(config)))
     return {"losses": collect.losses, "counts": collect.counts}
 
 
-def use_sgd() -> None:
+def use_sgd(patch: pytest.MonkeyPatch) -> None:
+    """Optimise by plain gradient descent, so that gradients follow from weights."""
+
     def gradient_descent(config: Any, named: Any, group_of: Any) -> torch.optim.Optimizer:
         groups = [group | {"lr": SGD_RATE, "weight_decay": 0.0} for group in parameter_groups(named, config, group_of)]
         return torch.optim.SGD(groups)
 
-    module.build_optimizer = gradient_descent
+    patch.setattr(module, "build_optimizer", gradient_descent)
 
 
-def forget(what: str) -> None:
+def forget(what: str, patch: pytest.MonkeyPatch) -> None:
     """Make the last rank read zeros for a part of the checkpoint, as a faulty conversion would."""
     read = FragmentReader.read
 
@@ -84,49 +86,53 @@ def forget(what: str) -> None:
         is_part = ".experts." in name if what == "experts" else field == "exp_avg"
         return torch.zeros_like(value_N) if is_part and os.environ["RANK"] == "1" else value_N
 
-    FragmentReader.read = read_with_gaps
+    patch.setattr(FragmentReader, "read", read_with_gaps)
 
 
-def spoil() -> None:
-    """Make the loss of the last rank NaN in the third step of every run."""
+def inject_nan(patch: pytest.MonkeyPatch) -> None:
+    """Make the loss of the last rank NaN in the third step."""
     objective = module.objective
 
-    def spoiled(config: RunConfig, output: Any, batch: Any, plan: Any) -> Any:
+    def with_nan(config: RunConfig, output: Any, batch: Any, plan: Any) -> Any:
         loss = objective(config, output, batch, plan)
         is_third = int(batch.sample_ids_B[0]) // config.data.batch_size == 2
         is_last_rank = dist.get_rank() == dist.get_world_size() - 1
         return loss._replace(total=loss.total * torch.nan) if is_third and is_last_rank else loss
 
-    module.objective = spoiled
+    patch.setattr(module, "objective", with_nan)
 
 
-def share_weights() -> None:
+def share_weights(patch: pytest.MonkeyPatch) -> None:
     """Share weight copies and gradient accumulators between loops as on a GPU in bf16, but in fp32.
 
     Kernels are replaced by their reference implementations.
     """
     for user in (ffn, projection, experts):
-        user.can_accumulate = lambda weight, dtype: weight.requires_grad
-    swiglu.is_available = lambda *_: True
-    experts.Experts.is_fused = lambda *_: True
-    module.MythosModule.on_train_batch_start = lambda self, batch, batch_idx: shared.share(self.model, torch.float32)
+        patch.setattr(user, "can_accumulate", lambda weight, dtype: weight.requires_grad)
+    patch.setattr(swiglu, "is_available", lambda *_: True)
+    patch.setattr(experts.Experts, "is_fused", lambda *_: True)
+    patch.setattr(module.MythosModule, "on_train_batch_start", lambda self, *_: shared.share(self.model, torch.float32))
+
+
+PATCHES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "--sgd": use_sgd,
+    "--share": share_weights,
+    "--nan": inject_nan,
+    "--forget-experts": partial(forget, "experts"),
+    "--forget-moments": partial(forget, "moments"),
+}
 
 
 def main() -> None:
     folder, cases = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text())
-    if "--sgd" in sys.argv:
-        use_sgd()
-    if "--share" in sys.argv:
-        share_weights()
-    if "--nan" in sys.argv:
-        spoil()
-    for what in ("experts", "moments"):
-        if f"--forget-{what}" in sys.argv:
-            forget(what)
-    configs = [load(case) for case in cases]
+    configs = [load([word for word in case if word not in PATCHES]) for case in cases]
     with process_group(configs[0]):
-        for index, config in enumerate(configs):
-            result = run(config)
+        for index, (config, case) in enumerate(zip(configs, cases, strict=True)):
+            with pytest.MonkeyPatch.context() as patch:
+                for option, apply in PATCHES.items():
+                    if option in case:
+                        apply(patch)
+                result = run(config, patch)
             if os.environ.get("RANK", "0") == "0":
                 torch.save(result, folder / f"{index}.pt")
 

@@ -1,7 +1,7 @@
-"""Puts a fault into the ranks of a run that another process starts: this folder stands on their PYTHONPATH.
+"""Injects a fault into a rank of a run that another process starts, with this folder on its PYTHONPATH.
 
-``FAULT`` says which: ``{"rank": 1, "step": 5, "what": "hang"}``. What ``once`` names is a file without which nothing
-happens, and which the fault deletes.
+``FAULT`` specifies it: ``{"rank": 1, "step": 5, "what": "hang"}``. With ``once``, the name of a file, the fault happens
+only if that file exists, and deletes it.
 """
 
 import json
@@ -33,7 +33,7 @@ def inject(fault: dict[str, Any]) -> None:
 
     objective = module.objective
 
-    def spoiled(config: Any, output: Any, batch: Any, plan: Any) -> Any:
+    def faulty(config: Any, output: Any, batch: Any, plan: Any) -> Any:
         sample = int(batch.sample_ids_B[0])
         is_there = sample // config.data.batch_size + 1 == fault["step"] or fault["step"] == "every"
         if is_there and ("once" not in fault or Path(fault["once"]).exists()):
@@ -42,7 +42,7 @@ def inject(fault: dict[str, Any]) -> None:
             act(fault)
         return objective(config, output, batch, plan)
 
-    module.objective = spoiled
+    module.objective = faulty
 
 
 if "FAULT" in os.environ and json.loads(os.environ["FAULT"])["rank"] == int(os.environ.get("RANK", "-1")):
