@@ -1,0 +1,31 @@
+from functools import partialmethod
+
+import pytest
+import torch
+from helpers import model_config, random_batch, random_model
+from torch import nn
+from torch._dynamo.utils import counters
+
+from mythos.config.parts import FilmConfig, LoopConfig
+from mythos.parallel.compile import compile_parts
+
+PARTS = {"no part": (), "film": (FilmConfig(),)}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_another_number_of_loops_compiles_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))  # guards, no kernels
+    torch.compiler.reset()
+    model = random_model(model_config("debug-dense", loop=LoopConfig(parts=PARTS[name])))
+    batch = random_batch(model.config)
+    expected = {num_loops: model(batch, num_loops).nll_XBS for num_loops in (3, 1, 7, 5)}
+    compile_parts(model)
+    graphs = {}
+    for num_loops, nll_XBS in expected.items():
+        output = model(batch, num_loops, min(2, num_loops))
+        output.nll_XBS.mean().backward()
+        torch.testing.assert_close(output.nll_XBS, nll_XBS, rtol=1e-5, atol=1e-6)
+        graphs[num_loops] = counters["stats"]["unique_graphs"]
+    assert graphs[3] >= len(model.prelude) + len(list(model.core.leaves()))
+    assert set(graphs.values()) == {graphs[3]}
+    torch.compiler.reset()
