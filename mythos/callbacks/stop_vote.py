@@ -10,7 +10,7 @@ from mythos.parallel.stopping import StopRequest
 
 
 class StopVote:
-    """Votes once a step. The time between votes and the time of saves tell how much time is needed before the limit."""
+    """Votes once a step. The time between votes and of saves is the time needed before the limit."""
 
     def __init__(self, settings: SurvivalSettings, request: StopRequest) -> None:
         self.limit_seconds = settings.time_limit_seconds

@@ -30,8 +30,8 @@ def test_with_overrides_the_run_is_checked_too(
 ) -> None:
     overrides = ["model=debug", "parallel.device=cpu", f"run.dir={tmp_path}", "run.name=a"]
     main(["doctor", *overrides, f"data.dir={packed}"])
-    sound = capsys.readouterr().out.splitlines()
-    assert {line[9:27].strip() for line in sound} >= OF_A_RUN
+    passed = capsys.readouterr().out.splitlines()
+    assert {line[9:27].strip() for line in passed} >= OF_A_RUN
     assert main(["doctor", *overrides, f"data.dir={tmp_path / 'nowhere'}"]) == 1
     failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("fails")]
     assert any(line[9:27].strip() == "data" and "make it with mythos-data pack" in line for line in failed)

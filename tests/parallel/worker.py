@@ -93,8 +93,8 @@ def inject_nan(patch: pytest.MonkeyPatch) -> None:
     """Make the loss of the last rank NaN in the third step."""
     objective = module.objective
 
-    def with_nan(config: RunConfig, output: Any, batch: Any, plan: Any) -> Any:
-        loss = objective(config, output, batch, plan)
+    def with_nan(config: RunConfig, output: Any, batch: Any, plan: Any, terms: Any) -> Any:
+        loss = objective(config, output, batch, plan, terms)
         is_third = int(batch.sample_ids_B[0]) // config.data.batch_size == 2
         is_last_rank = dist.get_rank() == dist.get_world_size() - 1
         return loss._replace(total=loss.total * torch.nan) if is_third and is_last_rank else loss

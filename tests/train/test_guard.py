@@ -20,8 +20,8 @@ def spoil(monkeypatch: pytest.MonkeyPatch, factors: dict[int, float]) -> None:
     """Multiply the loss of some steps, counted from 1."""
     objective = module.objective
 
-    def spoiled(config, output, batch, plan):
-        loss = objective(config, output, batch, plan)
+    def spoiled(config, output, batch, plan, terms):
+        loss = objective(config, output, batch, plan, terms)
         step = int(batch.sample_ids_B[0]) // config.data.batch_size + 1
         factor = factors.get(step, 1.0)
         return loss._replace(total=loss.total * factor, nll=loss.nll * factor)

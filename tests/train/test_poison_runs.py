@@ -22,10 +22,10 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let sample 21, in step 6, break its step."""
     objective = module.objective
 
-    def spoiled(config: RunConfig, output, batch, plan):
+    def spoiled(config: RunConfig, output, batch, plan, terms):
         if 21 in batch.sample_ids_B.tolist():
             raise PoisonedError
-        return objective(config, output, batch, plan)
+        return objective(config, output, batch, plan, terms)
 
     monkeypatch.setattr(module, "objective", spoiled)
 

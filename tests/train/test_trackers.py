@@ -38,17 +38,17 @@ def wandb_records(path: Path) -> list:
     """The protobuf records of a finished run's ``.wandb`` file; W&B's own process may still be writing the last one."""
     from google.protobuf.message import DecodeError
 
-    found: list = []
+    entries: list = []
 
     def is_complete() -> bool:
         try:
-            found[:] = parse(path.read_bytes())
+            entries[:] = parse(path.read_bytes())
         except DecodeError:
             return False
-        return any(record.WhichOneof("record_type") == "exit" for record in found)
+        return any(record.WhichOneof("record_type") == "exit" for record in entries)
 
     wait_until(is_complete)
-    return found
+    return entries
 
 
 def parse(data: bytes) -> Iterator:

@@ -33,14 +33,14 @@ def inject(fault: dict[str, Any]) -> None:
 
     objective = module.objective
 
-    def faulty(config: Any, output: Any, batch: Any, plan: Any) -> Any:
+    def faulty(config: Any, output: Any, batch: Any, plan: Any, terms: Any) -> Any:
         sample = int(batch.sample_ids_B[0])
         is_there = sample // config.data.batch_size + 1 == fault["step"] or fault["step"] == "every"
         if is_there and ("once" not in fault or Path(fault["once"]).exists()):
             if "once" in fault:
                 Path(fault["once"]).unlink()
             act(fault)
-        return objective(config, output, batch, plan)
+        return objective(config, output, batch, plan, terms)
 
     module.objective = faulty
 
