@@ -35,9 +35,7 @@ def run_cases(folder: Path, num_ranks: int, packed: Path, cases: list[list[str]]
     common = [*SMALL, f"data.dir={packed}", f"run.dir={folder}", f"cluster.num_devices={num_ranks}"]
     runs = [[*common, f"run.name=case-{index}", *case] for index, case in enumerate(cases)]
     (folder / "cases.json").write_text(json.dumps(runs))
-    worker = [str(Path(__file__).parent / "worker.py"), str(folder), str(folder / "cases.json")]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_ranks)]
-    command = [sys.executable, *(torchrun if num_ranks > 1 else []), *worker]
+    command = [sys.executable, str(Path(__file__).parent / "worker.py"), str(folder)]
     finished = subprocess.run(command, env=os.environ | ENVIRONMENT, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr[-4000:]
     return [read_result(folder, index) for index in range(len(cases))]

@@ -1,4 +1,4 @@
-"""Runs cases one after the other in the ranks that torchrun started, and writes the results.
+"""Runs cases one after the other in ranks of this machine, and writes the results.
 
 A case is a list of overrides and of options of ``PATCHES``. For each, rank 0 saves ``<folder>/<index>.pt``: losses and
 expert counts of every step, summed over ranks and micro-batches, in fp64 and int64. Weights are in the run's last
@@ -7,13 +7,15 @@ checkpoint.
 
 import faulthandler
 import json
+import multiprocessing
 import os
 import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
+from multiprocessing import connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -26,6 +28,7 @@ from mythos.config.run import RunConfig
 from mythos.layers import ffn, projection, shared, swiglu
 from mythos.moe import experts
 from mythos.optim.groups import parameter_groups
+from mythos.parallel.launcher import rank_environments
 from mythos.parallel.processes import on_first_rank, process_group
 from mythos.train import build, module
 from mythos.train.run_directory import prepare
@@ -123,9 +126,10 @@ PATCHES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
 }
 
 
-def main() -> None:
-    folder, cases = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text())
-    configs = [load([word for word in case if word not in PATCHES]) for case in cases]
+def run_rank(folder: Path, cases: list[list[str]], configs: list[RunConfig], environment: dict[str, str]) -> NoReturn:
+    """Run all cases as one rank, and end this process."""
+    faulthandler.dump_traceback_later(1500, exit=True)  # ends a hang before pytest does
+    os.environ.update(environment)
     with process_group(configs[0]):
         for index, (config, case) in enumerate(zip(configs, cases, strict=True)):
             with pytest.MonkeyPatch.context() as patch:
@@ -135,12 +139,29 @@ def main() -> None:
                 result = run(config, patch)
             if os.environ.get("RANK", "0") == "0":
                 torch.save(result, folder / f"{index}.pt")
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def main() -> None:
+    """Fork the ranks, which so share what this process has imported; the first failure ends all."""
+    folder = Path(sys.argv[1])
+    cases = json.loads((folder / "cases.json").read_text())
+    configs = [load([word for word in case if word not in PATCHES]) for case in cases]
+    cluster = configs[0].cluster
+    environments = rank_environments(cluster, 0.0) if cluster.num_devices > 1 else [{}]
+    fork = multiprocessing.get_context("fork")
+    ranks = [fork.Process(target=run_rank, args=(folder, cases, configs, environment)) for environment in environments]
+    for rank in ranks:
+        rank.start()
+    while not any(rank.exitcode for rank in ranks) and any(rank.is_alive() for rank in ranks):
+        connection.wait([rank.sentinel for rank in ranks if rank.is_alive()])
+    for rank in ranks:
+        rank.kill()
+    sys.exit(max(abs(rank.exitcode or 0) for rank in ranks))
 
 
 if __name__ == "__main__":
-    faulthandler.dump_traceback_later(1500, exit=True)  # ends a hang before pytest does
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     main()
-    sys.stdout.flush()
-    os._exit(0)
