@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from mythos.api.load import Loaded, load
     from mythos.api.model import LanguageModel, Prediction, build_model
     from mythos.api.trace import trace
-    from mythos.api.train import TrainingResult, train
     from mythos.config.base import ConfigError
     from mythos.config.model import ModelConfig
     from mythos.config.run import RunConfig
+    from mythos.train.start import TrainingResult, train
 
 __version__ = "0.1.0"
 
@@ -47,7 +47,7 @@ _MODULES = {
     "ModelConfig": "mythos.config.model",
     "Prediction": "mythos.api.model",
     "RunConfig": "mythos.config.run",
-    "TrainingResult": "mythos.api.train",
+    "TrainingResult": "mythos.train.start",
     "build_model": "mythos.api.model",
     "evaluate": "mythos.api.evaluate",
     "generate": "mythos.api.generate",

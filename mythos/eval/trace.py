@@ -125,8 +125,8 @@ def _check_size(num_tokens: int, limit: int, num_maps: int) -> None:
         )
     if (num_weights := num_maps * num_tokens**2) > MAX_WEIGHTS:
         raise ValueError(
-            f"prompt: its {num_tokens} tokens make {num_maps} attention maps of {num_weights:,} weights in total, more "
-            f"than {MAX_WEIGHTS:,}; shorten it, or choose fewer loops, layers or heads."
+            f"prompt: it takes {num_tokens} tokens, which makes {num_maps} attention maps of {num_weights:,} weights "
+            f"in total, more than {MAX_WEIGHTS:,}; shorten it, or choose fewer loops, layers or heads."
         )
 
 
