@@ -36,6 +36,20 @@ class Batch(NamedTuple):
     """Documents in this micro-batch, each counted once in each window; None if the host does not know their number."""
 
 
+def one_document(tokens_BS: Tensor) -> Batch:
+    """Return windows that each contain one document, without padding; their targets are the next tokens."""
+    num_rows, length = tokens_BS.shape
+    return Batch(
+        tokens_BS=tokens_BS,
+        targets_BS=torch.cat((tokens_BS[:, 1:], tokens_BS.new_full((num_rows, 1), IGNORED)), dim=1),
+        positions_BS=torch.arange(length, device=tokens_BS.device).expand(num_rows, -1),
+        document_ids_BS=None,
+        sample_ids_B=torch.arange(num_rows, device=tokens_BS.device),
+        num_targets=torch.tensor(float(num_rows * (length - 1))),
+        num_sequences=torch.tensor(float(num_rows)),
+    )
+
+
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """Return the batch with every tensor on ``device``."""
     moved: dict[str, Any] = {n: part.to(device) for n, part in batch._asdict().items() if isinstance(part, Tensor)}

@@ -19,7 +19,7 @@ ROWS = [
     "doctor eval export",
     "callbacks",
     "train",
-    "bench sweep",
+    "api bench sweep",
     "cli",
 ]
 RANK = {room: rank for rank, row in enumerate(ROWS) for room in row.split()}

@@ -129,7 +129,7 @@ def fixed(config: RunConfig) -> RunConfig:
         )
     if isinstance(config.depth, FixedDepth):
         return config
-    num_loops = max(1, round(config.depth.mean))
+    num_loops = config.mean_loops
     depth = FixedDepth(num_loops=num_loops, num_grad_loops=min(num_loops, config.depth.grad_loops))
     return replace(config, depth=depth)
 

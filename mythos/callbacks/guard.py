@@ -10,13 +10,10 @@ from mythos.callbacks.base import StepCallback, StepGradients, StepResult
 from mythos.callbacks.metrics import MetricsWriter, announce
 from mythos.checkpoint import store
 from mythos.config import records
+from mythos.config.exit_status import Diverged
 from mythos.config.guard import GuardConfig
 from mythos.optim.spikes import Verdict, judge
 from mythos.parallel.processes import on_first_rank
-
-
-class Diverged(RuntimeError):
-    """Neither skips nor rollbacks have helped the run; the message is a diagnosis for the user."""
 
 
 class Guard(StepCallback):

@@ -8,10 +8,7 @@ import lightning.pytorch as pl
 from mythos.callbacks.base import StepCallback, StepResult, StopVotes
 from mythos.callbacks.ranks import sum_over_ranks
 from mythos.callbacks.stop_vote import StopVote
-
-
-class Preempted(Exception):
-    """The run has been saved and ends before its last step; the message says why and how to resume."""
+from mythos.config.exit_status import Preempted
 
 
 class Preemption(StepCallback):

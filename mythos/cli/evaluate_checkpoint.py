@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-import torch
-
 from mythos.checkpoint.manifest import Manifest
 from mythos.config.run import RunConfig
-from mythos.eval.restore import check_data, restore
+from mythos.eval.restore import check_data, choose_device, restore
 from mythos.model.mythos import Mythos
 
 
@@ -16,8 +14,7 @@ def newest_checkpoint(run: Path) -> tuple[RunConfig, Mythos, Manifest]:
     Raises:
         ConfigError: there is no checkpoint, or its data have changed.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    config, model, manifest = restore(run, device)
+    config, model, manifest = restore(run, choose_device())
     check_data(config, manifest)
     return config, model, manifest
 

@@ -2,18 +2,14 @@
 
 import argparse
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from mythos.cli.evaluate_checkpoint import newest_checkpoint, title
 from mythos.config.base import ConfigError
-from mythos.config.data import DataConfig
 from mythos.data.manifest import read_manifest
-from mythos.eval.reasoning import exit_point, study
+from mythos.eval.held_out import ProblemResult, evaluate_problems
 from mythos.eval.scoring import check_loops
-from mythos.model.mythos import Mythos
 from mythos.report.evaluations import REASONING, write_study
-
-_QUANTILES: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
 def reasoning(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -36,7 +32,9 @@ def reasoning(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             "mythos-data tasks makes, such as experiment=p-hop."
         )
     print(title(run, config, manifest))
-    results = {name: solved_problems(Path(name), model, config.data, num_loops) for name in with_problems}
+    results = {}
+    for name in with_problems:
+        results[name] = print_problems(name, evaluate_problems(Path(name), model, config.data, tuple(num_loops)))
     written = {
         "step": manifest.step,
         "accuracy": {name: one["accuracy"] for name, one in results.items()},
@@ -46,20 +44,16 @@ def reasoning(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     return written
 
 
-def solved_problems(directory: Path, model: Mythos, data: DataConfig, num_loops: list[int]) -> dict[str, Any]:
-    """Accuracy by difficulty and loop count, and by quantile of the exit distribution where there is one."""
-    result = study(model, directory, data, max(num_loops))
-    table = {count: result.accuracy(count) for count in sorted(set(num_loops))}
-    print(f"{directory}: share of {len(result.difficulty_E):,} problems solved, by difficulty")
-    print("  " + "".join(f"{name!s:>8}" for name in ("T", *table[min(table)])))
-    for count, accuracy in table.items():
+def print_problems(name: str, result: ProblemResult) -> dict[str, Any]:
+    """Print accuracy by difficulty and loop count, and by quantile of the exit distribution where there is one."""
+    print(f"{name}: share of {result.num_problems:,} problems solved, by difficulty")
+    print("  " + "".join(f"{heading!s:>8}" for heading in ("T", *result.accuracy[min(result.accuracy)])))
+    for count, accuracy in result.accuracy.items():
         print(f"  {count:>8}" + "".join(f"{share:>8.3f}" for share in accuracy.values()))
-    results: dict[str, Any] = {"accuracy": table}
-    if result.exit_prob_TE is not None:
-        points = [exit_point(result, quantile) for quantile in _QUANTILES]
-        print("  exit at a quantile of the exit distribution: mean number of loops, share solved, rank correlation")
-        for point in points:
-            numbers = f"{point.mean_loops:8.2f}{point.accuracy:8.3f}{point.rank_correlation:8.3f}"
-            print(f"  {point.quantile:8.2f}{numbers}")
-        results["exits"] = [point._asdict() for point in points]
-    return results
+    if not result.exits:
+        return {"accuracy": result.accuracy}
+    print("  exit at a quantile of the exit distribution: mean number of loops, share solved, rank correlation")
+    for point in result.exits:
+        numbers = f"{point.mean_loops:8.2f}{point.accuracy:8.3f}{point.rank_correlation:8.3f}"
+        print(f"  {point.quantile:8.2f}{numbers}")
+    return {"accuracy": result.accuracy, "exits": [point._asdict() for point in result.exits]}

@@ -1,6 +1,8 @@
 """Arguments that several subcommands share."""
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -19,3 +21,19 @@ def add_config_dir(parser: argparse.ArgumentParser) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add the file to which results are also written."""
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to this file")
+
+
+@contextmanager
+def as_options() -> Iterator[None]:
+    """Turn a ``ValueError`` about a Python argument, ``name: sentence``, into one about the option of that name.
+
+    Raises:
+        ConfigError: instead of the ``ValueError``.
+    """
+    from mythos.config.base import ConfigError
+
+    try:
+        yield
+    except ValueError as error:
+        name, _, sentence = str(error).partition(":")
+        raise ConfigError(f"--{name.replace('_', '-')}:{sentence}") from None

@@ -91,3 +91,38 @@ def check_rule_fits(rule: ExitRule | None, halting: str) -> None:
             "exit_rule: quantile reads a halting gate, and this model was trained with halting fixed; choose one of "
             f"{', '.join(EXIT_KINDS[1:])}."
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextOptions:
+    """How text is generated.
+
+    Raises:
+        ValueError: a field is out of range.
+    """
+
+    num_tokens: int = 100
+    """Number of new tokens."""
+    temperature: float = 0.8
+    """Divides the logits before sampling; 0 takes the most probable token."""
+    top_k: int | None = 50
+    """Sample among the k most probable tokens; None among all."""
+    top_p: float | None = None
+    """Sample among the fewest tokens that have this probability together; None among all."""
+    rule: ExitRule | None = None
+    """Rule by which a token exits the loop; None runs all loops."""
+    cache_policy: str = "all"
+    """See ``num_cache_slots``."""
+    seed: int = 0
+    """Seed of the sampling."""
+
+    def __post_init__(self) -> None:
+        if self.num_tokens < 1:
+            raise ValueError(f"num_tokens: {self.num_tokens} was given; it must be at least 1.")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"temperature: {self.temperature} was given; it must be finite and at least 0.")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k: {self.top_k} was given; it must be at least 1.")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p: {self.top_p} was given; it must be above 0 and at most 1.")
+        num_cache_slots(self.cache_policy, 1)

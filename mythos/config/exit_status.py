@@ -1,6 +1,6 @@
 """Exit statuses of ``mythos train``, by which schedulers and launchers decide what to do."""
 
-from typing import Final
+from typing import ClassVar, Final
 
 LOST_PEER: Final = 75
 """A rank lost contact with another one: restart with ``resume=auto``."""
@@ -20,3 +20,28 @@ MEANING: Final = {
     STALLED: "no progress",
 }
 """Descriptions for messages."""
+
+
+class EndedEarly(Exception):
+    """A run that ended before its last step; the message says why."""
+
+    status: ClassVar[int]
+    """Exit status of ``mythos train``."""
+
+
+class LostPeer(EndedEarly):
+    """A rank lost contact with another; raised on every rank that notices."""
+
+    status = LOST_PEER
+
+
+class Diverged(EndedEarly):
+    """Neither skips nor rollbacks have helped the run; the message is a diagnosis for the user."""
+
+    status = DIVERGED
+
+
+class Preempted(EndedEarly):
+    """The run has been saved and ends before its last step; the message says why and how to resume."""
+
+    status = PREEMPTED

@@ -175,6 +175,11 @@ class RunConfig:
             )
 
     @property
+    def mean_loops(self) -> int:
+        """The mean depth of training as a number of loops, the default of the trained model."""
+        return max(1, round(self.depth.mean))
+
+    @property
     def num_micro_batches(self) -> int:
         """Micro-batches that each rank accumulates in an optimiser step."""
         return self.data.batch_size // (self.data.micro_batch_size * self.cluster.world_size)

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from mythos.config.base import ConfigError
-from mythos.data.manifest import TOKENIZER_FILE, data_fingerprint, read_common_manifest, read_manifest
+from mythos.data.manifest import SEPARATOR, TOKENIZER_FILE, data_fingerprint, read_common_manifest, read_manifest
 from mythos.data.shards import open_split
 from mythos.files import sha256 as file_sha256
 
@@ -45,6 +46,14 @@ def tokenizer_of_run(directories: Sequence[str], fingerprint: str) -> tuple[Toke
             f"{fingerprint}), so its tokenizer may be another one; restore the data set of the run."
         )
     return load_tokenizer(Path(directories[0])), manifest.separator_id
+
+
+def open_documents(tokenizer: Tokenizer, separator_id: int) -> Tokenizer:
+    """Let the tokenizer open each text that it encodes with the separator, as in training; returns the tokenizer."""
+    assert tokenizer.post_processor is None
+    templates = {"single": f"{SEPARATOR} $A", "pair": f"{SEPARATOR} $A {SEPARATOR} $B"}
+    tokenizer.post_processor = TemplateProcessing(**templates, special_tokens=[(SEPARATOR, separator_id)])
+    return tokenizer
 
 
 def read_tokenizer(path: Path) -> Tokenizer:

@@ -13,6 +13,11 @@ from mythos.data.manifest import data_fingerprint, read_manifest
 from mythos.model.mythos import Mythos
 
 
+def choose_device(device: str | torch.device | None = None) -> torch.device:
+    """Return the given device; for None the GPU if there is one, else the CPU."""
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
 def restore(run: Path, device: torch.device) -> tuple[RunConfig, Mythos, Manifest]:
     """Return the configuration, the model in evaluation mode, and the manifest of a run's newest valid checkpoint.
 

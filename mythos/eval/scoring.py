@@ -15,7 +15,7 @@ from mythos.config.run import RunConfig
 from mythos.data.manifest import read_manifest
 from mythos.data.tokenizer import load_tokenizer
 from mythos.eval.exit_rule import check_rule
-from mythos.eval.restore import check_data, restore
+from mythos.eval.restore import check_data, choose_device, restore
 from mythos.eval.token_metrics import TokenScores, last_loop_scores
 from mythos.model.mythos import Mythos
 from mythos.types import IGNORED, Batch
@@ -189,13 +189,12 @@ def load_scorer(
     """
     if num_loops is not None:
         check_loops(num_loops)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    config, model, manifest = restore(run, device)
+    config, model, manifest = restore(run, choose_device())
     check_rule(rule, config.halting.kind)
     check_data(config, manifest)
     directory = Path(config.data.directories[0])
     tokenizer, separator_id = load_tokenizer(directory), read_manifest(directory).separator_id
-    loops = num_loops or max(1, round(config.depth.mean))
+    loops = num_loops or config.mean_loops
     return Scorer(model, tokenizer, separator_id, loops, rule, batch_tokens), config, manifest
 
 

@@ -5,15 +5,18 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from mythos.eval.attention_pattern import heads_of, pattern
 from mythos.loop.run import ExpertIndices
 from mythos.model.mythos import Mythos, Unrolled
 from mythos.report.trace_arrays import TokenTrace
-from mythos.types import IGNORED, Batch
+from mythos.types import one_document
 
 NUM_PREDICTIONS = 5
+MAX_WEIGHTS = 2**25
+"""Maximum number of attention weights in one trace: 134 MB of arrays, and a page that a browser still opens."""
 
 
 class _Predictions(NamedTuple):
@@ -23,6 +26,37 @@ class _Predictions(NamedTuple):
     top_prob_SR: np.ndarray
     next_prob_S: np.ndarray
     entropy_S: np.ndarray
+
+
+def trace_text(
+    model: Mythos,
+    tokenizer: Tokenizer,
+    prompt: str,
+    num_loops: int,
+    layers: Sequence[int] | None = None,
+    heads: Sequence[int] | None = None,
+) -> TokenTrace:
+    """Trace one text.
+
+    Args:
+        tokenizer: opens each text with the separator; see ``data.tokenizer.open_documents``.
+        layers: 0-based core layers whose attention is traced; None for all.
+        heads: heads whose attention is traced in each of these layers; None for all.
+
+    Raises:
+        ValueError: a layer or head does not exist, or the text is empty or too long for the model or for its attention.
+    """
+    if not prompt:
+        raise ValueError("prompt: 0 characters were given; give at least 1.")
+    layers = _chosen("layers", layers, model.config.num_core_layers, "core layers")
+    heads = _chosen("heads", heads, model.config.attention.num_heads, "heads")
+    tokens = tokenizer.encode(prompt).ids
+    _check_size(len(tokens), model.config.max_seq_len, num_loops * len(layers) * len(heads))
+
+    def text_of(token: int) -> str:
+        return tokenizer.decode([token], skip_special_tokens=False)
+
+    return trace(model, tokens, num_loops, layers, heads, text_of)
 
 
 @torch.no_grad()
@@ -46,7 +80,7 @@ def trace(
         text_of: returns the text of a token id.
     """
     token_S = torch.tensor(tokens, device=model.embedding.weight.device)
-    unrolled = model.unroll(_batch(token_S), num_loops, watch=lambda before_BSD, after_BSD: before_BSD)
+    unrolled = model.unroll(one_document(token_S[None]), num_loops, watch=lambda before_BSD, after_BSD: before_BSD)
     predictions = [_predict(model, model.before_head(unrolled, loop), token_S) for loop in range(num_loops)]
     top_token_TSR, top_prob_TSR, next_prob_TS, entropy_TS = map(np.stack, zip(*predictions, strict=True))
     word_ids = np.unique(np.concatenate([np.array(tokens), top_token_TSR.ravel()]))
@@ -71,18 +105,29 @@ def trace(
     )
 
 
-def _batch(token_S: Tensor) -> Batch:
-    """A batch of one window that contains one document."""
-    target_S = torch.cat((token_S[1:], token_S.new_full((1,), IGNORED)))
-    return Batch(
-        tokens_BS=token_S[None],
-        targets_BS=target_S[None],
-        positions_BS=torch.arange(len(token_S), device=token_S.device)[None],
-        document_ids_BS=None,
-        sample_ids_B=token_S.new_zeros(1),
-        num_targets=torch.tensor(float(len(token_S))),
-        num_sequences=torch.tensor(1.0),
-    )
+def _chosen(name: str, given: Sequence[int] | None, count: int, what: str) -> list[int]:
+    """The requested indices, ascending and once each, or all of them."""
+    if given is None:
+        return list(range(count))
+    for index in given:
+        if not 0 <= index < count:
+            raise ValueError(
+                f"{name}: {index} was given, but the model has {count} {what}; give numbers from 0 to {count - 1}."
+            )
+    return sorted(set(given))
+
+
+def _check_size(num_tokens: int, limit: int, num_maps: int) -> None:
+    if num_tokens > limit:
+        raise ValueError(
+            f"prompt: it takes {num_tokens} tokens, including the one that opens the document, more than the "
+            f"model's {limit}; shorten it."
+        )
+    if (num_weights := num_maps * num_tokens**2) > MAX_WEIGHTS:
+        raise ValueError(
+            f"prompt: it takes {num_tokens} tokens, which makes {num_maps} attention maps of {num_weights:,} weights "
+            f"in total, more than {MAX_WEIGHTS:,}; shorten it, or choose fewer loops, layers or heads."
+        )
 
 
 def _predict(model: Mythos, x_BSD: Tensor, token_S: Tensor) -> _Predictions:

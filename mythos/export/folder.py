@@ -6,7 +6,6 @@ from typing import Any, Final, NamedTuple
 
 import torch
 from tokenizers import Tokenizer
-from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 
 from mythos.checkpoint import store
@@ -17,7 +16,7 @@ from mythos.config.base import ConfigError, decode, encode
 from mythos.config.parts import parts_of
 from mythos.config.run import RunConfig
 from mythos.data.manifest import SEPARATOR
-from mythos.data.tokenizer import tokenizer_of_run
+from mythos.data.tokenizer import open_documents, tokenizer_of_run
 from mythos.export.card import model_card
 from mythos.export.inline import inlined
 from mythos.export.part_classes import fp32_modules, written_for
@@ -57,7 +56,7 @@ def export(
     checkpoint, manifest = find(run, step)
     config = decode(RunConfig, manifest.config)
     tokenizer, separator_id = tokenizer_of_run(config.data.directories, manifest.data_fingerprint)
-    num_loops = max(1, round(config.depth.mean))
+    num_loops = config.mean_loops
     reader = FragmentReader(checkpoint)
     try:
         with replacing(target) as folder:
@@ -166,10 +165,7 @@ def _configuration(config: RunConfig, num_loops: int, separator_id: int, dtype: 
 
 def _write_tokenizer(folder: Path, tokenizer: Tokenizer, separator_id: int, max_seq_len: int) -> None:
     """Write the run's tokenizer with a post-processor that begins each text with the separator."""
-    assert tokenizer.post_processor is None
-    templates = {"single": f"{SEPARATOR} $A", "pair": f"{SEPARATOR} $A {SEPARATOR} $B"}
-    tokenizer.post_processor = TemplateProcessing(**templates, special_tokens=[(SEPARATOR, separator_id)])
-    tokenizer.save(str(folder / "tokenizer.json"))
+    open_documents(tokenizer, separator_id).save(str(folder / "tokenizer.json"))
     special = {f"{name}_token": SEPARATOR for name in ("bos", "eos", "pad")}
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -140,6 +140,18 @@ class Mythos(nn.Module):
         )
         return sequences.restore(output)
 
+    def logits_at(self, batch: Batch, num_loops: int, exits: tuple[int, ...]) -> Tensor:
+        """Next-token logits, fp32, ``[X, B, S, V]``, when all tokens exit after each of some ascending 0-based loops.
+
+        The initial state has no noise, and gradients flow through all loops.
+        """
+        inputs, reached = self._inputs(batch), ExitStates(self.halting.required_exits(num_loops, exits))
+        schedule = TrainingSchedule(num_loops, remat=self.core.remat)
+        run_loop(self.core.step, self._start(inputs), inputs, schedule, (reached,))
+        states = self.halting(reached.states, exits).states
+        read = (_run(self.coda, h_BSD, inputs.rotation, inputs.mask) for h_BSD in states)
+        return torch.stack([self.head.logits(x_BSD, self.embedding.weight) for x_BSD in read])
+
     def encode(
         self,
         tokens_BS: Tensor,

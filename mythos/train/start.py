@@ -1,4 +1,4 @@
-"""Runs ``mythos train`` in one process, from a frozen configuration to the exit status."""
+"""Trains in one process: ``mythos train`` and ``mythos.train``, from a frozen configuration to the result."""
 
 import errno
 import os
@@ -6,16 +6,26 @@ import socket
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 from mythos.config import foreign
 from mythos.config.base import ConfigError
-from mythos.config.exit_status import DIVERGED, LOST_PEER, PREEMPTED
+from mythos.config.exit_status import EndedEarly, LostPeer
 from mythos.config.run import RunConfig
-from mythos.parallel.launcher import check_launcher, die_with_launcher, is_first_rank
+from mythos.parallel.launcher import check_launcher, die_with_launcher, is_first_rank, is_launched
 from mythos.parallel.stopping import StopRequest, stop_request
 from mythos.parallel.watchdog import FOLDER, Watchdog, watched
 from mythos.train.remat import resolve_remat
 from mythos.train.run_directory import RunDirectory, lock, prepare
+
+
+class TrainingResult(NamedTuple):
+    """A run that reached its last step."""
+
+    path: Path
+    """The run's directory."""
+    losses: dict[int, float]
+    """Last held-out loss by number of loops, in nats per token; empty if a resumed run had already ended."""
 
 
 def start(config: RunConfig) -> int:
@@ -24,28 +34,56 @@ def start(config: RunConfig) -> int:
     Raises:
         ConfigError: the run cannot start, on every rank alike, or the disk is full.
     """
+    try:
+        result = train(config)
+    except EndedEarly as error:
+        if is_first_rank() or isinstance(error, LostPeer):
+            print(f"mythos: {error}", file=sys.stderr, flush=True)
+        return error.status
+    if is_first_rank():
+        for num_loops, loss in result.losses.items():
+            print(f"held-out loss at T={num_loops}: {loss:.4f} nats per token")
+        print(f"run directory: {result.path}")
+    return 0
+
+
+def train(config: RunConfig) -> TrainingResult:
+    """Train in this process, from the start or, as ``resume`` specifies, from a checkpoint.
+
+    Of several ranks, each calls it, in a process that a launcher has started. Call it from the main thread: SIGTERM
+    and SIGUSR1 let the run save and stop.
+
+    Raises:
+        ConfigError: the run cannot start, on every rank alike, or the disk is full.
+        EndedEarly: the run ended before its last step: it diverged, was asked to stop, or lost contact with a rank.
+    """
+    if config.run.max_restarts and not is_launched():
+        raise ConfigError(
+            f"run.max_restarts is {config.run.max_restarts}, but restarts need a launcher outside this process; set 0, "
+            "or start the run with mythos train."
+        )
     check_launcher(config.cluster)
     foreign.load(config)
     die_with_launcher()
     logs = Path(config.run.dir) / config.run.name / FOLDER
-    start_here = _start_alone if config.cluster.world_size == 1 else _start_rank
+    train_here = _train_alone if config.cluster.world_size == 1 else _train_rank
     with stop_request() as request, watched(logs, config.run.stall_seconds) as watchdog:
         try:
-            return start_here(config, request, watchdog)
+            return train_here(config, request, watchdog)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise ConfigError(f"run.dir: {error}; make room and resume with resume=auto.") from error
 
 
-def _start_alone(config: RunConfig, request: StopRequest, watchdog: Watchdog) -> int:
+def _train_alone(config: RunConfig, request: StopRequest, watchdog: Watchdog) -> TrainingResult:
     watchdog.beat("preparing the run's directory")
     config = resolve_remat(config)
     with lock(config):
         return _train(config, prepare(config), request, watchdog)
 
 
-def _start_rank(config: RunConfig, request: StopRequest, watchdog: Watchdog) -> int:
+def _train_rank(config: RunConfig, request: StopRequest, watchdog: Watchdog) -> TrainingResult:
     from mythos.parallel.mesh import describe
     from mythos.parallel.processes import lost_peer, on_first_rank, process_group
 
@@ -66,32 +104,17 @@ def _start_rank(config: RunConfig, request: StopRequest, watchdog: Watchdog) -> 
     except RuntimeError as error:
         if (reason := lost_peer(error)) is None:
             raise
-        print(
-            f"mythos: rank {os.environ['RANK']} of {config.cluster.world_size} on {socket.gethostname()} lost contact "
-            f"with another rank ({reason}); start the run again with resume=auto to resume from its last checkpoint.",
-            file=sys.stderr,
-            flush=True,
-        )
-        return LOST_PEER
+        raise LostPeer(
+            f"rank {os.environ['RANK']} of {config.cluster.world_size} on {socket.gethostname()} lost contact with "
+            f"another rank ({reason}); start the run again with resume=auto to resume from its last checkpoint."
+        ) from error
 
 
-def _train(config: RunConfig, directory: RunDirectory, request: StopRequest, watchdog: Watchdog) -> int:
+def _train(config: RunConfig, directory: RunDirectory, request: StopRequest, watchdog: Watchdog) -> TrainingResult:
     if is_first_rank() and directory.manifest is not None:
         print(f"resuming from {directory.checkpoint} (step {directory.manifest.step})")
 
     watchdog.beat("building the model")
-    from mythos.callbacks.guard import Diverged
-    from mythos.callbacks.preemption import Preempted
-    from mythos.train.build import train
+    from mythos.train import build
 
-    try:
-        losses = train(config, directory, request, watchdog)
-    except (Diverged, Preempted) as error:
-        if is_first_rank():
-            print(f"mythos: {error}", file=sys.stderr, flush=True)
-        return DIVERGED if isinstance(error, Diverged) else PREEMPTED
-    if is_first_rank():
-        for num_loops, loss in losses.items():
-            print(f"held-out loss at T={num_loops}: {loss:.4f} nats per token")
-        print(f"run directory: {directory.path}")
-    return 0
+    return TrainingResult(directory.path, build.train(config, directory, request, watchdog))

@@ -119,7 +119,7 @@ def test_resume_auto_resumes_and_reports_the_checkpoint(run: Path, packed: Path)
         (["sample", "nowhere", "--exit-rule", "entropy"], "--exit-rule: 'entropy' was given; it is one of quantile,"),
         (["sample", "nowhere", "--exit-threshold", "0.1"], "--exit-threshold: 0.1 was given without exit_rule"),
         (["sample", "nowhere", "--cache-policy", "first"], "--cache-policy: 'first' was given"),
-        (["sample", "nowhere", "--temperature", "-1"], "--temperature -1.0"),
+        (["sample", "nowhere", "--temperature", "-1"], "--temperature: -1.0 was given"),
         (["report", "nowhere"], "nowhere"),
         (["figures", "nowhere", "--to", "out"], "nowhere: not a run, because it has no config.json"),
     ],

@@ -7,7 +7,6 @@ import torch
 from helpers import random_model, run_config
 
 from mythos.checkpoint.manifest import Manifest
-from mythos.cli import trace as command
 from mythos.cli.main import main
 from mythos.config.run import RunConfig
 from mythos.data.tokenizer import load_tokenizer
@@ -78,7 +77,7 @@ def test_a_mistake_is_one_sentence_with_both_numbers(run: Path, options: list[st
 
 
 def test_a_text_with_too_many_weights_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.setattr(command, "MAX_WEIGHTS", 50)
+    monkeypatch.setattr("mythos.eval.trace.MAX_WEIGHTS", 50)
     assert main(["trace", str(run), "--prompt", PROMPT, "--layers", "0", "--heads", "0", "--num-loops", "2"]) == 2
     assert "makes 2 attention maps of" in capsys.readouterr().err
 

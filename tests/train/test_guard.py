@@ -6,8 +6,8 @@ import pytest
 import torch
 from helpers import recorded, saved
 
-from mythos.callbacks.guard import Diverged
 from mythos.config import records
+from mythos.config.exit_status import Diverged
 from mythos.train import module
 from mythos.train.build import train
 from mythos.train.run_directory import prepare
