@@ -1,6 +1,7 @@
 """A file of records, ``metrics.jsonl`` or ``trace.jsonl``, to which a resumed run appends."""
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,9 +18,9 @@ class RecordFile:
         """Open ``path`` to append after ``first_step``; records of later steps, which were not saved, are dropped."""
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         lines = text[: text.rfind("\n") + 1].splitlines()  # an incomplete last line is dropped
-        kept = [line for line in lines if json.loads(line).get("step", 0) <= first_step]
+        kept = [line for line in lines if json.loads(line).get("step", math.inf) <= first_step]
         head = json.dumps({"schema": records.SCHEMA})
-        write_text(path, "".join(f"{line}\n" for line in (kept or [head])))
+        write_text(path, "".join(f"{line}\n" for line in (head, *kept)))
         self.file = path.open("a", encoding="utf-8")
 
     def write(self, record: Mapping[str, Any], step: int | None) -> None:

@@ -10,10 +10,11 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 
 from mythos.config.base import ConfigError
+from mythos.config.records import SCHEMA
+from mythos.config.schema import check_schema
 from mythos.files import is_below, resolves_below, sha256, write_text
 
 FILE_NAME: Final = "manifest.json"
-VERSION: Final = 2
 BEST_METRIC: Final = "validation_loss"
 """Entry of ``Manifest.metrics`` by which retention ranks checkpoints; lower is better."""
 _NUM_HASHERS: Final = 8
@@ -23,7 +24,7 @@ _NUM_HASHERS: Final = 8
 class Manifest:
     """Contents of ``manifest.json``, the last file written; a directory without it is no checkpoint."""
 
-    version: int = VERSION
+    version: int = SCHEMA
     step: int
     tokens: int
     next_sample: int
@@ -52,7 +53,7 @@ def read_manifest(directory: Path) -> Manifest:
     """Read a manifest without reading the other files.
 
     Raises:
-        ConfigError: the directory holds no checkpoint, one of another format, or one that names files outside it.
+        ConfigError: the directory holds no checkpoint, one of another schema, or one that names files outside it.
     """
     path = directory / FILE_NAME
     if not path.is_file():
@@ -68,15 +69,14 @@ def parse_manifest(text: bytes, label: str) -> Manifest:
     """Parse the text of a manifest; error messages name it ``label``.
 
     Raises:
-        ConfigError: it is damaged, has another format, or names files outside its directory.
+        ConfigError: it is damaged, has another schema, or names files outside its directory.
     """
     try:
         raw = json.loads(text)
         version = raw["version"]
     except (ValueError, KeyError, TypeError):
         raise ConfigError(f"{label}: damaged; it is not a valid manifest.") from None
-    if version != VERSION:
-        raise ConfigError(f"{label}: format {version}, but this version of mythos reads format {VERSION}.")
+    check_schema(label, version)
     try:
         manifest = TypeAdapter(Manifest).validate_python(raw)
     except ValueError:

@@ -14,6 +14,7 @@ from mythos.checkpoint.retention import kept
 from mythos.config.base import ConfigError
 from mythos.config.extras import install_command
 from mythos.config.run import CheckpointConfig, RunSettings
+from mythos.config.schema import OtherSchema
 from mythos.files import flush, install, remove
 
 T = TypeVar("T")
@@ -185,6 +186,7 @@ def newest(
 
     Raises:
         Unreachable: the mirror does not answer; resuming from an older checkpoint would silently lose steps.
+        OtherSchema: the newest checkpoint was written by another version.
     """
     local = store.newest(directory, warn)
     if mirror is None:
@@ -195,7 +197,7 @@ def newest(
         try:
             path = mirror.fetch(name, directory)
             return path, read_manifest(path)
-        except Unreachable:
+        except (Unreachable, OtherSchema):
             raise
         except ConfigError as error:
             warn(f"{error} Trying the checkpoint before it.")

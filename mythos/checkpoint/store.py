@@ -14,6 +14,7 @@ from mythos.checkpoint.manifest import Manifest, read_manifest, verify
 from mythos.checkpoint.retention import kept
 from mythos.config.base import ConfigError
 from mythos.config.run import CheckpointConfig
+from mythos.config.schema import OtherSchema
 from mythos.files import flush, install, remove, rename_to_old, sha256, write_text
 
 if TYPE_CHECKING:
@@ -182,12 +183,17 @@ def newest(
 
     Args:
         before_step: only checkpoints of earlier steps are considered.
+
+    Raises:
+        OtherSchema: the newest checkpoint was written by another version; it is not damaged, so it is not skipped.
     """
     for path in reversed(checkpoints(directory)):
         if before_step is not None and path.name >= f"step-{before_step:08d}":
             continue
         try:
             return path, verify(path)
+        except OtherSchema:
+            raise
         except ConfigError as error:
             warn(f"{error} Trying the checkpoint before it.")
     return None

@@ -13,7 +13,11 @@ nested lists.
 import re
 from typing import Final
 
-SCHEMA: Final = 1
+SCHEMA: Final = 3
+"""Version of the names and meanings in all files of a run: configuration, metrics, checkpoints, evaluations, sweeps.
+
+A new name, or a new field whose default keeps the behaviour of before, does not change it.
+"""
 FILE_NAME: Final = "metrics.jsonl"
 TRACE_FILE_NAME: Final = "trace.jsonl"
 

@@ -8,10 +8,11 @@ from typing import Any, Final
 import numpy as np
 
 from mythos.config.base import ConfigError
+from mythos.config.records import SCHEMA
+from mythos.config.schema import check_schema
 from mythos.files import write_text
 from mythos.report.saturation import Saturation, fit
 
-SCHEMA: Final = 2
 FOLDER: Final = "evaluation"
 DEPTH_SWEEP: Final = "depth-sweep"
 REASONING: Final = "reasoning"
@@ -58,11 +59,7 @@ def read_studies(run: Path) -> dict[str, dict[str, Any]]:
                 schema = results["schema"]
             except (ValueError, KeyError, TypeError):
                 raise ConfigError(f"{path}: damaged; delete it and run mythos evaluate again.") from None
-            if schema != SCHEMA:
-                raise ConfigError(
-                    f"{path}: schema {schema}, but this version reads {SCHEMA}; "
-                    "delete it and run mythos evaluate again."
-                )
+            check_schema(str(path), schema, "delete it and run mythos evaluate again")
             studies[study] = results
     return studies
 

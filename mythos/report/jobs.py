@@ -15,12 +15,12 @@ from typing import Any, Final, Literal
 from mythos.config import records
 from mythos.config.base import ConfigError
 from mythos.config.exit_status import DIVERGED
+from mythos.config.schema import check_schema
 from mythos.files import resolves_below, write_text
 
 PLAN_FILE: Final = "sweep.json"
 JOB_FILE: Final = "job.json"
 LOCK_FILE: Final = "job.lock"
-SCHEMA: Final = 1
 _FAILURES = {2: "refused", DIVERGED: "diverged"}
 
 
@@ -113,11 +113,7 @@ def read_plan(directory: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{directory}: not a sweep, because it has no valid {PLAN_FILE}; give the folder of a sweep."
         ) from None
-    if plan.get("schema") != SCHEMA:
-        raise ConfigError(
-            f"{directory}: the schema of {PLAN_FILE} is {plan.get('schema')} but this version reads {SCHEMA}; use the "
-            "version of mythos that started the sweep."
-        )
+    check_schema(str(directory / PLAN_FILE), plan.get("schema"), "use the version that started the sweep")
     return plan
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mythos.config import records
-from mythos.config.base import ConfigError, decode
+from mythos.config.base import ConfigError
 from mythos.config.run import RunConfig
+from mythos.config.schema import OtherSchema, check_schema, decode_run
 from mythos.report.evaluations import read_studies
 
 _ALWAYS: Final = {"step", "time", "tokens"}
@@ -132,7 +133,9 @@ def nearest_num_loops(run: Run) -> int | None:
 
 def _read_config(path: Path) -> RunConfig:
     try:
-        return decode(RunConfig, json.loads(path.read_text()))
+        return decode_run(json.loads(path.read_text()), str(path))
+    except OtherSchema:
+        raise
     except ValueError as error:
         mistake = str(error).splitlines()[0]
         raise ConfigError(
@@ -170,12 +173,8 @@ def _parse(line: bytes) -> dict[str, float] | None:
 
 def _check_schema(path: Path, first: dict[str, float]) -> None:
     schema = first.get("schema")
-    if schema != records.SCHEMA:
-        text = "none" if schema is None else f"{schema:g}"
-        raise ConfigError(
-            f"{path}: its schema is {text} but this version reads {records.SCHEMA}; "
-            "make the report with the version of mythos that trained the run."
-        )
+    number = None if schema is None else int(schema)
+    check_schema(str(path), number, "make the report with the version that trained the run")
 
 
 def _series(column: dict[int, float]) -> Series:

@@ -9,6 +9,7 @@ from typing import Any
 from mythos.config.base import ConfigError, difference, encode
 from mythos.config.expand import JobSpec, expand, quoted
 from mythos.config.load import compose_raw, default_config_dir, load
+from mythos.config.records import SCHEMA
 from mythos.config.run import RunConfig
 from mythos.config.sweep import SearchConfig, SweepConfig
 from mythos.files import write_text
@@ -152,7 +153,7 @@ def _corners(search: SearchConfig, shared: tuple[str, ...]) -> Iterable[JobSpec]
 def _as_json(plan: SweepPlan) -> dict:
     search = plan.sweep.search
     jobs = [{"name": job.name, "overrides": job.overrides, "config": encode(job.config)} for job in plan.jobs]
-    content = {"schema": directory_format.SCHEMA, "name": plan.directory.name, "jobs": jobs}
+    content = {"schema": SCHEMA, "name": plan.directory.name, "jobs": jobs}
     if search is not None:
         content |= {"search": encode(search), "config": plan.base}
     return json.loads(json.dumps(content))

@@ -13,8 +13,9 @@ from pathlib import Path
 from mythos.checkpoint import mirror, store
 from mythos.checkpoint.manifest import Manifest, verify
 from mythos.config import foreign, records
-from mythos.config.base import ConfigError, difference, encode, fingerprint
+from mythos.config.base import ConfigError, decode, difference, encode, fingerprint
 from mythos.config.run import RunConfig
+from mythos.config.schema import encode_run
 from mythos.config.tracking import check_library
 from mythos.data import poison
 from mythos.data.manifest import check_vocabulary, data_fingerprint
@@ -62,7 +63,7 @@ def prepare(config: RunConfig) -> RunDirectory:
     origin = None if starts_from is None else _find_origin(config, Path(starts_from))
     _create(path)
     skipped = _skipped(config, path, 0 if resumed is None else resumed[1].step)
-    write_text(path / "config.json", json.dumps(encode(config), indent=1))
+    write_text(path / "config.json", json.dumps(encode_run(config), indent=1))
     checkpoint, manifest = resumed or (None, None)
     return RunDirectory(
         path=path,
@@ -145,7 +146,7 @@ def _check_branch(checkpoint: Path, own: Path) -> None:
 
 def _check_resume(config: RunConfig, data_fingerprint: str, checkpoint: Path, manifest: Manifest) -> None:
     """Refuse changes that the checkpoint does not allow, and print the other changes."""
-    changes = difference(manifest.config, encode(config))
+    changes = difference(encode(decode(RunConfig, manifest.config)), encode(config))
     fatal = [line for line in changes if line.startswith(_FIXED)]
     if manifest.data_fingerprint != data_fingerprint:
         fatal.append(f"data set: {manifest.data_fingerprint} -> {data_fingerprint}")
@@ -170,7 +171,7 @@ def _find_origin(config: RunConfig, run: Path) -> Path:
     if newest is None:
         raise ConfigError(f"run.init_from: {run} holds no checkpoint that verifies; name a run's directory.")
     checkpoint, manifest = newest
-    changes = difference(manifest.config["model"], encode(config.model))
+    changes = difference(encode(decode(RunConfig, manifest.config).model), encode(config.model))
     if changes:
         raise ConfigError(f"run.init_from: {run} trained another model:\n  model." + "\n  model.".join(changes))
     return checkpoint

@@ -14,7 +14,9 @@ from mythos.checkpoint.fragments import Fragment, FragmentReader, checksum
 from mythos.checkpoint.manifest import Manifest, read_manifest, verify
 from mythos.checkpoint.store import Saving, checkpoints, keep, newest
 from mythos.config.base import ConfigError, decode
+from mythos.config.records import SCHEMA
 from mythos.config.run import CheckpointConfig
+from mythos.config.schema import OtherSchema
 
 SHAPES = {"a": (4, 3), "b": (5,)}
 
@@ -232,9 +234,11 @@ def test_damage_is_named_and_the_previous_checkpoint_is_used(tmp_path: Path, dam
 @pytest.mark.parametrize("version", [1, 9])
 def test_another_format_is_refused_with_both_numbers(tmp_path: Path, version: int) -> None:
     path = write(tmp_path, 1) / "manifest.json"
-    path.write_text(path.read_text().replace('"version": 2', f'"version": {version}'))
-    with pytest.raises(ConfigError, match=f"format {version}, but this version of mythos reads format 2"):
+    path.write_text(path.read_text().replace(f'"version": {SCHEMA}', f'"version": {version}'))
+    with pytest.raises(ConfigError, match=f"by schema {version}, but this version of mythos reads schema {SCHEMA};"):
         read_manifest(path.parent)
+    with pytest.raises(OtherSchema):
+        newest(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../other", "a/../../b"])

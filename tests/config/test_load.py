@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mythos.config.base import ConfigError, decode, difference, encode, fingerprint
+from mythos.config.base import ConfigError, difference, encode, fingerprint
 from mythos.config.load import default_config_dir, load
 from mythos.config.model import MLAConfig
-from mythos.config.run import RunConfig
+from mythos.config.schema import decode_run, encode_run
 
 
 @pytest.fixture
@@ -121,8 +121,8 @@ def test_a_folder_without_train_yaml_is_refused(tmp_path):
 def test_round_trip_through_the_run_directory(tmp_path):
     run = load(["model=debug-mla", "depth.mean=4"])
     path = tmp_path / "config.json"
-    path.write_text(json.dumps(encode(run)))
-    restored = decode(RunConfig, json.loads(path.read_text()))
+    path.write_text(json.dumps(encode_run(run)))
+    restored = decode_run(json.loads(path.read_text()), str(path))
     assert restored == run
     assert fingerprint(restored) == fingerprint(run)
     assert difference(encode(run), encode(restored)) == []

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mythos.cli.main import main
+from mythos.config.records import SCHEMA
 from mythos.data.tokenizer import load_tokenizer
 from mythos.export.card import held_out_losses
 from mythos.export.folder import export
@@ -71,7 +72,11 @@ def test_a_process_without_mythos_generates_the_text_of_the_model(save_run, pack
 
 def test_the_card_describes_the_training(save_run, tmp_path: Path) -> None:
     save_run(tmp_path / "run")
-    lines = [{"schema": 1}, {"step": 2, "val/loss/T01": 5.5, "val/loss/T08": 5.25}, {"step": 6, "val/loss/T01": 4.0}]
+    lines = [
+        {"schema": SCHEMA},
+        {"step": 2, "val/loss/T01": 5.5, "val/loss/T08": 5.25},
+        {"step": 6, "val/loss/T01": 4.0},
+    ]
     text = "\n".join(map(json.dumps, lines)) + '\n{"step": 3, "va'
     (tmp_path / "run" / "metrics.jsonl").write_text(text)
     assert held_out_losses(tmp_path / "run" / "metrics.jsonl", 4) == (2, {1: 5.5, 8: 5.25})

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from mythos.config import records
-from mythos.config.base import encode
 from mythos.config.load import load
+from mythos.config.schema import encode_run
 from mythos.report.evaluations import write_study
 
 TOKENS_PER_STEP = 4096
@@ -167,7 +167,7 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         config = load(["run.name=quickstart-moe", "depth.mean=8", f"run.num_steps={num_steps}", *overrides])
         directory = tmp_path / name
         directory.mkdir(parents=True)
-        (directory / "config.json").write_text(json.dumps(encode(config)))
+        (directory / "config.json").write_text(json.dumps(encode_run(config)))
         if lines is None:
             lines = list(fake_metrics(num_steps, num_loops, log_every, validated))
         if trace_every is not None:

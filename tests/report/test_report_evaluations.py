@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from mythos.config.base import ConfigError
+from mythos.config.records import SCHEMA
 from mythos.report.evaluations import add_task_results, read_studies, write_study
 from mythos.report.figures import evaluation
 from mythos.report.read import read_run
@@ -20,7 +21,7 @@ def test_studies_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert read_studies(tmp_path) == {}
     path = write_study(tmp_path, "depth-sweep", {"loss": [2.0, 1.5]})
     assert path == tmp_path / "evaluation" / "depth-sweep.json"
-    assert read_studies(tmp_path) == {"depth-sweep": {"schema": 2, "loss": [2.0, 1.5]}}
+    assert read_studies(tmp_path) == {"depth-sweep": {"schema": SCHEMA, "loss": [2.0, 1.5]}}
 
 
 def test_a_newer_result_replaces_that_of_the_same_setting_only(tmp_path: Path) -> None:
@@ -34,7 +35,9 @@ def _results(run: Path) -> list[dict]:
     return read_studies(run)["tasks"]["results"]
 
 
-@pytest.mark.parametrize(("text", "sentence"), [("{", "damaged; delete it"), ('{"schema": 9}', "schema 9, but this")])
+@pytest.mark.parametrize(
+    ("text", "sentence"), [("{", "damaged; delete it"), ('{"schema": 9}', "schema 9, but this version")]
+)
 def test_an_unreadable_file_is_refused_in_one_sentence(text: str, sentence: str, tmp_path: Path) -> None:
     (tmp_path / "evaluation").mkdir()
     (tmp_path / "evaluation" / "tasks.json").write_text(text)

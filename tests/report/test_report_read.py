@@ -68,9 +68,11 @@ def test_a_run_without_metrics_is_refused(make_run: MakeRun, lines: list) -> Non
         read_run(make_run(lines=lines))
 
 
-@pytest.mark.parametrize(("first", "schema"), [({"schema": 99}, "99"), (line_of(1), "none")])
+@pytest.mark.parametrize(("first", "schema"), [({"schema": 99}, "by schema 99"), (line_of(1), "without a schema")])
 def test_another_schema_is_refused_with_both_numbers(make_run: MakeRun, first: dict, schema: str) -> None:
-    with pytest.raises(ConfigError, match=rf"is {schema} but this version reads {records.SCHEMA};"):
+    with pytest.raises(
+        ConfigError, match=rf"written {schema}, but this version of mythos reads schema {records.SCHEMA};"
+    ):
         read_run(make_run(lines=[first, line_of(2)]))
 
 
@@ -82,7 +84,7 @@ def test_a_directory_that_is_not_a_run_is_refused(make_run: MakeRun, missing: st
         read_run(directory)
 
 
-@pytest.mark.parametrize("text", ["{", '{"model": {}}'])
+@pytest.mark.parametrize("text", ["{", f'{{"schema": {records.SCHEMA}, "model": {{}}}}'])
 def test_an_unreadable_configuration_is_refused_in_one_sentence(make_run: MakeRun, text: str) -> None:
     directory = make_run(num_steps=20)
     (directory / "config.json").write_text(text)

@@ -10,7 +10,7 @@ from helpers import recorded
 from mythos.cli.main import main
 from mythos.config import records
 from mythos.config.base import ConfigError
-from mythos.report.jobs import SCHEMA, read_jobs
+from mythos.report.jobs import read_jobs
 from mythos.sweep.drive import drive
 from mythos.sweep.local import LocalQueue
 from mythos.sweep.plan import make
@@ -123,7 +123,7 @@ def test_a_folder_that_is_not_a_sweep_is_refused(tmp_path: Path, capsys: pytest.
 
 
 def test_a_plan_that_names_jobs_elsewhere_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plan = {"schema": SCHEMA, "jobs": [{"name": "../other", "overrides": []}]}
+    plan = {"schema": records.SCHEMA, "jobs": [{"name": "../other", "overrides": []}]}
     (tmp_path / "sweep.json").write_text(json.dumps(plan))
     with pytest.raises(ConfigError, match=r"names the job '\.\./other', which is not in the sweep's folder"):
         read_jobs(tmp_path)
