@@ -1,4 +1,4 @@
-"""Every YAML under conf/ composes and validates, and every model is what its comment says."""
+"""Every YAML under conf/ composes and validates, and the comment of every model states its counts."""
 
 import math
 
@@ -17,7 +17,7 @@ from mythos.config.run import RunConfig
 
 CONF = default_config_dir()
 OTHER_COMMANDS = {"corpus", "sweep"}
-"""Folders that are no part of a run; the tests of their commands read them."""
+"""Folders that are not groups of a run; the tests of their commands read them."""
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in OTHER_COMMANDS)
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 MODELS = [option for group, option in OPTIONS if group == "model"]
@@ -29,7 +29,7 @@ DEVICE_BYTES = 80e9
 
 
 def read_model(name: str) -> tuple[ModelConfig, list[str]]:
-    """A model and the sentences of its opening comment."""
+    """Return a model and the lines of its first comment."""
     path = CONF / "model" / f"{name}.yaml"
     comment = [line[2:] for line in path.read_text().splitlines() if line.startswith("# ")]
     return decode(ModelConfig, OmegaConf.to_container(OmegaConf.load(path))), comment
@@ -43,7 +43,7 @@ def test_train_yaml_alone_is_a_run():
 def test_every_option_composes_and_validates(group, option):
     learns_exits = group == "halting" and option != "fixed"
     needs = ["depth.num_grad_loops=32"] if learns_exits else ["optim=adamw"] if group == "parallel" else []
-    if option == "foreign":  # the package that it names
+    if option == "foreign":  # needs the name of an entry point
         needs.append(f"{group}.name=lion")
     run = load([f"{group}={option}", *needs])
     given = OmegaConf.load(CONF / group / f"{option}.yaml").get("kind")
@@ -51,7 +51,7 @@ def test_every_option_composes_and_validates(group, option):
         assert getattr(run, group).kind == given
 
 
-def test_a_learned_exit_needs_gradients_of_every_pass():
+def test_a_learned_exit_needs_gradients_in_every_loop():
     with pytest.raises(ConfigError, match=r"num_grad_loops is 4 of up to 32 .* set depth.num_grad_loops=32"):
         load(["halting=ponder"])
 
@@ -61,7 +61,7 @@ def test_every_group_is_a_field_of_the_run():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_comment_of_a_model_says_its_numbers(name):
+def test_the_comment_of_a_model_states_its_counts(name):
     model, comment = read_model(name)
     counts, active = count_parameters(model), count_parameters(model, active=True)
     seq_len = model.max_seq_len

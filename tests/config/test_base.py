@@ -1,4 +1,4 @@
-"""Declaring configuration: what is refused, in which words, and what survives a round trip."""
+"""Declaration and decoding of configuration: refusals, their messages, and round trips."""
 
 import dataclasses
 import json
@@ -64,7 +64,7 @@ def message(raw: dict[str, Any]) -> str:
     return str(caught.value)
 
 
-def test_decodes_into_frozen_records_with_defaults():
+def test_decodes_into_frozen_dataclasses_with_defaults():
     drawing = decode(Drawing, GOOD)
     assert drawing.shape == Circle(radius=2.0)
     assert (drawing.opacity, drawing.layers) == (1.0, (1, 2))

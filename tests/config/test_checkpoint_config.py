@@ -4,13 +4,13 @@ from mythos.config.base import ConfigError
 from mythos.config.load import load
 
 
-def test_only_the_last_two_are_kept_unless_more_is_asked_for() -> None:
+def test_only_the_last_two_are_kept_by_default() -> None:
     settings = load([]).run.checkpoint
     assert (settings.keep_last, settings.keep_every, settings.keep_best) == (2, None, 0)
     assert (settings.asynchronous, settings.copy_to) == (True, None)
 
 
-def test_a_url_passes_as_an_override() -> None:
+def test_a_url_is_accepted_as_an_override() -> None:
     assert load(["run.checkpoint.copy_to=s3://bucket/prefix"]).run.checkpoint.copy_to == "s3://bucket/prefix"
 
 
@@ -25,6 +25,6 @@ def test_a_url_passes_as_an_override() -> None:
         (["asynchronous=3"], r"run.checkpoint.asynchronous: .* 3 was given"),
     ],
 )
-def test_mistakes_are_sentences(overrides: list[str], sentence: str) -> None:
+def test_each_mistake_gives_one_sentence(overrides: list[str], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         load([f"run.checkpoint.{override}" for override in overrides])

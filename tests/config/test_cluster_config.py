@@ -1,4 +1,4 @@
-"""Kinds of clusters: what all share, and what each refuses."""
+"""Kinds of clusters: common fields, and the refusals of each."""
 
 import pytest
 
@@ -55,7 +55,7 @@ def test_a_machine_named_twice_is_refused() -> None:
         TorchrunCluster(num_nodes=2, hosts=("a", "a"))
 
 
-def test_what_is_right_is_taken() -> None:
+def test_valid_values_are_accepted() -> None:
     slurm = SlurmCluster(time_limit="1-00:00:00", extra_directives=("--reservation=maintenance", "--exclusive"))
     assert slurm.signal_seconds == 300
     pinned = KubernetesCluster(image="host:5000/mythos@sha256:" + "0" * 64)

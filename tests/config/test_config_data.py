@@ -24,7 +24,7 @@ def test_a_mixture_survives_json():
     ("weights", "expected"),
     [((0.7, 0.2, 0.1), (7, 2, 1)), ((3, 6), (1, 2)), ((0.0, 2.5), (0, 1)), ((0.333, 0.667), (333, 667))],
 )
-def test_weights_are_taken_as_they_print(weights, expected):
+def test_weights_are_read_as_they_print(weights, expected):
     assert whole_weights(weights, "weights") == expected
 
 
@@ -49,7 +49,7 @@ def test_weights_are_taken_as_they_print(weights, expected):
         ({"dir": "a", "skipped": [[5, 5]]}, r"skipped has the range \[5, 5\), which is empty"),
     ],
 )
-def test_a_mistake_is_one_sentence(changes, message):
+def test_a_mistake_gives_one_sentence(changes, message):
     with pytest.raises(ConfigError, match=message) as caught:
         decode(DataConfig, BASE | changes)
     assert "\n" not in str(caught.value)

@@ -108,7 +108,7 @@ def encoded(option: str) -> str:
         ),
     ],
 )
-def test_a_depth_that_contradicts_itself_gets_one_sentence(option: str, changes: dict[str, Any], sentence: str) -> None:
+def test_contradicting_fields_give_one_sentence(option: str, changes: dict[str, Any], sentence: str) -> None:
     raw = json.loads(encoded(option))
     raw["depth"] |= changes
     with pytest.raises(ConfigError) as caught:

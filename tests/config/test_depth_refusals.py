@@ -1,4 +1,4 @@
-"""What a depth for each sequence and damping do not go with."""
+"""Settings that a T per sequence and damping exclude."""
 
 import pytest
 
@@ -26,7 +26,7 @@ from mythos.config.load import load
         ),
     ],
 )
-def test_a_depth_for_each_sequence_says_what_it_does_not_go_with(overrides: list[str], sentence: str) -> None:
+def test_a_T_per_sequence_is_refused_with_what_excludes_it(overrides: list[str], sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(["model=debug", "depth=poisson", "depth.per_sequence=true", *overrides])
     assert str(caught.value) == sentence

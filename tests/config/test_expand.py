@@ -1,4 +1,4 @@
-"""From a command line to the jobs of a sweep."""
+"""Expansion of a command line into the jobs of a sweep."""
 
 import shutil
 from pathlib import Path
@@ -25,16 +25,16 @@ def config_dir(tmp_path: Path) -> Path:
 
 
 def test_values_of_the_command_line_are_combined_in_order() -> None:
-    found = expand(["model=debug", "depth.mean=2,4", "run.seed=range(0,3,2)"], CONF)
-    assert [job.name for job in found.jobs] == [
+    result = expand(["model=debug", "depth.mean=2,4", "run.seed=range(0,3,2)"], CONF)
+    assert [job.name for job in result.jobs] == [
         "depth.mean-2_run.seed-0",
         "depth.mean-2_run.seed-2",
         "depth.mean-4_run.seed-0",
         "depth.mean-4_run.seed-2",
     ]
-    assert found.jobs[1].own == ("depth.mean=2", "run.seed=2")
-    assert set(found.jobs[1].overrides) == {"model=debug", "depth.mean=2", "run.seed=2"}
-    assert (found.name, found.shared) == (None, ("model=debug",))
+    assert result.jobs[1].own == ("depth.mean=2", "run.seed=2")
+    assert set(result.jobs[1].overrides) == {"model=debug", "depth.mean=2", "run.seed=2"}
+    assert (result.name, result.shared) == (None, ("model=debug",))
 
 
 def test_a_group_may_have_several_options_or_a_glob() -> None:
@@ -47,10 +47,10 @@ def test_a_group_may_have_several_options_or_a_glob() -> None:
     assert [load(list(job.overrides)).run.validation.num_loops for job in lists] == [(1, 2), (1, 4)]
 
 
-def test_named_jobs_meet_the_grid_and_beat_what_is_shared(config_dir: Path) -> None:
-    found = expand(["sweep=mine"], config_dir)
-    assert found.name == "mine"
-    runs = {job.name: load(list(job.overrides), config_dir) for job in found.jobs}
+def test_named_jobs_are_combined_with_the_grid_and_override_what_is_shared(config_dir: Path) -> None:
+    result = expand(["sweep=mine"], config_dir)
+    assert result.name == "mine"
+    runs = {job.name: load(list(job.overrides), config_dir) for job in result.jobs}
     assert {name: (run.model.dim, run.depth.mean, run.run.num_steps) for name, run in runs.items()} == {
         "small_depth.mean-2": (32, 2.0, 50),
         "small_depth.mean-4": (32, 4.0, 50),
@@ -59,12 +59,12 @@ def test_named_jobs_meet_the_grid_and_beat_what_is_shared(config_dir: Path) -> N
     }
 
 
-def test_the_command_line_beats_the_file(config_dir: Path) -> None:
-    found = expand(["sweep=mine", "depth.mean=3", "run.num_steps=40", "sweep.launcher.num_parallel=2"], config_dir)
-    assert [job.name for job in found.jobs] == ["small", "wide"]
-    runs = [load(list(job.overrides), config_dir) for job in found.jobs]
+def test_the_command_line_overrides_the_file(config_dir: Path) -> None:
+    result = expand(["sweep=mine", "depth.mean=3", "run.num_steps=40", "sweep.launcher.num_parallel=2"], config_dir)
+    assert [job.name for job in result.jobs] == ["small", "wide"]
+    runs = [load(list(job.overrides), config_dir) for job in result.jobs]
     assert [(run.depth.mean, run.run.num_steps) for run in runs] == [(3.0, 40), (3.0, 40)]
-    assert found.config.launcher.num_parallel == 2
+    assert result.config.launcher.num_parallel == 2
     several = expand(["sweep=mine", "depth.mean=3,5,6"], config_dir)
     assert len(several.jobs) == 6
 
@@ -77,7 +77,7 @@ def test_a_variant_is_removed_and_set_in_one_job(config_dir: Path) -> None:
     assert (dense.model.core_ffn.kind, dense.model.core_ffn.hidden_dim, moe.model.core_ffn.kind) == ("dense", 96, "moe")
 
 
-def test_names_that_are_alike_or_long_become_numbers() -> None:
+def test_names_that_are_equal_or_long_become_numbers() -> None:
     assert [job.name for job in expand(["run.name=x", "optim.lr=1e-3,0.001"], CONF).jobs] == ["job-000", "job-001"]
 
 
@@ -98,14 +98,14 @@ def test_names_that_are_alike_or_long_become_numbers() -> None:
         (["sweep=search", "sweep.search.ranges={a: {kind: real, low: 0, high: 1, log: true}}"], "low is 0.* but log"),
     ],
 )
-def test_mistakes_are_told_in_one_sentence(arguments: list[str], expected: str) -> None:
+def test_mistakes_give_one_sentence(arguments: list[str], expected: str) -> None:
     with pytest.raises(ConfigError, match=expected) as caught:
         expand(arguments, CONF)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("value", ["plain", "/a path/with 'quotes', = and \\", "null", "1e3", "[1,2]"])
-def test_a_quoted_text_arrives_as_it_is(value: str) -> None:
+def test_a_quoted_text_arrives_unchanged(value: str) -> None:
     assert load(["model=debug", quoted("run.name", value)]).run.name == value
 
 

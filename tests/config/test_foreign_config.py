@@ -1,4 +1,4 @@
-"""The parts of other packages that a run names: found before anything costs time, and only those that it names."""
+"""The parts of other packages that a run names are checked early, and no others are imported."""
 
 import sys
 from collections.abc import Callable

@@ -48,7 +48,7 @@ def test_what_does_not_fit_is_refused(overrides: list[str], message: str) -> Non
         run_config(*TWO, *overrides)
 
 
-def test_what_fits_is_taken() -> None:
+def test_what_fits_is_accepted() -> None:
     run_config(*TWO, "parallel=ddp", "optim=muon_adamw")
     run_config(*TWO, "parallel=ddp", "parallel.ep_size=2", "optim.clip_norm=null")
     run_config(*TWO, "parallel=zero3", "parallel.ep_size=2", "parallel.extra={stage3_prefetch_bucket_size: 1000}")
@@ -65,5 +65,5 @@ def test_what_fits_is_taken() -> None:
         (["parallel=zero3", "parallel.precision=bf16"], False),
     ],
 )
-def test_passes_share_weights_in_16_bits_where_ranks_hold_them_whole(layout: list[str], shares: bool) -> None:
+def test_loops_share_weights_in_16_bits_where_ranks_hold_them_whole(layout: list[str], shares: bool) -> None:
     assert shares_weights(run_config(*TWO, *layout).parallel) == shares

@@ -1,4 +1,4 @@
-"""The border: what a command line may say, and how it is told that it may not."""
+"""Overrides on a command line, and the messages for mistaken ones."""
 
 import json
 import shutil
@@ -44,7 +44,7 @@ def test_a_variant_is_replaced_by_removing_it_first():
     assert run.model.head_dim == 12
 
 
-def test_an_experiment_is_a_set_of_overrides_that_the_command_line_beats(config_dir):
+def test_an_experiment_is_a_set_of_overrides_that_the_command_line_overrides(config_dir):
     (config_dir / "experiment").mkdir(exist_ok=True)
     (config_dir / "experiment" / "deep.yaml").write_text(
         "# @package _global_\n"
@@ -105,7 +105,7 @@ def test_a_misspelt_option_lists_or_suggests_the_files():
         (["schedule.num_warmup_steps=30", "run.num_steps=20"], "schedule.num_warmup_steps", "30 20"),
     ],
 )
-def test_fields_that_contradict_each_other_are_named_with_their_numbers(overrides, path, numbers):
+def test_contradicting_fields_are_named_with_their_values(overrides, path, numbers):
     sentence = message(*overrides)
     assert sentence.startswith(path)
     assert all(number in sentence for number in numbers.split())
@@ -131,7 +131,7 @@ def test_round_trip_through_the_run_directory(tmp_path):
 
 
 @pytest.mark.parametrize("module", ["mythos", "mythos.config.load", "mythos.config.records"])
-def test_configuration_pulls_no_torch(module):
+def test_configuration_imports_no_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -25,7 +25,7 @@ def test_a_loop_is_read_back_from_a_name_without_layer(name_of) -> None:
     assert records.layer_of(name_of(7)) is None
 
 
-def test_a_layer_alone_is_no_loop() -> None:
+def test_a_layer_alone_is_not_a_loop() -> None:
     assert records.layer_of(records.idle_steps(2)) == 2
     assert records.index_of(records.idle_steps(2)) is None
 

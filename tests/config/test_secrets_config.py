@@ -1,4 +1,4 @@
-"""No credential passes from a command line into a configuration."""
+"""No credential gets from a command line into a configuration."""
 
 import pytest
 
@@ -28,14 +28,14 @@ def test_a_credential_is_refused_and_not_repeated(path: str, value: str, held: s
     assert "hunter22" not in str(caught.value).lower()
 
 
-def test_a_variable_that_hydra_puts_in_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_that_hydra_interpolates_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef-hunter22")
     with pytest.raises(ConfigError, match=r"^run\.name: holds the value of WANDB_API_KEY, ") as caught:
         load(["model=debug", "run.name=a-${oc.env:WANDB_API_KEY}"])
     assert "hunter22" not in str(caught.value)
 
 
-def test_lists_are_looked_through() -> None:
+def test_lists_are_searched() -> None:
     with pytest.raises(ConfigError, match=r"^sources\.dir: holds an address with a password"):
         check_secrets({"sources": [{"dir": "a"}, {"dir": "s3://a:b@c"}]}, {})
     with pytest.raises(ConfigError, match=r"^words: holds a token"):
@@ -53,5 +53,5 @@ def test_lists_are_looked_through() -> None:
         "registry/mythos@sha256:" + "0" * 64,
     ],
 )
-def test_ordinary_values_pass(value: str) -> None:
+def test_ordinary_values_are_accepted(value: str) -> None:
     check_secrets({"a": value}, {"SHORT_KEY": value[:9], "HOME": value})

@@ -28,11 +28,11 @@ def test_changes_equal_their_formulas() -> None:
     expected = by_token(lambda b, s: norm(new[b, s] - h[b, s]) / norm(h[b, s]))
     torch.testing.assert_close(update_norm(new, h), expected, rtol=1e-5, atol=0, check_dtype=False)
     expected = by_token(lambda b, s: norm(newer[b, s] - 2 * new[b, s] + h[b, s]) / norm(newer[b, s]))
-    found = relative_acceleration(newer, new, h)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0, check_dtype=False)
+    result = relative_acceleration(newer, new, h)
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=0, check_dtype=False)
     expected = by_token(lambda b, s: norm(newer[b, s] - 2 * new[b, s] + h[b, s]) / norm(newer[b, s] - new[b, s]))
-    found = curvature_ratio(newer - new, new - h)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0, check_dtype=False)
+    result = curvature_ratio(newer - new, new - h)
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=0, check_dtype=False)
 
 
 def test_curvature_ratio_separates_a_drift_from_a_cycle() -> None:

@@ -36,7 +36,7 @@ def test_a_ramp_goes_from_its_start_to_the_policy(shape: str, halfway: float) ->
     assert [grad_loops_at(config, step) for step in (0, 1, 100, 10**6)] == [1, 2, 4, 4]
 
 
-def test_a_ramp_touches_only_what_it_names() -> None:
+def test_a_ramp_changes_only_what_it_names() -> None:
     forward = PoissonDepth(mean=8.0, ramp=Ramp(num_steps=10, start_mean=1.0))
     backward = PoissonDepth(mean=8.0, ramp=Ramp(num_steps=10, start_grad_loops=1))
     assert (mean_at(forward, 0), grad_loops_at(forward, 0)) == (1.0, 4)
@@ -63,7 +63,7 @@ def test_k_of_a_stage_is_that_of_the_policy_where_it_has_one() -> None:
 
 
 @every_kind
-def test_the_mean_never_falls_and_neither_does_the_depth_of_a_sequence(config: DrawnDepth) -> None:
+def test_neither_the_mean_nor_the_T_of_a_sequence_ever_falls(config: DrawnDepth) -> None:
     means = [mean_at(config, step) for step in range(400)]
     assert (np.diff(means) >= 0).all()
     rows = np.array([draw_rows(config, 0, step, np.arange(50)) for step in range(0, 400, 10)])
@@ -90,5 +90,5 @@ def test_the_mean_of_a_step_is_exact_where_nothing_is_cut_off(step: int) -> None
 
 
 @pytest.mark.parametrize("config", [*KINDS, FixedDepth(num_loops=6, num_grad_loops=2)], ids=lambda config: config.kind)
-def test_without_a_step_the_curriculum_is_left_aside(config: DepthConfig) -> None:
+def test_without_a_step_the_curriculum_is_ignored(config: DepthConfig) -> None:
     assert (mean_at(config), grad_loops_at(config)) == (config.mean, config.grad_loops)

@@ -40,7 +40,7 @@ def draws(config: DepthConfig, seed: int, num_steps: int) -> list[Depth]:
 
 
 def chi_square_p(loops: np.ndarray, probabilities: np.ndarray) -> float:
-    """The p-value of draws under a distribution; rare depths are counted together."""
+    """Return the p-value of draws under a distribution; rare values of T are counted together."""
     counts = np.bincount(loops, minlength=len(probabilities) + 1)[1:]
     expected = probabilities * len(loops)
     assert not counts[probabilities == 0].any()
@@ -121,7 +121,7 @@ def test_seeds_and_steps_give_different_draws() -> None:
 
 
 @pytest.mark.parametrize("config", [*KINDS.values(), CURRICULUM], ids=[*KINDS, "curriculum"])
-def test_a_resumed_run_draws_what_it_would_have_drawn(config: DepthConfig) -> None:
+def test_a_resumed_run_continues_the_same_draws(config: DepthConfig) -> None:
     whole = draws(config, 0, 150)
     assert [draw(config, 0, step) for step in range(90, 150)] == whole[90:]
     assert [draw(config, 0, step) for step in reversed(range(150))] == whole[::-1]
@@ -137,7 +137,7 @@ def test_rows_depend_on_their_sample_alone() -> None:
     np.testing.assert_array_equal(draw_rows(config, 0, 3, sample_ids[order]), together[order])
 
 
-def test_rows_are_independent_of_the_steps_of_the_same_number() -> None:
+def test_rows_are_independent_of_steps_of_the_same_index() -> None:
     config = PoissonDepth(mean=8.0)
     rows, steps = draw_rows(config, 0, 0, np.arange(20_000)), draw_many(config, 0, 0, 20_000)
     assert abs(np.corrcoef(rows, steps)[0, 1]) < 5 / 20_000**0.5
@@ -157,7 +157,7 @@ def _of_rank(rank: int) -> list[object]:
     return [*rows, *(draws(config, 7, 120) for config in (*KINDS.values(), CURRICULUM))]
 
 
-def test_every_rank_draws_the_same_depths() -> None:
+def test_every_rank_draws_the_same() -> None:
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         first, second = pool.map(_of_rank, range(2))
     assert first == second == _of_rank(0)

@@ -25,10 +25,10 @@ def test_every_row_runs_as_often_as_it_was_drawn(batch_size: int) -> None:
 
 
 def test_saving_of_one_batch() -> None:
-    found = saving(np.array([5, 2, 1, 2]), num_grad_loops=2)
-    assert found.loops == pytest.approx(1 - 10 / 20, rel=1e-12)
-    # with gradients 2 + 2 + 1 + 2 passes of 3 units, without 3 of 1; all four to the deepest: 8 and 12
-    assert found.training == pytest.approx(1 - (7 * 3 + 3) / (8 * 3 + 12), rel=1e-12)
+    result = saving(np.array([5, 2, 1, 2]), num_grad_loops=2)
+    assert result.loops == pytest.approx(1 - 10 / 20, rel=1e-12)
+    # with gradients 2 + 2 + 1 + 2 loops of 3 units, without 3 of 1; max(T) for all four: 8 and 12
+    assert result.training == pytest.approx(1 - (7 * 3 + 3) / (8 * 3 + 12), rel=1e-12)
 
 
 def test_nothing_is_saved_where_all_rows_are_alike() -> None:
@@ -42,17 +42,17 @@ def test_expected_saving_is_that_of_many_batches() -> None:
     loops = draw_rows(config, 0, 0, np.arange(2500 * batch_size)).reshape(-1, batch_size)
     deepest = loops.max(axis=1)
     cost, full = (t + 2 * np.minimum(t, config.grad_loops) for t in (loops, deepest))
-    found = expected_saving(config, batch_size)
+    result = expected_saving(config, batch_size)
     # 2500 batches: standard errors of these ratios are near 0.002
-    assert found.loops == pytest.approx(1 - loops.sum() / (batch_size * deepest.sum()), abs=0.01)
-    assert found.training == pytest.approx(1 - cost.sum() / (batch_size * full.sum()), abs=0.01)
+    assert result.loops == pytest.approx(1 - loops.sum() / (batch_size * deepest.sum()), abs=0.01)
+    assert result.training == pytest.approx(1 - cost.sum() / (batch_size * full.sum()), abs=0.01)
 
 
-def test_saving_of_two_rows_from_two_depths_by_hand() -> None:
-    # mean 1.5; the deeper of two rows is 1 in a quarter of the batches
-    found = expected_saving(UniformDepth(max_loops=2, num_grad_loops=1), 2)
-    assert found.loops == pytest.approx(1 - 1.5 / 1.75, rel=1e-12)
-    assert found.training == pytest.approx(1 - 3.5 / 3.75, rel=1e-12)
+def test_saving_of_two_rows_with_two_values_of_T_by_hand() -> None:
+    # mean 1.5; the larger T of two rows is 1 in a quarter of the batches
+    result = expected_saving(UniformDepth(max_loops=2, num_grad_loops=1), 2)
+    assert result.loops == pytest.approx(1 - 1.5 / 1.75, rel=1e-12)
+    assert result.training == pytest.approx(1 - 3.5 / 3.75, rel=1e-12)
 
 
 def test_saving_follows_the_curriculum() -> None:

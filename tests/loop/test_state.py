@@ -6,7 +6,7 @@ from mythos.loop.state import Noise, noise
 SAMPLES = torch.tensor([1, 2**40 + 5, 77])
 
 
-def test_noise_is_normal_and_its_own_for_each_sample_and_seed() -> None:
+def test_noise_is_normal_and_differs_by_sample_and_seed() -> None:
     values_BSD = noise(3, SAMPLES, 64, 128)
     assert values_BSD.mean().abs() < 0.01
     assert abs(values_BSD.std() - 1) < 0.01

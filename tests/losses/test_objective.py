@@ -17,7 +17,7 @@ from mythos.types import IGNORED, Batch, Regularizers, take_rows
 
 
 def weighing(**weights: float) -> RunConfig:
-    """A run whose objective has these weights and no others."""
+    """Return a run whose objective has these weights and no others."""
     return replace(run_config(), objective=ObjectiveConfig(**weights))
 
 
@@ -26,7 +26,7 @@ def plan(num_loops: int, num_grad_loops: int) -> StepPlan:
 
 
 def cut(batch: Batch, start: int, end: int) -> Batch:
-    """Some rows of a step as a micro-batch that still knows the whole step's totals."""
+    """Return some rows of a step as a micro-batch with the totals of the whole step."""
     return take_rows(batch, slice(start, end))
 
 
@@ -56,7 +56,7 @@ def test_each_penalty_is_its_weight_times_its_formula() -> None:
     assert not plain.terms
     assert plain.total == plain.nll
     assert plain.nll.item() == pytest.approx(output.nll_XBS.mean().item(), rel=1e-6)
-    h = [model(batch, depth).state_BSD for depth in (1, 2, 3)]
+    h = [model(batch, num_loops).state_BSD for num_loops in (1, 2, 3)]
     moved = [((new - old).norm(dim=-1) / new.norm(dim=-1)).square().mean() for old, new in itertools.pairwise(h)]
     expected = {
         "z_loss": output.lse_XBS.square().mean(),
@@ -72,7 +72,7 @@ def test_each_penalty_is_its_weight_times_its_formula() -> None:
         assert loss.nll == plain.nll
 
 
-def test_growth_is_the_power_method_on_the_jacobian_of_one_pass() -> None:
+def test_growth_is_the_power_method_on_the_jacobian_of_one_loop() -> None:
     config = model_config("debug-dense", vocab_size=16, dim=16, num_core_layers=1)
     model = random_model(config)
     batch = random_batch(config, batch=1, length=2)
@@ -94,7 +94,7 @@ def test_growth_is_the_power_method_on_the_jacobian_of_one_pass() -> None:
     assert gradient.abs().sum() > 0
 
 
-def test_penalties_reach_the_router_and_leave_the_likelihood_alone() -> None:
+def test_penalties_reach_the_router_and_do_not_change_the_likelihood() -> None:
     model = random_model(model_config("debug"))
     batch = random_batch(model.config)
     loss = objective(weighing(router_z_loss=1.0), model(batch, 2), batch, plan(2, 2))

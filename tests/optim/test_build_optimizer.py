@@ -1,4 +1,4 @@
-"""Optimiser and scheduler as a configuration asks for them."""
+"""Optimiser and scheduler of a configuration."""
 
 import pytest
 import torch
@@ -66,7 +66,7 @@ def test_the_scheduler_scales_each_groups_own_rate(config) -> None:
         scheduler.step()
 
 
-def test_a_resumed_scheduler_goes_on_where_it_was() -> None:
+def test_a_resumed_scheduler_continues_where_it_was() -> None:
     config = CosineSchedule(num_warmup_steps=2)
     optimizer = build_optimizer(MUON, named_parameters(), GROUP_OF)
     scheduler = build_scheduler(optimizer, config, 10)

@@ -1,4 +1,4 @@
-"""Which rule trains which parameter."""
+"""The group and the rule of each parameter."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""MuonAdamW against a reference that visits one parameter and one matrix at a time, in float64."""
+"""MuonAdamW compared with a reference implementation of one parameter and one matrix at a time, in float64."""
 
 import copy
 import io
@@ -129,7 +129,7 @@ def test_resume_from_a_file_is_bitwise() -> None:
     assert resumed.state[weights(resumed)[-1]]["step"] == 6
 
 
-def test_two_runs_are_bitwise_equal_and_gradients_are_left_alone() -> None:
+def test_two_runs_are_bitwise_equal_and_gradients_do_not_change() -> None:
     first, second = train(make(torch.float32), 0, 2), train(make(torch.float32), 0, 2)
     for a, b in zip(weights(first), weights(second), strict=True):
         assert torch.equal(a, b)
@@ -179,7 +179,7 @@ def test_the_closure_is_run_with_gradients_and_its_value_returned() -> None:
 
 
 @pytest.mark.gpu
-def test_a_step_on_a_gpu_reads_nothing_back_and_stays_near_the_reference() -> None:
+def test_a_step_on_a_gpu_does_not_synchronise_and_stays_near_the_reference() -> None:
     optimizer = make(torch.float32, device="cuda")
     set_gradients(optimizer, 0)
     optimizer.step()

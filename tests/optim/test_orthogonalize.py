@@ -1,4 +1,4 @@
-"""Singular values after Newton-Schulz, against the exact singular value decomposition in float64."""
+"""Singular values after Newton-Schulz, compared with the exact singular value decomposition in float64."""
 
 import pytest
 import torch
@@ -80,7 +80,7 @@ def test_zero_stays_zero_and_noise_stays_small() -> None:
     assert 0 < result[1].abs().max() < 0.02
 
 
-def test_matrices_of_a_batch_do_not_see_each_other() -> None:
+def test_matrices_of_a_batch_are_independent() -> None:
     x = random_batch(6, 10)
     scaled = x * torch.tensor([1.0, 1e-4, 1e4], dtype=x.dtype)[:, None, None]
     assert (orthogonalize(scaled, 5) - orthogonalize(x, 5)).abs().max() < 1e-12

@@ -37,7 +37,7 @@ def test_without_cooldown_the_plateau_lasts_to_the_end() -> None:
     assert [learning_rate_factor(config, step, 10) for step in range(10)] == [1.0] * 10
 
 
-def test_the_lower_of_warmup_and_cooldown_counts() -> None:
+def test_the_lower_of_warmup_and_cooldown_applies() -> None:
     config = TrapezoidSchedule(num_warmup_steps=8, cooldown_fraction=0.5)
     assert [learning_rate_factor(config, step, 8) for step in range(8)] == [
         *(0.125, 0.25, 0.375, 0.5, 0.625, 0.75),

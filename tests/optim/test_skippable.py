@@ -3,7 +3,7 @@ import torch
 from mythos.optim.skippable import SkippableStep
 
 
-def test_a_closed_gate_holds_weights_moments_and_counts() -> None:
+def test_a_skipped_step_changes_neither_weights_nor_moments_nor_counts() -> None:
     weight = torch.ones(3, requires_grad=True)
     optimizer = torch.optim.AdamW([weight], lr=0.1, fused=True)
     gate = SkippableStep(optimizer)

@@ -29,13 +29,13 @@ def test_a_spike_lies_six_deviations_above_the_mean() -> None:
     assert verdict.reason == "gradient_spike"
 
 
-def test_a_fall_is_no_spike_and_a_short_history_judges_nothing() -> None:
+def test_a_fall_is_no_spike_and_a_short_history_has_none() -> None:
     assert judge(0.1, 1e-9, LOSSES, NORMS, CONFIG) is None
     assert judge(1e9, 1e9, LOSSES[:3], NORMS[:3], CONFIG) is None
     assert judge(1e9, 1e9, LOSSES, NORMS, GuardConfig(sigmas=None)) is None
 
 
-def test_a_flat_stretch_leaves_room() -> None:
+def test_a_flat_stretch_makes_ordinary_steps_no_spikes() -> None:
     assert judge(3.0 * 1.11, 1.0, [3.0] * 8, [1.0] * 8, CONFIG) is None
     assert judge(3.0 * 1.13, 1.0, [3.0] * 8, [1.0] * 8, CONFIG) is not None
 

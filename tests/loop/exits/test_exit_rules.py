@@ -27,7 +27,7 @@ def exits_after(rule: ExitRule, state_TND: Tensor, logits_TNV: Tensor, p_TN: Ten
     return last_N
 
 
-def test_rules_stop_where_their_condition_first_holds() -> None:
+def test_rules_exit_where_their_condition_first_holds() -> None:
     p = torch.tensor([[0.1, 0.6], [0.5, 0.2], [0.4, 0.2]])
     assert by_quantile(p, 0.5).tolist() == [1, 0]
     assert by_quantile(p, 0.99).tolist() == [2, 2]
@@ -65,9 +65,9 @@ def test_rules_loop_by_loop_exit_where_the_rules_over_all_loops_do(threshold: fl
     }
     for kind in EXIT_KINDS:
         rule = ExitRule(kind, round(5 * threshold) if kind == "stable_argmax" else threshold)
-        found = exits_after(rule, state_TND, logits_TNV, p_TN)
-        assert torch.equal(found, expected[kind]), kind
-        assert found.unique().numel() > 1 or rule == ExitRule("stable_argmax", 1)
+        result = exits_after(rule, state_TND, logits_TNV, p_TN)
+        assert torch.equal(result, expected[kind]), kind
+        assert result.unique().numel() > 1 or rule == ExitRule("stable_argmax", 1)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,6 @@ def test_rules_loop_by_loop_exit_where_the_rules_over_all_loops_do(threshold: fl
         (None, 0.5, "without exit_rule"),
     ],
 )
-def test_rules_that_cannot_be_are_refused(kind: str | None, threshold: float | None, message: str) -> None:
+def test_invalid_rules_are_refused(kind: str | None, threshold: float | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         exit_rule(kind, threshold)

@@ -54,12 +54,12 @@ def test_exits_that_were_not_drawn_change_neither_states_nor_probabilities() -> 
     assert torch.equal(all_exits.halting_TBS, some.halting_TBS)
 
 
-def test_act_reads_the_weighted_mean_of_the_states_at_every_depth() -> None:
+def test_act_reads_the_weighted_mean_of_the_states_at_every_exit() -> None:
     model = halting_model(ActHalting())
     batch = random_batch(model.config)
     together = model(batch, 4, exits=(0, 1, 3))
-    for place, depth in enumerate((1, 2, 4)):
-        assert relative_error(together.nll_XBS[place], model(batch, depth).nll_XBS[0]) < 1e-6
+    for index, num_loops in enumerate((1, 2, 4)):
+        assert relative_error(together.nll_XBS[index], model(batch, num_loops).nll_XBS[0]) < 1e-6
     plain = Mythos(model_config("debug"))
     plain.load_state_dict({name: p for name, p in model.state_dict().items() if not name.startswith("halting")})
     assert relative_error(together.nll_XBS[0], plain(batch, 1).nll_XBS[0]) < 1e-6
@@ -67,18 +67,18 @@ def test_act_reads_the_weighted_mean_of_the_states_at_every_depth() -> None:
 
 
 @pytest.mark.parametrize("halting", [ActHalting(), PonderHalting()])
-@pytest.mark.parametrize("depth", [1, 3])
-def test_cached_decoding_equals_the_full_forward(halting: HaltingConfig, depth: int) -> None:
+@pytest.mark.parametrize("num_loops", [1, 3])
+def test_cached_decoding_equals_the_full_forward(halting: HaltingConfig, num_loops: int) -> None:
     model = halting_model(halting)
     batch = random_batch(model.config, batch=2, length=9)
-    cache = model.new_cache(depth, capacity=9)
+    cache = model.new_cache(num_loops, capacity=9)
     logits = torch.cat([model.decode(piece, cache) for piece in batch.tokens_BS.split((4, 1, 3, 1), 1)], 1)
     nll = torch.nn.functional.cross_entropy(logits.transpose(1, 2), batch.targets_BS, reduction="none")
-    assert relative_error(nll, model(batch, depth).nll_XBS[0]) < 1e-5
+    assert relative_error(nll, model(batch, num_loops).nll_XBS[0]) < 1e-5
 
 
 @pytest.mark.parametrize("halting", [ActHalting(weight=9.0), PonderHalting(weight=9.0)])
-def test_penalties_never_touch_the_evaluation(halting: HaltingConfig) -> None:
+def test_penalties_never_affect_the_evaluation(halting: HaltingConfig) -> None:
     model = halting_model(halting)
     batch = random_batch(model.config)
     with torch.no_grad():
