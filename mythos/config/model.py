@@ -109,7 +109,7 @@ class HeadConfig:
     tied: bool = True
     """Use the embedding matrix as the projection."""
     soft_cap: Positive | None = None
-    """Squash logits to c tanh(logits / c) (Gemma 2, arXiv 2408.00118); null leaves them."""
+    """Squash logits to c tanh(logits / c) (Gemma 2, arXiv 2408.00118); null disables it."""
     chunk_tokens: PositiveInt = 4096
     """Tokens whose logits exist at one time during training; it bounds memory and changes no result."""
 

@@ -26,7 +26,7 @@ class AdamWConfig:
     weight_decay: NonNegative = 0.1
     """Decay of matrices only; norms, injection, router and embedding are never decayed."""
     clip_norm: Positive | None = 0.5
-    """Largest global gradient norm; null leaves gradients alone."""
+    """Largest global gradient norm; null disables clipping."""
 
 
 @config
@@ -46,7 +46,7 @@ class MuonAdamWConfig:
     muon_momentum: Beta = 0.95
     num_newton_schulz_steps: PositiveInt = 5
     clip_norm: Positive | None = 0.5
-    """Largest global gradient norm; null leaves gradients alone."""
+    """Largest global gradient norm; null disables clipping."""
 
 
 @config
@@ -60,7 +60,7 @@ class ForeignOptimConfig:
     weight_decay: NonNegative = 0.0
     """Decay of matrices only; norms, injection, router and embedding are never decayed."""
     clip_norm: Positive | None = 0.5
-    """Largest global gradient norm; null leaves gradients alone."""
+    """Largest global gradient norm; null disables clipping."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further keyword arguments of its constructor."""
     num_moments: Count = 2
