@@ -7,7 +7,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from mythos.config.injection import AdditiveInjection, DiagonalInjection, InjectionConfig, LinearInjection
+from mythos.config.injection import AdditiveInjection, DiagonalInjection, LinearInjection
+from mythos.config.model import ModelConfig
 
 Blocks = Callable[[Tensor], Tensor]
 LARGEST_DECAY = 1 - 2**-20
@@ -24,11 +25,11 @@ class Diagonal(nn.Module):
     applied in fp32 outside autocast. G is dt (Euler) or (1 - A) / exp(a) (exact zero-order hold).
     """
 
-    def __init__(self, config: DiagonalInjection, dim: int) -> None:
+    def __init__(self, config: DiagonalInjection, model: ModelConfig) -> None:
         super().__init__()
-        self.log_rate = nn.Parameter(torch.empty(dim))
-        self.dt_bias = nn.Parameter(torch.empty(dim))
-        self.input_matrix = nn.Parameter(torch.empty(dim, dim))
+        self.log_rate = nn.Parameter(torch.empty(model.dim))
+        self.dt_bias = nn.Parameter(torch.empty(model.dim))
+        self.input_matrix = nn.Parameter(torch.empty(model.dim, model.dim))
         self.exact_hold = config.discretization == "zoh"
 
     def forward(self, h_BSD: Tensor, e_BSD: Tensor) -> Tensor:
@@ -61,9 +62,9 @@ class Diagonal(nn.Module):
 class Linear(nn.Module):
     """u = W [h; e], with nothing to bound W (Huginn's adapter, arXiv 2502.05171)."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, config: LinearInjection, model: ModelConfig) -> None:
         super().__init__()
-        self.matrix = nn.Parameter(torch.empty(dim, 2 * dim))
+        self.matrix = nn.Parameter(torch.empty(model.dim, 2 * model.dim))
 
     def forward(self, h_BSD: Tensor, e_BSD: Tensor) -> Tensor:
         """The injected state, in the dtype of ``h_BSD``."""
@@ -77,6 +78,9 @@ class Linear(nn.Module):
 
 class Additive(nn.Module):
     """u = h + e."""
+
+    def __init__(self, config: AdditiveInjection, model: ModelConfig) -> None:
+        super().__init__()
 
     def forward(self, h_BSD: Tensor, e_BSD: Tensor) -> Tensor:
         """The injected state, in the dtype of ``h_BSD``."""
@@ -108,15 +112,15 @@ def _input_gain(into_DD: Tensor) -> Tensor:
     return into_DD.square().sum(1).mean().sqrt()
 
 
-def build_injection(config: InjectionConfig, dim: int) -> Diagonal | Linear | Additive:
+def build_injection(model: ModelConfig) -> Diagonal | Linear | Additive:
     """The injection that a configuration names."""
-    match config:
-        case DiagonalInjection():
-            return Diagonal(config, dim)
-        case LinearInjection():
-            return Linear(dim)
-        case AdditiveInjection():
-            return Additive()
+    match model.injection:
+        case DiagonalInjection() as config:
+            return Diagonal(config, model)
+        case LinearInjection() as config:
+            return Linear(config, model)
+        case AdditiveInjection() as config:
+            return Additive(config, model)
 
 
 def initial_dt(decay: float) -> float:

@@ -27,7 +27,7 @@ class Core(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.parts = nn.ModuleList(build_parts(config))
-        self.injection = build_injection(config.injection, config.dim)
+        self.injection = build_injection(config)
         self.update_rule = UPDATE_RULES[config.injection.update_rule]
         is_parallel = config.injection.update_rule == "parallel"
         self.parallel_norm = RMSNorm(config.dim, config.norm_eps) if is_parallel else nn.Identity()

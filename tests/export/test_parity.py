@@ -12,6 +12,7 @@ from mythos.config.decoding import ExitRule
 from mythos.config.halting import ActHalting, PonderHalting
 from mythos.config.injection import AdditiveInjection, DiagonalInjection, LinearInjection
 from mythos.config.model import HeadConfig
+from mythos.config.parts import PARTS, LoopConfig
 from mythos.model.generate import generate
 from mythos.model.mythos import Mythos
 
@@ -35,6 +36,8 @@ KINDS: dict[str, dict[str, Any]] = {
         "core_ffn": replace(MOE, score="softmax", dispatch="naive", num_shared=0, weight_scale=2.0),
         "residual_scale": "inverse_sqrt",
     },
+    **{kind: {"loop": LoopConfig(parts=(spec.config(),))} for kind, spec in PARTS.items()},
+    **{f"{kind}-mla": {"name": "debug-mla", "loop": LoopConfig(parts=(PARTS[kind].config(),))} for kind in PARTS},
 }
 
 

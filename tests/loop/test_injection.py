@@ -1,18 +1,28 @@
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from helpers import model_config
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mythos.config.injection import AdditiveInjection, DiagonalInjection, LinearInjection
+from mythos.config.model import ModelConfig
 from mythos.loop.injection import LARGEST_DECAY, Diagonal, build_injection, initial_dt, initialize_dt_bias
 
 ANY = st.floats(width=32, allow_nan=False, allow_infinity=True)
 
 
+def of_width(dim: int, **changes: Any) -> ModelConfig:
+    base = model_config("debug-dense")
+    return replace(base, dim=dim, attention=replace(base.attention, head_dim=2), **changes)
+
+
 def diagonal(discretization: str = "euler", dim: int = 4, decay: float = 0.4) -> Diagonal:
-    layer = Diagonal(DiagonalInjection(discretization=discretization, initial_decay=decay), dim)
+    config = DiagonalInjection(discretization=discretization, initial_decay=decay)
+    layer = Diagonal(config, of_width(dim))
     with torch.no_grad():
         layer.log_rate.zero_()
         initialize_dt_bias(layer.dt_bias, DiagonalInjection(initial_decay=decay), torch.Generator())
@@ -70,8 +80,8 @@ def test_exact_hold_is_the_solution_of_the_differential_equation() -> None:
 
 def test_linear_starts_as_diagonal_does_and_additive_adds() -> None:
     h, e = torch.randn(1, 2, 4), torch.randn(1, 2, 4)
-    linear = build_injection(LinearInjection(initial_decay=0.4), 4)
+    linear = build_injection(of_width(4, injection=LinearInjection(initial_decay=0.4)))
     with torch.no_grad():
         linear.matrix.copy_(torch.cat((0.4 * torch.eye(4), initial_dt(0.4) * torch.eye(4)), 1))
     torch.testing.assert_close(linear(h, e), diagonal(decay=0.4)(h, e), rtol=1e-5, atol=1e-6)
-    assert torch.equal(build_injection(AdditiveInjection(), 4)(h, e), h + e)
+    assert torch.equal(build_injection(of_width(4, injection=AdditiveInjection()))(h, e), h + e)

@@ -1,0 +1,248 @@
+"""Every kind of injection and loop part is complete: what its spec states is what the part does."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import gradients, model_config, random_batch, random_model, recorded, relative_error, run_config
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from mythos.account.decoding import decode_bytes
+from mythos.account.saved import Runtime
+from mythos.config.injection import INJECTIONS
+from mythos.config.model import ModelConfig
+from mythos.config.part_spec import FIELDS, PartSpec, load_object
+from mythos.config.parts import PARTS, LoopConfig, Part, optimizer_groups, parts_of
+from mythos.loop.part import LoopInputs, LoopPart
+from mythos.loop.remat import Remat
+from mythos.model.init import initialize, rule_for
+from mythos.model.mythos import Mythos
+from mythos.optim.groups import grouping
+from mythos.train.build import train
+from mythos.train.run_directory import prepare
+from mythos.types import Batch, take_rows
+
+KINDS: dict[str, PartSpec] = INJECTIONS | PARTS
+BATCH, LENGTH, NUM_LOOPS = 2, 20, 5
+ONE_STEP = """data.seq_len=32 data.batch_size=2 data.micro_batch_size=2 depth.mean=2 run.num_steps=1 run.name=figures
+run.validation.num_batches=2 schedule.num_warmup_steps=0 tracking.log_every=1 tracking.trace_every=1
+parallel.device=cpu""".split()
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def with_kind(kind: str, name: str = "debug", **changes: Any) -> ModelConfig:
+    """A model with a part, or an injection, of this kind at its defaults."""
+    part = KINDS[kind].config()
+    own = {"injection": part} if kind in INJECTIONS else {"loop": LoopConfig(parts=(part,))}
+    return model_config(name, **own, **changes)
+
+
+def of_kind(model: ModelConfig) -> Part:
+    """The part that ``with_kind`` puts into a model."""
+    return parts_of(model)[-1]
+
+
+def inside_attention(model: Mythos) -> Iterator[nn.Module]:
+    """The attention part of each core block; nothing if the part has none."""
+    for part in model.core.attention_parts():
+        yield from getattr(part, "parts", ())
+
+
+@every_kind
+def test_every_field_is_stated(kind: str) -> None:
+    spec = KINDS[kind]
+    assert all(getattr(spec, field) is not None for field in FIELDS if field != "attention_build")
+    assert spec.config().kind == kind
+    assert spec.config.__doc__
+
+
+@every_kind
+def test_shapes_are_those_of_the_built_module(kind: str) -> None:
+    config = with_kind(kind)
+    model, part = Mythos(config), of_kind(config)
+    module = model.get_submodule(part.prefix)
+    assert type(module) is load_object(part.spec.build)
+    assert shapes_of(module) == part.spec.shapes(part.config, config)
+    assert shapes_of(load_object(part.spec.build)(part.config, config)) == part.spec.shapes(part.config, config)
+    attention_shapes = part.spec.attention_shapes(part.config, config)
+    assert (part.spec.attention_build is not None) == bool(list(inside_attention(model)))
+    assert all(shapes_of(each) == attention_shapes for each in inside_attention(model))
+
+
+def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+
+
+@every_kind
+def test_values_groups_and_fp32_name_the_parameters(kind: str) -> None:
+    config = with_kind(kind)
+    part = of_kind(config)
+    names = {name for _, name in part.parameters(config)}
+    assert part.spec.initial_values.keys() == names
+    assert part.spec.optimizer_group.keys() == names
+    assert names >= set(part.spec.fp32)
+
+
+@every_kind
+def test_every_parameter_has_one_rule_and_one_group(kind: str) -> None:
+    config = with_kind(kind)
+    model, group_of = Mythos(config), grouping(config)
+    part = of_kind(config)
+    of_part = dict(optimizer_groups(config))
+    for name, _ in model.named_parameters():
+        rule_for(name, config)
+        group_of(name)
+    for name in part.spec.shapes(part.config, config):
+        assert group_of(f"{part.prefix}.{name}") == part.spec.optimizer_group[name]
+        assert of_part[f"{part.prefix}.{name}"] == part.spec.optimizer_group[name]
+    initialize(model, config, seed=0)
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def run_alone(module: nn.Module, h_BSD: Tensor, e_BSD: Tensor) -> Tensor:
+    """One loop of the part, in which the rest of the loop adds one."""
+    if isinstance(module, LoopPart):
+        inputs = LoopInputs(e_BSD, rotation=None, mask=None, loop=1)
+        return module(h_BSD, module.start(h_BSD, e_BSD), inputs, lambda x_BSD: x_BSD + 1)[0]
+    return module(h_BSD, e_BSD)
+
+
+def states(config: ModelConfig) -> tuple[Tensor, Tensor]:
+    """A state that an operation made, and e."""
+    leaf_BSD = torch.randn(BATCH, LENGTH, config.dim, requires_grad=True)
+    return leaf_BSD + 1, torch.randn(BATCH, LENGTH, config.dim)
+
+
+@every_kind
+def test_flops_are_those_of_the_part_alone(kind: str) -> None:
+    config = with_kind(kind)
+    part, module = of_kind(config), random_model(config).get_submodule(of_kind(config).prefix)
+    with FlopCounterMode(display=False) as counter:
+        run_alone(module, *states(config))
+    assert counter.get_total_flops() == BATCH * LENGTH * part.spec.flops(part.config, config, LENGTH)
+
+
+@every_kind
+@pytest.mark.parametrize("is_bf16", [False, True])
+def test_saved_activations_are_what_the_graph_saves(kind: str, is_bf16: bool) -> None:
+    config = with_kind(kind)
+    part, module = of_kind(config), random_model(config).get_submodule(of_kind(config).prefix)
+    h_BSD, e_BSD = states(config)
+    saved: dict[int, Tensor] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        saved[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+    with hooks, torch.autocast("cpu", torch.bfloat16, enabled=is_bf16):
+        new_BSD = run_alone(module, h_BSD, e_BSD)
+    assert new_BSD.requires_grad
+    for tensor in (e_BSD, *module.parameters()):  # all loops share them
+        saved.pop(tensor.untyped_storage().data_ptr(), None)
+    of_tokens = [
+        each for each in saved.values() if each.shape[0] in (BATCH, BATCH * LENGTH)
+    ]  # casts of weights are not
+    runtime = Runtime(width=2, casts_weights=True) if is_bf16 else Runtime()
+    num_bytes = sum(each.untyped_storage().nbytes() for each in of_tokens)
+    assert num_bytes == BATCH * LENGTH * part.spec.saved_activations(part.config, config, runtime)
+
+
+@every_kind
+def test_carry_elements_are_the_size_of_the_carry(kind: str) -> None:
+    config = with_kind(kind)
+    part, model = of_kind(config), random_model(config)
+    h_BSD, e_BSD = states(config)
+    state = model.core.start(h_BSD, e_BSD)
+    carried = tree_leaves((state.carries, state.layer_carries))
+    assert all(each.shape[0] == BATCH for each in carried)
+    num_elements = sum(each.numel() for each in carried)
+    assert num_elements == BATCH * LENGTH * part.spec.carry_elements(part.config, config)
+    inputs = random_batch(config, batch=BATCH, length=LENGTH)
+    after, _ = model.core.step(state, model._inputs(inputs))
+    assert [each.shape for each in tree_leaves(after)] == [each.shape for each in tree_leaves(state)]
+
+
+@every_kind
+def test_cached_elements_are_the_bytes_of_the_cache(kind: str) -> None:
+    config = with_kind(kind)
+    part, model = of_kind(config), random_model(config)
+    cache = model.new_cache(NUM_LOOPS, LENGTH)
+    model.decode(random_batch(config, batch=BATCH, length=LENGTH).tokens_BS, cache)
+    of_parts = sum(each.num_bytes for each in cache.parts if each is not None)
+    assert of_parts == 4 * BATCH * LENGTH * part.spec.cached_elements(part.config, config, NUM_LOOPS)
+    assert cache.num_bytes == decode_bytes(config, NUM_LOOPS, LENGTH, num_sequences=BATCH).cache
+
+
+@every_kind
+def test_figures_are_finite_scalars_of_the_metrics(kind: str, packed: Path, tmp_path: Path) -> None:
+    own = f"model.injection={{kind: {kind}}}" if kind in INJECTIONS else f"model.loop.parts=[{{kind: {kind}}}]"
+    run = run_config(*ONE_STEP, own, f"data.dir={packed}", f"run.dir={tmp_path}")
+    module = random_model(run.model).get_submodule(of_kind(run.model).prefix)
+    figures = module.figures()
+    assert all(value.dim() == 0 and value.isfinite() for value in figures.values())
+    train(run, prepare(run))
+    for name in figures:
+        (value,) = recorded(tmp_path / "figures", f"{KINDS[kind].family}/{name}").values()
+        assert np.isfinite(value)
+
+
+@every_kind
+@pytest.mark.parametrize("name", ["debug", "debug-mla"])
+def test_decoding_token_by_token_equals_the_full_forward(kind: str, name: str) -> None:
+    model = random_model(with_kind(kind, name, initial_state="zero"))
+    batch = random_batch(model.config, batch=BATCH, length=LENGTH)
+    output = model(batch, NUM_LOOPS)
+    cache = model.new_cache(NUM_LOOPS, LENGTH)
+    logits_BSV = torch.cat([model.decode(token_B1, cache) for token_B1 in batch.tokens_BS.split(1, dim=1)], 1)
+    together_BSV = model.decode(batch.tokens_BS, model.new_cache(NUM_LOOPS, LENGTH))
+    assert relative_error(logits_BSV, together_BSV) < 1e-5
+    nll_BS = torch.nn.functional.cross_entropy(logits_BSV.transpose(1, 2), batch.targets_BS, reduction="none")
+    assert relative_error(nll_BS, output.nll_XBS[0]) < 1e-5
+
+
+@every_kind
+@pytest.mark.parametrize("remat", ["loop", "block", "offload"])
+def test_recomputed_gradients_equal_kept_ones(kind: str, remat: str) -> None:
+    policy = Remat("loop" if remat == "offload" else remat, offload_states=remat == "offload")
+    (kept, expected), (again, found) = (backward(with_kind(kind), each) for each in (Remat(), policy))
+    assert torch.equal(kept, again)
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        assert relative_error(found[name], gradient) < 1e-6, name
+
+
+def backward(config: ModelConfig, remat: Remat) -> tuple[Tensor, dict[str, Tensor]]:
+    model = random_model(config)
+    model.core.remat = remat
+    loss = model(random_batch(config, num_documents=2), NUM_LOOPS, 3, noise_seed=1).nll_XBS.sum()
+    loss.backward()
+    return loss.detach(), gradients(model)
+
+
+@every_kind
+@pytest.mark.parametrize("remat", ["none", "loop"])
+def test_sequences_of_their_own_depth_equal_each_alone(kind: str, remat: str) -> None:
+    loops_B = np.array([2, 5, 1, 3])
+    model = random_model(with_kind(kind, max_loops=4))
+    model.core.remat = Remat(remat)
+    batch = random_batch(model.config, batch=4, num_documents=2)
+    output = model(batch, 5, loops_B=loops_B, noise_seed=1)
+    output.nll_XBS.sum().backward()
+    found = gradients(model)
+    model.zero_grad()
+    rows = [model(one_row(batch, row), int(loops), noise_seed=1).nll_XBS for row, loops in enumerate(loops_B)]
+    sum(row.sum() for row in rows).backward()
+    expected = gradients(model)
+    assert relative_error(output.nll_XBS, torch.cat(rows, 1)) < 1e-6
+    for name, gradient in expected.items():
+        assert relative_error(found[name], gradient) < 3e-6, name
+
+
+def one_row(batch: Batch, row: int) -> Batch:
+    return take_rows(batch, slice(row, row + 1))
