@@ -16,8 +16,10 @@ TRACKING = ("tracking=foreign", "tracking.name=aim", "tracking.options={reposito
 
 
 def test_the_named_parts_are_listed_with_their_paths_and_survive_a_checkpoint() -> None:
-    config = run_config(*OPTIM, *TRACKING, "objective.terms={curl: 0.1, drift: 0.0}")
-    assert foreign.chosen(config) == [
+    part = "model.loop.parts=[{kind: foreign, name: wave}]"
+    config = run_config(*OPTIM, *TRACKING, part, "objective.terms={curl: 0.1, drift: 0.0}")
+    assert [entry[:3] for entry in foreign.chosen(config)] == [
+        ("mythos.loop_parts", "wave", "model.loop.parts.0.name"),
         ("mythos.loss_terms", "curl", "objective.terms.curl"),
         ("mythos.loss_terms", "drift", "objective.terms.drift"),
         ("mythos.optimizers", "lion", "optim.name"),
@@ -51,6 +53,11 @@ def test_only_what_is_named_is_imported(install: Install) -> None:
             OPTIM,
             "optim.name: 'lion' was given, but no installed package declares it under the entry points "
             "'mythos.optimizers'; known here: nothing.",
+        ),
+        (
+            ("model.loop.parts=[{kind: foreign, name: wave}]",),
+            "model.loop.parts.0.name: 'wave' was given, but no installed package declares it under the entry points "
+            "'mythos.loop_parts'; known here: nothing.",
         ),
         (
             TRACKING,
