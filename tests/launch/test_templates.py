@@ -134,7 +134,10 @@ def test_restarts_are_bounded_and_slower_until_there_is_a_new_checkpoint(tmp_pat
 
 
 def test_a_signal_to_the_script_reaches_the_ranks_and_their_status_is_returned(tmp_path: Path) -> None:
-    script = f"trap 'exit {PREEMPTED}' USR1; kill -USR1 $PPID; while :; do read -t 0.1 <> <(:); done"
+    # The batch script sets its traps after it has started srun; a signal before that would kill it.
+    has_trap = "(( 0x$(sed -n 's/^SigCgt:\t//p' /proc/$PPID/status) & 0x200 ))"
+    script = f"trap 'exit {PREEMPTED}' USR1; until {has_trap}; do :; done; kill -USR1 $PPID; "
+    script += "while :; do read -t 0.1 <> <(:); done"
     assert run_batch(tmp_path, script) == (PREEMPTED, ["scontrol requeue 7"])
 
 
