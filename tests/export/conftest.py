@@ -65,13 +65,21 @@ def load(tmp_path_factory: pytest.TempPathFactory):
         yield from_folder
 
 
-@pytest.fixture
-def exported(save_run, load, tmp_path: Path):
-    """A function that builds and exports a random model, and returns it with the model loaded from the export."""
+@pytest.fixture(scope="session")
+def exported(save_run, load, tmp_path_factory: pytest.TempPathFactory):
+    """A function that builds and exports a random model, and returns it with the model loaded from the export.
+
+    Tests share the pair of equal arguments, and do not change it.
+    """
+    pairs: dict[str, tuple[Mythos, Any]] = {}
 
     def build(name: str = "debug", halting: HaltingConfig | None = None, **changes: Any) -> tuple[Mythos, Any]:
-        model = save_run(tmp_path / "run", name, halting, **changes)
-        export(tmp_path / "run", tmp_path / "out", None)
-        return model, load(tmp_path / "out")
+        key = repr((name, halting, sorted(changes.items())))
+        if key not in pairs:
+            folder = tmp_path_factory.mktemp("exported")
+            model = save_run(folder / "run", name, halting, **changes)
+            export(folder / "run", folder / "out", None)
+            pairs[key] = model, load(folder / "out")
+        return pairs[key]
 
     return build

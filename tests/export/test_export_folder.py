@@ -172,19 +172,16 @@ def test_another_tokenizer_than_the_runs_is_refused(
         ({"prompt_lookup_num_tokens": 3}, "assisted generation removes tokens from the cache"),
     ],
 )
-def test_an_exported_model_refuses_in_one_sentence(options: dict, sentence: str, save_run, load, tmp_path) -> None:
-    save_run(tmp_path / "run")
-    export(tmp_path / "run", tmp_path / "out", None)
-    loaded, prompt = load(tmp_path / "out"), torch.tensor([[1, 2, 3]])
+def test_an_exported_model_refuses_in_one_sentence(options: dict, sentence: str, exported) -> None:
+    loaded, prompt = exported()[1], torch.tensor([[1, 2, 3]])
     with pytest.raises(ValueError, match=sentence.replace("(", r"\(")):
         loaded.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=2, **options)
 
 
-def test_a_text_longer_than_the_context_is_refused(save_run, load, tmp_path) -> None:
-    save_run(tmp_path / "run")
-    export(tmp_path / "run", tmp_path / "out", None)
+def test_a_text_longer_than_the_context_is_refused(exported) -> None:
+    _, loaded = exported()
     with pytest.raises(ValueError, match=r"input_ids: 257 tokens .* but the model takes 256"):
-        load(tmp_path / "out")(torch.zeros(1, 257, dtype=torch.long))
+        loaded(torch.zeros(1, 257, dtype=torch.long))
 
 
 def test_a_vocabulary_may_grow_but_missing_weights_are_refused(save_run, load, tmp_path) -> None:
