@@ -108,16 +108,18 @@ def test_evaluation_equals_the_last_validation_on_the_same_text(
         mythos.evaluate(trained.path, num_loops=[1, 0])
 
 
-def test_training_again_in_the_same_folder_is_refused(trained: mythos.TrainingResult) -> None:
+def test_a_run_that_cannot_start_here_is_refused(trained: mythos.TrainingResult, packed: Path) -> None:
     config = mythos.load(trained.path).config
     assert isinstance(config, mythos.RunConfig)
     with pytest.raises(mythos.ConfigError, match=r"run.name: .* already holds a run"):
         mythos.train(config)
     with pytest.raises(mythos.ConfigError, match=r"run.max_restarts is 2, but restarts need a launcher"):
         mythos.train(replace(config, run=replace(config.run, max_restarts=2)))
-    two = replace(config.cluster, num_devices=2)
+    two = mythos.load_config(
+        "model=debug", "parallel=ddp", "cluster.num_devices=2", "data.batch_size=32", f"data.dir={packed}"
+    )
     with pytest.raises(mythos.ConfigError, match=r"but the launcher started 1"):
-        mythos.train(replace(config, cluster=two))
+        mythos.train(two)
 
 
 def test_the_package_and_the_function_share_a_name(trained: mythos.TrainingResult) -> None:
