@@ -17,6 +17,7 @@ from mythos.checkpoint.manifest import BEST_METRIC, Manifest
 from mythos.checkpoint.mirror import Mirror, mirror_of
 from mythos.config.base import ConfigError, encode, fingerprint
 from mythos.config.parallel import DeepSpeedParallel
+from mythos.config.parts import foreign_packages
 from mythos.config.run import RunConfig
 from mythos.data.datamodule import TokenDataModule
 from mythos.parallel.host_copy import HostCopy
@@ -133,5 +134,6 @@ class Checkpointing(StepCallback):
             data_fingerprint=self.data_fingerprint,
             code_version=mythos.__version__,
             layout=layout,
+            packages=foreign_packages(config.model),
             metrics={} if nearest is None else {BEST_METRIC: losses[nearest]},
         )

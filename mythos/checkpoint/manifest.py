@@ -41,6 +41,8 @@ class Manifest:
     """``fragments.checksum`` of every whole tensor by ``name|field``, as 16 hexadecimal digits."""
     files: dict[str, str] = field(default_factory=dict)
     """SHA-256 of every other file, by path relative to the directory."""
+    packages: dict[str, str] = field(default_factory=dict)
+    """Package and version of each loop part from another package, by the part's name."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Metrics of the model at the time of the save."""
 

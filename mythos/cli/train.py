@@ -32,10 +32,10 @@ def run(arguments: argparse.Namespace) -> int:
     from mythos.config.load import load
     from mythos.parallel.launcher import is_launched
     from mythos.train.restarts import run_with_restarts
-    from mythos.train.run_directory import refuse
+    from mythos.train.run_directory import check_packages, refuse
     from mythos.train.start import start
 
-    config = load(arguments.overrides, arguments.config_dir)
+    config = load(arguments.overrides, arguments.config_dir, check_packages)
     refuse(config)
     needs_launcher = config.cluster.world_size > 1 or config.run.max_restarts > 0
     if needs_launcher and not is_launched():

@@ -112,9 +112,15 @@ def _dotted(raw: Any, location: tuple[int | str, ...]) -> str:
         if isinstance(node, dict) and step not in node and step == node.get("kind"):
             continue
         names.append(str(step))
-        if isinstance(node, dict):
-            node = node.get(step)
+        node = _child(node, step)
     return ".".join(names)
+
+
+def _child(node: Any, step: int | str) -> Any:
+    """Return an entry of a dict, or of a list by its index; None if there is none."""
+    if isinstance(node, list | tuple):
+        return node[int(step)] if str(step).isdigit() and int(step) < len(node) else None
+    return node.get(step) if isinstance(node, dict) else None
 
 
 def _known_keys(kind: Any, raw: Any, parent: str) -> list[str]:
@@ -130,8 +136,11 @@ def _known_keys(kind: Any, raw: Any, parent: str) -> list[str]:
             return definitions.get(reference.rsplit("/", 1)[-1], {})
         return definitions[part["$ref"].rsplit("/", 1)[1]] if "$ref" in part else part
 
+    def below(part: dict[str, Any], step: str) -> dict[str, Any]:
+        return part["items"] if part.get("type") == "array" else part.get("properties", {}).get(step, {})
+
     schema = resolve(schema)
     for step in filter(None, parent.split(".")):
-        node = node.get(step, {}) if isinstance(node, dict) else {}
-        schema = resolve(schema.get("properties", {}).get(step, {}))
+        node = _child(node, step) or {}
+        schema = resolve(below(schema, step))
     return list(schema.get("properties", {}))

@@ -1,6 +1,7 @@
 """Load configurations: Hydra composes YAML and overrides, ``decode`` validates and freezes the result."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -12,6 +13,7 @@ from yaml import YAMLError
 
 from mythos.config.base import ConfigError, decode, suggestion
 from mythos.config.model import ModelConfig
+from mythos.config.parts import check_parts
 from mythos.config.run import RunConfig
 from mythos.config.secrets import check_secrets
 
@@ -24,19 +26,30 @@ def default_config_dir() -> Path:
     return packaged if packaged.is_dir() else _PACKAGE.parent / "conf"
 
 
-def load(overrides: list[str], config_dir: Path | None = None) -> RunConfig:
-    """Compose ``train.yaml`` with Hydra overrides and freeze it.
+def check_run(config: RunConfig) -> None:
+    """Refuse loop parts that cannot be used; see ``config.parts.check_parts``."""
+    check_parts(config.model)
+
+
+def load(
+    overrides: list[str], config_dir: Path | None = None, check: Callable[[RunConfig], None] = check_run
+) -> RunConfig:
+    """Compose ``train.yaml`` with Hydra overrides, freeze it and check it.
 
     Raises:
         ConfigError: one sentence per mistake, with the dotted path and what to do.
     """
-    return decode(RunConfig, compose_raw("train", overrides, config_dir or default_config_dir()))
+    config = decode(RunConfig, compose_raw("train", overrides, config_dir or default_config_dir()))
+    check(config)
+    return config
 
 
 def load_model(path: Path) -> ModelConfig:
     """Read one file of ``conf/model``."""
     try:
-        return decode(ModelConfig, OmegaConf.to_container(OmegaConf.load(path)))
+        model = decode(ModelConfig, OmegaConf.to_container(OmegaConf.load(path)))
+        check_parts(model)
+        return model
     except ConfigError as error:
         sentences = str(error).splitlines()
         raise ConfigError("\n".join(f"{path}: {sentence}" for sentence in sentences)) from None

@@ -12,6 +12,7 @@ from mythos.doctor.finding import Finding, joined
 from mythos.doctor.gpus import devices, list_gpus
 from mythos.doctor.host import caches, host_memory, open_files, shared_memory
 from mythos.doctor.network import bandwidth, clocks
+from mythos.doctor.plugins import installed_plugins
 from mythos.doctor.run import data, layout, tracker
 from mythos.doctor.storage import disk
 from mythos.doctor.versions import versions
@@ -48,6 +49,7 @@ def examine_machine(config: RunConfig | None) -> list[Finding]:
     on_cpu = choose_accelerator("auto" if config is None else config.parallel.device) == "cpu"
     return [
         *versions(config, gpus),
+        *installed_plugins(),
         *devices(config, gpus),
         open_files(config),
         shared_memory(config),

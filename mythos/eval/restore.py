@@ -7,7 +7,8 @@ import torch
 from mythos.checkpoint import store
 from mythos.checkpoint.fragments import FragmentReader
 from mythos.checkpoint.manifest import Manifest
-from mythos.config.base import ConfigError, decode
+from mythos.checkpoint.packages import trained_config
+from mythos.config.base import ConfigError
 from mythos.config.run import RunConfig
 from mythos.data.manifest import data_fingerprint, read_manifest
 from mythos.model.mythos import Mythos
@@ -33,7 +34,7 @@ def restore(run: Path, device: torch.device) -> tuple[RunConfig, Mythos, Manifes
     if newest is None:
         raise ConfigError(f"{run}: no checkpoint that verifies; train it first, or name a run's directory.")
     path, manifest = newest
-    config = decode(RunConfig, manifest.config)
+    config = trained_config(manifest, str(path))
     model = Mythos(config.model, config.halting).to(device)
     load_weights(model, path)
     return config, model.eval(), manifest

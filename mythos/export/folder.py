@@ -11,8 +11,9 @@ from torch import Tensor
 from mythos.checkpoint import store
 from mythos.checkpoint.fragments import FragmentReader
 from mythos.checkpoint.manifest import FILE_NAME, Manifest, verify
+from mythos.checkpoint.packages import trained_config
 from mythos.checkpoint.tensor_file import write_tensors
-from mythos.config.base import ConfigError, decode, encode
+from mythos.config.base import ConfigError, encode
 from mythos.config.parts import parts_of
 from mythos.config.run import RunConfig
 from mythos.data.manifest import SEPARATOR
@@ -54,7 +55,7 @@ def export(
     """
     _check_target(run, target, replace)
     checkpoint, manifest = find(run, step)
-    config = decode(RunConfig, manifest.config)
+    config = trained_config(manifest, str(checkpoint))
     tokenizer, separator_id = tokenizer_of_run(config.data.directories, manifest.data_fingerprint)
     num_loops = config.mean_loops
     reader = FragmentReader(checkpoint)

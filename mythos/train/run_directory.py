@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mythos.checkpoint import mirror, store
-from mythos.checkpoint.manifest import Manifest, verify
+from mythos.checkpoint.manifest import Manifest, read_manifest, verify
+from mythos.checkpoint.packages import changed_packages
 from mythos.config import foreign, records
 from mythos.config.base import ConfigError, decode, difference, encode, fingerprint
+from mythos.config.parts import check_parts
 from mythos.config.run import RunConfig
 from mythos.config.schema import encode_run
 from mythos.config.tracking import check_library
@@ -110,6 +112,23 @@ def refuse(config: RunConfig) -> None:
     _check_free(config, Path(config.run.dir) / config.run.name)
 
 
+def check_packages(config: RunConfig) -> None:
+    """Check the loop parts, and first the packages that the checkpoint to resume was trained with.
+
+    Raises:
+        ConfigError: a package is not installed, or see ``config.parts.check_parts``.
+    """
+    own = store.checkpoints(Path(config.run.dir) / config.run.name / store.FOLDER)
+    checkpoints = {"never": [], "auto": own[-1:]}.get(config.resume, [Path(config.resume)])
+    for checkpoint in checkpoints:
+        try:
+            manifest = read_manifest(checkpoint)
+        except ConfigError:
+            continue  # prepare takes an earlier checkpoint, or reports the mistake
+        changed_packages(manifest, f"resume: {checkpoint}")
+    check_parts(config.model)
+
+
 def _check_free(config: RunConfig, path: Path) -> None:
     if config.resume == "never" and _holds_run(path):
         raise ConfigError(
@@ -160,6 +179,8 @@ def _check_resume(config: RunConfig, data_fingerprint: str, checkpoint: Path, ma
             f"run.num_steps is {config.run.num_steps} but {checkpoint} has already trained {manifest.step} steps; "
             "raise run.num_steps."
         )
+    for line in changed_packages(manifest, f"resume: {checkpoint}"):
+        print(line, file=sys.stderr)
     for line in changes:
         if not line.startswith("resume:"):
             print(f"resume: changed since the checkpoint: {line}", file=sys.stderr)

@@ -18,6 +18,7 @@ from mythos.doctor import host, storage
 from mythos.doctor import versions as versions_module
 from mythos.doctor.finding import Finding, joined, worst
 from mythos.doctor.gpus import compute_mode, devices, memory_in_use, parse
+from mythos.doctor.plugins import installed_plugins
 from mythos.doctor.versions import driver_of, versions
 from mythos.model.mythos import Mythos
 from mythos.train.build import train
@@ -271,3 +272,16 @@ def test_room_does_not_count_existing_checkpoints(tmp_path: Path) -> None:
     assert [storage.room(config, free).status for free in (3 * one, 3 * one - 1)] == ["ok", "fails"]
     (tmp_path / "a" / "checkpoints" / "step-00000200").mkdir(parents=True)
     assert [storage.room(config, free).status for free in (2 * one, 2 * one - 1)] == ["ok", "fails"]
+
+
+def test_installed_plugins_are_listed_without_importing_them(install) -> None:
+    assert installed_plugins() == []
+    source = "raise RuntimeError('imported')"
+    install("waves", "1.2", source, loop_parts=["tide = waves:A", "drift = waves:B"], trackers=["log = waves:C"])
+    install("terms", "0.3", source, loss_terms=["norm = terms:A"], optimizers=["sgd = terms:B"])
+    assert [(one.check, one.status, one.found) for one in installed_plugins()] == [
+        ("loop parts", "ok", "drift (waves 1.2), tide (waves 1.2)"),
+        ("loss terms", "ok", "norm (terms 0.3)"),
+        ("optimizers", "ok", "sgd (terms 0.3)"),
+        ("trackers", "ok", "log (waves 1.2)"),
+    ]

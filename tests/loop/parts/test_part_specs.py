@@ -30,7 +30,7 @@ from mythos.types import Batch, take_rows
 KINDS: dict[str, PartSpec] = INJECTIONS | PARTS
 BATCH, LENGTH, NUM_LOOPS = 2, 20, 5
 ONE_STEP = """data.seq_len=32 data.batch_size=2 data.micro_batch_size=2 depth.mean=2 run.num_steps=1 run.name=figures
-run.validation.num_batches=2 schedule.num_warmup_steps=0 tracking.log_every=1 tracking.trace_every=1
+run.validation.num_batches=2 schedule.num_warmup_steps=0 tracking.log_every=1 telemetry.trace_every=1
 parallel.device=cpu""".split()
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
