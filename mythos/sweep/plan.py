@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mythos.config.base import ConfigError, difference, encode
+from mythos.config.base import ConfigError, decode, difference, encode
 from mythos.config.expand import JobSpec, expand, quoted
 from mythos.config.load import compose_raw, default_config_dir, load
 from mythos.config.records import SCHEMA
@@ -168,7 +168,8 @@ def _changes(old: dict, new: dict) -> Iterable[str]:
         elif name not in before:
             yield f"{name}: new job"
         else:
-            yield from (f"{name}: {line}" for line in difference(before[name]["config"], after[name]["config"]))
+            stored = encode(decode(RunConfig, before[name]["config"]))  # with the fields that have been added since
+            yield from (f"{name}: {line}" for line in difference(stored, after[name]["config"]))
     searches = [{"search": plan.get("search")} for plan in (old, new)]
     yield from (line for line in difference(*searches) if not line.startswith("search.num_trials:"))
     yield from difference(old.get("config", {}), new.get("config", {}))

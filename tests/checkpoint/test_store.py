@@ -218,9 +218,9 @@ def test_damage_is_named_and_the_previous_checkpoint_is_used(tmp_path: Path, dam
         case "state":
             (last / "state.json").write_text("{}")
         case "manifest":
-            (last / "manifest.json").write_text('{"version": 2, "st')
+            (last / "manifest.json").write_text(f'{{"version": {SCHEMA}, "st')
         case "fields":
-            (last / "manifest.json").write_text('{"version": 2, "step": 2}')
+            (last / "manifest.json").write_text(f'{{"version": {SCHEMA}, "step": 2}}')
         case "no manifest":
             (last / "manifest.json").unlink()
     with pytest.raises(ConfigError, match="step-00000002"):
