@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
-        "sample", help="generate text", description="Generate text with the newest checkpoint of a run."
+        "sample",
+        help="generate text",
+        description="Generate text with the newest checkpoint of a run, or with an exported model.",
     )
-    parser.add_argument("directory", type=Path, metavar="RUN", help="use this run")
+    parser.add_argument("directory", type=Path, metavar="RUN", help="use this run, or this folder of mythos export")
     parser.add_argument(
         "--prompt", nargs="+", default=[""], help="continue these texts (default: start a new document)"
     )
