@@ -154,11 +154,15 @@ def main() -> None:
     ranks = [fork.Process(target=run_rank, args=(folder, cases, configs, environment)) for environment in environments]
     for rank in ranks:
         rank.start()
-    while not any(rank.exitcode for rank in ranks) and any(rank.is_alive() for rank in ranks):
-        connection.wait([rank.sentinel for rank in ranks if rank.is_alive()])
-    for rank in ranks:
-        rank.kill()
-    sys.exit(max(abs(rank.exitcode or 0) for rank in ranks))
+    running = {rank.sentinel: rank for rank in ranks}
+    while running:
+        for sentinel in connection.wait(list(running)):
+            rank = running.pop(sentinel)
+            rank.join()
+            if rank.exitcode:
+                for other in running.values():
+                    other.kill()
+    sys.exit(int(any(rank.exitcode for rank in ranks)))
 
 
 if __name__ == "__main__":
