@@ -37,6 +37,7 @@ def run_cases(folder: Path, num_ranks: int, packed: Path, cases: list[list[str]]
     (folder / "cases.json").write_text(json.dumps(runs))
     command = [sys.executable, str(Path(__file__).parent / "worker.py"), str(folder)]
     finished = subprocess.run(command, env=os.environ | ENVIRONMENT, capture_output=True, text=True, check=False)
+    (folder / "output.txt").write_text(finished.stdout + finished.stderr)
     assert finished.returncode == 0, finished.stderr[-4000:]
     return [read_result(folder, index) for index in range(len(cases))]
 

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 import pytest
 import torch
 import torch.distributed as dist
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from mythos.callbacks.base import StepCallback, StepResult
 from mythos.checkpoint.fragments import FragmentReader
@@ -130,6 +131,7 @@ def run_rank(folder: Path, cases: list[list[str]], configs: list[RunConfig], env
     """Run all cases as one rank, and end this process."""
     faulthandler.dump_traceback_later(1500, exit=True)  # ends a hang before pytest does
     os.environ.update(environment)
+    rank_zero_only.rank = int(environment.get("RANK", 0))  # Lightning read the environment in the first process
     with process_group(configs[0]):
         for index, (config, case) in enumerate(zip(configs, cases, strict=True)):
             with pytest.MonkeyPatch.context() as patch:
