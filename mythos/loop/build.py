@@ -1,4 +1,4 @@
-"""The parts that a model's configuration names."""
+"""Build the loop parts of a model's configuration."""
 
 from mythos.config.model import ModelConfig
 from mythos.config.part_spec import load_object
@@ -8,11 +8,11 @@ from mythos.loop.part import LoopPart
 
 
 def build_parts(model: ModelConfig) -> list[LoopPart]:
-    """Those around the injection and the blocks, the outermost first."""
+    """Return the parts around the injection and the blocks, the outermost first."""
     return [load_object(part.spec.build)(part.config, model) for part in parts_of(model)[1:]]
 
 
 def build_attention_parts(model: ModelConfig) -> list[AttentionPart]:
-    """What they put into the attention of one block."""
+    """Return their attention parts for one block."""
     builds = [(part.spec.attention_build, part.config) for part in parts_of(model)]
     return [load_object(build)(config, model) for build, config in builds if build is not None]

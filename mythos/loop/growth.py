@@ -1,4 +1,4 @@
-"""Jacobian growth: how much a small change of the state grows over one more loop."""
+"""Jacobian growth: the growth of a small change of the state over one more loop."""
 
 import torch
 from torch import Tensor
@@ -13,10 +13,10 @@ _EPSILON = 1e-2
 def jacobian_growth(
     step: Step, state: LoopState, inputs: LoopInputs, num_iterations: int, direction_BSD: Tensor
 ) -> Tensor:
-    """|F(h + v) - F(h)|^2 / |v|^2 of each sequence for a small v that ``num_iterations`` power iterations have found.
+    """Return |F(h + v) - F(h)|^2 / |v|^2 of each sequence, for a small v from ``num_iterations`` power iterations.
 
-    The power method on finite differences: it needs no second derivatives, so every attention and expert kernel
-    serves. Experts are those of F(h), and state and e are constants: the gradient reaches the core's weights only.
+    Power iteration on finite differences needs no second derivatives, so every attention and expert kernel can be
+    used. Experts are those of F(h), and state and e are constants: the gradient reaches the core's weights only.
     """
     state, inputs = state.map(Tensor.detach), inputs._replace(e_BSD=inputs.e_BSD.detach())
     epsilon_B11 = _EPSILON * state.h_BSD.float().norm(dim=(1, 2), keepdim=True).clamp(min=1e-6)

@@ -1,4 +1,4 @@
-"""How the state and the prelude's output meet in each loop: u = inject(h, e), and how the blocks update it."""
+"""Injection of the prelude's output into the state, u = inject(h, e), and the update rules."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from mythos.config.model import ModelConfig
 
 Blocks = Callable[[Tensor], Tensor]
 LARGEST_DECAY = 1 - 2**-20
-"""Bound on A: the state always forgets, even where the parameters run to infinity."""
+"""Bound on A: the state always decays, even if the parameters diverge."""
 _MIN_EXPONENT = 1.0625 * 2**-20  # a little above -log(LARGEST_DECAY), so that rounding cannot cross the bound
 _MAX_EXPONENT = 80.0  # exp(-80) is still a normal fp32 number, so A stays above zero
 _MAX_PARAMETER = 60.0  # its exponential and products with it stay finite in fp32
@@ -33,7 +33,7 @@ class Diagonal(nn.Module):
         self.exact_hold = config.discretization == "zoh"
 
     def forward(self, h_BSD: Tensor, e_BSD: Tensor) -> Tensor:
-        """The injected state, in the dtype of ``h_BSD``."""
+        """Return the injected state, in the dtype of ``h_BSD``."""
         written_BSD = functional.linear(e_BSD, self.input_matrix)
         with torch.autocast(h_BSD.device.type, enabled=False):
             decay_D, gain_D = self.decay_and_gain()
@@ -41,7 +41,7 @@ class Diagonal(nn.Module):
         return u_BSD.to(h_BSD.dtype)
 
     def decay_and_gain(self) -> tuple[Tensor, Tensor]:
-        """A and G, fp32, ``[dim]`` each."""
+        """Return A and G, fp32, ``[dim]`` each."""
         rate = self.log_rate.float().clamp(max=_MAX_PARAMETER).exp()
         dt = functional.softplus(self.dt_bias.float().clamp(max=_MAX_PARAMETER))
         exponent = (dt * rate).clamp(_MIN_EXPONENT, _MAX_EXPONENT)
@@ -50,7 +50,7 @@ class Diagonal(nn.Module):
         return decay, gain
 
     def figures(self) -> dict[str, Tensor]:
-        """Decay and input gain, scalars."""
+        """Return decay and input gain, scalars."""
         decay_D, gain_D = self.decay_and_gain()
         return {
             "decay_max": decay_D.max(),
@@ -60,19 +60,19 @@ class Diagonal(nn.Module):
 
 
 class Linear(nn.Module):
-    """u = W [h; e], with nothing to bound W (Huginn's adapter, arXiv 2502.05171)."""
+    """u = W [h; e], with W unconstrained (Huginn's adapter, arXiv 2502.05171)."""
 
     def __init__(self, config: LinearInjection, model: ModelConfig) -> None:
         super().__init__()
         self.matrix = nn.Parameter(torch.empty(model.dim, 2 * model.dim))
 
     def forward(self, h_BSD: Tensor, e_BSD: Tensor) -> Tensor:
-        """The injected state, in the dtype of ``h_BSD``."""
+        """Return the injected state, in the dtype of ``h_BSD``."""
         both = torch.cat((h_BSD, e_BSD.to(h_BSD.dtype)), dim=-1)
         return functional.linear(both, self.matrix).to(h_BSD.dtype)
 
     def figures(self) -> dict[str, Tensor]:
-        """Input gain, a scalar."""
+        """Return the input gain, a scalar."""
         return {"input_gain": _input_gain(self.matrix[:, self.matrix.shape[0] :])}
 
 
@@ -83,21 +83,21 @@ class Additive(nn.Module):
         super().__init__()
 
     def forward(self, h_BSD: Tensor, e_BSD: Tensor) -> Tensor:
-        """The injected state, in the dtype of ``h_BSD``."""
+        """Return the injected state, in the dtype of ``h_BSD``."""
         return h_BSD + e_BSD.to(h_BSD.dtype)
 
     def figures(self) -> dict[str, Tensor]:
-        """Nothing, as there are no parameters."""
+        """Return nothing, as there are no parameters."""
         return {}
 
 
 def inject_then_blocks(e_BSD: Tensor, inject: nn.Module, norm: nn.Module, blocks: Blocks, h_BSD: Tensor) -> Tensor:
-    """h' = blocks(u), u = inject(h, e)."""
+    """Return h' = blocks(u), u = inject(h, e)."""
     return blocks(inject(h_BSD, e_BSD))
 
 
 def parallel(e_BSD: Tensor, inject: nn.Module, norm: nn.Module, blocks: Blocks, h_BSD: Tensor) -> Tensor:
-    """h' = u + R(x), x = norm(h + e), R(x) = blocks(x) - x."""
+    """Return h' = u + R(x), x = norm(h + e), R(x) = blocks(x) - x."""
     u_BSD = inject(h_BSD, e_BSD)
     x_BSD = norm(h_BSD + e_BSD)
     return u_BSD + (blocks(x_BSD) - x_BSD)
@@ -108,12 +108,12 @@ UPDATE_RULES = {"inject_then_blocks": inject_then_blocks, "parallel": parallel}
 
 
 def _input_gain(into_DD: Tensor) -> Tensor:
-    """Root mean square of what a prelude output of unit variance adds to the state."""
+    """Return the root mean square of the injected input, for a prelude output of unit variance."""
     return into_DD.square().sum(1).mean().sqrt()
 
 
 def build_injection(model: ModelConfig) -> Diagonal | Linear | Additive:
-    """The injection that a configuration names."""
+    """Build the injection of a configuration."""
     match model.injection:
         case DiagonalInjection() as config:
             return Diagonal(config, model)
@@ -124,16 +124,16 @@ def build_injection(model: ModelConfig) -> Diagonal | Linear | Additive:
 
 
 def initial_dt(decay: float) -> float:
-    """The step size that gives A = ``decay`` at unit rate."""
+    """Return the step size that gives A = ``decay`` at unit rate."""
     return -math.log(decay)
 
 
 def initialize_dt_bias(weight_D: Tensor, config: DiagonalInjection, generator: Generator) -> None:
-    """The parameter behind that step size: the inverse of softplus."""
+    """Fill in the inverse of softplus of the initial step size."""
     weight_D.fill_(math.log(math.expm1(initial_dt(config.initial_decay))))
 
 
 def initialize_adapter(weight_DE: Tensor, config: LinearInjection, generator: Generator) -> None:
-    """W = [A I, dt I]."""
+    """Fill in W = [A I, dt I]."""
     identity = torch.eye(weight_DE.shape[0])
     weight_DE.copy_(torch.cat((config.initial_decay * identity, initial_dt(config.initial_decay) * identity), dim=1))

@@ -1,4 +1,4 @@
-"""What a forward reports of its loops, each figure gathered by an observer of its own."""
+"""Observers that collect the figures which a forward returns."""
 
 from collections.abc import Collection, Iterable, Sequence
 
@@ -13,7 +13,7 @@ from mythos.types import RouterStats
 
 
 class ExitStates(Observer):
-    """The states after the loops that are asked for."""
+    """Collects the states after the given loops."""
 
     def __init__(self, loops: Collection[int]) -> None:
         self.loops = loops
@@ -25,7 +25,7 @@ class ExitStates(Observer):
 
 
 class LoopHistory(Observer):
-    """Every state, the one before the first loop included, and what each loop saw."""
+    """Collects every state, including the one before the first loop, and the statistics of each loop."""
 
     def __init__(self) -> None:
         self.states: list[Tensor] = []
@@ -40,7 +40,7 @@ class LoopHistory(Observer):
 
 
 class StateChange(Observer):
-    """Sum over tokens of |h' - h|^2 / |h'|^2, with its gradient."""
+    """Collects the sum over tokens of |h' - h|^2 / |h'|^2, with its gradient."""
 
     def __init__(self) -> None:
         self.sums: list[Tensor] = []
@@ -49,12 +49,12 @@ class StateChange(Observer):
         self.sums.append(relative_change(new.h_BSD, old.h_BSD).square().sum())
 
     def change_T(self) -> Tensor:
-        """By loop, ``[T]``."""
+        """Return the sums by loop, ``[T]``."""
         return torch.stack(self.sums)
 
 
 class RouterTotals(Observer):
-    """Router statistics of every block of every loop."""
+    """Collects router statistics of every block of every loop."""
 
     def __init__(self, sequences: Sequences = SAME_DEPTH) -> None:
         self.sequences = sequences
@@ -67,7 +67,7 @@ class RouterTotals(Observer):
             self.counts += self.sequences.recount(new.h_BSD.shape[0], stats.router, stats.expert_indices)
 
     def totals(self) -> RouterStats | None:
-        """Stacked ``[T, L, ...]``, the counts by the sequences' own loops; None if the core is dense."""
+        """Return them stacked ``[T, L, ...]``, the counts by the sequences' own loops; None if the core is dense."""
         if not self.router[0]:
             return None
         totals = _stack([_stack(of_blocks) for of_blocks in self.router])
@@ -75,5 +75,5 @@ class RouterTotals(Observer):
 
 
 def _stack(items: Sequence[Iterable[Tensor]]) -> RouterStats:
-    """One tuple of tensors from many, stacked along a new first axis."""
+    """Return one tuple of tensors from many, stacked along a new first axis."""
     return RouterStats(*map(torch.stack, zip(*items, strict=True)))

@@ -1,4 +1,4 @@
-"""The trace of one forward, gathered loop by loop."""
+"""Record the loop trace of one forward."""
 
 from functools import partial
 
@@ -13,17 +13,17 @@ from mythos.loop.variable_depth import SAME_DEPTH, Sequences
 from mythos.types import LoopTrace
 
 MAX_TOKENS = 2048
-"""Most tokens of a micro-batch that the trace looks at (or one of each sequence): evenly spaced, the same in every
-loop."""
+"""Largest number of tokens of a micro-batch in the trace (at least one of each sequence): evenly spaced, the same in
+every loop."""
 _TINY = 1e-12
 _NUM_STATE_FIGURES = 5
 
 
 class LoopRecorder(Observer):
-    """Lives as long as the forward; nothing waits for the device.
+    """Records the statistics of every loop of one forward, without waiting for the device.
 
     Args:
-        tokens_BS: of the batch, in the order in which it runs.
+        tokens_BS: tokens of the batch, in the order in which it runs.
     """
 
     def __init__(self, tokens_BS: Tensor, num_experts: int, sequences: Sequences = SAME_DEPTH) -> None:
@@ -31,7 +31,7 @@ class LoopRecorder(Observer):
         self.sequences = sequences
         self.num_experts = num_experts
         self.stride = min(num_tokens, -(-num_sequences * num_tokens // MAX_TOKENS))
-        """The distance of the tokens that are looked at."""
+        """Distance between recorded tokens."""
         self.figures_RF: list[Tensor] = []
         """By loop and sequence: norm, relative change, cosine, curvature ratio, token correlation, block updates."""
         self.expert_indices: list[list[Tensor]] = []
@@ -39,7 +39,7 @@ class LoopRecorder(Observer):
 
     @property
     def watch(self) -> Watch:
-        """What each block adds, ``[R]`` a mean over the tokens of each sequence."""
+        """Function that returns the relative update of a block, averaged over the tokens of each sequence, ``[R]``."""
         return partial(_mean_update_norm, stride=self.stride)
 
     def start(self, schedule: Schedule, state: LoopState, inputs: LoopInputs) -> None:
@@ -71,7 +71,7 @@ class LoopRecorder(Observer):
 
     @torch.no_grad()
     def trace(self) -> LoopTrace:
-        """What was seen, by the sequences' own loops."""
+        """Return the trace, by the sequences' own loops."""
         by_own_loop = self.sequences.sum_by_own_loop
         num_rows_T = by_own_loop([torch.ones_like(figures_RF[:, 0]) for figures_RF in self.figures_RF])
         figures_TF = by_own_loop(self.figures_RF) / num_rows_T[:, None]
@@ -92,10 +92,10 @@ class LoopRecorder(Observer):
         )
 
     def _follow_gradient(self, new_BSD: Tensor, loop: int) -> None:
-        """Have the backward add the gradient's squared norm to ``gradient_square_T``; the state itself is not kept.
+        """Add the gradient's squared norm to ``gradient_square_T`` in the backward, without storing the state.
 
-        The hook sits on the tensor inside the forward: ZeRO-3 hands callers copies of what a module returns, and the
-        gradient does not come past a copy that the loss did not use.
+        The hook is on the tensor inside the forward: ZeRO-3 gives callers copies of what a module returns, and the
+        gradient does not pass through a copy that the loss did not use.
         """
         loops_R = torch.zeros_like(new_BSD[:, 0, 0], dtype=torch.int64) + self.sequences.own_loop(loop)
         square_T, num_rows_T = self.gradient_square_T, self.num_grad_rows_T
@@ -109,7 +109,7 @@ class LoopRecorder(Observer):
         new_BSD.register_hook(add)
 
     def _expert_indices_by_loop(self) -> Tensor:
-        """``[L, T, N, K]``, -1 where a sequence did not run a loop."""
+        """Return expert indices ``[L, T, N, K]``, -1 where a sequence did not run a loop."""
         loops = [torch.stack(of_layers, dim=1) for of_layers in self.expert_indices]  # [R, L, S, K] each
         indices_TRLSK = loops[-1].new_full((len(loops), *loops[-1].shape), -1)
         for loop, indices_RLSK in enumerate(loops):

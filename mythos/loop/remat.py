@@ -1,4 +1,4 @@
-"""Trading computation for memory: what a loop or a block needs for its backward is recomputed, non-reentrantly.
+"""Recompute the activations of a loop or a block in the backward, by non-reentrant checkpointing.
 
 (Reentrant checkpointing fails under ZeRO-2 and gives silently wrong gradients under ZeRO-3.)
 """
@@ -17,15 +17,15 @@ X = TypeVar("X")
 S = TypeVar("S")
 M = TypeVar("M")
 Run = Callable[[X, M | None], tuple[X, S, M]]
-"""Maps tensors and earlier expert indices to (tensors, statistics, expert indices); given indices are repeated."""
+"""Maps tensors and optional expert indices to (tensors, statistics, expert indices); given indices replace routing."""
 
 
 class Remat(NamedTuple):
-    """What the backward recomputes: nothing, each loop, or each block."""
+    """Policy of recomputation in the backward: nothing, each loop, or each block."""
 
     policy: Literal["none", "loop", "block"] = "none"
     offload_states: bool = False
-    """With ``loop``, the states wait in host memory."""
+    """With ``loop``, keep the states in host memory until the backward."""
 
     def loop(self, run: Run[X, M, S], state: X) -> tuple[X, S, M]:
         """Run one loop."""
@@ -46,16 +46,16 @@ NO_REMAT = Remat()
 
 
 def remat_of(parallel: ParallelBase) -> Remat:
-    """What a configuration asks for, once ``auto`` has been decided."""
+    """Return the policy of a configuration, in which ``auto`` has been resolved."""
     assert parallel.remat != "auto", "resolve_remat first"
     return Remat(parallel.remat, parallel.offload_states)
 
 
 def recomputed(run: Run[X, M, S], x: X, offload: bool = False) -> tuple[X, S, M]:
-    """Call ``run(x, None)`` and keep only ``x`` and the expert indices; the backward calls it again.
+    """Call ``run(x, None)`` and store only ``x`` and the expert indices; the backward calls it again.
 
     Args:
-        run: given expert indices, it repeats them: a recomputed top-k could differ in low precision.
+        run: given expert indices, it uses them, because a recomputed top-k could differ in low precision.
         x: a pytree of tensors.
         offload: keep ``x`` in host memory until the backward.
     """
@@ -75,7 +75,7 @@ def recomputed(run: Run[X, M, S], x: X, offload: bool = False) -> tuple[X, S, M]
 
 
 class _Waiting:
-    """A tensor that waits for the backward, on its device or in host memory."""
+    """A tensor stored for the backward, on its device or in host memory."""
 
     def __init__(self, x: Tensor) -> None:
         self.value = x
@@ -83,7 +83,7 @@ class _Waiting:
         self.requires_grad = x.requires_grad
 
     def move_to_host(self) -> None:
-        """Values are all that the recomputation needs; gradients find their way through the first forward's graph."""
+        """Copy the values to the host; gradients flow through the graph of the first forward."""
         host = torch.empty_like(self.value, device="cpu", pin_memory=self.value.is_cuda, requires_grad=False)
         self.value = host.copy_(self.value.detach(), non_blocking=True)
 

@@ -1,4 +1,4 @@
-"""The only driver of the loop: a schedule says how each loop runs, observers look at what it did."""
+"""The only driver of the loop: a schedule specifies how each loop runs, observers look at the results."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,27 +17,27 @@ ExpertIndices = list[Tensor | None]
 
 
 class LoopStats(NamedTuple):
-    """What one loop saw, block by block."""
+    """Statistics of one loop."""
 
     router: list[RouterStats]
-    """Of the mixtures of experts."""
+    """Router statistics of each mixture of experts."""
     watched: list[Any]
-    """What ``LoopInputs.watch`` made of each block."""
+    """Results of ``LoopInputs.watch`` for each block."""
     expert_indices: ExpertIndices
 
     def add(self, router: RouterStats | None, watched: Any, expert_indices_NK: Tensor | None) -> None:
-        """Take in one block."""
+        """Add the statistics of one block."""
         self.router.extend([] if router is None else [router])
         self.watched.append(watched)
         self.expert_indices.append(expert_indices_NK)
 
 
 Step = Callable[[LoopState, LoopInputs, ExpertIndices | None], tuple[LoopState, LoopStats]]
-"""One loop: the next state and what was seen. Given expert indices take the place of routing."""
+"""One loop: returns the next state and statistics. Given expert indices replace routing."""
 
 
 class Schedule:
-    """How the loops of one forward run; this one runs all of them alike and keeps all gradients."""
+    """Specifies how the loops of one forward run; the base class runs all of them alike and keeps all gradients."""
 
     num_grad_loops: int
 
@@ -45,31 +45,31 @@ class Schedule:
         self.num_loops = self.num_grad_loops = num_loops
 
     def gradients(self, loop: int) -> AbstractContextManager[object]:
-        """The gradient mode of a loop."""
+        """Return the gradient mode of a loop."""
         return nullcontext()
 
     def enter(self, state: LoopState, first: LoopState, loop: int) -> LoopState:
-        """The state that a loop starts from, given those before it and before the first loop."""
+        """Return the initial state of a loop, from the states before it and before the first loop."""
         return state
 
     def inputs(self, inputs: LoopInputs, loop: int) -> LoopInputs:
-        """What a loop reads."""
+        """Return the inputs of a loop."""
         return inputs._replace(loop=loop)
 
     def run(self, step: Step, state: LoopState, inputs: LoopInputs) -> tuple[LoopState, LoopStats]:
-        """One loop."""
+        """Run one loop."""
         return step(state, inputs, None)
 
     def is_over(self) -> bool:
-        """Whether the loops that remain need not run."""
+        """Return whether the remaining loops can be skipped."""
         return False
 
 
 class TrainingSchedule(Schedule):
-    """Truncated backpropagation, recomputation, damping, and sequences of depths of their own.
+    """Truncated backpropagation, recomputation, damping, and sequences with their own numbers of loops.
 
     Args:
-        num_grad_loops: k, how many of the last loops keep gradients; None for all.
+        num_grad_loops: k, the number of last loops that keep gradients; None for all.
         damping: loops with gradients give (1 - damping) h + damping F(h) (Geng et al. 2021, arXiv 2111.05177). For
             training only: the map F itself, without damping, is the model.
     """
@@ -108,7 +108,7 @@ class TrainingSchedule(Schedule):
 
 
 class FrozenRouting(Schedule):
-    """Every loop takes the experts of the first one, weighted by the scores that the router gives them there."""
+    """Every loop uses the experts of the first one, weighted by the router's scores in that loop."""
 
     def __init__(self, num_loops: int) -> None:
         super().__init__(num_loops)
@@ -121,22 +121,22 @@ class FrozenRouting(Schedule):
 
 
 class Observer:
-    """Looks on and changes nothing; called in the gradient mode of each loop. This one sees nothing."""
+    """Reads states and changes nothing; called in the gradient mode of each loop. The base class does nothing."""
 
     def start(self, schedule: Schedule, state: LoopState, inputs: LoopInputs) -> None:
-        """Before the first loop."""
+        """Called before the first loop."""
 
     def see(self, loop: int, old: LoopState, new: LoopState, stats: LoopStats) -> None:
-        """After each loop."""
+        """Called after each loop."""
 
     def end(self, state: LoopState) -> None:
-        """After the last loop."""
+        """Called after the last loop."""
 
 
 def run_loop(
     step: Step, state: LoopState, inputs: LoopInputs, schedule: Schedule, observers: Sequence[Observer] = ()
 ) -> LoopState:
-    """The state after the last loop."""
+    """Run the loops of a schedule and return the state after the last one."""
     for observer in observers:
         observer.start(schedule, state, inputs)
     first = state

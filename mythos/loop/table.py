@@ -1,4 +1,4 @@
-"""Vectors that differ from loop to loop."""
+"""Tables of vectors, one for each loop."""
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,6 @@ class LoopTable(nn.Module):
         self.weight = nn.Parameter(torch.empty(max_loops, dim))
 
     def forward(self, inputs: LoopInputs) -> Tensor:
-        """The row of a loop, ``[D]``, or ``[B, 1, D]`` where sequences are in loops of their own."""
+        """Return the row of a loop, ``[D]``, or ``[B, 1, D]`` if sequences are in different loops."""
         row = self.weight[inputs.table_row(self.weight.shape[0])]
         return row if row.dim() == 1 else row[:, None]

@@ -1,4 +1,4 @@
-"""Which sequences of a batch run in which loop: all of them, or deepest first where each has a depth of its own."""
+"""Which sequences of a batch run in which loop: all, or those with most loops first if their numbers differ."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -20,52 +20,52 @@ class SameDepth:
     """All sequences run in every loop."""
 
     def own_loop(self, loop: int) -> int | Tensor:
-        """Index of the batch's loop ``loop`` for each active sequence, ``[active]``, or one for all."""
+        """Return the sequences' own index of a loop of the batch, ``[active]``, or one number for all."""
         return loop
 
     def enter(self, state: LoopState, first: LoopState, loop: int) -> LoopState:
-        """The state of the sequences that run in this loop; those whose first loop it is join with their ``first``."""
+        """Return the state of the sequences that run in this loop; new ones start from their ``first`` state."""
         return state
 
     def inputs(self, inputs: LoopInputs, loop: int) -> LoopInputs:
-        """What the sequences that run in this loop read."""
+        """Return the inputs of the sequences that run in this loop."""
         return inputs._replace(loop=loop)
 
     def sum_by_own_loop(self, value_by_loop: list[Tensor]) -> Tensor:
-        """Sums over sequences ``[T, ...]`` by their own loop index, from ``[active, ...]`` of each loop."""
+        """Return sums over sequences ``[T, ...]`` by their own loop index, from ``[active, ...]`` of each loop."""
         return torch.stack(value_by_loop).sum(1)
 
     def recount(
         self, num_active: int, router: list[RouterStats], expert_indices: list[Tensor | None]
     ) -> Iterator[Tensor]:
-        """Tokens of each sequence routed to each expert in a loop, ``[active, L, E]``, if the router's do not serve."""
+        """Yield tokens of each sequence by expert, ``[active, L, E]``, if the router counts mix loops."""
         return iter(())
 
     def scatter(self, all_TR: Tensor, loop: int, value_R: Tensor) -> None:
-        """Write the values ``[active, ...]`` of a loop to where they belong in ``[T, B, ...]``."""
+        """Write the values ``[active, ...]`` of a loop into ``[T, B, ...]``, by the sequences' own loops."""
         all_TR[loop] = value_R
 
     def sort(self, batch: Batch) -> Batch:
-        """The batch in the order in which it runs."""
+        """Return the batch in the order in which it runs."""
         return batch
 
     def restore(self, output: ModelOutput) -> ModelOutput:
-        """What is known of each sequence, in the order of the caller's batch."""
+        """Return the output with all values per sequence in the order of the caller's batch."""
         return output
 
 
 class VariableDepthBatch(NamedTuple):
-    """A sequence of depth T_i runs its first loop in loop max(T) - T_i of the batch; all end together."""
+    """A sequence of T_i loops enters in loop max(T) - T_i of the batch; all end together."""
 
     order_B: Tensor
-    """Index in the caller's batch of each sequence, deepest first."""
+    """Index of each sequence in the caller's batch, those with most loops first."""
     entry_B: Tensor
-    """The batch's loop in which each sorted sequence enters."""
+    """Loop of the batch in which each sorted sequence enters."""
     num_active_T: list[int]
-    """Sequences that run in each loop, the first ones of the sorted batch."""
+    """Number of sequences that run in each loop, the first ones of the sorted batch."""
 
     def own_loop(self, loop: int) -> Tensor:
-        """See ``SameDepth``. A loop after the last one is that of sequences which would run on."""
+        """See ``SameDepth``; ``loop`` may be the one after the last."""
         return loop - self.entry_B[: self.num_active_T[min(loop, len(self.num_active_T) - 1)]]
 
     def enter(self, state: LoopState, first: LoopState, loop: int) -> LoopState:
@@ -126,7 +126,7 @@ SAME_DEPTH = SameDepth()
 
 
 def variable_depth_batch(loops_B: np.ndarray, device: torch.device) -> VariableDepthBatch:
-    """The plan for sequences of these depths; sequences of the same depth keep their order."""
+    """Return the plan for sequences of these numbers of loops; sequences with equal numbers keep their order."""
     order_B = np.argsort(-loops_B, kind="stable")
     entry_B = loops_B.max() - loops_B[order_B]
     return VariableDepthBatch(

@@ -20,14 +20,14 @@ from mythos.types import RouterStats
 
 
 class BlockOutput(NamedTuple):
-    """What a layer makes of its input."""
+    """Result of a layer."""
 
     x_BSD: Tensor
     router: RouterStats | None
-    """Of a mixture of experts, as is the next."""
+    """None for a dense layer, as is the next."""
     expert_indices_NK: Tensor | None
     carry: Carry
-    """What the parts of its attention carry on."""
+    """Next carry of the parts of its attention."""
 
 
 class Block(nn.Module):
@@ -61,12 +61,12 @@ class Block(nn.Module):
         expert_indices_NK: Tensor | None = None,
         inputs: LayerInputs = NO_INPUTS,
     ) -> BlockOutput:
-        """One layer.
+        """Run one layer.
 
         Args:
             bias_E: selection bias of the mixture of experts, ``[E]``, or ``[B, E]`` with one for each sequence.
-            expert_indices_NK: experts that take the place of routing.
-            inputs: what the parts of the attention read.
+            expert_indices_NK: expert indices that replace routing.
+            inputs: inputs of the parts of the attention.
         """
         attended, carry = self.attention(self.attention_norm(x_BSD), rotation, mask, cache, inputs)
         x_BSD = torch.add(x_BSD, self.attention_post_norm(attended), alpha=self.residual_scale)

@@ -1,4 +1,4 @@
-"""The recurrent core: a few blocks, looped T times over one state, and the parts around them."""
+"""The recurrent core: a few blocks, looped T times over one state, inside the loop parts."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -38,28 +38,28 @@ class Core(nn.Module):
             block.get_submodule("attention").part = attention_part(build_attention_parts(config))
         self.max_loops = config.max_loops
         self.remat: Remat = NO_REMAT
-        """Set from outside: what the backward recomputes."""
+        """Set from outside: recomputation in the backward."""
         num_experts = config.core_ffn.num_experts if config.core_ffn.kind == "moe" else 0
         shape = (config.num_core_layers, config.max_loops, num_experts)
         self.register_buffer("router_bias", torch.zeros(shape))
 
     def loop_parts(self) -> list[LoopPart]:
-        """The parts around the blocks, the outermost first."""
+        """Return the parts around the blocks, the outermost first."""
         return list(self.parts)  # type: ignore[arg-type]
 
     def attention_parts(self) -> list[AttentionPart]:
-        """The part inside the attention of each block."""
+        """Return the part inside the attention of each block."""
         return [block.get_submodule("attention.part") for block in self.blocks]  # type: ignore[misc]
 
     def leaves(self) -> Iterator[nn.Module]:
-        """What compilation compiles besides the blocks."""
+        """Yield the modules to compile besides the blocks."""
         if any(True for _ in self.injection.parameters()):
             yield self.injection
         for part in self.loop_parts():
             yield from part.leaves()
 
     def start(self, h_BSD: Tensor, e_BSD: Tensor) -> LoopState:
-        """The state before the first loop."""
+        """Return the state before the first loop."""
         return LoopState(
             h_BSD,
             carries=tuple(part.start(h_BSD, e_BSD) for part in self.loop_parts()),
@@ -69,10 +69,10 @@ class Core(nn.Module):
     def step(
         self, state: LoopState, inputs: LoopInputs, expert_indices: ExpertIndices | None = None
     ) -> tuple[LoopState, LoopStats]:
-        """One loop: the next state, and what was seen of each block.
+        """Run one loop; returns the next state and statistics of each block.
 
         Args:
-            expert_indices: of each block, taken instead of routing.
+            expert_indices: expert indices of each block, used instead of routing.
         """
         stats, carries, layer_carries = LoopStats([], [], []), list(state.carries), list(state.layer_carries)
         row = inputs.table_row(self.max_loops)
@@ -94,7 +94,7 @@ class Core(nn.Module):
         return LoopState(h_BSD, tuple(carries), tuple(layer_carries)), stats
 
     def freeze(self, exited_BS: Tensor, old: LoopState, new: LoopState) -> LoopState:
-        """The state in which tokens that have exited the loop keep what they had."""
+        """Return the new state, in which exited tokens keep their old values."""
         carries = zip(self.loop_parts(), old.carries, new.carries, strict=True)
         return LoopState(
             frozen(exited_BS, old.h_BSD, new.h_BSD),
@@ -104,15 +104,17 @@ class Core(nn.Module):
 
 
 def _on_device(row: int | Tensor, like: Tensor) -> Tensor:
-    """A row as a tensor, so that compiled blocks serve every loop; filled on the device, for a copy would wait."""
+    """Return a row as a tensor, so that compiled blocks serve every loop; it is filled on the device without a copy."""
     return row if isinstance(row, Tensor) else like.new_full((), row, dtype=torch.int64)
 
 
 def _run_part(
     part: LoopPart, index: int, carries: list[Carry], inputs: LoopInputs, rest: Rest, h_BSD: Tensor
 ) -> Tensor:
-    """One part around the rest of the loop. Its ``forward`` is called without hooks: under ZeRO 3 these would hold the
-    part's weights while the rest runs."""
+    """Run one part around the rest of the loop.
+
+    Its ``forward`` is called without hooks: under ZeRO 3 these would keep the part's weights while the rest runs.
+    """
     h_BSD, carries[index] = part.forward(h_BSD, carries[index], inputs.of_part(index), rest)
     return h_BSD
 
@@ -126,6 +128,6 @@ def _run_block(
     x_BSD: Tensor,
     expert_indices_NK: Tensor | None,
 ) -> tuple[Tensor, tuple[RouterStats | None, Carry], Tensor | None]:
-    """One block, as ``Remat`` runs it."""
+    """Run one block, in the form that ``Remat`` calls."""
     output = block(x_BSD, inputs.rotation, inputs.mask, bias_E, cache, expert_indices_NK, of_layer)
     return output.x_BSD, (output.router, output.carry), output.expert_indices_NK

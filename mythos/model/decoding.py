@@ -1,4 +1,4 @@
-"""How the loops run over new tokens while decoding: all of them, or until a rule lets each token exit."""
+"""Schedules of decoding: all loops for all new tokens, or loops until an exit rule fires for each token."""
 
 from collections.abc import Callable
 
@@ -13,18 +13,18 @@ from mythos.loop.part import LoopInputs, LoopState
 from mythos.loop.run import LoopStats, Schedule, Step
 
 Freeze = Callable[[Tensor, LoopState, LoopState], LoopState]
-"""Which tokens have exited, the states before and after a loop: the state in which these tokens stand still."""
+"""Function of the exited tokens, the old and the new state; in its result exited tokens keep their old values."""
 
 
 class Decoding(Schedule):
-    """All loops for all new tokens; ``DecodeCache`` holds what earlier tokens were in each of them."""
+    """All loops for all new tokens; ``DecodeCache`` contains earlier tokens in each loop."""
 
     def __init__(self, halting: Halting, cache: DecodeCache | NoCache, tokens_BS: Tensor) -> None:
         super().__init__(cache.num_loops)
         self.halting = halting
         self.cache = cache
         self.last_BS = torch.full_like(tokens_BS, cache.num_loops - 1)
-        """The last loop of each token."""
+        """Last loop of each token."""
         self.num_run = 0
         self.states: list[Tensor] = []
         self.gate_logits: list[Tensor] = []
@@ -38,23 +38,23 @@ class Decoding(Schedule):
         return new, stats
 
     def take(self, state: LoopState) -> None:
-        """Remember what the exit will read of a state."""
+        """Store what the exit needs of a state."""
         self.num_run += 1
         self.states = self.halting.update_history(self.states, state.h_BSD)
         if self.halting.gate is not None:
             self.gate_logits.append(self.halting.gate(state.h_BSD))
 
     def exit_output(self) -> Tensor:
-        """What coda and head read if the loop ends here."""
+        """Return the input of the coda if the loop ends here."""
         return self.halting.exit_output(self.states, self.gate_logits, self.last_BS.clamp(max=len(self.states) - 1))
 
 
 class EarlyExit(Decoding):
-    """Each token exits when a rule lets it; the loop ends when all have.
+    """Each token exits when the rule fires for it; the loop ends when all tokens have exited.
 
     Args:
-        exited_BS: tokens that take no part, as padding does.
-        logits: of the state that coda and head would read, ``[B, S, V]``.
+        exited_BS: True at tokens that are excluded, such as padding.
+        logits: function from the input of the coda to logits ``[B, S, V]``.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class EarlyExit(Decoding):
         return bool(self.exited_BS.all())
 
     def _let_exit(self, h_BSD: Tensor) -> None:
-        """Ask the rule which tokens exit after the loop that has just run."""
+        """Apply the rule to the loop that has just run."""
         seen = Seen(h_BSD, lambda: self.halting.exit_mass(self.gate_logits), lambda: self.logits(self.exit_output()))
         exits_now_BS = self.stops(seen) & ~self.exited_BS
         self.last_BS = self.last_BS.masked_fill(exits_now_BS, self.num_run - 1)

@@ -1,4 +1,4 @@
-"""Text from a trained model, token by token, at a chosen depth or until a rule lets each token leave the loop."""
+"""Generate tokens one by one, with a given number of loops or an exit rule."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ class Generated(NamedTuple):
     tokens_BS: Tensor
     """The new tokens."""
     num_loops_BS: Tensor
-    """Passes behind each new token: those of the token before it, from which it was predicted."""
+    """Loops behind each new token: those of the previous token, which predicts it."""
 
 
 @torch.no_grad()
@@ -36,29 +36,29 @@ def generate(
 
     Args:
         prompt_BS: at least one token each; shorter ones are padded on the left.
-        num_loops: passes over the core for every token, the most of them with a rule.
+        num_loops: loops over the core for every token; with a rule, the largest number.
         temperature: 0 takes the likeliest token.
         top_k: sample among the k likeliest tokens; None among all.
-        top_p: sample among the fewest tokens that have this probability together; None among all.
-        rule: when a token leaves the loop; None never before the last pass.
-        cache_policy: how passes share the past; see ``config.decoding.num_cache_slots``.
+        top_p: sample among the fewest tokens with at least this probability together; None among all.
+        rule: rule by which a token exits the loop; None runs all loops.
+        cache_policy: how loops share keys and values; see ``config.decoding.num_cache_slots``.
         is_real_BS: False at padding; None where there is none.
     """
     generator = torch.Generator(prompt_BS.device).manual_seed(seed)
     cache = model.new_cache(num_loops, prompt_BS.shape[1] + num_new_tokens, cache_policy)
-    fresh_BS, chosen, loops = prompt_BS, [], []
+    new_BS, chosen, loops = prompt_BS, [], []
     for _ in range(num_new_tokens):
-        found = model.decode_until(fresh_BS, cache, rule, is_real_BS, num_logits=1)
-        fresh_BS, is_real_BS = sample(found.logits_BSV[:, -1], temperature, top_k, generator, top_p), None
-        chosen.append(fresh_BS)
-        loops.append(found.num_loops_BS[:, -1:])
+        decoded = model.decode_until(new_BS, cache, rule, is_real_BS, num_logits=1)
+        new_BS, is_real_BS = sample(decoded.logits_BSV[:, -1], temperature, top_k, generator, top_p), None
+        chosen.append(new_BS)
+        loops.append(decoded.num_loops_BS[:, -1:])
     return Generated(torch.cat(chosen, dim=1), torch.cat(loops, dim=1))
 
 
 def sample(
     logits_BV: Tensor, temperature: float, top_k: int | None, generator: torch.Generator, top_p: float | None = None
 ) -> Tensor:
-    """One token for each row, ``[B, 1]``."""
+    """Sample one token for each row, ``[B, 1]``."""
     if temperature == 0:
         return logits_BV.argmax(-1, keepdim=True)
     if top_k is not None and top_k < logits_BV.shape[-1]:

@@ -1,4 +1,4 @@
-"""From a state to the vocabulary."""
+"""From the coda's output to logits and loss."""
 
 from torch import Tensor, nn
 
@@ -8,7 +8,7 @@ from mythos.layers.norm import RMSNorm
 
 
 class Head(nn.Module):
-    """Final norm and projection; tied to the embedding unless it has a projection of its own."""
+    """Final norm and projection; the projection is the embedding's weight unless untied."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -20,7 +20,7 @@ class Head(nn.Module):
     def forward(
         self, x_BSD: Tensor, embedding_VD: Tensor, target_BS: Tensor, is_one_of_many: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Negative log-likelihood of the targets and log-partition, ``[B, S]`` each, in nats."""
+        """Return the negative log-likelihood of the targets and log-partition, ``[B, S]`` each, in nats."""
         x_ND = self.norm(x_BSD).flatten(0, 1)
         weight_VD = self._weight(embedding_VD)
         nll_N, lse_N = linear_cross_entropy(
@@ -29,7 +29,7 @@ class Head(nn.Module):
         return nll_N.view_as(target_BS), lse_N.view_as(target_BS)
 
     def logits(self, x_BSD: Tensor, embedding_VD: Tensor) -> Tensor:
-        """Logits ``[B, S, V]``, fp32."""
+        """Return logits ``[B, S, V]``, fp32."""
         return project(self.norm(x_BSD), self._weight(embedding_VD), self.soft_cap)
 
     def _weight(self, embedding_VD: Tensor) -> Tensor:

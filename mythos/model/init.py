@@ -47,7 +47,7 @@ RULES: Final[dict[str, Rule]] = {
     "output": _output,
     "identity": _identity,
 }
-"""Rules by the names under which loop parts ask for them."""
+"""Rules by name, as loop parts request them."""
 TABLE: Final[tuple[tuple[str, Rule], ...]] = (
     ("embedding.weight", _embedding),
     ("head.projection.weight", _embedding),
@@ -68,12 +68,12 @@ TABLE: Final[tuple[tuple[str, Rule], ...]] = (
     ("halting.gate.w2", _zeros),
     ("halting.gate.bias", _zeros),
 )
-"""(pattern on the parameter's name, rule); exactly one row, or one of a loop part's, fits each parameter."""
+"""Pattern of the parameter's name, and rule; exactly one row, here or of a loop part, matches each parameter."""
 
 
 @torch.no_grad()
 def initialize(model: nn.Module, config: ModelConfig, seed: int) -> None:
-    """Fill every parameter; the values depend on (seed, name, shape) and on nothing else."""
+    """Fill every parameter; the values depend on (seed, name, shape) only."""
     for name, parameter in model.named_parameters():
         generator = Generator().manual_seed(_stream(seed, name))
         value = torch.empty(parameter.shape, dtype=torch.float32)
@@ -82,7 +82,7 @@ def initialize(model: nn.Module, config: ModelConfig, seed: int) -> None:
 
 
 def rule_for(name: str, config: ModelConfig) -> Rule:
-    """The one row of the table, or of the loop parts, that fits a parameter's name."""
+    """Return the only rule of the table, or of the loop parts, that matches a parameter's name."""
     rules = [rule for pattern, rule in (*TABLE, *_rules_of_parts(config)) if fnmatchcase(name, pattern)]
     assert len(rules) == 1, f"{len(rules)} rows of the table of initial values fit {name}"
     return rules[0]
@@ -100,6 +100,6 @@ def _rules_of_parts(config: ModelConfig) -> Iterator[tuple[str, Rule]]:
 
 
 def _own_rule(path: str, part: Part) -> Rule:
-    """A part's own function as a rule."""
+    """Return a part's own function as a rule."""
     fill = load_object(path)
     return lambda weight, config, generator: fill(weight, part.config, generator)

@@ -1,4 +1,4 @@
-"""The looped transformer: embedding, prelude, core passed T times, coda, head."""
+"""The looped transformer: embedding, prelude, core looped T times, coda, head."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -33,16 +33,16 @@ C = TypeVar("C", bound=DecodeCache)
 
 
 class Unrolled(NamedTuple):
-    """The loops of one forward, one by one."""
+    """States and statistics of every loop of one forward."""
 
     states: list[Tensor]
-    """Before the first loop, then after each."""
+    """State before the first loop, then after each."""
     expert_indices: list[ExpertIndices]
-    """The experts of each loop."""
+    """Expert indices of each loop."""
     watched: list[list[Any]]
-    """What ``watch`` made of each block of each loop."""
+    """Results of ``watch`` for each block of each loop."""
     halting_output: HaltingOutput
-    """What coda and head read after each loop."""
+    """Inputs of the coda after each loop."""
     rotation: Rotation
     mask: Mask | None
 
@@ -53,7 +53,7 @@ class Decoded(NamedTuple):
     logits_BSV: Tensor
     """Next-token logits, fp32."""
     num_loops_BS: Tensor
-    """Loops that each token ran; full depth at padding."""
+    """Loops that each token ran; all loops at padding."""
 
 
 class Mythos(nn.Module):
@@ -71,7 +71,7 @@ class Mythos(nn.Module):
         self.coda = nn.ModuleList(Block(config, config.ffn) for _ in range(config.num_coda_layers))
         self.head = Head(config)
         self.state_dtype: torch.dtype | None = None
-        """Of the recurrent state and the residual stream, set from outside; None for the weights', fp32 at least."""
+        """Dtype of the state and the residual stream, set from outside; None for that of the weights, at least fp32."""
         self.observers: tuple[Observer, ...] = ()
         """Further observers of every forward, set from outside."""
 
@@ -87,18 +87,18 @@ class Mythos(nn.Module):
         loops_B: np.ndarray | None = None,
         damping: float = 1.0,
     ) -> ModelOutput:
-        """Loss of every target at every exit.
+        """Return the loss of every target at every exit.
 
         Args:
-            num_loops: passes T over the core.
-            num_grad_loops: k, how many of the last passes keep gradients; None for all.
-            exits: ascending 0-based passes after which coda and head are read; None for the last one.
+            num_loops: T, the number of loops over the core.
+            num_grad_loops: k, the number of last loops that keep gradients; None for all.
+            exits: ascending 0-based loops after which coda and head are applied; None for the last one.
             trace: also return the loop trace.
             noise_seed: seed of the initial state's noise, in training; None starts from zero.
-            regularizers: figures with gradients that penalties ask for.
-            loops_B: passes of each row, int64 on the host, ``num_loops`` the largest; None runs all rows alike. Rows
+            regularizers: differentiable figures that penalties request.
+            loops_B: loops of each row, int64 on the host, ``num_loops`` the largest; None runs all rows alike. Rows
                 end together and have one exit, the last; the output keeps the order of ``batch``.
-            damping: share by which passes with gradients move the state, in training; see ``Core.forward``.
+            damping: see ``TrainingSchedule``.
         """
         exits = (num_loops - 1,) if exits is None else exits
         assert exits == tuple(sorted(set(exits))), f"exits must ascend, got {exits}"
@@ -159,14 +159,14 @@ class Mythos(nn.Module):
         mask: Mask | None,
         caches: Sequence[KVCache] | None = None,
     ) -> Tensor:
-        """e, the normed output of the prelude."""
+        """Return e, the normed output of the prelude."""
         x_BSD = self.embedding(tokens_BS)
         x_BSD = x_BSD.to(self.state_dtype or torch.promote_types(x_BSD.dtype, torch.float32))
         return self.prelude_norm(_run(self.prelude, x_BSD, rotation, mask, caches))
 
     @torch.no_grad()
     def decode(self, tokens_BS: Tensor, cache: DecodeCache, is_real_BS: Tensor | None = None) -> Tensor:
-        """Logits ``[B, S, V]`` of the next tokens, fp32, at full depth; see ``decode_until``."""
+        """Return next-token logits ``[B, S, V]``, fp32, after all loops; see ``decode_until``."""
         return self.decode_until(tokens_BS, cache, None, is_real_BS).logits_BSV
 
     def decode_until(
@@ -177,15 +177,15 @@ class Mythos(nn.Module):
         is_real_BS: Tensor | None = None,
         num_logits: int | None = None,
     ) -> Decoded:
-        """Next-token logits, each token exiting the loop when a rule lets it.
+        """Return next-token logits, where each token exits the loop when the rule fires for it.
 
         A token that has exited keeps its state; the loop ends when all have exited. Gradients flow through all loops.
 
         Args:
-            tokens_BS: what follows the tokens that the cache has seen.
+            tokens_BS: tokens that follow those in the cache.
             rule: None runs all loops.
             is_real_BS: False at padding; None where there is none.
-            num_logits: of how many of the last new tokens logits are wanted; None for all.
+            num_logits: number of last new tokens for which logits are returned; None for all.
         """
         positions_BS, mask = cache.positions_and_mask(tokens_BS, is_real_BS)
         rotation = self._rotation(positions_BS)
@@ -208,11 +208,11 @@ class Mythos(nn.Module):
     def unroll(
         self, batch: Batch, num_loops: int, freeze_routing: bool = False, watch: Watch = watch_nothing
     ) -> Unrolled:
-        """Run a batch from the evaluation's initial state and keep the state after every loop.
+        """Run a batch from the initial state of evaluation and return the state after every loop.
 
         Args:
-            freeze_routing: every later loop takes the experts of the first one, weighted by the scores that the router
-                gives them in that loop.
+            freeze_routing: every later loop uses the experts of the first one, weighted by the router's scores in that
+                loop.
             watch: called with the input and the output of each block of each loop.
         """
         inputs, history = self._inputs(batch), LoopHistory()
@@ -229,29 +229,29 @@ class Mythos(nn.Module):
 
     @torch.no_grad()
     def before_head(self, unrolled: Unrolled, loop: int) -> Tensor:
-        """The coda's output, ``[B, S, D]``, when all tokens exit after loop ``loop`` (0-based)."""
+        """Return the coda's output, ``[B, S, D]``, when all tokens exit after loop ``loop`` (0-based)."""
         return _run(self.coda, unrolled.halting_output.states[loop], unrolled.rotation, unrolled.mask)
 
     @torch.no_grad()
     def predict(self, batch: Batch, num_loops: int) -> tuple[Tensor, Tensor | None]:
-        """The predicted next token after each loop, ``[T, B, S]``, and the exit distribution of a learned halting."""
+        """Return the predicted token after each loop, ``[T, B, S]``, and the exit distribution of learned halting."""
         unrolled = self.unroll(batch, num_loops)
         read = [self.before_head(unrolled, loop) for loop in range(num_loops)]
         predictions = [self.head.logits(x_BSD, self.embedding.weight).argmax(-1) for x_BSD in read]
         return torch.stack(predictions), unrolled.halting_output.halting_TBS
 
     def new_cache(self, num_loops: int, capacity: int | None, policy: str = "all") -> DecodeCache:
-        """An empty cache for decoding up to ``capacity`` tokens at ``num_loops`` loops each; None lets it grow."""
+        """Return an empty cache for ``capacity`` tokens at ``num_loops`` loops each; None lets it grow."""
         return self.new_cache_of(DecodeCache, num_loops, capacity, policy)
 
     def new_cache_of(self, kind: type[C], num_loops: int, capacity: int | None, policy: str) -> C:
-        """An empty cache of a kind."""
+        """Return an empty cache of a class."""
         counts = (len(self.prelude), len(self.core.blocks), len(self.coda))
         parts = [part.new_cache(num_loops, capacity) for part in self.core.loop_parts()]
         return kind(*counts, num_loops=num_loops, capacity=capacity, policy=policy, parts=parts)
 
     def _sequences(self, batch: Batch, num_loops: int, exits: tuple[int, ...], loops_B: np.ndarray | None) -> Sequences:
-        """Which sequences run in which loop."""
+        """Return which sequences run in which loop."""
         if loops_B is None:
             return SAME_DEPTH
         assert num_loops == loops_B.max(), f"num_loops is {num_loops}, but the deepest sequence has {loops_B.max()}"
@@ -260,7 +260,7 @@ class Mythos(nn.Module):
         return variable_depth_batch(loops_B, batch.tokens_BS.device)
 
     def _inputs(self, batch: Batch) -> LoopInputs:
-        """What every loop reads of a batch: e, angles and mask."""
+        """Return the inputs of every loop: e, rotation and mask."""
         rotation = self._rotation(batch.positions_BS)
         mask = None
         if batch.document_ids_BS is not None:
@@ -272,13 +272,13 @@ class Mythos(nn.Module):
     def _start(
         self, inputs: LoopInputs, sample_ids_B: Tensor | None = None, noise_seed: int | None = None
     ) -> LoopState:
-        """The state before the first loop."""
+        """Return the state before the first loop."""
         return self.core.start(self._initial_state(inputs.e_BSD, sample_ids_B, noise_seed), inputs.e_BSD)
 
     def _read(
         self, state_BSD: Tensor, inputs: LoopInputs, targets_BS: Tensor, is_one_of_many: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Coda and head at one exit."""
+        """Apply coda and head at one exit."""
         x_BSD = _run(self.coda, state_BSD, inputs.rotation, inputs.mask)
         return self.head(x_BSD, self.embedding.weight, targets_BS, is_one_of_many)
 
@@ -303,7 +303,7 @@ def _run(
     mask: Mask | None,
     caches: Sequence[KVCache] | None = None,
 ) -> Tensor:
-    """Dense blocks one after the other."""
+    """Run dense blocks in sequence."""
     for layer, block in enumerate(blocks):
         x_BSD = block(x_BSD, rotation, mask, None, None if caches is None else caches[layer]).x_BSD
     return x_BSD

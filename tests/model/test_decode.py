@@ -1,4 +1,4 @@
-"""Decoding: padding, early exits, and caches that passes share."""
+"""Decoding: padding, early exits, and caches that loops share."""
 
 from typing import Any
 
@@ -42,17 +42,17 @@ def never(kind: str) -> ExitRule:
     [(kind, halting) for kind in EXIT_KINDS for halting in HALTING if kind != "quantile" or halting.kind == "ponder"],
     ids=lambda one: one if isinstance(one, str) else one.kind,
 )
-def test_a_rule_that_never_fires_changes_no_bit(kind: str, halting: HaltingConfig, policy: str) -> None:
+def test_a_rule_that_never_fires_changes_nothing_bitwise(kind: str, halting: HaltingConfig, policy: str) -> None:
     model = filled(halting=halting)
     full, _ = decoded(model, (6, 1, 3, 1), policy=policy)
-    found, _ = decoded(model, (6, 1, 3, 1), rule=never(kind), policy=policy)
-    assert (found.num_loops_BS == 4).all()
-    assert torch.equal(found.logits_BSV, full.logits_BSV)
+    result, _ = decoded(model, (6, 1, 3, 1), rule=never(kind), policy=policy)
+    assert (result.num_loops_BS == 4).all()
+    assert torch.equal(result.logits_BSV, full.logits_BSV)
 
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("halting", HALTING, ids=lambda halting: halting.kind)
-def test_leaving_tokens_are_the_same_whether_they_come_together_or_one_by_one(
+def test_exits_are_the_same_whether_tokens_are_decoded_together_or_one_by_one(
     name: str, halting: HaltingConfig
 ) -> None:
     model = filled(name, halting)
@@ -60,21 +60,21 @@ def test_leaving_tokens_are_the_same_whether_they_come_together_or_one_by_one(
     together, _ = decoded(model, (11,), num_loops=6, rule=rule)
     assert together.num_loops_BS.unique().numel() > 1
     for cuts in ((1,) * 11, (4, 1, 5, 1)):
-        found, _ = decoded(model, cuts, num_loops=6, rule=rule)
-        assert torch.equal(found.num_loops_BS, together.num_loops_BS)
-        assert relative_error(found.logits_BSV, together.logits_BSV) < 1e-5
+        result, _ = decoded(model, cuts, num_loops=6, rule=rule)
+        assert torch.equal(result.num_loops_BS, together.num_loops_BS)
+        assert relative_error(result.logits_BSV, together.logits_BSV) < 1e-5
 
 
 @pytest.mark.parametrize("halting", HALTING, ids=lambda halting: halting.kind)
-def test_a_token_that_leaves_has_the_logits_of_a_shallower_model(halting: HaltingConfig) -> None:
+def test_a_token_that_exits_has_the_logits_of_fewer_loops(halting: HaltingConfig) -> None:
     model = filled(halting=halting)
-    found, _ = decoded(model, (11,), num_loops=6, rule=ExitRule("relative_change", 1e9))
+    result, _ = decoded(model, (11,), num_loops=6, rule=ExitRule("relative_change", 1e9))
     shallow, _ = decoded(model, (11,), num_loops=2)
-    assert (found.num_loops_BS == 2).all()
-    assert relative_error(found.logits_BSV, shallow.logits_BSV) < 1e-6
+    assert (result.num_loops_BS == 2).all()
+    assert relative_error(result.logits_BSV, shallow.logits_BSV) < 1e-6
 
 
-def test_the_entries_of_passes_that_were_not_run_are_those_of_the_last_one() -> None:
+def test_cache_entries_of_loops_that_did_not_run_are_those_of_the_last_one() -> None:
     model = filled("debug-dense")
     _, cache = decoded(model, (11,), num_loops=6, rule=ExitRule("relative_change", 1e9))
     for layer in range(len(model.core.blocks)):
@@ -84,13 +84,13 @@ def test_the_entries_of_passes_that_were_not_run_are_those_of_the_last_one() -> 
 
 
 def keys(policy: str, rule: ExitRule | None, layer: int = 0) -> Tensor:
-    """What a cache holds of the first core layer, by slot, once one chunk has been decoded in six passes."""
+    """Cache of the first core layer, by slot, after one chunk has been decoded with six loops."""
     _, cache = decoded(filled("debug-dense"), (11,), num_loops=6, rule=rule, policy=policy)
     return torch.stack([slot[layer].parts[0][:, :11] for slot in cache.slots])
 
 
 @pytest.mark.parametrize("rule", [None, ExitRule("relative_change", 0.5), ExitRule("relative_change", 1e9)])
-def test_shared_slots_hold_what_their_policy_says(rule: ExitRule | None) -> None:
+def test_shared_slots_hold_what_their_policy_specifies(rule: ExitRule | None) -> None:
     each_TBSGP = keys("all", rule)
     assert torch.equal(keys("last", rule)[0], each_TBSGP[-1])
     assert relative_error(keys("mean", rule)[0], each_TBSGP.mean(0)) < 1e-6
@@ -124,7 +124,7 @@ def test_padding_on_the_left_changes_nothing(name: str, policy: str, rule: ExitR
         assert torch.equal(together.num_loops_BS[row], alone.num_loops_BS[0])
 
 
-def test_a_reordered_cache_goes_on_as_its_rows_would() -> None:
+def test_a_reordered_cache_continues_as_its_rows_would() -> None:
     model, rows = filled(), torch.tensor([2, 0, 0])
     with torch.no_grad():
         cache, other = model.new_cache(3, None, "mean"), model.new_cache(3, None, "mean")

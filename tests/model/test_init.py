@@ -12,7 +12,7 @@ from mythos.model.mythos import Mythos
 
 
 def variants() -> list[ModelConfig]:
-    """Configurations that between them have every parameter there is."""
+    """Configurations that together have every parameter."""
     base = [model_config(name) for name in MODELS]
     mla = model_config("debug-mla").attention
     return [
@@ -24,7 +24,7 @@ def variants() -> list[ModelConfig]:
     ]
 
 
-def test_every_parameter_fits_one_row_and_every_row_is_used() -> None:
+def test_every_parameter_matches_one_row_and_every_row_is_used() -> None:
     used = set()
     for config in variants():
         for name, _ in Mythos(config, PonderHalting()).named_parameters():

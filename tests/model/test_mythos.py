@@ -13,7 +13,7 @@ from mythos.types import Batch, take_rows
 
 
 def context(model: Mythos, batch: Batch) -> tuple[Rotation, Tensor, Tensor]:
-    """Rotation, mask and e, as the forward makes them."""
+    """Rotation, mask and e, as the forward computes them."""
     inputs = model._inputs(batch)
     return inputs.rotation, inputs.mask, inputs.e_BSD
 
@@ -46,7 +46,7 @@ def test_one_diagonal_loop_is_the_plain_stack_fed_the_injected_state(name: str) 
     assert torch.equal(model(batch, 1).nll_XBS[0], plain_stack(model, u, rotation, mask, batch))
 
 
-def test_parallel_spelling_adds_the_residual_change_to_the_injected_state() -> None:
+def test_the_parallel_update_rule_adds_the_residual_change_to_the_injected_state() -> None:
     config = model_config("debug-dense", injection=DiagonalInjection(update_rule="parallel"))
     model = random_model(replace(config, initial_state="embedding"))
     batch = random_batch(model.config)
@@ -62,18 +62,18 @@ def test_parallel_spelling_adds_the_residual_change_to_the_injected_state() -> N
 
 @pytest.mark.parametrize("injection", [DiagonalInjection(), LinearInjection(), AdditiveInjection()])
 @pytest.mark.parametrize("name", MODELS)
-def test_all_passes_kept_equals_full_backpropagation(name: str, injection) -> None:
+def test_gradients_of_all_loops_equal_full_backpropagation(name: str, injection) -> None:
     model = random_model(model_config(name, injection=injection))
     batch = random_batch(model.config, num_documents=2)
-    found = []
+    result = []
     for num_grad_loops in (None, 3, 7):
         model.zero_grad()
         model(batch, 3, num_grad_loops, noise_seed=0).nll_XBS.mean().backward()
-        found.append(gradients(model))
-    assert found[0].keys() == dict(model.named_parameters()).keys()
-    for name, full in found[0].items():
-        assert torch.equal(full, found[1][name])
-        assert torch.equal(full, found[2][name])
+        result.append(gradients(model))
+    assert result[0].keys() == dict(model.named_parameters()).keys()
+    for name, full in result[0].items():
+        assert torch.equal(full, result[1][name])
+        assert torch.equal(full, result[2][name])
 
 
 def test_truncated_gradients_equal_those_from_a_detached_state() -> None:
@@ -108,7 +108,7 @@ def test_truncation_changes_gradients_but_not_the_loss() -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_exits_of_one_forward_equal_forwards_of_their_own(name: str) -> None:
+def test_exits_of_one_forward_equal_separate_forwards(name: str) -> None:
     model = random_model(model_config(name))
     batch = random_batch(model.config)
     together = model(batch, 6, exits=(0, 2, 5))
@@ -118,15 +118,15 @@ def test_exits_of_one_forward_equal_forwards_of_their_own(name: str) -> None:
 
 
 def loops_by_hand(model: Mythos, batch: Batch, num_loops: int, is_frozen: bool) -> tuple[list[Tensor], list]:
-    """States and choices of every pass, the blocks called one by one."""
+    """States and expert indices of every loop, the blocks called one by one."""
     rotation, mask, e = context(model, batch)
     states, expert_indices = [torch.zeros_like(e)], []
     for loop in range(num_loops):
         x, chosen = model.core.injection(states[-1], e), []
         for layer, block in enumerate(model.core.blocks):
             given = expert_indices[0][layer] if is_frozen and loop else None
-            x, _, choice, _ = block(x, rotation, mask, model.core.router_bias[layer, loop], None, given)
-            chosen.append(choice)
+            x, _, indices, _ = block(x, rotation, mask, model.core.router_bias[layer, loop], None, given)
+            chosen.append(indices)
         states.append(x)
         expert_indices.append(chosen)
     return states, expert_indices
@@ -134,17 +134,17 @@ def loops_by_hand(model: Mythos, batch: Batch, num_loops: int, is_frozen: bool) 
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["debug", "debug-mla"])
-def test_routing_frozen_to_the_first_pass_is_what_passing_its_choices_by_hand_gives(name: str) -> None:
+def test_frozen_routing_equals_given_expert_indices_of_the_first_loop(name: str) -> None:
     model = random_model(model_config(name, initial_state="zero"))
     model.core.router_bias.normal_(std=0.5, generator=torch.Generator().manual_seed(1))
     batch = random_batch(model.config, num_documents=2)
     free, frozen = (model.unroll(batch, 3, freeze_routing=is_frozen) for is_frozen in (False, True))
-    for found, is_frozen in ((free, False), (frozen, True)):
+    for result, is_frozen in ((free, False), (frozen, True)):
         states, expert_indices = loops_by_hand(model, batch, 3, is_frozen)
-        assert all(map(torch.equal, found.states, states))
+        assert all(map(torch.equal, result.states, states))
         assert all(
             torch.equal(torch.stack(a), torch.stack(b))
-            for a, b in zip(found.expert_indices, expert_indices, strict=True)
+            for a, b in zip(result.expert_indices, expert_indices, strict=True)
         )
     assert torch.equal(free.states[-1], model(batch, 3).state_BSD)
     assert torch.equal(frozen.states[1], free.states[1])
@@ -169,7 +169,7 @@ def test_cached_decoding_equals_the_full_forward_at_every_depth(name: str, depth
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_no_document_sees_another(name: str) -> None:
+def test_no_document_attends_to_another(name: str) -> None:
     model = random_model(model_config(name))
     batch = random_batch(model.config, batch=1, length=12)
     ids = torch.tensor([[0] * 5 + [1] * 7])
@@ -206,7 +206,7 @@ def test_router_bias_is_per_loop_and_its_last_row_serves_deeper_loops() -> None:
     assert counts[0].min() < everyone
 
 
-def test_noise_follows_the_sample_not_its_place_in_the_batch() -> None:
+def test_noise_depends_on_the_sample_and_not_on_its_position_in_the_batch() -> None:
     model = random_model(model_config("debug", embedding_std=0.5))
     batch = random_batch(model.config, batch=3)
     turned = take_rows(batch, torch.arange(3).flip(0))

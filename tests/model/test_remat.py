@@ -42,16 +42,16 @@ def test_recomputed_gradients_equal_kept_ones(part: str, remat: str, halting) ->
     config = model_config(options.pop("name", "debug"), **options)
     policy = Remat("loop" if remat == "offload" else remat, offload_states=remat == "offload")
     kept, expected = backward(config, halting, Remat())
-    again, found = backward(config, halting, policy)
+    again, result = backward(config, halting, policy)
     assert torch.equal(kept, again)
-    assert found.keys() == expected.keys()
+    assert result.keys() == expected.keys()
     for name, gradient in expected.items():
-        assert relative_error(found[name], gradient) < 1e-6, name
+        assert relative_error(result[name], gradient) < 1e-6, name
 
 
 @pytest.mark.parametrize("remat", ["loop", "block"])
-def test_the_recomputation_repeats_the_experts_it_chose(remat: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A router that chooses at random would differ in the backward if it were asked again."""
+def test_the_recomputation_repeats_the_expert_indices(remat: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A random router would give other indices in the backward if routing were recomputed."""
     choose = router.route
     generator = torch.Generator().manual_seed(0)
 
@@ -70,7 +70,7 @@ def test_the_recomputation_repeats_the_experts_it_chose(remat: str, monkeypatch:
 
 
 def saved_bytes(remat: Remat, num_loops: int) -> int:
-    """Distinct memory that the graph keeps for the backward, parameters left out."""
+    """Distinct memory that the graph saves for the backward, without parameters."""
     config = replace(model_config("debug"), dim=64)
     model = Mythos(config)
     fill(model)
@@ -91,7 +91,7 @@ def saved_bytes(remat: Remat, num_loops: int) -> int:
     return sum(kept.values())
 
 
-def test_blocks_keep_less_than_nothing_recomputed() -> None:
+def test_recomputed_blocks_save_less_than_no_recomputation() -> None:
     per_loop = {policy: saved_bytes(Remat(policy), 6) - saved_bytes(Remat(policy), 5) for policy in ("none", "block")}
     state = 2 * 64 * 64 * 4
     assert per_loop["none"] > 20 * state

@@ -18,7 +18,7 @@ NOISE = 3
 
 
 def looped(name: str = "debug", remat: str = "none", **changes) -> Mythos:
-    """A model with fewer table rows than the deepest row has passes, and a bias that tells every loop apart."""
+    """A model with fewer table rows than the largest number of loops, and a bias that differs in every loop."""
     model = random_model(model_config(name, max_loops=4, embedding_std=0.5, **changes))
     model.core.router_bias.normal_(std=0.3, generator=torch.Generator().manual_seed(1))
     model.core.remat = Remat(remat)
@@ -26,7 +26,7 @@ def looped(name: str = "debug", remat: str = "none", **changes) -> Mythos:
 
 
 def window(batch: Batch, row: int) -> Batch:
-    """One row as a batch of its own."""
+    """One row as a batch."""
     return take_rows(batch, slice(row, row + 1))
 
 
@@ -35,7 +35,7 @@ def together(model: Mythos, batch: Batch, **options) -> ModelOutput:
 
 
 def alone(model: Mythos, batch: Batch, **options) -> list[ModelOutput]:
-    """The naive twin: every row by itself, at its own depth."""
+    """The reference implementation: every row alone, with its own number of loops."""
     return [
         model(window(batch, row), int(loops), NUM_GRAD_LOOPS, noise_seed=NOISE, **options)
         for row, loops in enumerate(LOOPS)
@@ -43,7 +43,7 @@ def alone(model: Mythos, batch: Batch, **options) -> list[ModelOutput]:
 
 
 def total(output: ModelOutput) -> Tensor:
-    """Loss and penalties as sums over rows and passes."""
+    """Loss and penalties as sums over rows and loops."""
     parts = [output.nll_XBS.sum(), 1e-2 * output.lse_XBS.square().sum(), output.change_T[-NUM_GRAD_LOOPS:].sum()]
     if output.router_stats is not None:
         parts += [1e-2 * part[-NUM_GRAD_LOOPS:].sum() for part in output.router_stats[1:3]]
@@ -60,7 +60,7 @@ def test_rows_together_equal_each_row_alone(name: str, remat: str, damping: floa
     options = {"damping": damping, "regularizers": Regularizers(consistency=True)}
     output = together(model, batch, **options)
     total(output).backward()
-    found = gradients(model)
+    result = gradients(model)
     model.zero_grad()
     rows = alone(model, batch, **options)
     sum(map(total, rows)).backward()
@@ -68,12 +68,12 @@ def test_rows_together_equal_each_row_alone(name: str, remat: str, damping: floa
     assert relative_error(output.nll_XBS, torch.cat([row.nll_XBS for row in rows], 1)) < 1e-6
     assert relative_error(output.lse_XBS, torch.cat([row.lse_XBS for row in rows], 1)) < 1e-6
     assert relative_error(output.state_BSD, torch.cat([row.state_BSD for row in rows])) < 1e-6
-    assert found.keys() == expected.keys()
+    assert result.keys() == expected.keys()
     for parameter, gradient in expected.items():  # products over five rows sum in another order
-        assert relative_error(found[parameter], gradient) < 3e-6, parameter
+        assert relative_error(result[parameter], gradient) < 3e-6, parameter
 
 
-def test_counts_and_trace_go_by_the_loop_of_each_row() -> None:
+def test_counts_and_trace_are_by_the_loop_of_each_row() -> None:
     model = looped()
     batch = random_batch(model.config, batch=len(LOOPS), num_documents=2)
     output = together(model, batch, trace=True)
@@ -85,8 +85,8 @@ def test_counts_and_trace_go_by_the_loop_of_each_row() -> None:
         counts_TLE[:loops] += row.router_stats.counts_E
     assert torch.equal(output.router_stats.counts_E, counts_TLE)
     assert output.trace.num_rows_T.tolist() == [(loop < LOOPS).sum() for loop in range(LOOPS.max())]
-    found, expected = flat(output.trace), [flat(row.trace) for row in rows]
-    for name, value in found.items():
+    result, expected = flat(output.trace), [flat(row.trace) for row in rows]
+    for name, value in result.items():
         sums = torch.zeros_like(value)
         for row, loops in zip(expected, LOOPS, strict=True):
             place = (slice(loops),) * (2 if name == "overlap_TT" else 1)
@@ -96,7 +96,7 @@ def test_counts_and_trace_go_by_the_loop_of_each_row() -> None:
             num_rows = torch.minimum(num_rows_T, num_rows_T.T) if name == "overlap_TT" else num_rows_T
             sums /= num_rows
         torch.testing.assert_close(value, sums, rtol=1e-4, atol=1e-7, msg=lambda text, name=name: f"{name}: {text}")
-    assert found["num_grad_rows_T"].sum() == np.minimum(LOOPS, NUM_GRAD_LOOPS).sum()
+    assert result["num_grad_rows_T"].sum() == np.minimum(LOOPS, NUM_GRAD_LOOPS).sum()
     entropy = sum(row.router_stats.entropy.sum() for row in rows)
     torch.testing.assert_close(output.router_stats.entropy.sum(), entropy, rtol=1e-5, atol=0)
 
@@ -106,18 +106,18 @@ def flat(trace: LoopTrace) -> dict[str, Tensor]:
     return {name: part for name, part in (trace._asdict() | trace.experts._asdict()).items() if name != "experts"}
 
 
-def test_growth_of_each_row_is_its_own() -> None:
+def test_growth_of_each_row_equals_that_of_the_row_alone() -> None:
     model = looped()
     batch = random_batch(model.config, batch=len(LOOPS))
     regularizers = Regularizers(num_power_iterations=2)
-    found = together(model, batch, regularizers=regularizers).jacobian_growth_B
+    result = together(model, batch, regularizers=regularizers).jacobian_growth_B
     rows = alone(model, batch, regularizers=regularizers)
-    # finite differences of 1e-2 magnify rounding a hundredfold
-    torch.testing.assert_close(found, torch.cat([row.jacobian_growth_B for row in rows]), rtol=1e-4, atol=0)
+    # finite differences of 1e-2 amplify rounding by a factor of 100
+    torch.testing.assert_close(result, torch.cat([row.jacobian_growth_B for row in rows]), rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("name", ["debug", "debug-dense"])
-def test_rows_of_one_depth_are_lock_step_bitwise(name: str) -> None:
+def test_rows_with_equal_loops_equal_the_plain_batch_bitwise(name: str) -> None:
     model = looped(name)
     batch = random_batch(model.config, batch=3, num_documents=2)
     results = []
@@ -134,7 +134,7 @@ def test_rows_of_one_depth_are_lock_step_bitwise(name: str) -> None:
         assert torch.equal(gradient, their_gradients[parameter]), parameter
 
 
-def test_no_row_pays_for_the_deepest() -> None:
+def test_no_row_runs_more_than_its_own_loops() -> None:
     model = looped()
     batch = random_batch(model.config, batch=len(LOOPS))
     calls: dict[int, list[int]] = {}
@@ -150,12 +150,12 @@ def test_no_row_pays_for_the_deepest() -> None:
 
 @pytest.mark.parametrize("remat", ["none", "loop", "block"])
 @pytest.mark.parametrize("damping", [1.0, 0.3])
-def test_damped_passes_equal_the_formula(damping: float, remat: str) -> None:
+def test_damped_loops_equal_the_formula(damping: float, remat: str) -> None:
     model = looped(remat=remat)
     batch = random_batch(model.config, num_documents=2)
     output = model(batch, 5, 3, noise_seed=NOISE, damping=damping)
     output.nll_XBS.mean().backward()
-    found = gradients(model)
+    result = gradients(model)
     model.zero_grad()
 
     rotation, mask = model._rotation(batch.positions_BS), dense_mask(batch.document_ids_BS)
@@ -171,10 +171,10 @@ def test_damped_passes_equal_the_formula(damping: float, remat: str) -> None:
         assert torch.equal(output.nll_XBS[0], nll)
     assert relative_error(output.nll_XBS[0], nll) < 1e-6
     for parameter, gradient in gradients(model).items():
-        assert relative_error(found[parameter], gradient) < 1e-6, parameter
+        assert relative_error(result[parameter], gradient) < 1e-6, parameter
 
 
-def test_damping_moves_graded_passes_only() -> None:
+def test_damping_changes_loops_with_gradients_only() -> None:
     model = looped()
     batch = random_batch(model.config)
     exact = model(batch, 5, 2, noise_seed=NOISE)

@@ -25,11 +25,11 @@ class Film(LoopPart):
         return rest(self.modulate(h_BSD, self.scale(inputs), self.shift(inputs))), carry
 
     def leaves(self) -> Iterator[nn.Module]:
-        """The elementwise part; tables are indexed by numbers, for each of which compiled code would differ."""
+        """Yield the elementwise part; a table is indexed by a number, so that compilation would specialise on it."""
         yield self.modulate
 
     def figures(self) -> dict[str, Tensor]:
-        """Root mean squares of both tables."""
+        """Return the root mean squares of both tables."""
         return {"scale": _rms(self.scale.weight), "shift": _rms(self.shift.weight)}
 
 
@@ -37,7 +37,7 @@ class Modulate(nn.Module):
     """(1 + g) h + b, in fp32 and in the dtype of h."""
 
     def forward(self, h_BSD: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        """The modulated state, ``[B, S, D]``."""
+        """Return the modulated state, ``[B, S, D]``."""
         return ((1 + scale.float()) * h_BSD.float() + shift.float()).to(h_BSD.dtype)
 
 
