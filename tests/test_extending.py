@@ -50,7 +50,6 @@ def checkout(diffs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path
             env=os.environ | {"GIT_CEILING_DIRECTORIES": str(copy.parent)},
             capture_output=True,
             text=True,
-            timeout=60,
             check=False,
         )
         assert applied.returncode == 0, f"{diff.splitlines()[0]}\n{applied.stderr}"
@@ -66,7 +65,6 @@ def run(checkout: Path, *arguments: str, packages: list[Path] | None = None) -> 
         env=os.environ | {"PYTHONPATH": paths},
         capture_output=True,
         text=True,
-        timeout=600,
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-2000:]}"

@@ -13,7 +13,7 @@ from mythos.eval.restore import restore
 from mythos.export.folder import export
 from parallel.ranks import Result, run_cases
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 PARTS = [f"model.loop.parts=[{{kind: film}}, {TIDE}]", "run.num_steps=5", "run.checkpoint.every=3"]
 PARTS += ["telemetry.trace_every=5", "model.output_scale=0.25"]
 LAYOUTS = {"zero2-ep2": ["parallel=zero2", "parallel.ep_size=2"], "zero3": ["parallel=zero3"]}
