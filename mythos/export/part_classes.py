@@ -39,4 +39,4 @@ def written_for(model: ModelConfig) -> str:
 
 def fp32_modules(parts: list[Part]) -> list[str]:
     """``FP32_MODULES`` for the parts of one model only."""
-    return ["router_bias", "halting", *dict.fromkeys(name for part in parts for name in part.spec.fp32)]
+    return ["router_bias", "halting", *(f"{part.prefix}.{name}" for part in parts for name in part.spec.fp32)]

@@ -26,7 +26,7 @@ class AttentionPart(nn.Module):
 
     ``heads`` are a layer's query, key and value ``[B, S, H, P]`` before normalisation and rotation, for MLA query,
     latent ``[B, S, R]`` and shared key. ``memory`` holds the attended tensors: keys and values ``[B, C, G, P]``, for
-    MLA latents and rotated keys.
+    MLA latents and rotated keys. Weights belong into submodules, whose calls gather them under ZeRO 3.
     """
 
     def start(self, e_BSD: Tensor) -> Carry:
