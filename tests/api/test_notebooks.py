@@ -29,7 +29,7 @@ def test_a_notebook_runs_from_the_first_cell_to_the_last(path: Path, monkeypatch
     monkeypatch.setenv("MPLBACKEND", "agg")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = nbformat.read(path, as_version=4)
-    nbclient.NotebookClient(notebook, resources={"metadata": {"path": str(path.parent)}}).execute()
+    nbclient.NotebookClient(notebook, startup_timeout=600, resources={"metadata": {"path": str(path.parent)}}).execute()
     printed = "".join(
         output.text
         for cell in notebook.cells
