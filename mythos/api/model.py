@@ -1,6 +1,6 @@
 """A model that is called with token ids."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -36,6 +36,8 @@ class LanguageModel(nn.Module):
     Args:
         num_loops: default number of loops of a call; None if a call has to give it.
     """
+
+    __call__: Callable[..., Prediction]
 
     def __init__(self, model: Mythos, num_loops: int | None = None) -> None:
         super().__init__()

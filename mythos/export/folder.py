@@ -14,6 +14,7 @@ from mythos.checkpoint.manifest import FILE_NAME, Manifest, verify
 from mythos.checkpoint.packages import trained_config
 from mythos.checkpoint.tensor_file import write_tensors
 from mythos.config.base import ConfigError, encode
+from mythos.config.model import ModelConfig
 from mythos.config.parts import parts_of
 from mythos.config.run import RunConfig
 from mythos.data.manifest import SEPARATOR
@@ -21,7 +22,7 @@ from mythos.data.tokenizer import open_documents, tokenizer_of_run
 from mythos.export.card import model_card
 from mythos.export.inline import inlined
 from mythos.export.part_classes import fp32_modules, written_for
-from mythos.files import remove, rename_to_old, replacing
+from mythos.files import remove, rename_to_old, replacing, sha256
 
 _CODE: Final = "modeling_mythos.py"
 _HEADER: Final = (
@@ -67,10 +68,7 @@ def export(
             ids = {"bos_token_id": separator_id, "eos_token_id": separator_id, "pad_token_id": separator_id}
             _write_json(folder / "generation_config.json", ids)
             _write_tokenizer(folder, tokenizer, separator_id, config.model.max_seq_len)
-            code = Path(__file__).with_name("configuration.py").read_text(encoding="utf-8")
-            (folder / "configuration_mythos.py").write_text(code, encoding="utf-8")
-            code = inlined(("mythos.export.modeling", "MythosForCausalLM"), _HEADER, written_for(config.model))
-            (folder / _CODE).write_text(code, encoding="utf-8")
+            _write_code(folder, config.model)
             (folder / "README.md").write_text(model_card(run, manifest, config, num_loops), encoding="utf-8")
             earlier = rename_to_old(target) if replace else None
         if earlier is not None:
@@ -113,6 +111,19 @@ def _check_target(run: Path, target: Path, replace: bool) -> None:
         raise ConfigError(
             f"--to {target}: the folder is among the run's checkpoints, which must not change; choose another."
         )
+
+
+def _write_code(folder: Path, model: ModelConfig) -> None:
+    """Write the classes of model and configuration.
+
+    In one process, transformers gives all folders of one name with equal configuration code one model class. A comment
+    therefore makes the configuration code differ where the model code does.
+    """
+    code = inlined(("mythos.export.modeling", "MythosForCausalLM"), _HEADER, written_for(model))
+    (folder / _CODE).write_text(code, encoding="utf-8")
+    configuration = Path(__file__).with_name("configuration.py").read_text(encoding="utf-8")
+    configuration += f"\n# {_CODE}: SHA-256 {sha256(folder / _CODE)}\n"
+    (folder / "configuration_mythos.py").write_text(configuration, encoding="utf-8")
 
 
 def _names(reader: FragmentReader) -> list[str]:
