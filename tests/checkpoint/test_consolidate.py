@@ -39,7 +39,7 @@ def test_the_file_equals_what_the_reader_reads(tmp_path: Path, capsys, dtype: st
     target = tmp_path / "model.safetensors"
     options = [] if dtype is None else ["--dtype", dtype]
     assert main(["consolidate", str(tmp_path / "run"), "--to", str(target), *options]) == 0
-    assert "4 tensors, 41 numbers" in capsys.readouterr().out
+    assert "4 tensors, 41 elements" in capsys.readouterr().out
     reader, loaded = FragmentReader(checkpoint), load_file(target)
     assert sorted(loaded) == ["bias", "count", "scale", "w"]
     cast = {None: None, "fp32": torch.float32, "bf16": torch.bfloat16}[dtype]

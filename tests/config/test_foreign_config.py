@@ -16,8 +16,9 @@ TRACKING = ("tracking=foreign", "tracking.name=aim", "tracking.options={reposito
 
 
 def test_the_named_parts_are_listed_with_their_paths_and_survive_a_checkpoint() -> None:
-    part = "model.loop.parts=[{kind: foreign, name: wave}]"
-    config = run_config(*OPTIM, *TRACKING, part, "objective.terms={curl: 0.1, drift: 0.0}")
+    raw = encode(run_config(*OPTIM, *TRACKING, "objective.terms={curl: 0.1, drift: 0.0}"))
+    raw["model"]["loop"]["parts"] = [{"kind": "foreign", "name": "wave"}]  # composing would look for its package
+    config = decode(RunConfig, raw)
     assert [entry[:3] for entry in foreign.chosen(config)] == [
         ("mythos.loop_parts", "wave", "model.loop.parts.0.name"),
         ("mythos.loss_terms", "curl", "objective.terms.curl"),
