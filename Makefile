@@ -39,11 +39,13 @@ check: setup
 	$(BIN)/mypy
 
 # Two processes of one thread each; a file stays in one, for its tests share what they set up.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+	$(PYTEST)
 
 test-slow: setup
-	$(BIN)/pytest -m 'slow and not all'
+	$(PYTEST) -m 'slow and not all'
 
 test-all: setup
-	$(BIN)/pytest -m 'not gpu'
+	$(PYTEST) -m 'not gpu'

@@ -62,4 +62,7 @@ def test_messages_name_extras_that_exist() -> None:
     pages = "\n".join(path.read_text() for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
     named = set(re.findall(r"install_command\([\"'](\w+)[\"']", code)) | set(re.findall(r"'\.\[(\w+)\]'", pages))
     assert {"data", "eval", "flash", "report", "s3", "sweep"} <= named <= EXTRAS.keys()
+    listed = re.search(r"# extras: (.*)", pages)
+    assert listed is not None
+    assert listed[1].split() == sorted(EXTRAS)
     assert not re.search(r"mythos\[\w+\]", code + pages), "an index would bring another project"

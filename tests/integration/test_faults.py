@@ -77,7 +77,7 @@ def test_one_command_skips_poisoned_data(packed: Path, tmp_path: Path, what: str
     done = train(packed, tmp_path, {"rank": 0, "step": 5, "what": what}, *restarts)
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stderr.count("it restarts in") == 2
-    assert "guard: poison at step 5: samples 16 to 19, on which the step failed twice, are left out." in done.stderr
+    assert "guard: poison at step 5: samples 16 to 19, on which the step failed twice, are skipped." in done.stderr
     assert recorded(tmp_path / "run", records.guard("poison")) == {5: 1.0}
 
 
