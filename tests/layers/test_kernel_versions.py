@@ -10,7 +10,7 @@ from mythos.layers import kernels
 
 
 def test_versions_are_those_of_the_extra() -> None:
-    declared = [Requirement(text) for text in metadata("mythos").get_all("Requires-Dist") or []]
+    declared = [Requirement(text) for text in metadata("mythos-pretrain").get_all("Requires-Dist") or []]
     pins = {one.name: str(one.specifier) for one in declared if one.name in kernels.VERSIONS}
     assert pins == {name: f"=={version}" for name, version in kernels.VERSIONS.items()}
 
