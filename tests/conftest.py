@@ -1,5 +1,7 @@
+import os
 import random
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +17,10 @@ from data_pipelines.tokenizer.train import TokenizerOptions, write_tokenizer
 settings.register_profile("mythos", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("mythos")
 torch.set_num_threads(1)  # the tensors of tests are too small for several threads
+
+# transformers reads the variable when it is imported, and keeps one place for all code that it copies.
+TRANSFORMERS_MODULES = tempfile.TemporaryDirectory(prefix="mythos-modules-")
+os.environ["HF_MODULES_CACHE"] = TRANSFORMERS_MODULES.name
 
 WORDS = "the king speaks to his queen of war and peace while night falls upon old england my lord said he".split()
 

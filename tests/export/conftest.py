@@ -50,19 +50,15 @@ def save_run(packed: Path):
 
 
 @pytest.fixture(scope="session")
-def load(tmp_path_factory: pytest.TempPathFactory):
+def load():
     """A function that loads an exported folder as a user would."""
-    cache = str(tmp_path_factory.mktemp("modules"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_MODULES_CACHE", cache)
-        transformers = pytest.importorskip("transformers")
-        patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", cache)
-        transformers.logging.set_verbosity_error()
+    transformers = pytest.importorskip("transformers")
+    transformers.logging.set_verbosity_error()
 
-        def from_folder(folder: Path, **options: Any) -> Any:
-            return transformers.AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, **options)
+    def from_folder(folder: Path, **options: Any) -> Any:
+        return transformers.AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, **options)
 
-        yield from_folder
+    return from_folder
 
 
 @pytest.fixture(scope="session")

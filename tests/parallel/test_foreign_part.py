@@ -81,7 +81,7 @@ def test_the_engine_knows_the_inputs_of_every_module(together) -> None:
     assert "unknown inputs" not in (together[0] / "output.txt").read_text()
 
 
-def test_the_trained_model_decodes_token_by_token_and_is_exported(alone, tmp_path: Path, monkeypatch) -> None:
+def test_the_trained_model_decodes_token_by_token_and_is_exported(alone, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     run = alone[0] / "case-0"
     _, model, manifest = restore(run, torch.device("cpu"))
@@ -94,7 +94,6 @@ def test_the_trained_model_decodes_token_by_token_and_is_exported(alone, tmp_pat
 
     export(run, tmp_path / "out", None)
     assert "from tide_parts.part import Tide\n" in (tmp_path / "out" / "modeling_mythos.py").read_text()
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", trust_remote_code=True)
     with torch.no_grad():
         assert relative_error(loaded(tokens_BS, num_loops=5).logits, together_BSV) < 1e-5
