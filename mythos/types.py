@@ -84,6 +84,8 @@ class RouterStats(NamedTuple):
     """[...]: sum over sequences of E * sum_e f_e p_e (load times mean score); 1 per sequence when balanced."""
     entropy: Tensor
     """[...]: sum over tokens of the entropy of the normalised scores, in nats; carries no gradient."""
+    margins_EQ: Tensor
+    """[..., E, Q] int32: counts of the margins of selection (``moe.margins``); Q is 0 unless balancing reads them."""
 
 
 class ExpertTrace(NamedTuple):

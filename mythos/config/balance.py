@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mythos.config.base import NonNegative, config
+from mythos.config.base import Fraction, NonNegative, config
 
 
 @config
@@ -32,4 +32,22 @@ class SignBalance:
             raise ValueError(f"rate is {self.rate:g}, which balances nothing; set balance=none.")
 
 
-BalanceConfig = Annotated[NoBalance | SignBalance, Field(discriminator="kind")]
+@config
+class QuantileBalance:
+    """After each step, the selection bias of each expert moves to where K / E of the tokens would have selected it.
+
+    The margins of selection are counted per loop and layer, over all micro-batches and ranks.
+    """
+
+    kind: Literal["quantile"] = "quantile"
+    fraction: Fraction = 1.0
+    """Part of the way that the bias moves in one step."""
+    unused_loops: Literal["keep", "copy_last"] = "copy_last"
+    """As for ``sign``; deep loops that few steps run do not become balanced by themselves."""
+
+    def __post_init__(self) -> None:
+        if self.fraction == 0:
+            raise ValueError("fraction is 0, which balances nothing; set balance=none.")
+
+
+BalanceConfig = Annotated[NoBalance | SignBalance | QuantileBalance, Field(discriminator="kind")]

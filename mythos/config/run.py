@@ -102,10 +102,10 @@ class RunConfig:
                 f"data.seq_len is {self.data.seq_len} but model.max_seq_len is {self.model.max_seq_len}; "
                 "shorten the sequences or raise the model's limit."
             )
-        if self.schedule.num_warmup_steps > self.run.num_steps:
+        if (self.schedule.num_warmup_steps or 0) > self.run.num_steps:
             raise ValueError(
                 f"schedule.num_warmup_steps is {self.schedule.num_warmup_steps} but run.num_steps is "
-                f"{self.run.num_steps}; the warm-up must end before the run does."
+                f"{self.run.num_steps}; the warm-up must end before the run does, so shorten it or set it to null."
             )
 
         profile = self.tracking.profile
@@ -167,6 +167,11 @@ class RunConfig:
             raise ValueError(
                 f"depth.per_sequence is true but objective.supervise_loops is {self.objective.supervise_loops:g}, "
                 "which reads the same loops of all sequences; set the weight to 0 or depth.per_sequence=false."
+            )
+        if self.model.is_moe and self.balance.kind == "quantile":
+            raise ValueError(
+                "depth.per_sequence is true but balance.kind is quantile, which counts margins of one loop at a time; "
+                "set balance=sign or depth.per_sequence=false."
             )
         if self.parallel.compile:
             raise ValueError(

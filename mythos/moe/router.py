@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from mythos.config.model import MoEConfig
 from mythos.moe import fused_router
+from mythos.moe.margins import count_margins
 from mythos.types import RouterStats
 
 
@@ -24,6 +25,9 @@ class Routing(NamedTuple):
 
 class Router(nn.Module):
     """A linear gate with scores in fp32, independent of the autocast dtype."""
+
+    num_bins: int = 0
+    """Set from outside: bins of the margins that training counts; 0 counts none."""
 
     def __init__(self, config: MoEConfig, dim: int) -> None:
         super().__init__()
@@ -58,7 +62,15 @@ class Router(nn.Module):
             else:
                 logits_NE = functional.linear(x_ND.float(), gate_ED.float())
             routing = route(logits_NE, bias_E, config, expert_indices_NK)
-            return routing, observe(logits_NE.view(*x_BSD.shape[:2], -1), routing)
+            logits_BSE = logits_NE.view(*x_BSD.shape[:2], -1)
+            return routing, observe(logits_BSE, routing, self._margins(routing, bias_E, logits_BSE))
+
+    def _margins(self, routing: Routing, bias_E: Tensor, logits_BSE: Tensor) -> Tensor:
+        """Count the margins of selection in training, ``[E, Q]``."""
+        if not (self.training and self.num_bins):
+            return logits_BSE.new_zeros(logits_BSE.shape[-1], 0, dtype=torch.int32)
+        selection_BSE = (routing.score_NE.detach() + bias_E).view_as(logits_BSE)
+        return count_margins(selection_BSE, self.config.num_active, self.num_bins)
 
 
 def route(logits_NE: Tensor, bias_E: Tensor, config: MoEConfig, expert_indices_NK: Tensor | None = None) -> Routing:
@@ -78,8 +90,8 @@ def route(logits_NE: Tensor, bias_E: Tensor, config: MoEConfig, expert_indices_N
     return Routing(weight_NK * config.weight_scale, expert_indices_NK, score_NE)
 
 
-def observe(logits_BSE: Tensor, routing: Routing) -> RouterStats:
-    """Compute loads, penalties and entropy of one routing, as sums over tokens or sequences."""
+def observe(logits_BSE: Tensor, routing: Routing, margins_EQ: Tensor) -> RouterStats:
+    """Compute loads, penalties and entropy of one routing, as sums over tokens or sequences; margins are passed on."""
     batch, _, num_experts = logits_BSE.shape
     expert_BM = routing.expert_indices_NK.view(batch, -1)
     counts_BE = torch.zeros(batch, num_experts, dtype=torch.int64, device=expert_BM.device)
@@ -92,4 +104,5 @@ def observe(logits_BSE: Tensor, routing: Routing) -> RouterStats:
         z_loss=logits_BSE.logsumexp(-1).square().sum(),
         balance_loss=(load_BE * share_BSE.mean(1)).sum(),
         entropy=torch.special.entr(share_BSE.detach()).sum(),
+        margins_EQ=margins_EQ,
     )

@@ -2,7 +2,7 @@
 
 import math
 
-from mythos.config.schedule import CosineSchedule, ScheduleConfig, TrapezoidSchedule
+from mythos.config.schedule import CosineSchedule, ScheduleConfig, TrapezoidSchedule, warmup_steps
 
 
 def learning_rate_factor(config: ScheduleConfig, step: int, num_steps: int) -> float:
@@ -14,7 +14,8 @@ def learning_rate_factor(config: ScheduleConfig, step: int, num_steps: int) -> f
     """
     if step >= num_steps:
         return config.final_factor
-    warmup = min(1.0, (step + 1) / config.num_warmup_steps) if config.num_warmup_steps else 1.0
+    num_warmup_steps = warmup_steps(config, num_steps)
+    warmup = min(1.0, (step + 1) / num_warmup_steps) if num_warmup_steps else 1.0
     return min(warmup, config.final_factor + (1 - config.final_factor) * _descent(config, step, num_steps))
 
 
@@ -22,8 +23,8 @@ def _descent(config: ScheduleConfig, step: int, num_steps: int) -> float:
     """Return 1 before the descent, falling to 0 at ``num_steps``."""
     num_left = num_steps - step
     match config:
-        case CosineSchedule(num_warmup_steps=num_warmup_steps):
-            fraction_left = min(1.0, num_left / max(1, num_steps - num_warmup_steps))
+        case CosineSchedule():
+            fraction_left = min(1.0, num_left / max(1, num_steps - warmup_steps(config, num_steps)))
             return 0.5 * (1 - math.cos(math.pi * fraction_left))
         case TrapezoidSchedule(cooldown_fraction=cooldown_fraction):
             num_cooldown_steps = cooldown_fraction * num_steps

@@ -25,11 +25,13 @@ from mythos.callbacks.stragglers import Stragglers
 from mythos.callbacks.throughput import Throughput
 from mythos.callbacks.validation import Validation
 from mythos.callbacks.watchdog import Heartbeat
-from mythos.config.balance import SignBalance
+from mythos.config.balance import NoBalance
 from mythos.config.halting import PonderHalting
+from mythos.config.model import DenseConfig
 from mythos.config.parallel import DeepSpeedParallel
 from mythos.config.run import RunConfig
 from mythos.data.datamodule import TokenDataModule
+from mythos.moe.balance import balance_rule
 from mythos.parallel.stopping import StopRequest
 from mythos.parallel.watchdog import Watchdog
 from mythos.train.run_directory import RunDirectory
@@ -88,9 +90,12 @@ def build_callbacks(
 
 
 def _router_balance(config: RunConfig) -> list[StepCallback]:
-    """One callback; none for a dense core, with balance=none, or where only the halting gate is trained."""
+    """One callback; none where nothing is to be balanced, with balance=none, or where only the halting gate trains."""
+    balance, experts = config.balance, config.model.core_ffn
     trains_model = not isinstance(config.halting, PonderHalting) or config.halting.train == "all"
-    if not (config.model.is_moe and isinstance(config.balance, SignBalance) and trains_model):
+    if isinstance(balance, NoBalance) or isinstance(experts, DenseConfig) or not trains_model:
+        return []
+    if experts.num_active == experts.num_experts:
         return []
     check_every = config.parallel.check_every if isinstance(config.parallel, DeepSpeedParallel) else 1
-    return [RouterBalance(config.balance.rate, config.balance.unused_loops == "copy_last", check_every)]
+    return [RouterBalance(balance_rule(balance, experts), balance.unused_loops == "copy_last", check_every)]

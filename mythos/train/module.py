@@ -16,7 +16,8 @@ from mythos.loop.plan import plan_step
 from mythos.losses.objective import objective
 from mythos.losses.terms import load_terms
 from mythos.model.mythos import Mythos
-from mythos.moe.balance import bucket_loops, updated_bias
+from mythos.moe.balance import BalanceRule, bucket_loops, updated_bias
+from mythos.moe.router import Router
 from mythos.optim.build import build_optimizer, build_scheduler, set_schedule
 from mythos.optim.groups import grouping
 from mythos.optim.skippable import SkippableStep
@@ -139,23 +140,34 @@ class MythosModule(pl.LightningModule):
         assert self.skippable is not None
         self.skippable.is_open = not is_skipped
 
+    def count_margins(self, num_bins: int) -> None:
+        """Let the routers count the margins of selection in training, in this number of bins; 0 for not at all."""
+        for router in self.model.modules():
+            if isinstance(router, Router):
+                router.num_bins = num_bins
+
     @torch.no_grad()
-    def move_router_bias(self, counts_TLE: Sequence[Tensor], rate: float, copy_last: bool) -> Tensor:
-        """Move the router bias by the expert counts of a step.
+    def move_router_bias(self, rule: BalanceRule, stats: Sequence[RouterStats], copy_last: bool) -> Tensor:
+        """Move the router bias by the statistics of a step.
 
         Args:
-            counts_TLE: of each micro-batch of this rank; T may differ between them.
-            rate: size of the move.
+            stats: of each micro-batch of this rank, ``[T, L, ...]``; T may differ between them.
             copy_last: whether rows of loops that did not run move as the deepest one that did.
 
         Returns:
             The bias, ``[L, max_loops, E]``.
         """
         bias_LRE = self.model.core.router_bias
-        counts_LRE = torch.stack([bucket_loops(counts, bias_LRE.shape[1]) for counts in counts_TLE]).sum(0)
-        counts_LRE = self.trainer.strategy.reduce(counts_LRE, reduce_op="sum")
-        bias_LRE.copy_(updated_bias(bias_LRE, counts_LRE, rate, copy_last))
+        counts_LRE = self._totals([one.counts_E for one in stats])
+        move_LRE = rule.move(counts_LRE, self._totals([one.margins_EQ for one in stats]))
+        bias_LRE.copy_(updated_bias(bias_LRE, move_LRE, counts_LRE, copy_last))
         return bias_LRE
+
+    def _totals(self, counts: Sequence[Tensor]) -> Tensor:
+        """Return the sum over micro-batches and ranks of ``[T, L, ...]``, by the rows of the per-loop tables."""
+        num_rows = self.model.core.router_bias.shape[1]
+        totals_LR = torch.stack([bucket_loops(each, num_rows) for each in counts]).sum(0)  # [L, max_loops, ...]
+        return self.trainer.strategy.reduce(totals_LR, reduce_op="sum") if totals_LR.numel() else totals_LR
 
     def configure_gradient_clipping(
         self,

@@ -44,7 +44,7 @@ def test_given_expert_indices_are_weighted_by_the_current_scores() -> None:
 def test_statistics_of_a_uniform_router() -> None:
     flat = torch.zeros(2, 5, 6)
     config = replace(CONFIG, score="softmax")
-    stats = observe(flat, route(flat.view(10, 6), torch.zeros(6), config))
+    stats = observe(flat, route(flat.view(10, 6), torch.zeros(6), config), torch.zeros(6, 0))
     assert stats.counts_E.sum() == 2 * 5 * 3
     assert stats.z_loss.item() == pytest.approx(10 * math.log(6) ** 2, rel=1e-6)
     assert stats.balance_loss.item() == pytest.approx(2.0, rel=1e-6)
@@ -55,7 +55,7 @@ def test_balance_loss_grows_when_one_expert_receives_all_tokens() -> None:
     config = replace(CONFIG, score="softmax", num_active=1)
     spiked = torch.zeros(3, 4, 6)
     spiked[..., 2] = 10.0
-    stats = observe(spiked, route(spiked.view(12, 6), torch.zeros(6), config))
+    stats = observe(spiked, route(spiked.view(12, 6), torch.zeros(6), config), torch.zeros(6, 0))
     share = math.exp(10) / (math.exp(10) + 5)
     assert stats.balance_loss.item() == pytest.approx(3 * 6 * share, rel=1e-5)
 

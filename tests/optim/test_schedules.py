@@ -2,7 +2,7 @@
 
 import pytest
 
-from mythos.config.schedule import CosineSchedule, TrapezoidSchedule
+from mythos.config.schedule import CosineSchedule, TrapezoidSchedule, warmup_steps
 from mythos.optim.schedules import learning_rate_factor
 
 COSINE = CosineSchedule(num_warmup_steps=4, final_factor=0.1)
@@ -57,3 +57,13 @@ def test_every_step_of_a_run_trains_and_none_exceeds_the_rate(config, num_steps:
     assert min(factors) > 0
     assert max(factors) <= 1
     assert learning_rate_factor(config, num_steps + 5, num_steps) == config.final_factor
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "expected"),
+    [(1, 0), (2, 1), (20, 10), (119, 59), (120, 60), (600, 60), (1000, 100), (20_000, 2000), (500_000, 2000)],
+)
+def test_the_default_warmup_is_a_share_of_the_run_within_bounds(num_steps: int, expected: int) -> None:
+    config = TrapezoidSchedule()
+    assert warmup_steps(config, num_steps) == expected
+    assert learning_rate_factor(config, 0, num_steps) == (1 / expected if expected else 1.0)

@@ -23,11 +23,13 @@ LARGE_VALUES = (
     "run.validation.every=20",
     "model.output_scale=1",
     "model.embedding_std=0.5",
+    "balance=sign",
 )
 """Large initial values, so that every part affects the loss from the first step on."""
 FEATURES = {
     "moe-sigmoid": (),
     "moe-softmax-naive": ("model.core_ffn.score=softmax", "model.core_ffn.dispatch=naive"),
+    "quantile-balance": ("balance=quantile", "model.core_ffn.num_active=1", "objective.router_z_loss=1e-2"),
     "balance-loss": ("objective.balance_loss=0.1", "balance=none"),
     "dense": ("model=debug-dense",),
     "mla": ("model=debug-mla",),
