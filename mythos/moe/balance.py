@@ -14,7 +14,7 @@ from mythos.moe.margins import NUM_BINS, margin_quantile
 class BalanceRule(Protocol):
     """How the bias moves after a step."""
 
-    num_bins: int
+    num_bins: ClassVar[int]
     """Bins of the margins that the rule reads; 0 if it reads none."""
 
     def move(self, counts_LRE: Tensor, margins_LREQ: Tensor) -> Tensor:
