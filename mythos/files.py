@@ -1,10 +1,13 @@
 """Atomic writes: a reader sees the old content or the new one, never a part."""
 
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import IO, Any
 
 
 @contextmanager
@@ -15,6 +18,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    remove(temporary)  # of a killed process with this id, or a link that came with the folder
     try:
         yield temporary
         for written in [temporary, *temporary.rglob("*")]:
@@ -29,6 +33,38 @@ def write_text(path: Path, text: str) -> None:
     """Replace the content of a file atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def open_regular(path: Path, mode: str) -> IO[Any]:
+    """Open a file as ``open`` does, but only a regular file that is not a link; text is UTF-8.
+
+    Whoever made a folder may have planted links in it, through which other files would be read or truncated.
+
+    Raises:
+        OSError: as ``open`` does; or ``path`` is a link, or something else than a regular file.
+    """
+    encoding = None if "b" in mode else "utf-8"
+    return open(path, mode, encoding=encoding, opener=lambda name, flags: open_descriptor(Path(name), flags))
+
+
+def open_descriptor(path: Path, flags: int) -> int:
+    """Open a file as ``os.open`` does, with the conditions of ``open_regular``."""
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)  # no wait for the writer of a pipe
+    except OSError as error:
+        if path.is_symlink():
+            raise OSError(errno.ELOOP, "it is a link, which is not followed", str(path)) from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return descriptor
+
+
+def read_regular(path: Path) -> bytes:
+    """Content of a file, with the conditions of ``open_regular``."""
+    with open_regular(path, "rb") as file:
+        return file.read()
 
 
 def remove(path: Path) -> None:
@@ -51,7 +87,7 @@ def rename_to_old(directory: Path) -> Path:
     """Rename a directory, if it exists, to ``.<name>.old``, since its deletion may be interrupted; return that path."""
     hidden = directory.with_name(f".{directory.name}.old")
     remove(hidden)
-    if directory.exists():
+    if os.path.lexists(directory):
         directory.replace(hidden)
     return hidden
 
@@ -87,7 +123,10 @@ def resolves_below(directory: Path, name: str) -> bool:
     steps = [path, *path.parents][: len(PurePosixPath(name).parts)]
     if not any(step.is_symlink() for step in steps):  # resolving would query each part of the whole path
         return True
-    return path.resolve().is_relative_to(directory.resolve())
+    try:
+        return path.resolve().is_relative_to(directory.resolve())
+    except RuntimeError:  # links that lead to each other
+        return False
 
 
 def restrict_umask() -> None:

@@ -44,6 +44,24 @@ def test_directories_are_written_and_removed_completely(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_links_to_each_other_lead_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    assert not resolves_below(tmp_path, "a")
+
+
+def test_what_a_killed_process_left_and_planted_links_are_removed_first(tmp_path: Path) -> None:
+    target, temporary = tmp_path / "target", tmp_path / f".file.tmp-{os.getpid()}"
+    target.write_text("theirs")
+    temporary.symlink_to(target)
+    write_text(tmp_path / "file", "ours")
+    assert (target.read_text(), (tmp_path / "file").read_text()) == ("theirs", "ours")
+    (tmp_path / f".folder.tmp-{os.getpid()}").mkdir()
+    with replacing(tmp_path / "folder") as folder:
+        folder.mkdir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder", "target"]
+
+
 def test_removing_a_link_keeps_its_target(tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.mkdir()

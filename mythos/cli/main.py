@@ -59,15 +59,19 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(parsed: argparse.Namespace) -> int:
     from mythos.config.base import ConfigError  # pydantic, which --help does without
+    from mythos.config.os_errors import is_of_files, sentence
     from mythos.parallel.launcher import ReportedByRankZero, is_first_rank
 
     try:
         return parsed.run(parsed)
     except ReportedByRankZero:
         return 2
-    except ConfigError as error:
+    except (ConfigError, OSError) as error:
+        if isinstance(error, OSError) and not is_of_files(error):
+            raise
+        text = f"{sentence(error)}." if isinstance(error, OSError) else str(error)
         who = "mythos" if is_first_rank() else f"mythos: rank {os.environ['RANK']}"
-        print(f"{who}: {error}", file=sys.stderr)
+        print(f"{who}: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         if is_first_rank():
