@@ -1,3 +1,4 @@
+import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from test_store import manifest, settings, write
 
 from mythos.checkpoint import mirror as mirrors
 from mythos.checkpoint.fragments import Fragment, FragmentReader
-from mythos.checkpoint.manifest import FILE_NAME, verify
+from mythos.checkpoint.manifest import FILE_NAME, manifest_text, verify
 from mythos.checkpoint.mirror import Mirror, Unreachable, newest
 from mythos.config.base import ConfigError, decode
 from mythos.config.run import RunSettings
@@ -58,6 +59,13 @@ def mirror(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mirror]:
         case "memory":
             yield Mirror("memory://prefix/run")
             fsspec.filesystem("memory").rm("/prefix", recursive=True)
+
+
+def forged(manifest: bytes, name: str) -> bytes:
+    """A manifest that names another file in place of the state, with the sum of its new text."""
+    raw = json.loads(manifest)
+    raw["files"][name] = raw["files"].pop("state.json")
+    return manifest_text(raw).encode()
 
 
 def test_a_copy_is_restored_complete(tmp_path: Path, mirror: Mirror) -> None:
@@ -204,11 +212,10 @@ def test_a_bad_copy_is_skipped(tmp_path: Path, bucket: fsspec.AbstractFileSystem
             bucket.rm_file(f"{remote}/{FILE_NAME}")
         case "outside":
             content = bucket.cat_file(f"{remote}/{FILE_NAME}")
-            bucket.pipe_file(f"{remote}/{FILE_NAME}", content.replace(b'"state.json"', b'"../state.json"'))
+            bucket.pipe_file(f"{remote}/{FILE_NAME}", forged(content, "../state.json"))
         case "absolute":
             content = bucket.cat_file(f"{remote}/{FILE_NAME}")
-            target = f'"{tmp_path}/planted"'.encode()
-            bucket.pipe_file(f"{remote}/{FILE_NAME}", content.replace(b'"state.json"', target))
+            bucket.pipe_file(f"{remote}/{FILE_NAME}", forged(content, f"{tmp_path}/planted"))
     warnings: list[str] = []
     path, restored = newest(tmp_path / "there", mirror, warnings.append)
     assert (path.name, restored.step) == ("step-00000001", 1)

@@ -11,7 +11,7 @@ import torch
 from helpers import save_checkpoint
 
 from mythos.checkpoint.fragments import Fragment, FragmentReader, checksum
-from mythos.checkpoint.manifest import Manifest, read_manifest, verify
+from mythos.checkpoint.manifest import Manifest, manifest_text, read_manifest, verify
 from mythos.checkpoint.store import Saving, checkpoints, keep, newest
 from mythos.config.base import ConfigError, decode
 from mythos.config.records import SCHEMA
@@ -234,7 +234,7 @@ def test_damage_is_named_and_the_previous_checkpoint_is_used(tmp_path: Path, dam
 @pytest.mark.parametrize("version", [1, 9])
 def test_another_format_is_refused_with_both_numbers(tmp_path: Path, version: int) -> None:
     path = write(tmp_path, 1) / "manifest.json"
-    path.write_text(path.read_text().replace(f'"version": {SCHEMA}', f'"version": {version}'))
+    path.write_text(manifest_text(json.loads(path.read_text()) | {"version": version}))
     with pytest.raises(ConfigError, match=f"by schema {version}, but this version of mythos reads schema {SCHEMA};"):
         read_manifest(path.parent)
     with pytest.raises(OtherSchema):
@@ -246,7 +246,7 @@ def test_a_manifest_that_names_files_outside_is_refused(tmp_path: Path, name: st
     path = write(tmp_path, 1) / "manifest.json"
     raw = json.loads(path.read_text())
     raw["files"][name] = "0" * 64
-    path.write_text(json.dumps(raw))
+    path.write_text(manifest_text(raw))
     with pytest.raises(ConfigError, match="not inside the checkpoint"):
         read_manifest(path.parent)
 

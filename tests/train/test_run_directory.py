@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from mythos.checkpoint.manifest import manifest_text
 from mythos.config.base import ConfigError
 from mythos.train.build import train
 from mythos.train.run_directory import prepare
@@ -76,7 +77,7 @@ def test_resume_prints_allowed_changes(configure, trained: Path, capsys) -> None
 def test_resume_refuses_other_data(configure, trained: Path) -> None:
     manifest = trained / STEP_8 / "manifest.json"
     raw = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps(raw | {"data_fingerprint": "0" * 16}))
+    manifest.write_text(manifest_text(raw | {"data_fingerprint": "0" * 16}))
     with pytest.raises(ConfigError, match="data set: 0000000000000000 -> "):
         prepare(configure("resume=auto"))
 
