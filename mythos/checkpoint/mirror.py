@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 
 from mythos.checkpoint import store
 from mythos.checkpoint.manifest import FILE_NAME, Manifest, compare, digests, parse_manifest, read_manifest
+from mythos.checkpoint.names import step_names, step_of
 from mythos.checkpoint.retention import kept
 from mythos.config.base import ConfigError
 from mythos.config.extras import install_command
@@ -122,18 +123,18 @@ class Mirror:
         complete = self.checkpoints()
         if not complete:
             return []
-        last = valid or complete[-1]
-        metrics = {name: self._metrics(name) for name in complete if name <= last}
+        last = step_of(valid or complete[-1])
+        metrics = {name: self._metrics(name) for name in complete if step_of(name) <= last}
         chosen = kept(metrics, settings)
-        expired = [name for name in self._names("step-*", part=-1) if name <= last and name not in chosen]
+        expired = [name for name in self._names("step-*", part=-1) if step_of(name) <= last and name not in chosen]
         for name in expired:
             self.delete(name)
         return expired
 
     def _names(self, pattern: str, part: int) -> list[str]:
-        """One part of every path below the root that matches a pattern, sorted."""
+        """The names of checkpoints in one part of the paths below the root that match a pattern, by step."""
         paths = self._do("list the copies", self._files.glob, f"{self._root}/{pattern}")
-        return sorted(path.rstrip("/").split("/")[part] for path in paths)
+        return step_names(path.rstrip("/").split("/")[part] for path in paths)
 
     def _metrics(self, name: str) -> dict[str, float]:
         """Metrics in a copy's manifest; empty if it is damaged or absent."""
@@ -192,7 +193,7 @@ def newest(
     if mirror is None:
         return local
     for name in reversed(mirror.checkpoints()):
-        if local is not None and name <= local[0].name:
+        if local is not None and step_of(name) <= step_of(local[0].name):
             break
         try:
             path = mirror.fetch(name, directory)
@@ -200,5 +201,5 @@ def newest(
         except (Unreachable, OtherSchema):
             raise
         except ConfigError as error:
-            warn(f"{error} Trying the checkpoint before it.")
+            warn(f"{error} {store.TRYING_EARLIER}")
     return local

@@ -4,15 +4,17 @@ import json
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from mythos.checkpoint.manifest import Manifest, read_manifest, verify
+from mythos.checkpoint.names import is_leftover, step_name, step_names, step_of
 from mythos.checkpoint.retention import kept
 from mythos.config.base import ConfigError
+from mythos.config.os_errors import sentence
 from mythos.config.run import CheckpointConfig
 from mythos.config.schema import OtherSchema
 from mythos.files import flush, install, remove, rename_to_old, sha256, write_text
@@ -26,6 +28,8 @@ STATE_FILE: Final = "state.json"
 """Holds loops, callbacks, schedule and data position, as the caller's JSON."""
 LATEST_FILE: Final = "latest"
 """Names the last finished checkpoint, for people and tools; Mythos never reads it."""
+TRYING_EARLIER: Final = "Trying the checkpoint before it."
+"""End of a warning about a checkpoint that is skipped."""
 _POLL_SECONDS: Final = 0.2
 
 
@@ -39,8 +43,8 @@ class Saving:
 
     def __init__(self, directory: Path, step: int, rank: int, world_size: int) -> None:
         assert 0 <= rank < world_size
-        self.path = directory / f"step-{step:08d}"
-        self._folder = directory / f".step-{step:08d}.tmp"
+        self.path = directory / step_name(step)
+        self._folder = directory / f".{step_name(step)}.tmp"
         self._step = step
         self._rank = rank
         self._world_size = world_size
@@ -49,9 +53,12 @@ class Saving:
         """Remove the leftovers of killed saves and create the folder (rank 0 only)."""
         assert self._rank == 0
         with self._os_errors_explained("begin"):
-            for leftover in self._folder.parent.glob(".step-*"):
-                remove(leftover)
-            self._folder.mkdir(parents=True)
+            self._folder.parent.mkdir(parents=True, exist_ok=True)
+            for path in self._folder.parent.iterdir():
+                if is_leftover(path.name):
+                    with _refusals_reported(path):
+                        remove(path)
+            self._folder.mkdir()
 
     def write(
         self, fragments: "Iterable[Fragment]", shapes: dict[str, tuple[int, ...]], state: dict[str, Any] | None
@@ -76,7 +83,8 @@ class Saving:
         """
         assert self._rank == 0
         assert manifest.step == self._step
-        done_markers = self._wait(timeout_seconds)
+        with self._os_errors_explained("finish"):
+            done_markers = self._wait(timeout_seconds)
         files = {name: digest for done_marker in done_markers for name, digest in done_marker["files"].items()}
         complete = replace(manifest, files=files, checksums=self._checksums(done_markers))
         with self._os_errors_explained("finish"):
@@ -167,8 +175,22 @@ class Saving:
 
 
 def checkpoints(directory: Path) -> list[Path]:
-    """Paths of all checkpoints, oldest first; unfinished ones have other names and are not listed."""
-    return sorted(directory.glob("step-*"))
+    """Paths of all checkpoints, oldest first; none of what has another name, such as unfinished ones and users' copies.
+
+    Raises:
+        ConfigError: the directory cannot be listed, or is a link that leads nowhere.
+    """
+    try:
+        return [directory / name for name in step_names(path.name for path in directory.iterdir())]
+    except OSError as error:
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            if directory.is_symlink():
+                raise ConfigError(
+                    f"{directory}: a link to {directory.readlink()}, which is not a folder; mount or restore it."
+                ) from None
+            if not directory.exists():
+                return []
+        raise ConfigError(f"{directory}: the checkpoints cannot be listed: {sentence(error)}.") from error
 
 
 def warn_on_stderr(text: str) -> None:
@@ -179,28 +201,32 @@ def warn_on_stderr(text: str) -> None:
 def newest(
     directory: Path, warn: Callable[[str], None] = warn_on_stderr, before_step: int | None = None
 ) -> tuple[Path, Manifest] | None:
-    """Find the newest checkpoint whose files all match its manifest; damaged ones are skipped with a warning.
+    """Find the newest checkpoint whose files all match its manifest; others are skipped with a warning.
 
     Args:
         before_step: only checkpoints of earlier steps are considered.
 
     Raises:
         OtherSchema: the newest checkpoint was written by another version; it is not damaged, so it is not skipped.
+        ConfigError: the directory cannot be listed.
     """
     for path in reversed(checkpoints(directory)):
-        if before_step is not None and path.name >= f"step-{before_step:08d}":
+        if before_step is not None and step_of(path.name) >= before_step:
             continue
         try:
             return path, verify(path)
         except OtherSchema:
             raise
         except ConfigError as error:
-            warn(f"{error} Trying the checkpoint before it.")
+            warn(f"{error} {TRYING_EARLIER}")
     return None
 
 
 def keep(directory: Path, settings: CheckpointConfig, valid: Path | None = None) -> list[Path]:
-    """Delete the checkpoints that the settings do not keep; those after ``valid`` are not touched.
+    """Delete the checkpoints that the settings do not keep.
+
+    Those after ``valid`` are not touched, nor those whose manifest cannot be read. One that cannot be deleted is
+    reported with a warning.
 
     Args:
         valid: a checkpoint known to be valid, such as the one just saved; None takes the newest that verifies, which
@@ -214,16 +240,24 @@ def keep(directory: Path, settings: CheckpointConfig, valid: Path | None = None)
         if result is None:
             return []
         valid = result[0]
-    candidates = {path.name: _metrics(path) for path in checkpoints(directory) if path.name <= valid.name}
-    expired = [directory / name for name in sorted(candidates.keys() - kept(candidates, settings))]
+    metrics = {}
+    for path in checkpoints(directory):
+        if step_of(path.name) <= step_of(valid.name):
+            with suppress(ConfigError):
+                metrics[path.name] = read_manifest(path).metrics
+    expired = [directory / name for name in step_names(metrics.keys() - kept(metrics, settings))]
+    deleted = []
     for path in expired:
-        remove(rename_to_old(path))
-    return expired
+        with _refusals_reported(path):
+            remove(rename_to_old(path))
+            deleted.append(path)
+    return deleted
 
 
-def _metrics(checkpoint: Path) -> Mapping[str, float]:
-    """Metrics in the manifest; empty if it cannot be read."""
+@contextmanager
+def _refusals_reported(path: Path) -> Iterator[None]:
+    """Print a warning if the system refuses the deletion of ``path``: what is left over is no reason to end a run."""
     try:
-        return read_manifest(checkpoint).metrics
-    except ConfigError:
-        return {}
+        yield
+    except OSError as error:
+        warn_on_stderr(f"{path}: cannot be deleted: {sentence(error)}.")

@@ -32,7 +32,7 @@ def run_with_restarts(config: RunConfig, overrides: list[str], options: list[str
     while True:
         status = launch(config.cluster, ["train", *overrides, *options], started_at)
         before, saved = saved, _newest(run)
-        num_restarts = 0 if saved > before else num_restarts
+        num_restarts = 0 if (len(saved), saved) > (len(before), before) else num_restarts
         if num_restarts == config.run.max_restarts or not is_transient(status, run):
             return status
         seconds = min(config.run.restart_backoff_seconds * 2**num_restarts, MAX_PAUSE_SECONDS)
@@ -56,7 +56,7 @@ def is_transient(status: int, run: Path) -> bool:
 
 def _newest(run: Path) -> str:
     """Name of the newest checkpoint, or an empty string."""
-    return max((path.name for path in store.checkpoints(run / store.FOLDER)), default="")
+    return next((path.name for path in reversed(store.checkpoints(run / store.FOLDER))), "")
 
 
 def _in_words(status: int) -> str:
