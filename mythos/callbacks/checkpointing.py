@@ -15,6 +15,7 @@ from mythos.checkpoint.background import BackgroundWriter
 from mythos.checkpoint.fragments import Fragment
 from mythos.checkpoint.manifest import BEST_METRIC, Manifest
 from mythos.checkpoint.mirror import Mirror, mirror_of
+from mythos.checkpoint.saved import record_saved
 from mythos.config.base import ConfigError, encode, fingerprint
 from mythos.config.parallel import DeepSpeedParallel
 from mythos.config.parts import foreign_packages
@@ -105,6 +106,7 @@ class Checkpointing(StepCallback):
         if manifest is None:
             return
         path = saving.finish(manifest, self.config.cluster.timeout_seconds)
+        record_saved(self.directory.parent, path.name)
         store.keep(self.directory, self.settings, valid=path)
         if self.mirror is not None:
             self._copy(self.mirror, path)

@@ -9,19 +9,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 from mythos.checkpoint import mirror, store
 from mythos.checkpoint.manifest import Manifest, read_manifest, verify
+from mythos.checkpoint.names import step_of
 from mythos.checkpoint.packages import changed_packages
-from mythos.config import foreign, records
+from mythos.config import foreign
 from mythos.config.base import ConfigError, decode, difference, encode, fingerprint
+from mythos.config.os_errors import explained
 from mythos.config.parts import check_parts
 from mythos.config.run import RunConfig
 from mythos.config.schema import encode_run
 from mythos.config.tracking import check_library
 from mythos.data import poison
 from mythos.data.manifest import check_vocabulary, data_fingerprint
-from mythos.files import write_text
+from mythos.files import open_regular, write_text
+from mythos.train.earlier_run import check_beginning, holds_run
 
 _FIXED = ("model.", "run.seed", "data.seq_len", "optim.kind", "optim.name")
 """Parts of the configuration that must not change when a run resumes."""
@@ -64,8 +68,10 @@ def prepare(config: RunConfig) -> RunDirectory:
     starts_from = config.run.init_from if resumed is None else None
     origin = None if starts_from is None else _find_origin(config, Path(starts_from))
     _create(path)
+    _create(path / store.FOLDER)  # where it is missing later, it was lost
     skipped = _skipped(config, path, 0 if resumed is None else resumed[1].step)
-    write_text(path / "config.json", json.dumps(encode_run(config), indent=1))
+    with explained(path / "config.json"):
+        write_text(path / "config.json", json.dumps(encode_run(config), indent=1))
     checkpoint, manifest = resumed or (None, None)
     return RunDirectory(
         path=path,
@@ -82,23 +88,32 @@ def lock(config: RunConfig) -> Iterator[None]:
     """Lock the run's directory: two processes that train in it would delete each other's checkpoints.
 
     Raises:
-        ConfigError: another process has locked it.
+        ConfigError: another process has locked it, or it cannot be locked.
     """
     path = Path(config.run.dir) / config.run.name
     _create(path)
-    with (path / "lock").open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise ConfigError(
-                f"run.name: {path} is being trained in by {file.read().strip() or 'another process'}; wait for it, "
-                "stop it, or choose another run.name."
-            ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+    with explained(path / "lock"):
+        file = _locked(path)
+    with file:
         yield
+
+
+def _locked(path: Path) -> IO[bytes]:
+    """Lock a run's directory, write this process's name into the lock, and return the open file."""
+    file = open_regular(path / "lock", "a+b")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        file.flush()
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().decode("utf-8", "replace").strip() or "another process"
+        file.close()
+        raise ConfigError(
+            f"run.name: {path} is being trained in by {holder}; wait for it, stop it, or choose another run.name."
+        ) from None
+    return file
 
 
 def refuse(config: RunConfig) -> None:
@@ -130,7 +145,7 @@ def check_packages(config: RunConfig) -> None:
 
 
 def _check_free(config: RunConfig, path: Path) -> None:
-    if config.resume == "never" and _holds_run(path):
+    if config.resume == "never" and holds_run(path):
         raise ConfigError(
             f"run.name: {path} already holds a run; resume it with resume=auto, or choose another run.name."
         )
@@ -147,20 +162,39 @@ def _find_checkpoint(config: RunConfig, path: Path) -> tuple[Path, Manifest] | N
         case "never":
             return None
         case "auto":
-            return mirror.newest(path / store.FOLDER, mirror.mirror_of(config.run))
+            return _find_newest(config, path)
         case checkpoint:
-            _check_branch(Path(checkpoint), path / store.FOLDER)
-            return Path(checkpoint), verify(Path(checkpoint))
+            manifest = verify(Path(checkpoint))
+            _check_branch(Path(checkpoint), manifest.step, path / store.FOLDER)
+            return Path(checkpoint), manifest
 
 
-def _check_branch(checkpoint: Path, own: Path) -> None:
-    """Refuse to resume a run from a checkpoint other than its last, which would overwrite the later ones."""
-    later = [path for path in store.checkpoints(own) if path.name > checkpoint.name]
-    if checkpoint.resolve().parent == own.resolve() and later:
+def _find_newest(config: RunConfig, path: Path) -> tuple[Path, Manifest] | None:
+    """Find the newest valid checkpoint of the run, and print why later ones are skipped; None for a new run."""
+    copies = mirror.mirror_of(config.run)
+    reasons: list[str] = []
+    result = mirror.newest(path / store.FOLDER, copies, reasons.append)
+    if result is None:
+        check_beginning(path, [] if copies is None else copies.checkpoints(), reasons)
+    for reason in reasons:
+        store.warn_on_stderr(reason)
+    return result
+
+
+def _check_branch(checkpoint: Path, step: int, own: Path) -> None:
+    """Refuse to resume a run from a checkpoint before its last, which would overwrite the later ones."""
+    later = [path for path in store.checkpoints(own) if step_of(path.name) > step]
+    if not later:
+        return
+    if checkpoint.resolve().parent == own.resolve():
         raise ConfigError(
             f"resume: {checkpoint} is followed by {later[-1].name} in the same run; choose another run.name "
             "to branch off from it, or resume=auto to resume from the last one."
         )
+    raise ConfigError(
+        f"resume: {checkpoint} is of step {step}, but {own.parent} already holds {later[-1].name}, which would be "
+        "overwritten; choose another run.name, or resume=auto to resume from the last one."
+    )
 
 
 def _check_resume(config: RunConfig, data_fingerprint: str, checkpoint: Path, manifest: Manifest) -> None:
@@ -204,13 +238,6 @@ def _skipped(config: RunConfig, path: Path, reached: int) -> tuple[poison.Step, 
         poison.forget(path)
         return ()
     return poison.poisoned(path, reached, fingerprint(replace(config, resume="auto")), config.run.max_poison_skips)
-
-
-def _holds_run(path: Path) -> bool:
-    """Whether metrics or a checkpoint were written; a start that failed before its first step has neither."""
-    metrics = path / records.FILE_NAME
-    has_records = metrics.exists() and len(metrics.read_text(encoding="utf-8").splitlines()) > 1
-    return has_records or bool(store.checkpoints(path / store.FOLDER))
 
 
 def _create(path: Path) -> None:
