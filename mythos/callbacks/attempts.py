@@ -11,6 +11,7 @@ from mythos.callbacks.base import StepCallback, StepResult
 from mythos.callbacks.metrics import MetricsWriter, announce
 from mythos.config import records
 from mythos.config.base import ConfigError
+from mythos.config.os_errors import is_of_files
 from mythos.data.datamodule import TokenDataModule
 from mythos.data.poison import Step, StepRecord
 from mythos.data.skips import sample_at
@@ -58,7 +59,8 @@ class Attempts(StepCallback):
                 )
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, KeyboardInterrupt | ConfigError):  # not a failure of the step
+        is_of_disk = isinstance(exception, OSError) and is_of_files(exception)
+        if is_of_disk or isinstance(exception, KeyboardInterrupt | ConfigError):  # not a failure of the step
             self._between_steps()
 
     def _between_steps(self) -> None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mythos.config.base import ConfigError
+from mythos.config.os_errors import explained, sentence
 
 _DTYPES: Final = {
     "F64": torch.float64,
@@ -108,8 +109,10 @@ def read_header(path: Path) -> Header:
             entries[key] = Entry(dtype, shape, first + start)
         if first + max((item["data_offsets"][1] for item in raw.values()), default=0) != path.stat().st_size:
             raise ValueError
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         raise ConfigError(f"{path}: missing or damaged; it is not a complete safetensors file.") from None
+    except OSError as error:
+        raise ConfigError(f"{sentence(error, path)}.") from None
     return Header(entries, metadata)
 
 
@@ -117,12 +120,12 @@ def read_range(path: Path, entry: Entry, start: int, out_N: Tensor) -> None:
     """Fill ``out_N`` (contiguous, on the CPU, the entry's dtype) with the elements of one tensor from ``start`` on.
 
     Raises:
-        ConfigError: the file was truncated.
+        ConfigError: the file was truncated or cannot be read.
     """
     assert out_N.dtype == entry.dtype
     if not out_N.numel():
         return
-    with path.open("rb", buffering=0) as file:
+    with explained(path), path.open("rb", buffering=0) as file:
         file.seek(entry.offset + start * entry.dtype.itemsize)
         rest = _bytes(out_N)
         while rest:  # one call reads 2 GiB at most

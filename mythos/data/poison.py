@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from mythos.config.base import ConfigError
-from mythos.files import remove, write_text
+from mythos.config.os_errors import explained
+from mythos.files import open_descriptor, read_regular, remove, write_text
 
 NUM_FAILURES: Final = 2
 """Failures of one step with the same data after which those data are skipped."""
@@ -34,7 +35,9 @@ class StepRecord:
     """Records in ``<run>/step`` which step is running."""
 
     def __init__(self, run: Path) -> None:
-        self._descriptor = os.open(run / STEP_FILE, os.O_WRONLY | os.O_CREAT, 0o666)
+        self._path = run / STEP_FILE
+        with explained(self._path):
+            self._descriptor = open_descriptor(self._path, os.O_WRONLY | os.O_CREAT)
 
     def begin(self, step: Step) -> None:
         """Record that ``step`` is running."""
@@ -45,13 +48,14 @@ class StepRecord:
         self._write("")
 
     def _write(self, text: str) -> None:
-        os.pwrite(self._descriptor, text.ljust(_WIDTH - 1).encode() + b"\n", 0)
+        with explained(self._path):
+            os.pwrite(self._descriptor, text.ljust(_WIDTH - 1).encode() + b"\n", 0)
 
 
 def failed_step(run: Path) -> Step | None:
     """Return the step during which the last attempt ended; None if it ended between steps."""
     try:
-        return Step(*json.loads((run / STEP_FILE).read_text(encoding="utf-8")))
+        return Step(*json.loads(read_regular(run / STEP_FILE)))
     except (OSError, ValueError, TypeError):
         return None
 
@@ -81,26 +85,32 @@ def poisoned(run: Path, reached: int, setting: str, max_in_a_row: int) -> tuple[
             f"the cause: look at the error, and delete {run / FAILURES_FILE} before you resume."
         )
     entry = {"setting": setting, "failures": [[*step, count] for step, count in counts.items()], "left_out": left_out}
-    write_text(run / FAILURES_FILE, json.dumps(entry, indent=1))
-    remove(run / STEP_FILE)
+    with explained(run / FAILURES_FILE):
+        write_text(run / FAILURES_FILE, json.dumps(entry, indent=1))
+    with explained(run / STEP_FILE):
+        remove(run / STEP_FILE)
     return tuple(left_out)
 
 
 def forget(run: Path) -> None:
     """Delete both files; a run that starts from the beginning has no failures."""
-    remove(run / STEP_FILE)
-    remove(run / FAILURES_FILE)
+    for path in (run / STEP_FILE, run / FAILURES_FILE):
+        with explained(path):
+            remove(path)
 
 
 def _read(run: Path, setting: str) -> tuple[dict[Step, int], list[Step]]:
     """Read the number of failures by step, and the skipped steps."""
+    with explained(run / FAILURES_FILE):
+        try:
+            text = read_regular(run / FAILURES_FILE)
+        except FileNotFoundError:
+            return {}, []
     try:
-        entry = json.loads((run / FAILURES_FILE).read_text(encoding="utf-8"))
+        entry = json.loads(text)
         left_out = [Step(*step) for step in entry["left_out"]]
         failures = entry["failures"] if entry["setting"] == setting else []
         return {Step(*step): count for *step, count in failures}, left_out
-    except FileNotFoundError:
-        return {}, []
     except (ValueError, KeyError, TypeError):
         raise ConfigError(f"{run / FAILURES_FILE}: damaged; delete it to forget which steps have failed.") from None
 

@@ -10,6 +10,7 @@ from lightning.pytorch.strategies import Strategy
 from mythos.checkpoint.fragments import Fragment, FragmentReader
 from mythos.checkpoint.manifest import read_manifest
 from mythos.checkpoint.store import STATE_FILE
+from mythos.config.os_errors import explained
 from mythos.parallel.partition import partition_of
 from mythos.parallel.snapshot import buffers_of, fragments_of, restore, verify
 
@@ -60,7 +61,8 @@ class LayoutFreeCheckpoints(Strategy):
         self.update_weights()
         # A new partition: restoring has created optimiser states that the previous one does not contain.
         verify(partition_of(module, self.optimizers[0]), buffers, read_manifest(directory).checksums)
-        state = json.loads((directory / STATE_FILE).read_text(encoding="utf-8"))
+        with explained(directory / STATE_FILE):
+            state = json.loads((directory / STATE_FILE).read_text(encoding="utf-8"))
         # Schedules are functions of the step and options are the configuration's; neither is restored.
         return state | {"state_dict": {}, "optimizer_states": [], "lr_schedulers": []}
 

@@ -13,6 +13,7 @@ from mythos.config.base import ConfigError
 from mythos.config.exit_status import DIVERGED
 from mythos.config.expand import JobSpec, quoted
 from mythos.config.sweep import ChoiceRange, HalvingStop, IntegerRange, MedianStop, RealRange, SearchConfig
+from mythos.files import read_regular
 from mythos.report.jobs import JobRecord, read_job
 from mythos.sweep.drive import Queue, print_progress, was_lost
 from mythos.sweep.plan import PlannedJob, SweepPlan
@@ -113,12 +114,15 @@ class Search:
 def validation_losses(path: Path, num_loops: int) -> list[tuple[int, float]]:
     """Step and validation loss after ``num_loops``, from complete lines of ``metrics.jsonl``; empty without it."""
     name, losses = records.validation_loss(num_loops), dict[int, float]()
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    lines = read_regular(path).splitlines(keepends=True) if path.is_file() else []
     for line in lines:
-        if f'"{name}"' in line and line.endswith("\n"):
-            metrics = json.loads(line)
-            value = metrics[name]
-            losses[metrics["step"]] = float("nan") if value is None else value
+        if f'"{name}"'.encode() in line and line.endswith(b"\n"):
+            try:
+                metrics = json.loads(line)
+                value, step = metrics[name], metrics["step"]
+            except (ValueError, KeyError, TypeError):
+                continue  # damaged; the run drops the line when it resumes
+            losses[step] = float("nan") if value is None else value
     return sorted(losses.items())
 
 

@@ -1,6 +1,5 @@
 """Trains in one process: ``mythos train`` and ``mythos.train``, from a frozen configuration to the result."""
 
-import errno
 import os
 import socket
 import sys
@@ -11,6 +10,7 @@ from typing import NamedTuple
 from mythos.config import foreign
 from mythos.config.base import ConfigError
 from mythos.config.exit_status import EndedEarly, LostPeer
+from mythos.config.os_errors import is_of_files, sentence
 from mythos.config.run import RunConfig
 from mythos.parallel.launcher import check_launcher, die_with_launcher, is_first_rank, is_launched
 from mythos.parallel.stopping import StopRequest, stop_request
@@ -32,7 +32,7 @@ def start(config: RunConfig) -> int:
     """Train, print the result on rank 0, and return the exit status (``mythos.config.exit_status``).
 
     Raises:
-        ConfigError: the run cannot start, on every rank alike, or the disk is full.
+        ConfigError: the run cannot start, on every rank alike, or a file of it cannot be read or written.
     """
     try:
         result = train(config)
@@ -54,7 +54,7 @@ def train(config: RunConfig) -> TrainingResult:
     and SIGUSR1 let the run save and stop.
 
     Raises:
-        ConfigError: the run cannot start, on every rank alike, or the disk is full.
+        ConfigError: the run cannot start, on every rank alike, or a file of it cannot be read or written.
         EndedEarly: the run ended before its last step: it diverged, was asked to stop, or lost contact with a rank.
     """
     if config.run.max_restarts and not is_launched():
@@ -71,9 +71,9 @@ def train(config: RunConfig) -> TrainingResult:
         try:
             return train_here(config, request, watchdog)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if not is_of_files(error):
                 raise
-            raise ConfigError(f"run.dir: {error}; make room and resume with resume=auto.") from error
+            raise ConfigError(f"run.dir: {sentence(error)}, and resume with resume=auto.") from error
 
 
 def _train_alone(config: RunConfig, request: StopRequest, watchdog: Watchdog) -> TrainingResult:
