@@ -14,7 +14,7 @@ from typing import Any
 import mythos
 from mythos.config.base import ConfigError, encode
 from mythos.config.run import RunConfig
-from mythos.files import remove, replacing, write_text
+from mythos.files import open_regular, remove, replacing, write_text
 from mythos.train.code_state import FROZEN, code_state
 
 SUBMITTED = "submitted.json"
@@ -54,7 +54,7 @@ def holding(submissions: Path) -> Iterator[None]:
     """
     try:
         submissions.mkdir(parents=True, exist_ok=True)
-        file = (submissions / "lock").open("a")
+        file = open_regular(submissions / "lock", "a")
     except OSError as error:
         raise ConfigError(f"run.dir: {submissions} cannot be written ({error.strerror}); choose another.") from None
     with file:

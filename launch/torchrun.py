@@ -15,6 +15,7 @@ from launch.submission import Submission, Submitted
 from mythos.config.base import ConfigError
 from mythos.config.cluster import TorchrunCluster
 from mythos.config.run import RunConfig
+from mythos.files import open_regular
 from mythos.train.run_directory import lock
 
 NEEDS_CODE = True
@@ -97,7 +98,7 @@ def submit(config: RunConfig, submission: Submission) -> Submitted:
 
 
 def _start_here(submission: Submission) -> int:
-    with (submission.folder / "node-0.log").open("ab") as log:
+    with open_regular(submission.folder / "node-0.log", "ab") as log:
         process = subprocess.Popen(
             ["bash", str(submission.folder / "job.sh"), "0"],
             stdin=subprocess.DEVNULL,

@@ -28,7 +28,7 @@ from data_pipelines.corpus.shards import shard_path, write_shard
 from data_pipelines.corpus.sources import Task, plan, read_task, resolve
 from data_pipelines.corpus.steps import Step, run_step
 from mythos.config.base import ConfigError, difference, encode
-from mythos.files import remove, write_text
+from mythos.files import open_regular, remove, write_text
 
 REPORT: Final = "report.json"
 _REQUEST: Final = "request.json"
@@ -169,7 +169,7 @@ _LOCK: Final = ".lock"
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
     """Lock the folder for this process; the lock is released when the process ends."""
-    with (directory / _LOCK).open("w") as lock:
+    with open_regular(directory / _LOCK, "a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -9,6 +9,7 @@ from mythos.checkpoint.manifest import Manifest
 from mythos.config import records
 from mythos.config.base import encode
 from mythos.config.run import RunConfig
+from mythos.files import read_regular
 
 _PREFIX: Final = "val/loss/T"
 
@@ -99,7 +100,7 @@ def held_out_losses(path: Path, step: int) -> tuple[int, dict[int, float]]:
     A line that was cut off while it was written is skipped.
     """
     last: tuple[int, dict[int, float]] = (0, {})
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = read_regular(path).splitlines() if path.is_file() else []
     for line in lines:
         try:
             record = json.loads(line)

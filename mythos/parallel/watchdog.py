@@ -15,12 +15,13 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 from mythos.config.exit_status import STALLED
+from mythos.files import open_regular
 
 FOLDER = "logs"
 """Folder of a run for the reports of its ranks."""
@@ -67,16 +68,19 @@ class Watchdog:
 
     def _end_process(self, phase: str, linger: float) -> NoReturn:
         """Report this rank's stacks, wait so that other ranks can do the same, and end the process."""
-        self.logs.mkdir(parents=True, exist_ok=True)
         stacks = self.logs / f"rank-{self.rank}.stacks"
         frame = sys._current_frames().get(self.main_thread.ident or 0)
         sentence = (
             f"mythos: rank {self.rank} of {self.num_ranks} on {socket.gethostname()} has not moved for "
             f"{self.seconds:g} seconds: {phase}, {_location(frame)}; its stacks are in {stacks}."
         )
-        with stacks.open("w", encoding="utf-8") as file:
-            self._write_stacks(file, sentence)
         self._write_stacks(sys.__stderr__, sentence)
+        try:
+            self.logs.mkdir(parents=True, exist_ok=True)
+            with open_regular(stacks, "w") as file:
+                self._write_stacks(file, sentence)
+        except OSError as error:  # the disk may be why the process hangs
+            print(f"mythos: {stacks} cannot be written: {error.strerror}.", file=sys.stderr, flush=True)
         recorder = threading.Thread(target=self._write_collectives, daemon=True)
         recorder.start()
         recorder.join(_RECORDER_SECONDS)
@@ -92,7 +96,8 @@ class Watchdog:
         """Write the last collectives of this rank from torch's flight recorder, if it has recorded any."""
         recorded = _flight_record()
         if recorded:
-            (self.logs / f"rank-{self.rank}.collectives.json").write_bytes(recorded)
+            with suppress(OSError), open_regular(self.logs / f"rank-{self.rank}.collectives.json", "wb") as file:
+                file.write(recorded)
 
 
 @contextmanager

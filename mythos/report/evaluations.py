@@ -10,7 +10,7 @@ import numpy as np
 from mythos.config.base import ConfigError
 from mythos.config.records import SCHEMA
 from mythos.config.schema import check_schema
-from mythos.files import write_text
+from mythos.files import read_regular, write_text
 from mythos.report.saturation import Saturation, fit
 
 FOLDER: Final = "evaluation"
@@ -55,7 +55,7 @@ def read_studies(run: Path) -> dict[str, dict[str, Any]]:
         path = run / FOLDER / f"{study}.json"
         if path.is_file():
             try:
-                results = json.loads(path.read_text(encoding="utf-8"))
+                results = json.loads(read_regular(path))
                 schema = results["schema"]
             except (ValueError, KeyError, TypeError):
                 raise ConfigError(f"{path}: damaged; delete it and run mythos evaluate again.") from None

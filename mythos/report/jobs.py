@@ -16,7 +16,7 @@ from mythos.config import records
 from mythos.config.base import ConfigError
 from mythos.config.exit_status import DIVERGED
 from mythos.config.schema import check_schema
-from mythos.files import resolves_below, write_text
+from mythos.files import open_regular, read_regular, resolves_below, write_text
 
 PLAN_FILE: Final = "sweep.json"
 JOB_FILE: Final = "job.json"
@@ -108,7 +108,7 @@ def read_plan(directory: Path) -> dict[str, Any]:
         ConfigError: the directory is not a sweep, or is of another version.
     """
     try:
-        plan = json.loads((directory / PLAN_FILE).read_text(encoding="utf-8"))
+        plan = json.loads(read_regular(directory / PLAN_FILE))
     except (OSError, ValueError):
         raise ConfigError(
             f"{directory}: not a sweep, because it has no valid {PLAN_FILE}; give the folder of a sweep."
@@ -135,7 +135,7 @@ def read_jobs(directory: Path) -> list[Job]:
 def read_job(directory: Path, overrides: tuple[str, ...] = ()) -> Job:
     """Read one job; ``overrides`` apply if it has not been started."""
     try:
-        raw = json.loads((directory / JOB_FILE).read_text(encoding="utf-8"))
+        raw = json.loads(read_regular(directory / JOB_FILE))
         record = JobRecord(**(raw | {"overrides": tuple(raw["overrides"])}))
     except OSError:
         record = JobRecord(name=directory.name, overrides=overrides)
@@ -155,7 +155,7 @@ def write_record(directory: Path, record: JobRecord) -> None:
 
 def _is_held(lock: Path) -> bool:
     try:
-        with lock.open("rb") as file:
+        with open_regular(lock, "rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return False
     except FileNotFoundError:

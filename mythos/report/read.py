@@ -14,6 +14,7 @@ from mythos.config import records
 from mythos.config.base import ConfigError
 from mythos.config.run import RunConfig
 from mythos.config.schema import OtherSchema, check_schema, decode_run
+from mythos.files import read_regular
 from mythos.report.evaluations import read_studies
 
 _ALWAYS: Final = {"step", "time", "tokens"}
@@ -90,7 +91,7 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[np.float64]]:
     Raises:
         ConfigError: another schema.
     """
-    lines = path.read_bytes().splitlines() if path.is_file() else []
+    lines = read_regular(path).splitlines() if path.is_file() else []
     if lines:
         _check_schema(path, _parse(lines[0]) or {})
     for line in reversed(lines[1:]):
@@ -133,7 +134,7 @@ def nearest_num_loops(run: Run) -> int | None:
 
 def _read_config(path: Path) -> RunConfig:
     try:
-        return decode_run(json.loads(path.read_text()), str(path))
+        return decode_run(json.loads(read_regular(path)), str(path))
     except OtherSchema:
         raise
     except ValueError as error:
@@ -147,7 +148,7 @@ def _read_config(path: Path) -> RunConfig:
 def _read_lines(path: Path) -> list[dict[str, float]]:
     """All lines of metrics of the file in order, without the lines that specify the schema."""
     result = []
-    lines = path.read_bytes().splitlines()
+    lines = read_regular(path).splitlines()
     for number, line in enumerate(lines, start=1):
         metrics = _parse(line)
         if metrics is not None and (number == 1 or "schema" in metrics):

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from mythos.files import write_text
+from mythos.files import read_regular, write_text
 from mythos.report.jobs import read_jobs
 from mythos.sweep.drive import print_progress
 from mythos.sweep.process import arguments_of, run_command
@@ -38,7 +38,7 @@ def run_at_end(directory: Path, commands: tuple[str, ...]) -> bool:
 
 def _done(path: Path, records: list[dict[str, Any]]) -> list[str]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(path))
     except OSError:
         return []
     return content["done"] if content["jobs"] == records else []

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
 from mythos.config.exit_status import START_AGAIN
+from mythos.files import open_regular
 from mythos.report.jobs import LOCK_FILE, read_job, write_record
 
 _COMMAND: tuple[str, ...] = (sys.executable, "-m", "mythos.cli.main")
@@ -98,7 +99,7 @@ class JobProcess:
             arguments = arguments_of(self._command, run=str(self.launch.directory))
         else:
             self._write(status=None, num_starts=self.record.num_starts + 1)
-        with (self.launch.directory / "log.txt").open("ab") as log:
+        with open_regular(self.launch.directory / "log.txt", "ab") as log:
             if self._command is not None:
                 log.write(f"$ mythos {shlex.join(arguments)}\n".encode())
                 log.flush()
@@ -157,7 +158,7 @@ def _prepare_child() -> None:
 
 def _lock(path: Path) -> IO[bytes]:
     """Lock the job, with retries since readers hold the lock for a moment."""
-    file = path.open("ab")
+    file = open_regular(path, "ab")
     for _ in range(20):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -8,6 +8,7 @@ from pathlib import Path
 from mythos.config.base import ConfigError
 from mythos.config.extras import install_command
 from mythos.config.sweep import LocalLauncher, SweepConfig
+from mythos.files import open_regular
 from mythos.report.jobs import PLAN_FILE
 from mythos.sweep.at_end import run_at_end
 from mythos.sweep.drive import ListedJobs, Queue, drive
@@ -106,7 +107,7 @@ def _locked(plan: SweepPlan) -> Iterator[None]:
     """
     try:
         plan.directory.mkdir(parents=True, exist_ok=True)
-        file = (plan.directory / f"{PLAN_FILE}.lock").open("ab")
+        file = open_regular(plan.directory / f"{PLAN_FILE}.lock", "ab")
     except OSError as error:
         raise ConfigError(
             f"run.dir: {plan.directory} cannot be written ({error.strerror}); choose another run.dir."

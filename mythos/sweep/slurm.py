@@ -12,6 +12,7 @@ import submitit
 
 from mythos.config.base import ConfigError
 from mythos.config.sweep import SlurmLauncher
+from mythos.files import write_text
 from mythos.report.jobs import JobRecord, read_job, write_record
 from mythos.sweep.plan import PlannedJob
 from mythos.sweep.process import JobProcess, Launch
@@ -107,7 +108,7 @@ class SlurmQueue:
 
     def stop(self, name: str, reason: Literal["by the sweep", "early"]) -> None:
         """Ask a job to save and end."""
-        (self._running[name] / _STOP_FILE).write_text(reason)
+        write_text(self._running[name] / _STOP_FILE, reason)
 
     def close(self) -> str:
         """Leave the jobs to SLURM. Returns a message for the user."""

@@ -19,6 +19,7 @@ from mythos.config.tracking import (
     TrackioTracking,
     WandbTracking,
 )
+from mythos.files import read_regular
 from mythos.train.provenance import write_provenance
 from mythos.train.trackers.base import Tracker
 from mythos.train.trackers.jsonl import JsonlTracker
@@ -55,7 +56,7 @@ def _tracker(config: RunConfig, directory: Path, first_step: int, facts: dict[st
             from mythos.train.trackers.wandb import WandbTracker
 
             tracker = WandbTracker(wandb, config, directory, facts)
-            for line in (directory / records.FILE_NAME).read_text(encoding="utf-8").splitlines()[1:]:
+            for line in read_regular(directory / records.FILE_NAME).splitlines()[1:]:
                 record = json.loads(line)
                 tracker.restore(record, record["step"])
             return tracker

@@ -9,7 +9,7 @@ from mlflow.entities import Metric, RunStatus, RunTag
 
 from mythos.config.base import flatten
 from mythos.config.tracking import MlflowTracking
-from mythos.files import write_text
+from mythos.files import read_regular, write_text
 from mythos.train.trackers.base import Tracker
 
 _MAX_METRICS, _MAX_TAGS, _MAX_TAG_CHARACTERS = 1000, 100, 5000
@@ -24,7 +24,7 @@ class MlflowTracker(Tracker):
         self.client = MlflowClient(tracking_uri=config.uri)
         path = directory / "mlflow-id"
         if path.exists():
-            self.run_id = path.read_text(encoding="utf-8")
+            self.run_id = read_regular(path).decode()
             self.client.update_run(self.run_id, status=RunStatus.to_string(RunStatus.RUNNING))
         else:
             experiment = self.client.get_experiment_by_name(config.experiment)

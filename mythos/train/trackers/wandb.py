@@ -13,7 +13,7 @@ import wandb
 from mythos.config.base import ConfigError
 from mythos.config.run import RunConfig
 from mythos.config.tracking import WandbTracking
-from mythos.files import write_text
+from mythos.files import read_regular, write_text
 from mythos.train.trackers.base import Tracker
 from mythos.train.trackers.charts import LoopHistory, heatmap, layer_rows, per_layer, spread
 
@@ -154,4 +154,4 @@ def _run_id(directory: Path) -> str:
     path = directory / "wandb-id"
     if not path.exists():
         write_text(path, f"{time.time_ns():x}")
-    return path.read_text(encoding="utf-8")
+    return read_regular(path).decode()
