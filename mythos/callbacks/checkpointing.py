@@ -17,6 +17,7 @@ from mythos.checkpoint.manifest import BEST_METRIC, Manifest
 from mythos.checkpoint.mirror import Mirror, mirror_of
 from mythos.checkpoint.saved import record_saved
 from mythos.config.base import ConfigError, encode, fingerprint
+from mythos.config.os_errors import explained
 from mythos.config.parallel import DeepSpeedParallel
 from mythos.config.parts import foreign_packages
 from mythos.config.run import RunConfig
@@ -55,6 +56,11 @@ class Checkpointing(StepCallback):
         self.host = HostCopy()
         self.writer = BackgroundWriter()
         self.mirror = mirror_of(config.run)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:  # before the first record: where there are records and no folder, it was lost
+            with explained(self.directory):
+                self.directory.mkdir(parents=True, exist_ok=True)
 
     def on_step_end(self, trainer: pl.Trainer, module: Any, result: StepResult) -> None:
         step = result.step

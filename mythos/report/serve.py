@@ -32,13 +32,13 @@ class Source:
     def latest(self) -> tuple[str, Content]:
         """The current version and its content; the previous ones while a file cannot be read."""
         with self._lock:
-            state = self._state_of_files()
-            if state != self._seen:
-                try:
+            try:
+                state = self._state_of_files()
+                if state != self._seen:
                     self._content = read_content(self._directories, self._is_sweep)
-                except ConfigError:  # a file is being replaced; the next request will find it whole
-                    return self._seen, self._content
-                self._seen = state
+                    self._seen = state
+            except (ConfigError, OSError):  # a file is being replaced; the next request will find it whole
+                pass
             return self._seen, self._content
 
     def _state_of_files(self) -> str:

@@ -68,7 +68,6 @@ def prepare(config: RunConfig) -> RunDirectory:
     starts_from = config.run.init_from if resumed is None else None
     origin = None if starts_from is None else _find_origin(config, Path(starts_from))
     _create(path)
-    _create(path / store.FOLDER)  # where it is missing later, it was lost
     skipped = _skipped(config, path, 0 if resumed is None else resumed[1].step)
     with explained(path / "config.json"):
         write_text(path / "config.json", json.dumps(encode_run(config), indent=1))

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import socket
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection, HTTPResponse
@@ -75,6 +77,20 @@ def test_the_old_page_is_kept_while_a_file_cannot_be_read(directory: Path) -> No
     assert source.latest() == before
     path.write_text(text)
     record(directory, 60, 1.25)
+    assert source.latest()[0] != before[0]
+
+
+def test_the_old_page_is_kept_while_the_system_refuses_a_file(directory: Path, monkeypatch) -> None:
+    source = Source([directory])
+    before = source.latest()
+    record(directory, 60, 1.25)
+
+    def refuse(path: Path) -> bytes:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("mythos.report.read.read_regular", refuse)
+        assert source.latest() == before
     assert source.latest()[0] != before[0]
 
 
