@@ -14,7 +14,7 @@ from typing import Any
 import mythos
 from mythos.config.base import ConfigError, encode
 from mythos.config.run import RunConfig
-from mythos.files import open_regular, remove, replacing, write_text
+from mythos.files import open_regular, read_regular, remove, replacing, write_text
 from mythos.train.code_state import FROZEN, code_state
 
 SUBMITTED = "submitted.json"
@@ -83,7 +83,7 @@ def last_job(submissions: Path) -> dict[str, Any] | None:
     """The contents of the newest ``submitted.json``; None without one."""
     for folder in reversed(folders(submissions)):
         if (folder / SUBMITTED).is_file():
-            return json.loads((folder / SUBMITTED).read_text(encoding="utf-8"))
+            return json.loads(read_regular(folder / SUBMITTED))
     return None
 
 
