@@ -21,12 +21,23 @@ _ADVICE: Final = {
     errno.ELOOP: "replace the link by a file",
 }
 _OTHER_ADVICE: Final = "check the file system"
+_OF_OTHERS: Final = {
+    errno.ENOMEM,
+    errno.EADDRINUSE,
+    errno.EADDRNOTAVAIL,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+}
+"""Errors of memory and of networks that have no class of their own."""
 
 
 def is_of_files(error: OSError) -> bool:
     """Whether the operating system refused an access to files; errors of connections and processes are others."""
     others = (ConnectionError, ChildProcessError, ProcessLookupError, BlockingIOError, InterruptedError)
-    return error.errno is not None and error.errno > 0 and not isinstance(error, others)
+    number = error.errno or 0  # a library's own error has none, that of a name look-up a negative one
+    return number > 0 and number not in _OF_OTHERS and not isinstance(error, others)
 
 
 def sentence(error: OSError, path: Path | str | None = None) -> str:

@@ -106,12 +106,15 @@ def _locked(path: Path) -> IO[bytes]:
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         file.flush()
     except BlockingIOError:
-        file.seek(0)
-        holder = file.read().decode("utf-8", "replace").strip() or "another process"
-        file.close()
+        with file:
+            file.seek(0)
+            holder = file.read().decode("utf-8", "replace").strip() or "another process"
         raise ConfigError(
             f"run.name: {path} is being trained in by {holder}; wait for it, stop it, or choose another run.name."
         ) from None
+    except OSError:
+        file.close()
+        raise
     return file
 
 

@@ -36,6 +36,8 @@ def test_the_sentence_names_the_file_the_reason_and_the_advice() -> None:
         (socket.gaierror(socket.EAI_NONAME, "unknown name"), False),
         (urllib.error.URLError("no route"), False),
         (OSError("a library's own"), False),
+        (OSError(errno.ENOMEM, "memory"), False),
+        (OSError(errno.EADDRINUSE, "address"), False),
     ],
     ids=repr,
 )
