@@ -190,7 +190,7 @@ def checkpoints(directory: Path) -> list[Path]:
                 ) from None
             if not directory.exists():
                 return []
-        raise ConfigError(f"{directory}: the checkpoints cannot be listed: {sentence(error)}.") from error
+        raise ConfigError(f"{sentence(error, f'{directory}: the checkpoints cannot be listed')}.") from error
 
 
 def warn_on_stderr(text: str) -> None:

@@ -15,6 +15,7 @@ from mythos.checkpoint.manifest import manifest_text
 from mythos.cli.main import main
 from mythos.config import records
 from mythos.config.base import ConfigError
+from mythos.config.load import load
 from mythos.train import module
 from mythos.train.run_directory import prepare
 from mythos.train.start import start
@@ -178,14 +179,15 @@ def test_a_folder_that_cannot_be_listed_ends_the_start(packed: Path, run: Path, 
 
     monkeypatch.setattr(Path, "iterdir", refuse)
     assert main(command(packed, run.parent)) == 2
-    assert f"{run / 'checkpoints'}: Stale file handle; check the file system." in capsys.readouterr().err
+    reason = "the checkpoints cannot be listed: Stale file handle; check the file system."
+    assert capsys.readouterr().err == f"mythos: {run / 'checkpoints'}: {reason}\n"
     monkeypatch.undo()
     assert contents(run) == before
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
 def test_an_unreadable_checkpoint_is_skipped_for_the_one_before_it(
-    configure, run: Path, monkeypatch: pytest.MonkeyPatch, capsys, number: int
+    packed: Path, run: Path, monkeypatch: pytest.MonkeyPatch, capsys, number: int
 ) -> None:
     original = files.sha256
 
@@ -195,7 +197,7 @@ def test_an_unreadable_checkpoint_is_skipped_for_the_one_before_it(
         return original(path)
 
     monkeypatch.setattr("mythos.checkpoint.manifest.sha256", refuse)
-    assert prepare(configure("run.name=run", "resume=auto", "data.seq_len=32")).manifest.step == 2
+    assert prepare(load(command(packed, run.parent)[1:])).manifest.step == 2
     error = capsys.readouterr().err
     assert f"warning: {run}/checkpoints/step-00000004: cannot be read: " in error
     assert f"{os.strerror(number)}; " in error
@@ -236,9 +238,9 @@ def test_a_run_that_ended_before_its_first_checkpoint_begins_again(configure, mo
     assert (tmp_path / "test" / "saved").read_text() == "step-00000008\n"
 
 
-def test_a_checkpoint_of_another_run_does_not_replace_later_ones(configure, run: Path) -> None:
+def test_a_checkpoint_of_another_run_does_not_replace_later_ones(packed: Path, run: Path) -> None:
     other = Path(shutil.copytree(run, run.parent / "other"))
     earlier = other / "checkpoints" / "step-00000002"
     with pytest.raises(ConfigError, match=r"is of step 2, but .*run already holds step-00000004, which would be over"):
-        prepare(configure("run.name=run", f"resume={earlier}"))
-    assert prepare(configure("run.name=branch", f"resume={earlier}")).manifest.step == 2
+        prepare(load(command(packed, run.parent, f"resume={earlier}")[1:]))
+    assert prepare(load(command(packed, run.parent, f"resume={earlier}", "run.name=branch")[1:])).manifest.step == 2
