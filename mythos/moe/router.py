@@ -66,14 +66,14 @@ class Router(nn.Module):
                 logits_NE = functional.linear(x_ND.float(), gate_ED.float())
             routing = route(logits_NE, bias_E, config, expert_indices_NK)
             logits_BSE = logits_NE.view(*x_BSD.shape[:2], -1)
-            return routing, observe(logits_BSE, routing, self._margins(routing, bias_E, logits_BSE))
+            return routing, observe(logits_BSE, routing, self._margins(logits_BSE, bias_E))
 
-    def _margins(self, routing: Routing, bias_E: Tensor, logits_BSE: Tensor) -> Tensor:
+    def _margins(self, logits_BSE: Tensor, bias_E: Tensor) -> Tensor:
         """Count the margins of selection in training, ``[E, Q]``."""
         if not (self.training and self.num_bins):
             return logits_BSE.new_zeros(logits_BSE.shape[-1], 0, dtype=torch.int32)
-        selection_BSE = (routing.score_NE.detach() + bias_E).view_as(logits_BSE)
-        return count_margins(selection_BSE, self.config.num_active, self.num_bins)
+        selection_NE = scores(logits_BSE.detach().flatten(0, 1), self.config) + bias_E
+        return count_margins(selection_NE.view_as(logits_BSE), self.config.num_active, self.num_bins)
 
 
 def route(logits_NE: Tensor, bias_E: Tensor, config: MoEConfig, expert_indices_NK: Tensor | None = None) -> Routing:
@@ -82,7 +82,7 @@ def route(logits_NE: Tensor, bias_E: Tensor, config: MoEConfig, expert_indices_N
     Args:
         bias_E: added to the scores for the selection; ``[E]``, or ``[N, E]`` with one for each token.
     """
-    score_NE = logits_NE.sigmoid() if config.score == "sigmoid" else logits_NE.softmax(-1)
+    score_NE = scores(logits_NE, config)
     if expert_indices_NK is None:
         expert_indices_NK = (score_NE.detach() + bias_E).topk(config.num_active, dim=-1).indices
     else:
@@ -93,6 +93,11 @@ def route(logits_NE: Tensor, bias_E: Tensor, config: MoEConfig, expert_indices_N
         weight_NK = score_NE.gather(-1, expert_indices_NK)
     share_NE = score_NE if config.score == "softmax" else _shares(logits_NE, config)
     return Routing(weight_NK * config.weight_scale, expert_indices_NK, share_NE)
+
+
+def scores(logits_NE: Tensor, config: MoEConfig) -> Tensor:
+    """Return the scores of all experts."""
+    return logits_NE.sigmoid() if config.score == "sigmoid" else logits_NE.softmax(-1)
 
 
 def _shares(logits_N: Tensor, config: MoEConfig) -> Tensor:
