@@ -75,7 +75,7 @@ def _run(parsed: argparse.Namespace) -> int:
         return 2
     except KeyboardInterrupt:
         if is_first_rank():
-            print("mythos: stopped; resume=auto resumes from the last checkpoint.", file=sys.stderr)
+            print("mythos: interrupted.", file=sys.stderr)
         return 130
 
 

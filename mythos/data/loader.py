@@ -206,6 +206,6 @@ def _loader(make: Callable[[int], Batch], indices: range, num_workers: int) -> D
 
 
 def _ignore_stop_signals(worker: int) -> None:
-    """Ignore stop signals in a worker: a scheduler may signal all processes, and the rank must finish its step."""
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+    """Ignore stop signals in a worker: a scheduler or a terminal may signal all processes, and the rank must finish its step."""
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)

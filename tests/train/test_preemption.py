@@ -14,6 +14,7 @@ from mythos.callbacks.base import StepResult
 from mythos.callbacks.checkpointing import Checkpointing
 from mythos.callbacks.data_position import DataPosition
 from mythos.callbacks.stop_vote import StopVote
+from mythos.callbacks.watchdog import Heartbeat
 from mythos.checkpoint.store import checkpoints
 from mythos.config import records
 from mythos.config.base import ConfigError
@@ -21,10 +22,11 @@ from mythos.config.exit_status import PREEMPTED
 from mythos.config.load import load
 from mythos.config.run import RunConfig
 from mythos.config.survival import SurvivalSettings
+from mythos.data.poison import Step, failed_step
 from mythos.parallel import stopping
 from mythos.train import run_directory
 from mythos.train.run_directory import RunDirectory
-from mythos.train.start import start
+from mythos.train.start import start, train
 
 
 def do_after(step: int, action: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,20 +45,21 @@ def steps(run: Path) -> list[int]:
     return [int(path.name.removeprefix("step-")) for path in checkpoints(run / "checkpoints")]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_signal_ends_the_run_after_the_next_step_and_it_resumes_bitwise(
     configure, monkeypatch, tmp_path: Path, capsys, number: int
 ) -> None:
     whole, part = (configure(f"run.name={name}", "run.checkpoint.every=8") for name in ("whole", "part"))
     assert start(whole) == 0
-    handlers = [signal.getsignal(one) for one in stopping.STOP_SIGNALS]
+    numbers = (*stopping.STOP_SIGNALS, signal.SIGINT)
+    handlers = [signal.getsignal(one) for one in numbers]
     with monkeypatch.context() as patch:
         do_after(4, lambda: os.kill(os.getpid(), number), patch)
         assert start(part) == PREEMPTED
-    assert [signal.getsignal(one) for one in stopping.STOP_SIGNALS] == handlers
+    assert [signal.getsignal(one) for one in numbers] == handlers
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == (
-        "mythos: SIGTERM or SIGUSR1 on 1 of 1 ranks: saved at step 5 of 8 and ended; "
+        "mythos: SIGTERM, SIGUSR1 or Ctrl-C on 1 of 1 ranks: saved at step 5 of 8 and ended; "
         "the same command with resume=auto resumes it."
     )
     assert steps(tmp_path / "part") == [5]
@@ -94,15 +97,42 @@ def test_a_step_is_saved_once_and_the_last_step_is_no_preemption(configure, monk
     assert steps(tmp_path / "last") == [4, 8]
 
 
-def test_a_run_that_was_asked_while_it_started_has_nothing_to_save(configure, monkeypatch, tmp_path: Path) -> None:
+def test_a_run_that_was_asked_while_it_started_has_nothing_to_save(
+    configure, monkeypatch, tmp_path: Path, capsys
+) -> None:
     def prepare(config: RunConfig) -> RunDirectory:
         os.kill(os.getpid(), signal.SIGTERM)
         return run_directory.prepare(config)
 
     monkeypatch.setattr("mythos.train.start.prepare", prepare)
+    asked = "mythos: SIGTERM, SIGUSR1 or Ctrl-C on 1 of 1 ranks: ended before step"
+    end = "the first of this start, and saved nothing; the same command starts it again."
     assert start(configure()) == PREEMPTED
     assert steps(tmp_path / "test") == []
     assert not recorded(tmp_path / "test", records.TRAIN_LOSS)
+    assert capsys.readouterr().err.splitlines()[-1] == f"{asked} 1 of 8, {end}"
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mythos.train.start.prepare", run_directory.prepare)
+        do_after(4, lambda: os.kill(os.getpid(), signal.SIGTERM), patch)
+        assert start(configure()) == PREEMPTED
+    assert start(configure("resume=auto")) == PREEMPTED
+    assert steps(tmp_path / "test") == [4, 5]
+    assert capsys.readouterr().err.splitlines()[-1] == f"{asked} 6 of 8, {end}"
+
+
+def test_whoever_asks_a_run_to_stop_may_kill_it_without_blame_for_its_data(configure, monkeypatch, tmp_path) -> None:
+    seen: list[Step | None] = []
+
+    def look(self, *arguments) -> None:
+        seen.append(failed_step(tmp_path / "test"))
+        os.kill(os.getpid(), signal.SIGINT)
+        seen.append(failed_step(tmp_path / "test"))
+
+    monkeypatch.setattr(Heartbeat, "on_before_backward", look)
+    with pytest.raises(KeyboardInterrupt):
+        train(configure())  # the second of the step's micro-batches brings the second signal
+    assert [step and step.step for step in seen] == [1, None, None]
 
 
 class Clock(stopping.StopRequest):
