@@ -125,7 +125,7 @@ def rank_environments(cluster: ClusterConfig, started_at: float) -> list[dict[st
 
 def _wait(ranks: list[subprocess.Popen], signals: list[int]) -> int:
     """Wait for all ranks; after one has failed, the others have a grace period. Returns the status of the cause."""
-    num_forwarded, deadline = 0, float("inf")
+    num_forwarded, waited_seconds = 0, 0.0
     failures: dict[int, int] = {}
     while running := [rank for rank in ranks if rank.poll() is None]:
         for number in signals[num_forwarded:]:
@@ -136,12 +136,12 @@ def _wait(ranks: list[subprocess.Popen], signals: list[int]) -> int:
             break
         failures = _failures(ranks, failures)
         has_failed = any(status != PREEMPTED for status in failures.values())  # a preempted rank lets others save
-        if has_failed and deadline == float("inf"):
-            deadline = time.monotonic() + _GRACE_SECONDS
-        if time.monotonic() > deadline:
+        if waited_seconds > _GRACE_SECONDS:
             _show_stacks(running)
             break
         time.sleep(_POLL_SECONDS)
+        if has_failed:
+            waited_seconds += _POLL_SECONDS  # not by the clock, which continues while the job is suspended
     statuses = list(_failures(ranks, failures).values())
     return next((status for status in statuses if status != LOST_PEER), statuses[0] if statuses else 0)
 
