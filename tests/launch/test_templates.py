@@ -99,7 +99,11 @@ def run_batch(
     tools.mkdir(exist_ok=True)
     calls = tmp_path / "calls"
     calls.unlink(missing_ok=True)
-    stand_ins = {"srun": srun, "scontrol": f'echo "scontrol $*" >> {calls}; {scontrol}', "sleep": f'echo "sleep $*" >> {calls}'}
+    stand_ins = {
+        "srun": srun,
+        "scontrol": f'echo "scontrol $*" >> {calls}; {scontrol}',
+        "sleep": f'echo "sleep $*" >> {calls}',
+    }
     for name, script in stand_ins.items():
         (tools / name).write_text(f"#!/bin/bash\n{script}\n")
         (tools / name).chmod(0o755)
