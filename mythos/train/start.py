@@ -15,6 +15,7 @@ from mythos.config.run import RunConfig
 from mythos.parallel.launcher import check_launcher, die_with_launcher, is_first_rank, is_launched
 from mythos.parallel.stopping import StopRequest, stop_request, sudden_interrupts
 from mythos.parallel.watchdog import FOLDER, Watchdog, watched
+from mythos.terminal import plain_output
 from mythos.train.remat import resolve_remat
 from mythos.train.run_directory import RunDirectory, lock, prepare
 
@@ -63,6 +64,11 @@ def train(config: RunConfig) -> TrainingResult:
             f"run.max_restarts is {config.run.max_restarts}, but restarts need a launcher outside this process; set 0, "
             "or start the run with mythos train."
         )
+    with plain_output():
+        return _train_watched(config)
+
+
+def _train_watched(config: RunConfig) -> TrainingResult:
     check_launcher(config.cluster)
     foreign.load(config)
     die_with_launcher()
