@@ -15,37 +15,27 @@ from mythos.config.os_errors import is_of_files
 from mythos.data.datamodule import TokenDataModule
 from mythos.data.poison import Step, StepRecord
 from mythos.data.skips import sample_at
-from mythos.parallel.stopping import StopRequest
 
 
 class Attempts(StepCallback):
     """Keeps the record of the running step on rank 0, and reports each step whose data are skipped.
 
-    A step ends with this callback: a failure of the callbacks that follow is not attributed to its data. Neither is one
-    of a run that was asked to stop: whoever asked may kill it.
+    A step ends with this callback: a failure of the callbacks that follow is not attributed to its data.
     """
 
     def __init__(
-        self,
-        run: Path,
-        data: TokenDataModule,
-        batch_size: int,
-        metrics: MetricsWriter,
-        skipped: Sequence[Step],
-        request: StopRequest,
+        self, run: Path, data: TokenDataModule, batch_size: int, metrics: MetricsWriter, skipped: Sequence[Step]
     ) -> None:
         self.run = run
         self.data = data
         self.batch_size = batch_size
         self.metrics = metrics
         self.skipped = skipped
-        self.request = request
         self.step_record: StepRecord | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
             self.step_record = StepRecord(self.run)
-            self.request.on_asked = self.step_record.end
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -54,8 +44,6 @@ class Attempts(StepCallback):
             ends = np.array([self.data.next_sample, self.data.next_sample + self.batch_size - 1])
             first, last = sample_at(ends, self.data.skipped).tolist()
             self.step_record.begin(Step(trainer.global_step + 1, first, last + 1))
-            if self.request.is_asked:
-                self.step_record.end()
 
     def on_step_end(self, trainer: pl.Trainer, module: Any, result: StepResult) -> None:
         self._between_steps()

@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -26,14 +26,11 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.is_asked = False
-        self.on_asked: Callable[[], None] = _nothing
-        """Called in the handler of the signal."""
         self.started_at = float(os.environ.get(STARTED_AT, time.monotonic()))
 
     def ask(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal; a second one changes nothing."""
         self.is_asked = True
-        self.on_asked()
 
     @property
     def elapsed_seconds(self) -> float:
@@ -84,7 +81,3 @@ def print_interrupted() -> None:
     """Tell the user what the first Ctrl-C does, from the handler of the signal, which must not use ``sys.stderr``."""
     if os.environ.get("RANK", "0") == "0":
         os.write(_STDERR, _INTERRUPTED)
-
-
-def _nothing() -> None:
-    pass

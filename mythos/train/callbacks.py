@@ -64,7 +64,7 @@ def build_callbacks(
         # Metrics carry the number of tokens, so the data position comes before everything that writes.
         DataPosition(data, batch_size),
         # What the callbacks below do is no part of the step: if they fail, its data are not at fault.
-        Attempts(directory.path, data, batch_size, metrics, directory.skipped, request),
+        Attempts(directory.path, data, batch_size, metrics, directory.skipped),
         # A rollback restores weights and moments before anything measures, evaluates or saves them.
         Guard(run.guard, metrics, directory.checkpoints),
         preemption,

@@ -14,7 +14,6 @@ from mythos.callbacks.base import StepResult
 from mythos.callbacks.checkpointing import Checkpointing
 from mythos.callbacks.data_position import DataPosition
 from mythos.callbacks.stop_vote import StopVote
-from mythos.callbacks.watchdog import Heartbeat
 from mythos.checkpoint.store import checkpoints
 from mythos.config import records
 from mythos.config.base import ConfigError
@@ -22,11 +21,10 @@ from mythos.config.exit_status import PREEMPTED
 from mythos.config.load import load
 from mythos.config.run import RunConfig
 from mythos.config.survival import SurvivalSettings
-from mythos.data.poison import Step, failed_step
 from mythos.parallel import stopping
 from mythos.train import run_directory
 from mythos.train.run_directory import RunDirectory
-from mythos.train.start import start, train
+from mythos.train.start import start
 
 
 def do_after(step: int, action: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,20 +117,6 @@ def test_a_run_that_was_asked_while_it_started_has_nothing_to_save(
     assert start(configure("resume=auto")) == PREEMPTED
     assert steps(tmp_path / "test") == [4, 5]
     assert capsys.readouterr().err.splitlines()[-1] == f"{asked} 6 of 8, {end}"
-
-
-def test_whoever_asks_a_run_to_stop_may_kill_it_without_blame_for_its_data(configure, monkeypatch, tmp_path) -> None:
-    seen: list[Step | None] = []
-
-    def look(self, *arguments) -> None:
-        seen.append(failed_step(tmp_path / "test"))
-        os.kill(os.getpid(), signal.SIGINT)
-        seen.append(failed_step(tmp_path / "test"))
-
-    monkeypatch.setattr(Heartbeat, "on_before_backward", look)
-    with pytest.raises(KeyboardInterrupt):
-        train(configure())  # the second of the step's micro-batches brings the second signal
-    assert [step and step.step for step in seen] == [1, None, None]
 
 
 class Clock(stopping.StopRequest):
