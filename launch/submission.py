@@ -117,7 +117,7 @@ def describe(overrides: list[str]) -> dict[str, Any]:
 def configuration(config: RunConfig) -> str:
     """The text of ``train.yaml`` for ``mythos train --config-dir``.
 
-    It is JSON, which is valid YAML but for characters beyond 16 bits: JSON escapes them as two, which YAML reads as two.
+    It is JSON, and YAML too: characters beyond 16 bits, which JSON would escape as two, are escaped as YAML does.
     """
     text = json.dumps(encode(config), indent=1, ensure_ascii=False)
     return re.sub(r"[^\n -~]", lambda found: f"\\U{ord(found[0]):08x}", text) + "\n"

@@ -1,4 +1,4 @@
-"""Output of text from outside, such as names in manifests, without the control characters that a terminal would obey."""
+"""Output of text from outside, such as names in manifests, without control characters that a terminal would obey."""
 
 import re
 import sys

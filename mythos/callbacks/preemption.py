@@ -49,7 +49,9 @@ class Preemption(StepCallback):
             return
         if step == self.first_step:
             where = f"step {step + 1} of {trainer.max_steps}, the first of this start"
-            raise Preempted(f"{self.reason}: ended before {where}, and saved nothing; the same command starts it again.")
+            raise Preempted(
+                f"{self.reason}: ended before {where}, and saved nothing; the same command starts it again."
+            )
         raise Preempted(
             f"{self.reason}: saved at step {step} of {trainer.max_steps} and ended; "
             "the same command with resume=auto resumes it."

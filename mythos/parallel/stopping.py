@@ -26,11 +26,17 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.is_asked = False
+        self.num_suspensions = 0
+        """How often the process was continued after a suspension."""
         self.started_at = float(os.environ.get(STARTED_AT, time.monotonic()))
 
     def ask(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal; a second one changes nothing."""
         self.is_asked = True
+
+    def count_suspension(self, number: int, frame: FrameType | None) -> None:
+        """Handle SIGCONT: a time that was measured meanwhile is longer than the process needed."""
+        self.num_suspensions += 1
 
     @property
     def elapsed_seconds(self) -> float:
@@ -48,7 +54,11 @@ def stop_request() -> Iterator[StopRequest]:
         print_interrupted()
         request.ask(number, frame)
 
-    with handled(STOP_SIGNALS, request.ask), handled((signal.SIGINT,), interrupt):
+    with (
+        handled(STOP_SIGNALS, request.ask),
+        handled((signal.SIGINT,), interrupt),
+        handled((signal.SIGCONT,), request.count_suspension),
+    ):
         yield request
 
 

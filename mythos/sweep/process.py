@@ -153,7 +153,7 @@ def _environment() -> dict[str, str]:
 
 
 def _prepare_child(sweep: int) -> None:
-    """Die with the sweep's process, which would start the job again; ignore SLURM's warning, which is for the sweep's process."""
+    """Die with the sweep's process, which would start the job again; ignore SLURM's warning, which is for it."""
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     die_with_parent(sweep)
 

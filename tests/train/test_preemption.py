@@ -137,6 +137,20 @@ def test_a_time_limit_leaves_time_for_two_steps_and_a_save() -> None:
         assert vote.cast(torch.device("cpu")).tolist() == [0.0, is_late]
 
 
+def test_a_step_in_which_the_process_was_suspended_is_no_measure_of_the_time_that_a_step_needs() -> None:
+    with stopping.stop_request() as request:
+        vote = StopVote(SurvivalSettings(time_limit_seconds=10_000.0), request)
+        for _ in range(4):
+            vote.cast(torch.device("cpu"))
+        os.kill(os.getpid(), signal.SIGCONT)
+        assert vote.cast_at is not None
+        vote.cast_at -= 5000.0
+        assert vote.cast(torch.device("cpu")).tolist() == [0.0, 0.0]
+        vote.cast_at -= 5.0
+        vote.cast(torch.device("cpu"))
+    assert 5.0 <= vote.longest_step_seconds < 1000.0
+
+
 def test_a_run_ends_before_its_time_limit(configure, tmp_path: Path, capsys) -> None:
     limit = ["run.time_limit_seconds=2", "run.time_limit_margin_seconds=0.5", "run.num_steps=100000"]
     assert start(configure(*limit, "run.checkpoint.every=100000", "run.validation.every=100000")) == PREEMPTED
