@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from data_pipelines.tasks.command import add_tasks_parser
 from mythos.config.extras import install_command
 from mythos.files import restrict_umask
+from mythos.terminal import plain_output
 
 if TYPE_CHECKING:
     from data_pipelines.packing.held_out import HeldOut
@@ -16,8 +17,13 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code, 2 for an error that the user can fix."""
-    options = _parser().parse_args(arguments)
-    restrict_umask()
+    with plain_output():
+        options = _parser().parse_args(arguments)
+        restrict_umask()
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         return options.run(options)
     except ValueError as error:

@@ -21,7 +21,7 @@ _MAX_NAME = 52
 """Maximum length of a Job's name: pods append an index, and a host name has at most 63 characters."""
 
 
-def check(config: RunConfig) -> None:
+def check(config: RunConfig, submission: Submission) -> None:
     """Check the configuration.
 
     Raises:

@@ -8,27 +8,35 @@ import sys
 
 from launch import commands
 from launch.render import network, render
-from launch.submission import Submission, Submitted, last_job
+from launch.submission import Submission, Submitted, check_code_path, last_job
 from mythos.config.base import ConfigError
 from mythos.config.cluster import SlurmCluster
 from mythos.config.run import RunConfig
 from mythos.train.run_directory import lock
 
 NEEDS_CODE = True
+_REFUSED = frozenset(" '\"\\%#")
+"""Characters that sbatch replaces, or at which it ends a value."""
 
 
-def check(config: RunConfig) -> None:
+def check(config: RunConfig, submission: Submission) -> None:
     """Check the configuration.
 
     Raises:
-        ConfigError: the name of the job or its folder is not valid in a directive of sbatch.
+        ConfigError: a name or folder is not valid in a directive of sbatch, or the folder cannot hold the code.
     """
-    for path, value in (("run.name", config.run.name), ("run.dir", config.run.dir)):
-        if "%" in value or any(character.isspace() or character in "'\"\\" for character in value):
+    values = {
+        "run.name": config.run.name,
+        "run.dir": str(submission.folder),
+        "the working directory": str(submission.working_directory),
+    }
+    for path, value in values.items():
+        if any(character in _REFUSED or not character.isprintable() for character in value):
             raise ConfigError(
                 f"{path} is {value!r}, which is not valid in a directive of sbatch; leave out blanks, quotes, "
-                "backslashes, %."
+                "backslashes, %, #."
             )
+    check_code_path(submission)
 
 
 def check_machine(config: RunConfig) -> None:

@@ -3,7 +3,9 @@
 import fcntl
 import json
 import platform
+import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import mythos
-from mythos.config.base import ConfigError, encode
+from mythos.config.base import ConfigError, difference, encode
+from mythos.config.load import load
 from mythos.config.run import RunConfig
 from mythos.files import open_regular, read_regular, remove, replacing, write_text
 from mythos.train.code_state import FROZEN, code_state
@@ -68,6 +71,19 @@ def holding(submissions: Path) -> Iterator[None]:
         yield
 
 
+def check_code_path(submission: Submission) -> None:
+    """Check that the job can find the frozen code, whose folder is an entry of PYTHONPATH.
+
+    Raises:
+        ConfigError: the path would be split into several entries.
+    """
+    if ":" in str(submission.folder):
+        raise ConfigError(
+            f"run.dir: the frozen code would be in {submission.folder}, which Python would split at the colon in "
+            "PYTHONPATH, so the job would run other code; choose a run.dir and a run.name without one."
+        )
+
+
 def folders(submissions: Path) -> list[Path]:
     """The submissions of a run, oldest first."""
     return sorted(path for path in submissions.glob("[0-9][0-9][0-9]*") if path.is_dir())
@@ -99,8 +115,30 @@ def describe(overrides: list[str]) -> dict[str, Any]:
 
 
 def configuration(config: RunConfig) -> str:
-    """The text of ``train.yaml`` for ``mythos train --config-dir``; JSON is valid YAML."""
-    return json.dumps(encode(config), indent=1) + "\n"
+    """The text of ``train.yaml`` for ``mythos train --config-dir``.
+
+    It is JSON, and YAML too: characters beyond 16 bits, which JSON would escape as two, are escaped as YAML does.
+    """
+    text = json.dumps(encode(config), indent=1, ensure_ascii=False)
+    return re.sub(r"[^\n -~]", lambda found: f"\\U{ord(found[0]):08x}", text) + "\n"
+
+
+def check_readable(config: RunConfig) -> None:
+    """Check that the job will read the same configuration from ``train.yaml``.
+
+    Raises:
+        ConfigError: it would not; names what it would read.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "train.yaml").write_text(configuration(config), encoding="ascii")
+        try:
+            changes = difference(encode(config), encode(load([], Path(folder))))
+        except ConfigError as error:
+            changes = str(error).splitlines()
+    if changes:
+        raise ConfigError(
+            "the job would not read this configuration as it is; change these values:\n  " + "\n  ".join(changes)
+        )
 
 
 def freeze(config: RunConfig, submission: Submission, files: dict[str, str], *, with_code: bool) -> None:

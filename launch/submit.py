@@ -13,12 +13,13 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[1])  # not launch/, whose files would hide packages
 
 from launch import kubernetes, slurm, torchrun
-from launch.submission import Submission, freeze, holding, next_folder, withdraw, write_submitted
+from launch.submission import Submission, check_readable, freeze, holding, next_folder, withdraw, write_submitted
 from mythos.config.base import ConfigError
 from mythos.config.cluster import KubernetesCluster
 from mythos.config.load import load
 from mythos.config.run import RunConfig
 from mythos.files import restrict_umask
+from mythos.terminal import plain_output
 from mythos.train.run_directory import refuse
 
 _KINDS: dict[str, ModuleType] = {"torchrun": torchrun, "slurm": slurm, "kubernetes": kubernetes}
@@ -30,13 +31,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides, including cluster=KIND")
     parser.add_argument("--config-dir", type=Path, help="folder to compose from instead of conf/")
     parser.add_argument("--dry-run", action="store_true", help="print the files that would be submitted; write nothing")
-    parsed = parser.parse_args(arguments)
-    restrict_umask()
-    try:
-        submit(load(parsed.overrides, parsed.config_dir), parsed.overrides, dry_run=parsed.dry_run)
-    except ConfigError as error:
-        print(f"submit: {error}", file=sys.stderr)
-        return 2
+    with plain_output():
+        parsed = parser.parse_args(arguments)
+        restrict_umask()
+        try:
+            submit(load(parsed.overrides, parsed.config_dir), parsed.overrides, dry_run=parsed.dry_run)
+        except ConfigError as error:
+            print(f"submit: {error}", file=sys.stderr)
+            return 2
     return 0
 
 
@@ -51,7 +53,8 @@ def submit(config: RunConfig, overrides: list[str], *, dry_run: bool) -> None:
         refuse(config)
     config = replace(config, resume=_resume(config))
     submission = _submission(config, overrides)
-    scheduler.check(config)
+    scheduler.check(config, submission)
+    check_readable(config)
     files: dict[str, str] = scheduler.files(config, submission)
     if dry_run:
         for name, text in files.items():

@@ -11,7 +11,7 @@ import sys
 
 from launch import commands
 from launch.render import network, render
-from launch.submission import Submission, Submitted
+from launch.submission import Submission, Submitted, check_code_path
 from mythos.config.base import ConfigError
 from mythos.config.cluster import TorchrunCluster
 from mythos.config.run import RunConfig
@@ -21,12 +21,13 @@ from mythos.train.run_directory import lock
 NEEDS_CODE = True
 
 
-def check(config: RunConfig) -> None:
+def check(config: RunConfig, submission: Submission) -> None:
     """Check the configuration.
 
     Raises:
-        ConfigError: the nodes have no address of the first node.
+        ConfigError: the nodes have no address of the first node, or the submission's folder cannot hold the code.
     """
+    check_code_path(submission)
     cluster = config.cluster
     assert isinstance(cluster, TorchrunCluster)
     if cluster.num_nodes > 1 and not cluster.hosts and cluster.master_address is None:

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROWS = [
-    "config files",
+    "config files terminal",
     "types account",
     "layers optim data checkpoint report",
     "moe loop",
@@ -39,7 +39,7 @@ ROOMS_OF = {
     "submitit": {"sweep"},
     "optuna": {"sweep"},
 }
-WITHOUT_TORCH = {"config", "account", "files", "report", "sweep"}
+WITHOUT_TORCH = {"config", "account", "files", "terminal", "report", "sweep"}
 TORCH = {"torch", "lightning", "mythos.types"}
 MAX_LINES = 400
 FILES = sorted(path for top in ("mythos", "data_pipelines", "launch") for path in (ROOT / top).rglob("*.py"))

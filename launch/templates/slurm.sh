@@ -13,6 +13,17 @@
 #SBATCH --chdir={{working_directory}}
 set -u
 
+# srun forwards signals to its tasks: they finish the step, save, and end with 77; a signal that comes before there is an
+# srun is remembered
+step='' asked=''
+# shellcheck disable=SC2329  # the traps call it
+stop() {
+    asked=$1
+    if [[ -n $step ]]; then kill -"$1" "$step" 2>/dev/null; fi
+}
+trap 'stop USR1' USR1
+trap 'stop TERM' TERM
+
 submission={{submission}}
 run={{run}}
 max_restarts={{max_restarts}}
@@ -57,24 +68,27 @@ wait_for() {
 record_progress
 echo "job $SLURM_JOB_ID, restart $restart, on $SLURM_JOB_NODELIST"
 
-# --kill-on-bad-exit=0 --wait=0: when a rank ends, ranks that are still saving must not be killed; ranks that lose a
-# peer notice it within cluster.timeout_seconds
-# the content of the cache is run as code, and any user may create folders in /tmp
-# shellcheck disable=SC2016  # the variables are those of each task
-srun --kill-on-bad-exit=0 --wait=0 --label bash -c \
-    'mkdir -m 700 "$MYTHOS_CACHE" 2>/dev/null
-    if [[ ! -d $MYTHOS_CACHE || ! -O $MYTHOS_CACHE || -L $MYTHOS_CACHE ]]; then
-        echo "$MYTHOS_CACHE is not a folder of this user; remove it" >&2
-        exit 2
-    fi
-    RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID GROUP_RANK=$SLURM_NODEID exec "$@"' rank \
-    {{python}} -m mythos.cli.main train --config-dir "$submission" &
-step=$!
-# srun forwards signals to its tasks: they finish the step, save, and end with 77
-trap 'kill -USR1 "$step"' USR1
-trap 'kill -TERM "$step"' TERM
-wait_for "$step"
-status=$?
+status=77 # asked to stop before there were ranks
+if [[ -z $asked ]]; then
+    # --kill-on-bad-exit=0 --wait=0: when a rank ends, ranks that are still saving must not be killed; ranks that lose a
+    # peer notice it within cluster.timeout_seconds
+    # the content of the cache is run as code, and any user may create folders in /tmp
+    # shellcheck disable=SC2016  # the variables are those of each task
+    srun --kill-on-bad-exit=0 --wait=0 --label bash -c \
+        'mkdir -m 700 "$MYTHOS_CACHE" 2>/dev/null
+        if [[ ! -d $MYTHOS_CACHE || ! -O $MYTHOS_CACHE || -L $MYTHOS_CACHE ]]; then
+            echo "$MYTHOS_CACHE is not a folder of this user; remove it" >&2
+            exit 2
+        fi
+        RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID GROUP_RANK=$SLURM_NODEID exec "$@"' rank \
+        {{python}} -m mythos.cli.main train --config-dir "$submission" &
+    step=$!
+    if [[ -n $asked ]]; then kill -"$asked" "$step"; fi
+    wait_for "$step"
+    status=$?
+    # the signal killed srun, or ranks that did not handle it yet: nothing was lost
+    if [[ -n $asked ]] && ((status == 128 + $(kill -l "$asked"))); then status=77; fi
+fi
 record_progress
 
 # 75 lost a peer, 77 asked to stop and saved, 78 stalled, above 128 killed; not 0, 76 (diverged) or 2 (refused)
@@ -88,7 +102,9 @@ if ((restart - since >= max_restarts)); then
 fi
 if ((status != 77)); then
     delay=$((10 * 2 ** (restart - since)))
-    sleep $((delay < 300 ? delay : 300))
+    # a signal ends wait, but would not end sleep
+    sleep $((delay < 300 ? delay : 300)) &
+    wait "$!"
 fi
 echo "job $SLURM_JOB_ID ended with status $status and is requeued"
 scontrol requeue "$SLURM_JOB_ID"

@@ -21,12 +21,15 @@ class Preemption(StepCallback):
         self.stop_vote = stop_vote
         self.reason: str | None = None
         """Why the run ends; None while it continues."""
+        self.first_step = 0
+        """Number of steps that were finished when this process began to train."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         disable_lightning_signals(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop at once if a rank was asked to during the start, when there is nothing to save."""
+        self.first_step = trainer.global_step
         votes = sum_over_ranks(trainer, {"stop": self.stop_vote.cast(trainer.strategy.root_device)})["stop"]
         self._decide(trainer, StopVotes(*votes.tolist()))
 
@@ -41,15 +44,22 @@ class Preemption(StepCallback):
         Raises:
             Preempted: training ended before the last step.
         """
-        if self.reason is not None and trainer.global_step < trainer.max_steps:
+        step = trainer.global_step
+        if self.reason is None or step >= trainer.max_steps:
+            return
+        if step == self.first_step:
+            where = f"step {step + 1} of {trainer.max_steps}, the first of this start"
             raise Preempted(
-                f"{self.reason}: saved at step {trainer.global_step} of {trainer.max_steps} and ended; "
-                "the same command with resume=auto resumes it."
+                f"{self.reason}: ended before {where}, and saved nothing; the same command starts it again."
             )
+        raise Preempted(
+            f"{self.reason}: saved at step {step} of {trainer.max_steps} and ended; "
+            "the same command with resume=auto resumes it."
+        )
 
     def _decide(self, trainer: pl.Trainer, votes: StopVotes) -> None:
         if self.reason is None and votes.num_asked:
-            self.reason = f"SIGTERM or SIGUSR1 on {votes.num_asked:.0f} of {trainer.world_size} ranks"
+            self.reason = f"SIGTERM, SIGUSR1 or Ctrl-C on {votes.num_asked:.0f} of {trainer.world_size} ranks"
         elif self.reason is None and votes.num_late:
             self.reason = f"run.time_limit_seconds={self.stop_vote.limit_seconds:g}"
         if self.reason is not None:

@@ -19,15 +19,18 @@ class StopVote:
         self.cast_at: float | None = None
         self.num_votes = 0
         self.longest_step_seconds = 0.0
-        """Time between two votes, with validation and waiting for a save; the first step is not counted."""
+        """Time between two votes, with validation and waiting for a save; neither the first step is counted nor one in
+        which the process was suspended."""
+        self.num_suspensions = request.num_suspensions
         self.longest_save_seconds = 0.0
 
     def cast(self, device: torch.device) -> Tensor:
         """Return ``[2]``, fp64, each 0 or 1: whether this rank was asked to stop, and whether its time is short."""
         now = time.monotonic()
-        if self.cast_at is not None and self.num_votes > 2:
+        was_suspended = self.request.num_suspensions != self.num_suspensions
+        if self.cast_at is not None and self.num_votes > 2 and not was_suspended:
             self.longest_step_seconds = max(self.longest_step_seconds, now - self.cast_at)
-        self.cast_at = now
+        self.cast_at, self.num_suspensions = now, self.request.num_suspensions
         self.num_votes += 1
         vote = torch.zeros(2, dtype=torch.float64, device=device)
         vote[0].fill_(self.request.is_asked)

@@ -20,13 +20,15 @@ from mythos.parallel.processes import of_every_rank
 
 _MIN_EXCESS_SECONDS = 0.02
 """Least excess over the median of the ranks; less is noise of the operating system."""
+_NUM_WARMUP_STEPS = 2
 
 
 class Stragglers(StepCallback):
     """Compares, with the training metrics, how long each rank computes before it first waits for others.
 
     This is the time of the loader plus that of the forward of a step's first micro-batch, averaged over the steps since
-    the last comparison. The forward is omitted where the layout communicates in it (expert-parallel ranks, ZeRO 3).
+    the last comparison. The forward is omitted where the layout communicates in it (expert-parallel ranks, ZeRO 3). The
+    first steps of a process are left out, in which ranks compile, allocate and start their loaders at their own pace.
     """
 
     def __init__(self, config: RunConfig, metrics: MetricsWriter, loader: LoaderClock) -> None:
@@ -40,6 +42,8 @@ class Stragglers(StepCallback):
                 self.has_exchange_in_forward = False
         self.hosts: list[str] = []
         self.loader_seconds = 0.0
+        self.num_warmup_steps = _NUM_WARMUP_STEPS
+        """Steps that are still to be left out."""
         self.num_steps = 0
         self.forward_start: _Mark | None = None
         self.forwards: list[tuple[_Mark, _Mark]] = []
@@ -61,6 +65,10 @@ class Stragglers(StepCallback):
             self.forward_start = None
 
     def on_step_end(self, trainer: pl.Trainer, module: Any, result: StepResult) -> None:
+        if self.num_warmup_steps > 0:
+            self.num_warmup_steps -= 1
+            self.loader_seconds, self.forwards = 0.0, []
+            return
         self.num_steps += 1
         if not self.config.tracking.is_record_step(result.step, self.config.run.num_steps):
             return

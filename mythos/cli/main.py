@@ -23,15 +23,17 @@ from mythos.cli import (
     train,
 )
 from mythos.files import restrict_umask
+from mythos.terminal import plain_output
 
 _COMMANDS = (train, sweep, evaluate, sample, trace, report, figures, consolidate, export, doctor, costs, plan, bench)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the arguments, run the command, and report a user's mistake in one line with exit status 2."""
-    parsed = _parser().parse_args(arguments)
-    restrict_umask()
-    return _run(parsed)
+    with plain_output():
+        parsed = _parser().parse_args(arguments)
+        restrict_umask()
+        return _run(parsed)
 
 
 def mistake_in(words: list[str]) -> str | None:
@@ -75,7 +77,7 @@ def _run(parsed: argparse.Namespace) -> int:
         return 2
     except KeyboardInterrupt:
         if is_first_rank():
-            print("mythos: stopped; resume=auto resumes from the last checkpoint.", file=sys.stderr)
+            print("mythos: interrupted.", file=sys.stderr)
         return 130
 
 

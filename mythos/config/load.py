@@ -15,7 +15,7 @@ from mythos.config.base import ConfigError, decode, suggestion
 from mythos.config.model import ModelConfig
 from mythos.config.parts import check_parts
 from mythos.config.run import RunConfig
-from mythos.config.secrets import check_secrets
+from mythos.config.secrets import check_overrides, check_secrets
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -62,6 +62,7 @@ def compose_raw(name: str, overrides: list[str], config_dir: Path) -> dict:
     for override in overrides:
         if not re.match(r"~|[+]{0,2}[\w./@-]+=", override):
             raise ConfigError(f"{override}: not understood; an override is written key=value.")
+    check_overrides(overrides)
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(config_dir.resolve()), version_base="1.3"):

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from mythos.config.base import ConfigError, flatten
@@ -33,7 +33,21 @@ def check_secrets(raw: dict[Any, Any], environment: Mapping[str, str] = os.envir
     Raises:
         ConfigError: with the dotted path and never the value.
     """
-    for path, text in _texts(flatten(raw)):
+    _refuse(_texts(flatten(raw)), environment)
+
+
+def check_overrides(overrides: Iterable[str], environment: Mapping[str, str] = os.environ) -> None:
+    """Refuse overrides that hold a credential, though a later one may replace the value: all of them are recorded.
+
+    Raises:
+        ConfigError: with the dotted path and never the value.
+    """
+    pairs = (override.partition("=") for override in overrides)
+    _refuse(((path.lstrip("+~"), value) for path, _, value in pairs), environment)
+
+
+def _refuse(texts: Iterable[tuple[str, str]], environment: Mapping[str, str]) -> None:
+    for path, text in texts:
         held = next((name for name, pattern in _IN_VALUE.items() if pattern.search(text)), None)
         held = held or next(
             (f"the value of {name}" for name in _secrets(environment) if environment[name] in text), None

@@ -21,6 +21,13 @@ from mythos.data.windows import WindowArrays, Windows, read_windows
 from mythos.types import IGNORED, Batch
 
 
+class WorkerError(ConfigError):
+    """A ConfigError in a worker: the same sentence, without the traceback that torch puts in front of it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text.rpartition(f"{type(self).__name__}: ")[2].strip())
+
+
 class MicroBatches(IterableDataset[Batch]):
     """Yields ``make(index)`` for each index of a range; worker w of W makes every W-th, as a pickled batch."""
 
@@ -32,8 +39,14 @@ class MicroBatches(IterableDataset[Batch]):
         worker = get_worker_info()
         if worker is None:
             return map(self._make, self._indices)
-        batches = map(self._make, self._indices[worker.id :: worker.num_workers])
+        batches = map(self._make_in_worker, self._indices[worker.id :: worker.num_workers])
         return map(_PickledBatch, batches)  # type: ignore[arg-type]  # it is unpickled as a Batch
+
+    def _make_in_worker(self, index: int) -> Batch:
+        try:
+            return self._make(index)
+        except ConfigError as error:
+            raise WorkerError(str(error)) from None
 
 
 class _PickledBatch:
@@ -206,6 +219,6 @@ def _loader(make: Callable[[int], Batch], indices: range, num_workers: int) -> D
 
 
 def _ignore_stop_signals(worker: int) -> None:
-    """Ignore stop signals in a worker: a scheduler may signal all processes, and the rank must finish its step."""
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+    """Ignore stop signals in a worker: a scheduler or a terminal may signal all processes, and the rank must finish its step."""
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)

@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -42,7 +42,10 @@ class Windows:
     def __init__(self, directory: Path, split: str, seq_len: int, keep_partial: bool) -> None:
         self._arguments = (directory, split, seq_len, keep_partial)
         self._shards = open_split(directory, split)
-        best_fit = read_manifest(directory).splits[split].best_fit
+        manifest = read_manifest(directory)
+        self._vocab_size = manifest.vocab_size
+        self._paths = [directory / shard.tokens_file for shard in manifest.splits[split].shards]
+        best_fit = manifest.splits[split].best_fit
         if best_fit and best_fit.seq_len != seq_len:
             raise ConfigError(
                 f"data.seq_len is {seq_len}, but the split {split!r} of {directory} was fitted into windows of "
@@ -91,12 +94,18 @@ class Windows:
         return len(window_B) * self.seq_len - num_ignored
 
     def fill(self, window: int, tokens_S: np.ndarray, targets_S: np.ndarray, opens_S: np.ndarray) -> None:
-        """Write one window into arrays that hold 0, ``IGNORED`` and False."""
+        """Write one window into arrays that hold 0, ``IGNORED`` and False.
+
+        Raises:
+            ConfigError: it holds an id that the tokenizer does not have.
+        """
         index = bisect_right(self._ends, window)
         begin = (window - self._first(index)) * self._stride
         shard = self._shards[index]
         end = begin + self.seq_len
         piece = shard.tokens_N[begin : end + 1]
+        if piece.max() >= self._vocab_size:
+            self._refuse(index, begin + int((piece >= self._vocab_size).argmax()))
         tokens_S[: len(piece)] = piece[: self.seq_len]
         targets_S[: len(piece) - 1] = piece[1:]
         first, last = np.searchsorted(shard.document_starts, (begin, end))
@@ -104,6 +113,13 @@ class Windows:
         if len(shard.ignored_starts):
             _ignore(shard, begin + 1, targets_S)
         self._release_pages(index)
+
+    def _refuse(self, shard: int, offset: int) -> NoReturn:
+        path, token = self._paths[shard], self._shards[shard].tokens_N[offset]
+        raise ConfigError(
+            f"{path}: token {offset} has the id {token}, but the tokenizer that packed it has {self._vocab_size} tokens; "
+            f"the file is damaged: pack again with mythos-data pack --overwrite --to {path.parent}."
+        )
 
     def _first(self, shard: int) -> int:
         return self._ends[shard - 1] if shard else 0

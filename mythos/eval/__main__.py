@@ -11,12 +11,14 @@ from lm_eval.__main__ import cli_evaluate
 
 from mythos.config.base import ConfigError
 from mythos.eval.harness import TASKS
+from mythos.terminal import plain_output, printable
 
 if __name__ == "__main__":
     if "--include_path" not in sys.argv and any(name.startswith("--task") for name in sys.argv):
         sys.argv += ["--include_path", str(TASKS)]
     try:
-        cli_evaluate()
+        with plain_output():
+            cli_evaluate()
     except ConfigError as error:
-        print(f"mythos: {error}", file=sys.stderr)
+        print(printable(f"mythos: {error}"), file=sys.stderr)
         sys.exit(2)

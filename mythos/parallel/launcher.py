@@ -1,6 +1,5 @@
 """Starts one process for each device and waits for them, without torch in the launcher."""
 
-import ctypes
 import os
 import signal
 import socket
@@ -12,10 +11,13 @@ from types import FrameType
 from mythos.config.base import ConfigError
 from mythos.config.cluster import ClusterConfig
 from mythos.config.exit_status import LOST_PEER, PREEMPTED
-from mythos.parallel.stopping import STARTED_AT, STOP_SIGNALS
+from mythos.parallel.parent import die_with_parent
+from mythos.parallel.stopping import STARTED_AT, STOP_SIGNALS, handled, print_interrupted
 
-_PR_SET_PDEATHSIG = 1
-"""From <linux/prctl.h>."""
+_LAUNCHER = "MYTHOS_LAUNCHER"
+"""Environment variable: process ID of the launcher of this rank."""
+_PARENT = os.getppid()
+"""The parent when this module was imported; stands for a launcher that does not give its process ID."""
 _POLL_SECONDS = 0.1
 _GRACE_SECONDS = 30.0
 """Time for the other ranks to end after one has failed; torchrun allows the same."""
@@ -40,7 +42,8 @@ def is_first_rank() -> bool:
 def launch(cluster: ClusterConfig, arguments: list[str], started_at: float) -> int:
     """Start ``mythos`` with these arguments once for each device of this machine, and wait for all.
 
-    SIGTERM and SIGUSR1 are forwarded to the ranks, which save and end, without a time limit.
+    SIGTERM and SIGUSR1 are forwarded to the ranks, which save and end, without a time limit. So is the first SIGINT, as
+    SIGTERM; the second kills the ranks.
 
     Args:
         started_at: time on the machine's monotonic clock from which the run's time limit counts.
@@ -50,32 +53,41 @@ def launch(cluster: ClusterConfig, arguments: list[str], started_at: float) -> i
 
     Raises:
         ConfigError: the run spans nodes, and the number of this node is not set.
-        KeyboardInterrupt: SIGINT was received; the ranks have ended.
+        KeyboardInterrupt: SIGINT was received twice; the ranks have ended.
     """
     signals: list[int] = []
 
     def record(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and number not in signals:
+            print_interrupted()
         signals.append(number)
 
-    before = {number: signal.signal(number, record) for number in (*STOP_SIGNALS, signal.SIGINT)}
-    ranks = [
-        # In a process group of their own, so that they receive Ctrl-C once, from the launcher.
-        subprocess.Popen([sys.executable, "-m", "mythos.cli.main", *arguments], env=environment, process_group=0)
-        for environment in rank_environments(cluster, started_at)
-    ]
-    try:
-        status = _wait(ranks, signals)
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.wait()
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if signal.SIGINT in signals:
+    ranks: list[subprocess.Popen] = []
+    with handled((*STOP_SIGNALS, signal.SIGINT), record):
+        try:
+            for environment in rank_environments(cluster, started_at):
+                # In a process group of their own, so that Ctrl-C reaches the launcher only.
+                command = [sys.executable, "-m", "mythos.cli.main", *arguments]
+                ranks.append(subprocess.Popen(command, env=environment, process_group=0))
+            status = _wait(ranks, signals)
+        finally:
+            for rank in ranks:
+                rank.kill()
+                rank.wait()
+    if _is_interrupted_again(signals):
         raise KeyboardInterrupt
     # A rank that was asked to stop before it had installed its handler has nothing to save.
-    was_asked_to_stop = any(status == 128 + number for number in signals)
+    was_asked_to_stop = any(status == 128 + _forwarded(number) for number in signals)
     return PREEMPTED if was_asked_to_stop else status
+
+
+def _forwarded(number: int) -> int:
+    """The signal that the ranks receive for one that the launcher received."""
+    return signal.SIGTERM if number == signal.SIGINT else number
+
+
+def _is_interrupted_again(signals: list[int]) -> bool:
+    return signals.count(signal.SIGINT) > 1
 
 
 def rank_environments(cluster: ClusterConfig, started_at: float) -> list[dict[str, str]]:
@@ -84,7 +96,7 @@ def rank_environments(cluster: ClusterConfig, started_at: float) -> list[dict[st
     Raises:
         ConfigError: the run spans nodes, and the number of this node is not set.
     """
-    shared = os.environ | {STARTED_AT: str(started_at)}
+    shared = os.environ | {STARTED_AT: str(started_at), _LAUNCHER: str(os.getpid())}
     if cluster.num_nodes == 1:
         shared |= {"NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     elif missing := [name for name in _NODE if name not in shared]:
@@ -113,21 +125,23 @@ def rank_environments(cluster: ClusterConfig, started_at: float) -> list[dict[st
 
 def _wait(ranks: list[subprocess.Popen], signals: list[int]) -> int:
     """Wait for all ranks; after one has failed, the others have a grace period. Returns the status of the cause."""
-    num_forwarded, deadline = 0, float("inf")
+    num_forwarded, waited_seconds = 0, 0.0
     failures: dict[int, int] = {}
     while running := [rank for rank in ranks if rank.poll() is None]:
         for number in signals[num_forwarded:]:
             for rank in running:
-                rank.send_signal(number)
+                rank.send_signal(_forwarded(number))
             num_forwarded += 1
+        if _is_interrupted_again(signals):
+            break
         failures = _failures(ranks, failures)
         has_failed = any(status != PREEMPTED for status in failures.values())  # a preempted rank lets others save
-        if (has_failed or signal.SIGINT in signals) and deadline == float("inf"):
-            deadline = time.monotonic() + _GRACE_SECONDS
-        if time.monotonic() > deadline:
+        if waited_seconds > _GRACE_SECONDS:
             _show_stacks(running)
             break
         time.sleep(_POLL_SECONDS)
+        if has_failed:
+            waited_seconds += _POLL_SECONDS  # not by the clock, which continues while the job is suspended
     statuses = list(_failures(ranks, failures).values())
     return next((status for status in statuses if status != LOST_PEER), statuses[0] if statuses else 0)
 
@@ -153,10 +167,9 @@ def _free_port() -> int:
 
 
 def die_with_launcher() -> None:
-    """Have this rank killed with its launcher, on Linux; otherwise it would continue beside the run that replaces
-    it."""
-    if is_launched() and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    """Have this rank killed with its launcher; otherwise it would continue beside the run that replaces it."""
+    if is_launched():
+        die_with_parent(int(os.environ.get(_LAUNCHER, _PARENT)))
 
 
 def check_launcher(cluster: ClusterConfig) -> None:

@@ -1,20 +1,21 @@
 """Ends a process that makes no progress, and reports its stacks. Does not import torch.
 
-A thread checks the time of the last heartbeat. It runs while the main thread waits in C with the interpreter lock
+A thread counts its waits since the last heartbeat. It runs while the main thread waits in C with the interpreter lock
 released, as collectives, device waits and file systems do. If the lock is held, the thread cannot run either; then a
-timer of ``faulthandler``, which the thread restarts repeatedly, prints the stacks from C and ends the process with
-status 1.
+process of its own, to which the thread writes after every wait, makes this one print its stacks from C and kills it
+(``lock_watch``). Waits are counted and not the clock, which continues while a job is suspended.
 """
 
 import faulthandler
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -22,6 +23,7 @@ from typing import Any, NoReturn, TextIO
 
 from mythos.config.exit_status import STALLED
 from mythos.files import open_regular
+from mythos.parallel import lock_watch
 
 FOLDER = "logs"
 """Folder of a run for the reports of its ranks."""
@@ -31,36 +33,30 @@ _RECORDER_SECONDS = 5.0
 
 
 class Watchdog:
-    """Ends the process if ``seconds`` pass without a heartbeat; None disables it."""
+    """Ends the process if it runs for ``seconds`` without a heartbeat; None disables it."""
 
     def __init__(self, logs: Path, seconds: float | None) -> None:
         self.logs = logs
         self.seconds = seconds
         self.rank, self.num_ranks = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
         self.main_thread = threading.main_thread()
-        self.last_beat = (time.monotonic(), "before the start")
-        """Time of the last heartbeat and the phase that began then; replaced as one object."""
+        self.last_beat = ["before the start"]
+        """The phase that began with the last heartbeat; another object for each."""
         self._stopped = threading.Event()
 
     def beat(self, phase: str) -> None:
         """Record a heartbeat: the previous phase has ended and ``phase`` begins."""
-        self.last_beat = time.monotonic(), phase
+        self.last_beat = [phase]
 
-    def restart_timer(self) -> None:
-        """Restart the timer in C, which does not need the interpreter lock."""
+    def watch(self, pause: float, sign_of_life: Callable[[], None]) -> None:
+        """Check heartbeats every ``pause`` seconds until ``stop``; the body of the thread."""
         assert self.seconds is not None
-        faulthandler.dump_traceback_later(self.seconds, exit=True, file=_STDERR)
-
-    def watch(self) -> None:
-        """Check heartbeats until ``stop``; the body of the thread."""
-        assert self.seconds is not None
-        pause = min(self.seconds / 20, 5.0)
+        last, silent_seconds = self.last_beat, 0.0
         while not self._stopped.wait(pause):
-            self.restart_timer()
-            since, phase = self.last_beat
-            if time.monotonic() - since > self.seconds:
-                self._end_process(phase, linger=2 * pause)
-        faulthandler.cancel_dump_traceback_later()
+            sign_of_life()
+            last, silent_seconds = self.last_beat, silent_seconds + pause if self.last_beat is last else 0.0
+            if silent_seconds > self.seconds:
+                self._end_process(last[0], linger=2 * pause)
 
     def stop(self) -> None:
         """Stop checking heartbeats."""
@@ -109,15 +105,34 @@ def watched(logs: Path, seconds: float | None) -> Iterator[Watchdog]:
         yield watchdog
         return
     watchdog.beat("starting")
-    watchdog.restart_timer()
-    thread = threading.Thread(target=watchdog.watch, name="watchdog", daemon=True)
-    thread.start()
-    try:
-        yield watchdog
-    finally:
-        watchdog.stop()
-        thread.join()
-        faulthandler.unregister(signal.SIGQUIT)
+    pause = min(seconds / 20, 5.0)
+    with _lock_watch(seconds, pause) as sign_of_life:
+        thread = threading.Thread(target=watchdog.watch, args=(pause, sign_of_life), name="watchdog", daemon=True)
+        thread.start()
+        try:
+            yield watchdog
+        finally:
+            watchdog.stop()
+            thread.join()
+            faulthandler.unregister(signal.SIGQUIT)
+
+
+@contextmanager
+def _lock_watch(seconds: float, pause: float) -> Iterator[Callable[[], None]]:
+    """Run ``lock_watch`` for this process; yields the function that must be called at least every ``seconds``."""
+    command = [sys.executable, "-I", "-S", lock_watch.__file__, str(os.getpid()), str(seconds), str(pause)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, bufsize=0) as watch:
+        assert watch.stdin is not None
+        stdin = watch.stdin
+
+        def sign_of_life() -> None:
+            with suppress(BrokenPipeError):  # somebody has killed it
+                stdin.write(b".")
+
+        try:
+            yield sign_of_life
+        finally:
+            watch.kill()  # a process that was forked meanwhile may hold its input open
 
 
 def _location(frame: FrameType | None) -> str:

@@ -11,6 +11,7 @@ from mythos.config.expand import JobSpec, expand, quoted
 from mythos.config.load import compose_raw, default_config_dir, load
 from mythos.config.records import SCHEMA
 from mythos.config.run import RunConfig
+from mythos.config.secrets import check_secrets
 from mythos.config.sweep import SearchConfig, SweepConfig
 from mythos.files import write_text
 from mythos.report import jobs as directory_format
@@ -93,6 +94,7 @@ def make(arguments: list[str], config_dir: Path | None = None) -> SweepPlan:
         ConfigError: one line for each error, with the job's name and the dotted path.
     """
     expansion = expand(arguments, config_dir or default_config_dir())
+    check_secrets({"sweep": encode(expansion.config)})
     base = compose_raw("train", list(expansion.shared), config_dir or default_config_dir())
     plan = SweepPlan(
         directory=Path(base["run"]["dir"]).absolute() / (expansion.name or base["run"]["name"]),

@@ -1,6 +1,5 @@
 """The processes of one job: ``mythos train``, restarted after a restartable status, then the commands after it."""
 
-import ctypes
 import dataclasses
 import fcntl
 import os
@@ -10,18 +9,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
 from mythos.config.exit_status import START_AGAIN
 from mythos.files import open_regular
+from mythos.parallel.parent import die_with_parent
 from mythos.report.jobs import LOCK_FILE, read_job, write_record
 
 _COMMAND: tuple[str, ...] = (sys.executable, "-m", "mythos.cli.main")
 _GRACE_SECONDS = 120.0
 """Time that a job has to save after it was asked to stop."""
-_PR_SET_PDEATHSIG = 1
-"""Constant of <linux/prctl.h>."""
 _LAUNCHER_VARIABLES = ("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "RANK", "WORLD_SIZE", "LOCAL_RANK")
 """Variables of the sweep's own launcher, removed for jobs: with them, a job would act as one of its ranks."""
 
@@ -110,7 +109,7 @@ class JobProcess:
                 stderr=log,
                 env=self._environment,
                 start_new_session=True,
-                preexec_fn=_prepare_child,
+                preexec_fn=partial(_prepare_child, os.getpid()),
             )
         self._started = time.monotonic()
 
@@ -128,7 +127,11 @@ class JobProcess:
 def run_command(arguments: list[str]) -> int:
     """Run a command of ``mythos`` to its end, with the output of this process; returns its exit status."""
     return subprocess.run(
-        [*_COMMAND, *arguments], stdin=subprocess.DEVNULL, env=_environment(), preexec_fn=_prepare_child, check=False
+        [*_COMMAND, *arguments],
+        stdin=subprocess.DEVNULL,
+        env=_environment(),
+        preexec_fn=partial(_prepare_child, os.getpid()),
+        check=False,
     ).returncode
 
 
@@ -149,11 +152,10 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in _LAUNCHER_VARIABLES}
 
 
-def _prepare_child() -> None:
-    """Die with the sweep, which would start the job again; ignore SLURM's warning, which is for the sweep's process."""
+def _prepare_child(sweep: int) -> None:
+    """Die with the sweep's process, which would start the job again; ignore SLURM's warning, which is for it."""
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent(sweep)
 
 
 def _lock(path: Path) -> IO[bytes]:

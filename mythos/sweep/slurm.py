@@ -57,7 +57,9 @@ class SlurmQueue:
     """Submits jobs and reads their states from their folders and from squeue."""
 
     def __init__(self, config: SlurmLauncher, max_restarts: int, directory: Path) -> None:
-        """Raises ConfigError where there is no SLURM."""
+        """Raises ConfigError where there is no SLURM, or where it would write its logs to another folder."""
+        if "%" in str(directory):
+            raise ConfigError(f"run.dir: {directory} holds %, which SLURM replaces in the names of logs; leave it out.")
         self._config = config
         self._max_restarts = max_restarts
         self._running: dict[str, Path] = {}

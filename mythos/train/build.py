@@ -1,14 +1,17 @@
 """The composition root: from a frozen configuration to a trained run."""
 
 import logging
+import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning.pytorch.strategies import Strategy
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from mythos.config.halting import PonderHalting
 from mythos.config.parallel import DeepSpeedParallel
@@ -55,10 +58,7 @@ def train(
     callbacks = build_callbacks(
         config, directory, data, request or StopRequest(), watchdog or Watchdog(directory.path, None)
     )
-    with warnings.catch_warnings():
-        # launch/ starts jobs of several ranks and passes the ranks to Lightning.
-        warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
-        trainer = build_trainer(config, directory, callbacks)
+    trainer = build_trainer(config, directory, callbacks)
     try:
         with warnings.catch_warnings():
             # The data module restores its own position, and validation is a callback of this package.
@@ -102,8 +102,10 @@ def build_model(config: RunConfig, origin: Path | None = None) -> Mythos:
 def build_trainer(config: RunConfig, directory: RunDirectory, callbacks: Callbacks) -> pl.Trainer:
     """Build Lightning's trainer with the run's callbacks and trackers."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # Lightning takes it from SLURM's variables, of a job in which this run may be one of several.
+    rank_zero_only.rank = int(os.environ.get("RANK", "0"))
     is_sharded = isinstance(config.parallel, DeepSpeedParallel)
-    return pl.Trainer(
+    trainer = pl.Trainer(
         strategy=build_strategy(config),
         plugins=[TorchElasticEnvironment() if config.cluster.world_size > 1 else LightningEnvironment()],
         accelerator=choose_accelerator(config.parallel.device),
@@ -122,6 +124,23 @@ def build_trainer(config: RunConfig, directory: RunDirectory, callbacks: Callbac
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
+    load_only_given_checkpoint(trainer)
+    return trainer
+
+
+def load_only_given_checkpoint(trainer: pl.Trainer) -> None:
+    """Keep Lightning 2.6 from a search of its own, for which it has no option.
+
+    Where nothing is resumed it would look for SLURM, advise to start the command with ``srun``, and load a file
+    ``hpc_ckpt_*.ckpt`` of the working directory.
+    """
+
+    def given(state: Any, path: Path | None, **_: bool) -> Path | None:
+        return path
+
+    connector = trainer._checkpoint_connector
+    assert hasattr(connector, "_select_ckpt_path")
+    connector._select_ckpt_path = given  # type: ignore[method-assign]
 
 
 def build_strategy(config: RunConfig) -> Strategy:

@@ -13,8 +13,9 @@ from mythos.config.exit_status import EndedEarly, LostPeer
 from mythos.config.os_errors import is_of_files, sentence
 from mythos.config.run import RunConfig
 from mythos.parallel.launcher import check_launcher, die_with_launcher, is_first_rank, is_launched
-from mythos.parallel.stopping import StopRequest, stop_request
+from mythos.parallel.stopping import StopRequest, stop_request, sudden_interrupts
 from mythos.parallel.watchdog import FOLDER, Watchdog, watched
+from mythos.terminal import plain_output
 from mythos.train.remat import resolve_remat
 from mythos.train.run_directory import RunDirectory, lock, prepare
 
@@ -35,7 +36,8 @@ def start(config: RunConfig) -> int:
         ConfigError: the run cannot start, on every rank alike, or a file of it cannot be read or written.
     """
     try:
-        result = train(config)
+        with sudden_interrupts():
+            result = train(config)
     except EndedEarly as error:
         if is_first_rank() or isinstance(error, LostPeer):
             print(f"mythos: {error}", file=sys.stderr, flush=True)
@@ -50,8 +52,8 @@ def start(config: RunConfig) -> int:
 def train(config: RunConfig) -> TrainingResult:
     """Train in this process, from the start or, as ``resume`` specifies, from a checkpoint.
 
-    Of several ranks, each calls it, in a process that a launcher has started. Call it from the main thread: SIGTERM
-    and SIGUSR1 let the run save and stop.
+    Of several ranks, each calls it, in a process that a launcher has started. Call it from the main thread: SIGTERM,
+    SIGUSR1 and the first SIGINT let the run save and stop; a second SIGINT raises KeyboardInterrupt.
 
     Raises:
         ConfigError: the run cannot start, on every rank alike, or a file of it cannot be read or written.
@@ -62,6 +64,11 @@ def train(config: RunConfig) -> TrainingResult:
             f"run.max_restarts is {config.run.max_restarts}, but restarts need a launcher outside this process; set 0, "
             "or start the run with mythos train."
         )
+    with plain_output():
+        return _train_watched(config)
+
+
+def _train_watched(config: RunConfig) -> TrainingResult:
     check_launcher(config.cluster)
     foreign.load(config)
     die_with_launcher()

@@ -28,6 +28,15 @@ def test_a_credential_is_refused_and_not_repeated(path: str, value: str, held: s
     assert "hunter22" not in str(caught.value).lower()
 
 
+@pytest.mark.parametrize("prefix", ["", "+", "++"])
+def test_a_credential_that_a_later_override_replaces_is_refused(prefix: str) -> None:
+    """Submissions and sweeps record every override."""
+    with pytest.raises(ConfigError) as caught:
+        load(["model=debug", f"{prefix}{COPY_TO}=https://user:hunter22@host/prefix", f"{COPY_TO}=null"])
+    assert str(caught.value).startswith(f"{COPY_TO}: holds an address with a password or token, which would be")
+    assert "hunter22" not in str(caught.value)
+
+
 def test_a_variable_that_hydra_interpolates_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef-hunter22")
     with pytest.raises(ConfigError, match=r"^run\.name: holds the value of WANDB_API_KEY, ") as caught:

@@ -2,6 +2,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -171,3 +172,24 @@ def test_a_step_that_does_not_divide_is_refused_with_both_numbers(make_dataset: 
     config = config_for(make_dataset(LENGTHS))
     with pytest.raises(ConfigError, match=r"data\.batch_size is 8, but 3 ranks .* of 2 take 6 sequences"):
         training_loader(config, 0, 0, rank=0, world_size=3)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize(("split", "shard"), [("train", 1), ("validation", 0)])
+def test_an_id_that_the_tokenizer_does_not_have_is_refused_in_one_sentence(
+    make_dataset: MakeDataset, num_workers: int, split: str, shard: int
+) -> None:
+    """The tokenizer has 257 tokens. Also from a worker, and for a target that no window takes as input."""
+    directory = make_dataset([16, 16], validation=(16,), shard_num_tokens=17)
+    path = directory / f"{split}-{shard:05d}.tokens"
+    tokens = np.fromfile(path, "<u2")
+    tokens[16] = 300
+    tokens.tofile(path)
+    config = config_for(directory, seq_len=16, batch_size=2, micro_batch_size=2, num_workers=num_workers)
+    loader = training_loader(config, 0) if split == "train" else validation_loader(config, 1)
+    with pytest.raises(ConfigError) as caught:
+        next(iter(loader))
+    assert str(caught.value) == (
+        f"{path}: token 16 has the id 300, but the tokenizer that packed it has 257 tokens; the file is damaged: pack "
+        f"again with mythos-data pack --overwrite --to {directory}."
+    )

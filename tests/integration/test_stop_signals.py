@@ -1,5 +1,6 @@
-"""Two ranks that are asked to stop save the same step, print how to resume, and resume bitwise."""
+"""Runs that are asked to stop save the same step on all ranks, print how to resume, and resume bitwise."""
 
+import json
 import os
 import signal
 import subprocess
@@ -21,12 +22,19 @@ run.validation.num_batches=2 run.checkpoint.every=1000 tracking.log_every=1 sche
 cluster.num_devices=2 cluster.timeout_seconds=600 resume=auto""".split()
 
 
-def start(packed: Path, parent: Path, name: str, *more: str) -> subprocess.Popen:
+def start(
+    packed: Path, parent: Path, name: str, *more: str, variables: dict[str, str] | None = None
+) -> subprocess.Popen:
     options = [*OPTIONS, f"data.dir={packed}", f"run.dir={parent}", f"run.name={name}", *more]
     command = [sys.executable, "-m", "mythos.cli.main", "train", *options]
     with (parent / f"{name}.log").open("ab") as log:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
-        return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"} | (variables or {})
+        return subprocess.Popen(command, stdout=log, stderr=log, env=environment, preexec_fn=_catch_interrupts)
+
+
+def _catch_interrupts() -> None:
+    """Undo what a shell does to its background jobs."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def ranks_of(launcher: subprocess.Popen) -> dict[str, int]:
@@ -63,7 +71,7 @@ def test_whichever_rank_is_asked_all_save_the_same_step_and_resume_bitwise(
 ) -> None:
     run, log = tmp_path / "part", tmp_path / "part.log"
     for attempt, (number, target) in enumerate(
-        [(signal.SIGTERM, "1"), (signal.SIGUSR1, "0"), (signal.SIGTERM, "launcher"), (signal.SIGUSR1, "launcher")]
+        [(signal.SIGTERM, "1"), (signal.SIGUSR1, "0"), (signal.SIGTERM, "launcher"), (signal.SIGINT, "launcher")]
     ):
         launcher = start(packed, tmp_path, "part")
         wait_for_step(run, 10 + 15 * attempt, launcher)
@@ -72,7 +80,7 @@ def test_whichever_rank_is_asked_all_save_the_same_step_and_resume_bitwise(
         last = log.read_text().splitlines()[-1]
         step = int(checkpoints(run / "checkpoints")[-1].name.removeprefix("step-"))
         num_asked = 2 if target == "launcher" else 1
-        assert f"SIGTERM or SIGUSR1 on {num_asked} of 2 ranks: saved at step {step} of {NUM_STEPS}" in last
+        assert f"SIGTERM, SIGUSR1 or Ctrl-C on {num_asked} of 2 ranks: saved at step {step} of {NUM_STEPS}" in last
         assert 10 + 15 * attempt < step < NUM_STEPS
     assert start(packed, tmp_path, "part").wait() == 0
     for name in (records.TRAIN_LOSS, records.NUM_LOOPS, records.validation_loss(4)):
@@ -97,6 +105,29 @@ def test_the_ranks_of_a_killed_launcher_end_and_the_run_resumes_bitwise(
     assert recorded(whole, records.TRAIN_LOSS) == recorded(tmp_path / "part", records.TRAIN_LOSS)
     ours, theirs = saved(whole, NUM_STEPS), saved(tmp_path / "part", NUM_STEPS)
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", [[], ["parallel.ep_size=1", "cluster.num_devices=1"]])
+def test_a_second_interrupt_ends_a_run_at_once_even_one_that_hangs(
+    packed: Path, tmp_path: Path, layout: list[str]
+) -> None:
+    """Two ranks under a launcher, and one process."""
+    path = os.pathsep.join([str(Path(__file__).parent / "faults"), os.environ.get("PYTHONPATH", "")])
+    fault = {"rank": -1 if layout else 0, "step": 3, "what": "hang", "once": str(tmp_path / "once")}
+    (tmp_path / "once").touch()
+    variables = {"PYTHONPATH": path, "FAULT": json.dumps(fault)}
+    launcher = start(packed, tmp_path, "part", *layout, variables=variables)
+    log, run = tmp_path / "part.log", tmp_path / "part"
+    wait_until(lambda: launcher.poll() is not None or not (tmp_path / "once").exists())
+    assert launcher.poll() is None, log.read_text()
+    ranks = [] if layout else list(ranks_of(launcher).values())
+    launcher.send_signal(signal.SIGINT)
+    wait_until(lambda: "A second Ctrl-C ends it at once" in log.read_text())
+    launcher.send_signal(signal.SIGINT)
+    assert launcher.wait(timeout=20) == (-signal.SIGINT if layout else 130)
+    wait_until(lambda: not any(is_running(process) for process in ranks))
+    assert checkpoints(run / "checkpoints") == []
 
 
 def is_running(process: int) -> bool:

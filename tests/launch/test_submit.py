@@ -83,6 +83,49 @@ def test_the_frozen_copy_is_what_runs_and_not_the_checkout(slurm, packed: Path) 
     assert "cluster.num_nodes is 2" in done.stderr, "mythos train has read train.yaml"
 
 
+@pytest.mark.parametrize("name", ["größe-\U0001f680", "tab\u0085next\u2028", "\x7f"])
+def test_a_job_reads_the_configuration_that_was_submitted(commands, packed: Path, name: str) -> None:
+    overrides = [*HAND, f"data.dir={packed}", "cluster.master_address=a", f"run.name='{name}'"]
+    assert main(overrides) == 0
+    folder = Path.cwd() / "runs" / name / "submissions" / "001"
+    assert load([], folder).run.name == name
+    assert load([], folder) == load([*overrides, "resume=auto"])
+
+
+def test_a_configuration_that_would_be_read_back_otherwise_is_refused(packed: Path, capsys) -> None:
+    overrides = [*HAND, f"data.dir={packed}", "cluster.master_address=a"]
+    assert main([*overrides, r"run.init_from='a\${run.name}'", "--dry-run"]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "change these values:\n  run.init_from: a${run.name} -> afirst\n" in output.err
+
+
+@pytest.mark.parametrize("cluster", [HAND[len(SMALL) :], TWO_NODES[len(SMALL) :]])
+@pytest.mark.parametrize("where", ["run.dir=a:b", "run.name=a:b", "folder"])
+def test_a_folder_that_python_would_split_is_refused(
+    packed: Path, capsys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: list[str], where: str
+) -> None:
+    (tmp_path / "a:b").mkdir()
+    monkeypatch.chdir(tmp_path / "a:b" if where == "folder" else tmp_path)
+    overrides = [*SMALL, *cluster, f"data.dir={packed}", *([where] if "=" in where else [])]
+    overrides += ["cluster.master_address=a"] if "cluster=torchrun" in overrides else []
+    assert "which Python would split at the colon" in refusal(capsys, *overrides, "--dry-run")
+
+
+@pytest.mark.parametrize("folder", ["a b", "a%j", "a#b", "it's", 'a"b', "a\\b", "a\tb"])
+def test_a_working_directory_that_sbatch_would_change_is_refused(
+    packed: Path, capsys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / folder)
+    message = refusal(capsys, *TWO_NODES, f"data.dir={packed}", "--dry-run")
+    assert message.startswith(
+        f"run.dir is {str(tmp_path / folder / 'runs' / 'first' / 'submissions' / '001')!r}, which is"
+    )
+    message = refusal(capsys, *TWO_NODES, f"data.dir={packed}", f"run.dir={tmp_path}/runs", "--dry-run")
+    assert message.startswith(f"the working directory is {str(tmp_path / folder)!r}, which is not valid in a directive")
+
+
 def test_a_run_is_submitted_once(slurm, packed: Path, capsys) -> None:
     overrides = [*TWO_NODES, f"data.dir={packed}", "resume=auto"]
     assert main(overrides) == 0
@@ -182,6 +225,8 @@ def test_no_secret_is_submitted(slurm, packed: Path, capsys, monkeypatch: pytest
         monkeypatch.setenv(name, value)
     signed = "run.checkpoint.copy_to='s3://me:hunter@bucket'"
     assert "holds an address with a password" in refusal(capsys, *TWO_NODES, f"data.dir={packed}", signed)
+    replaced = [signed, "run.checkpoint.copy_to=null"]
+    assert "holds an address with a password" in refusal(capsys, *TWO_NODES, f"data.dir={packed}", *replaced)
     assert not (Path.cwd() / "runs").exists()
     assert main([*TWO_NODES, f"data.dir={packed}", "tracking=wandb"]) == 0
     written = [path for path in (Path.cwd() / "runs").rglob("*") if path.is_file()]

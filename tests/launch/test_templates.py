@@ -87,7 +87,9 @@ def test_directives_match_the_configuration(batch: str) -> None:
     assert "#SBATCH" not in batch[first_command.start() :], "sbatch stops reading at the first command"
 
 
-def run_batch(tmp_path: Path, srun: str, restart: int = 0, latest: str | None = None) -> tuple[int, list[str]]:
+def run_batch(
+    tmp_path: Path, srun: str, restart: int = 0, latest: str | None = None, scontrol: str = ""
+) -> tuple[int, list[str]]:
     """Run the batch script with a stand-in for srun; returns its status and the calls of scontrol and sleep."""
     tools, run = tmp_path / "tools", tmp_path / "runs" / "it's"
     (run / "submissions" / "001").mkdir(parents=True, exist_ok=True)
@@ -97,7 +99,11 @@ def run_batch(tmp_path: Path, srun: str, restart: int = 0, latest: str | None = 
     tools.mkdir(exist_ok=True)
     calls = tmp_path / "calls"
     calls.unlink(missing_ok=True)
-    stand_ins = {"srun": srun, "scontrol": f'echo "scontrol $*" >> {calls}', "sleep": f'echo "sleep $*" >> {calls}'}
+    stand_ins = {
+        "srun": srun,
+        "scontrol": f'echo "scontrol $*" >> {calls}; {scontrol}',
+        "sleep": f'echo "sleep $*" >> {calls}',
+    }
     for name, script in stand_ins.items():
         (tools / name).write_text(f"#!/bin/bash\n{script}\n")
         (tools / name).chmod(0o755)
@@ -134,10 +140,22 @@ def test_restarts_are_bounded_and_slower_until_there_is_a_new_checkpoint(tmp_pat
 
 
 def test_a_signal_to_the_script_reaches_the_ranks_and_their_status_is_returned(tmp_path: Path) -> None:
-    # The batch script sets its traps after it has started srun; a signal before that would kill it.
-    has_trap = "(( 0x$(sed -n 's/^SigCgt:\t//p' /proc/$PPID/status) & 0x200 ))"
-    script = f"trap 'exit {PREEMPTED}' USR1; until {has_trap}; do :; done; kill -USR1 $PPID; "
+    script = f"trap 'exit {PREEMPTED}' USR1; kill -USR1 $PPID; "
     script += "while :; do read -t 0.1 <> <(:); done"
+    assert run_batch(tmp_path, script) == (PREEMPTED, ["scontrol requeue 7"])
+
+
+def test_a_signal_before_the_ranks_are_started_requeues_the_job(tmp_path: Path) -> None:
+    """Sent while the script looks up its nodes, by a child of its child."""
+    send = "read -r _ _ _ script _ </proc/$PPID/stat; [[ $1 != show ]] || kill -{} $script"
+    for name in ("USR1", "TERM"):
+        job = run_batch(tmp_path, f"echo srun >>{tmp_path}/started; exit 0", scontrol=send.format(name))
+        assert job == (PREEMPTED, ["scontrol requeue 7"])
+    assert not (tmp_path / "started").exists()
+
+
+def test_a_signal_that_kills_srun_before_it_can_forward_it_counts_as_asked_to_stop(tmp_path: Path) -> None:
+    script = "kill -USR1 $PPID; while :; do read -t 0.1 <> <(:); done"
     assert run_batch(tmp_path, script) == (PREEMPTED, ["scontrol requeue 7"])
 
 

@@ -12,6 +12,7 @@ from mythos.config.base import ConfigError
 from mythos.config.cluster import LocalCluster
 from mythos.config.exit_status import PREEMPTED
 from mythos.parallel.launcher import check_launcher, launch, rank_environments
+from mythos.parallel.stopping import stop_request, sudden_interrupts
 from parallel.ranks import ENVIRONMENT, SMALL
 
 
@@ -75,19 +76,77 @@ def test_the_status_is_that_of_the_rank_that_failed_first_by_itself(
     assert launch(LocalCluster(num_devices=2), ["train"], 0.0) == status
 
 
-def test_a_rank_that_is_signalled_before_it_handles_signals_was_preempted(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "signals", [[signal.SIGUSR1], [signal.SIGTERM], [signal.SIGINT], [signal.SIGINT, signal.SIGINT]]
+)
+def test_a_rank_that_is_signalled_before_it_handles_signals_was_preempted(
+    monkeypatch: pytest.MonkeyPatch, signals: list[int], capfd
+) -> None:
+    """It has nothing to save. A second Ctrl-C kills the ranks."""
     popen, started = subprocess.Popen, []
 
     def start_sleeper(command: list[str], **options) -> subprocess.Popen:
         started.append(popen([sys.executable, "-c", "import time; time.sleep(600)"], **options))
         if len(started) == 2:
-            os.kill(os.getpid(), signal.SIGUSR1)
+            for number in signals:
+                os.kill(os.getpid(), number)
         return started[-1]
 
     monkeypatch.setattr(subprocess, "Popen", start_sleeper)
-    handler = signal.getsignal(signal.SIGUSR1)
-    assert launch(LocalCluster(num_devices=2), ["train"], 0.0) == PREEMPTED
-    assert signal.getsignal(signal.SIGUSR1) == handler
+    handler = signal.getsignal(signals[0])
+    if len(signals) == 1:
+        assert launch(LocalCluster(num_devices=2), ["train"], 0.0) == PREEMPTED
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            launch(LocalCluster(num_devices=2), ["train"], 0.0)
+        assert {rank.returncode for rank in started} <= {-signal.SIGKILL, -signal.SIGTERM}
+    assert signal.getsignal(signals[0]) == handler
+    assert capfd.readouterr().err.count("A second Ctrl-C ends it at once") == (signal.SIGINT in signals)
+
+
+ORPHAN = """
+import os, sys, time
+from pathlib import Path
+from mythos.parallel.launcher import die_with_launcher
+
+launcher = os.getppid()
+print("started", flush=True)
+while os.getppid() == launcher:
+    time.sleep(0.01)
+die_with_launcher()
+Path(sys.argv[1]).touch()
+"""
+
+
+def test_a_rank_whose_launcher_was_killed_before_it_could_ask_for_its_end_ends(tmp_path: Path) -> None:
+    child = [sys.executable, "-c", ORPHAN, str(tmp_path / "continued")]
+    code = f"""
+import subprocess, time
+from mythos.config.cluster import LocalCluster
+from mythos.parallel.launcher import rank_environments
+
+(environment,) = rank_environments(LocalCluster(), 0.0)
+subprocess.Popen({child!r}, env=environment)
+time.sleep(600)
+"""
+    launcher = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert launcher.stdout is not None
+    launcher.stdout.readline()
+    launcher.kill()
+    launcher.wait()
+    assert launcher.stdout.read() == b"", "the rank has ended"
+    assert not (tmp_path / "continued").exists()
+
+
+def test_a_launcher_that_ignores_interrupts_continues_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell starts its background jobs with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stop_request() as request, sudden_interrupts():
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not request.is_asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_launcher_that_starts_another_number_of_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,20 +43,21 @@ def steps(run: Path) -> list[int]:
     return [int(path.name.removeprefix("step-")) for path in checkpoints(run / "checkpoints")]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_signal_ends_the_run_after_the_next_step_and_it_resumes_bitwise(
     configure, monkeypatch, tmp_path: Path, capsys, number: int
 ) -> None:
     whole, part = (configure(f"run.name={name}", "run.checkpoint.every=8") for name in ("whole", "part"))
     assert start(whole) == 0
-    handlers = [signal.getsignal(one) for one in stopping.STOP_SIGNALS]
+    numbers = (*stopping.STOP_SIGNALS, signal.SIGINT)
+    handlers = [signal.getsignal(one) for one in numbers]
     with monkeypatch.context() as patch:
         do_after(4, lambda: os.kill(os.getpid(), number), patch)
         assert start(part) == PREEMPTED
-    assert [signal.getsignal(one) for one in stopping.STOP_SIGNALS] == handlers
+    assert [signal.getsignal(one) for one in numbers] == handlers
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == (
-        "mythos: SIGTERM or SIGUSR1 on 1 of 1 ranks: saved at step 5 of 8 and ended; "
+        "mythos: SIGTERM, SIGUSR1 or Ctrl-C on 1 of 1 ranks: saved at step 5 of 8 and ended; "
         "the same command with resume=auto resumes it."
     )
     assert steps(tmp_path / "part") == [5]
@@ -94,15 +95,28 @@ def test_a_step_is_saved_once_and_the_last_step_is_no_preemption(configure, monk
     assert steps(tmp_path / "last") == [4, 8]
 
 
-def test_a_run_that_was_asked_while_it_started_has_nothing_to_save(configure, monkeypatch, tmp_path: Path) -> None:
+def test_a_run_that_was_asked_while_it_started_has_nothing_to_save(
+    configure, monkeypatch, tmp_path: Path, capsys
+) -> None:
     def prepare(config: RunConfig) -> RunDirectory:
         os.kill(os.getpid(), signal.SIGTERM)
         return run_directory.prepare(config)
 
     monkeypatch.setattr("mythos.train.start.prepare", prepare)
+    asked = "mythos: SIGTERM, SIGUSR1 or Ctrl-C on 1 of 1 ranks: ended before step"
+    end = "the first of this start, and saved nothing; the same command starts it again."
     assert start(configure()) == PREEMPTED
     assert steps(tmp_path / "test") == []
     assert not recorded(tmp_path / "test", records.TRAIN_LOSS)
+    assert capsys.readouterr().err.splitlines()[-1] == f"{asked} 1 of 8, {end}"
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mythos.train.start.prepare", run_directory.prepare)
+        do_after(4, lambda: os.kill(os.getpid(), signal.SIGTERM), patch)
+        assert start(configure()) == PREEMPTED
+    assert start(configure("resume=auto")) == PREEMPTED
+    assert steps(tmp_path / "test") == [4, 5]
+    assert capsys.readouterr().err.splitlines()[-1] == f"{asked} 6 of 8, {end}"
 
 
 class Clock(stopping.StopRequest):
@@ -121,6 +135,20 @@ def test_a_time_limit_leaves_time_for_two_steps_and_a_save() -> None:
     for elapsed, is_late in ((59.0, 0.0), (61.0, 1.0)):
         clock.elapsed_seconds = elapsed
         assert vote.cast(torch.device("cpu")).tolist() == [0.0, is_late]
+
+
+def test_a_step_in_which_the_process_was_suspended_is_no_measure_of_the_time_that_a_step_needs() -> None:
+    with stopping.stop_request() as request:
+        vote = StopVote(SurvivalSettings(time_limit_seconds=10_000.0), request)
+        for _ in range(4):
+            vote.cast(torch.device("cpu"))
+        os.kill(os.getpid(), signal.SIGCONT)
+        assert vote.cast_at is not None
+        vote.cast_at -= 5000.0
+        assert vote.cast(torch.device("cpu")).tolist() == [0.0, 0.0]
+        vote.cast_at -= 5.0
+        vote.cast(torch.device("cpu"))
+    assert 5.0 <= vote.longest_step_seconds < 1000.0
 
 
 def test_a_run_ends_before_its_time_limit(configure, tmp_path: Path, capsys) -> None:

@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import random_batch, recorded, saved
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from mythos.callbacks.base import StepResult
 from mythos.callbacks.data_position import DataPosition
@@ -16,6 +18,7 @@ from mythos.loop.policy import draw, draw_rows
 from mythos.train.build import build_model, train
 from mythos.train.module import MythosModule
 from mythos.train.run_directory import prepare
+from mythos.train.start import start
 
 
 def progress(run: Path, step: int) -> dict:
@@ -249,3 +252,23 @@ def test_bfloat16_approximates_fp32(configure) -> None:
         curves.append(list(recorded(Path(config.run.dir) / precision, records.TRAIN_LOSS).values()))
     assert curves[1] == pytest.approx(curves[0], rel=2e-2)
     assert curves[1] != curves[0]
+
+
+@pytest.mark.parametrize("is_task", [True, False])
+def test_slurm_around_a_run_changes_nothing(
+    configure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd, is_task: bool
+) -> None:
+    """As task 3 of a job that packs several runs, and on a login node; the working directory holds another's file."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "srun").write_text("#!/bin/sh\n")
+    (tmp_path / "bin" / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    variables = {"SLURM_NTASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "3", "SLURM_JOB_NAME": "pack"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value) if is_task else monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(rank_zero_only, "rank", 3 if is_task else 0)  # as Lightning sets it when it is imported
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hpc_ckpt_1.ckpt").touch()
+    assert start(configure("run.num_steps=2", "run.checkpoint.every=2")) == 0
+    assert recorded(tmp_path / "test", records.TRAIN_LOSS).keys() == {1, 2}
+    assert "srun" not in capfd.readouterr().err
