@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 from pydantic import Field
 
 from mythos.config import plugins
-from mythos.config.base import ConfigError, config, decode
+from mythos.config.base import ConfigError, PositiveInt, config, decode
 from mythos.config.injection import INJECTIONS
-from mythos.config.part_spec import FIELDS, GroupName, PartSpec, nothing
+from mythos.config.part_spec import FIELDS, GroupName, PartSpec, Runtime, nothing
 
 if TYPE_CHECKING:
     from mythos.config.model import ModelConfig
@@ -27,6 +27,32 @@ class FilmConfig:
 
 
 @config
+class KeepGateConfig:
+    """h' = y + tanh(a) (h - y), y = F(h): an input-dependent gate of low rank keeps part of the old state."""
+
+    kind: Literal["keep_gate"] = "keep_gate"
+    rank: PositiveInt | None = None
+    """Rank of the gate's matrix; null for an eighth of the width."""
+
+    def rank_for(self, dim: int) -> int:
+        """Return the rank in a model of this width."""
+        return self.rank or max(1, dim // 8)
+
+
+@config
+class MemoryGateConfig:
+    """c' = f c + i y, h' = y + tanh(a) (o c' - y), y = F(h): a memory over loops with the gates of an LSTM."""
+
+    kind: Literal["memory_gate"] = "memory_gate"
+    rank: PositiveInt | None = None
+    """Rank of the gates' matrix; null for an eighth of the width."""
+
+    def rank_for(self, dim: int) -> int:
+        """Return the rank in a model of this width."""
+        return self.rank or max(1, dim // 8)
+
+
+@config
 class ForeignPart:
     """A part of another installed package."""
 
@@ -37,7 +63,7 @@ class ForeignPart:
     """The part's own configuration."""
 
 
-PartConfig = Annotated[FilmConfig | ForeignPart, Field(discriminator="kind")]
+PartConfig = Annotated[FilmConfig | KeepGateConfig | MemoryGateConfig | ForeignPart, Field(discriminator="kind")]
 
 
 @config
@@ -54,6 +80,25 @@ class LoopConfig:
                 raise ValueError(f"parts holds {count} of kind {kind}, but a model has at most 1; leave one out.")
 
 
+def _keep_gate_saves(part: KeepGateConfig, model: "ModelConfig", runtime: Runtime) -> int:
+    """Both states, their norms, the gate's input, its hidden vector and what the mixture multiplies."""
+    state, operand = runtime.state_width * model.dim, runtime.width * model.dim
+    rank = runtime.width * part.rank_for(model.dim)
+    if runtime.compiled:
+        return 2 * state + 3 * operand + rank + 2 * _FP32
+    return 2 * state + 4 * _FP32 * model.dim + 2 * operand + rank + 2 * _FP32
+
+
+def _memory_gate_saves(part: MemoryGateConfig, model: "ModelConfig", runtime: Runtime) -> int:
+    """Both states, their norms, the gates' input, hidden vector and values, the cells, and their products."""
+    state, operand = runtime.state_width * model.dim, runtime.width * model.dim
+    rank = runtime.width * part.rank_for(model.dim)
+    if runtime.compiled:
+        return 2 * state + 6 * operand + 2 * _FP32 * model.dim + rank + 2 * _FP32
+    return 2 * state + 8 * _FP32 * model.dim + 3 * operand + rank + 2 * _FP32
+
+
+_FP32: Final = 4
 PARTS: Final = {
     "film": PartSpec(
         config=FilmConfig,
@@ -69,6 +114,70 @@ PARTS: Final = {
         flops=nothing,
         saved_activations=lambda part, model, runtime: runtime.state_width * model.dim,
         carry_elements=nothing,
+        cached_elements=nothing,
+        is_repeatable=False,
+    ),
+    "keep_gate": PartSpec(
+        config=KeepGateConfig,
+        build="mythos.loop.parts.keep_gate:KeepGate",
+        family="loop/keep_gate",
+        shapes=lambda part, model: {
+            "gate.norm_h.weight": (model.dim,),
+            "gate.norm_y.weight": (model.dim,),
+            "gate.down.weight": (part.rank_for(model.dim), 2 * model.dim),
+            "gate.up.weight": (model.dim, part.rank_for(model.dim)),
+        },
+        initial_values={
+            "gate.norm_h.weight": "ones",
+            "gate.norm_y.weight": "ones",
+            "gate.down.weight": "input",
+            "gate.up.weight": "zeros",
+        },
+        optimizer_group={
+            "gate.norm_h.weight": "other",
+            "gate.norm_y.weight": "other",
+            "gate.down.weight": "hidden",
+            "gate.up.weight": "other",
+        },
+        fp32=(),
+        flops=lambda part, model, seq_len: 6 * part.rank_for(model.dim) * model.dim,
+        saved_activations=_keep_gate_saves,
+        carry_elements=nothing,
+        cached_elements=nothing,
+        is_repeatable=False,
+    ),
+    "memory_gate": PartSpec(
+        config=MemoryGateConfig,
+        build="mythos.loop.parts.memory_gate:MemoryGate",
+        family="loop/memory_gate",
+        shapes=lambda part, model: {
+            "cell.opening": (model.dim,),
+            "cell.norm_h.weight": (model.dim,),
+            "cell.norm_y.weight": (model.dim,),
+            "cell.down.weight": (part.rank_for(model.dim), 3 * model.dim),
+            "cell.up.weight": (3 * model.dim, part.rank_for(model.dim)),
+            "cell.up.bias": (3 * model.dim,),
+        },
+        initial_values={
+            "cell.opening": "zeros",
+            "cell.norm_h.weight": "ones",
+            "cell.norm_y.weight": "ones",
+            "cell.down.weight": "input",
+            "cell.up.weight": "zeros",
+            "cell.up.bias": "mythos.loop.parts.memory_gate:initialize_bias",
+        },
+        optimizer_group={
+            "cell.opening": "other",
+            "cell.norm_h.weight": "other",
+            "cell.norm_y.weight": "other",
+            "cell.down.weight": "hidden",
+            "cell.up.weight": "other",
+            "cell.up.bias": "other",
+        },
+        fp32=("cell.opening", "cell.up.bias"),
+        flops=lambda part, model, seq_len: 12 * part.rank_for(model.dim) * model.dim,
+        saved_activations=_memory_gate_saves,
+        carry_elements=lambda part, model: model.dim,
         cached_elements=nothing,
         is_repeatable=False,
     ),

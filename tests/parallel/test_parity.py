@@ -149,3 +149,15 @@ def test_quantile_balancing_does_not_depend_on_the_layout(tmp_path: Path, packed
         assert result.losses == pytest.approx(expected.losses, rel=1e-5), layout
         # A margin at the edge of a bin may be rounded to the other side of it.
         assert relative_error(result.weights["core.router_bias"], bias_LRE) < 1e-3, layout
+
+
+@pytest.mark.slow
+def test_loop_parts_do_not_depend_on_the_layout(tmp_path: Path, packed: Path) -> None:
+    """FiLM and both gates together, opened by large steps."""
+    parts = ["model.loop.parts=[{kind: film}, {kind: keep_gate}, {kind: memory_gate}]", OUTPUT_SCALE]
+    layouts = [(2, 2, "loop", 2), (3, 2, "none", 4)]
+    [expected] = run_cases(tmp_path / "one", 1, packed, [["data.micro_batch_size=8", *parts]])
+    found = run_cases(tmp_path / "two", 2, packed, [[*overrides(*layout), *parts] for layout in layouts])
+    assert expected.weights["core.parts.2.cell.opening"].abs().amax() > 1e-3
+    for layout, result in zip(layouts, found, strict=True):
+        assert_equal_training(result, expected, layout)

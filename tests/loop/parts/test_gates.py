@@ -1,0 +1,120 @@
+"""Keep gate and memory gate: the identity at the start, and their equations."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from helpers import MODELS, gradients, model_config, random_batch, random_model
+from torch import Tensor
+from torch.nn.functional import rms_norm
+
+from mythos.config.parts import KeepGateConfig, LoopConfig, MemoryGateConfig
+from mythos.loop.part import LoopState
+from mythos.model.init import initialize
+from mythos.model.mythos import Mythos
+
+NUM_LOOPS = 5
+GATES = {"keep_gate": KeepGateConfig(rank=3), "memory_gate": MemoryGateConfig(rank=3)}
+every_gate = pytest.mark.parametrize("kind", GATES)
+
+
+def pair(kind: str, name: str = "debug") -> tuple[Mythos, Mythos]:
+    """A model with the gate and one without, with the same random weights otherwise."""
+    with_gate = random_model(model_config(name, loop=LoopConfig(parts=(GATES[kind],))))
+    without = Mythos(replace(with_gate.config, loop=LoopConfig()))
+    shared = {key: value for key, value in with_gate.state_dict().items() if not key.startswith("core.parts.")}
+    without.load_state_dict(shared)
+    return with_gate, without
+
+
+def close(model: Mythos) -> None:
+    """Give the gate its initial values."""
+    start = Mythos(model.config)
+    initialize(start, model.config, seed=3)
+    model.core.parts.load_state_dict(start.core.parts.state_dict())
+
+
+def trained(model: Mythos) -> tuple[Tensor, dict[str, Tensor]]:
+    output = model(random_batch(model.config, num_documents=2), NUM_LOOPS, 3, exits=(2, 4), noise_seed=1)
+    output.nll_XBS.mean().backward()
+    return output.nll_XBS.detach(), gradients(model)
+
+
+@every_gate
+@pytest.mark.parametrize("name", MODELS)
+def test_a_new_gate_is_the_model_without_it_bitwise(kind: str, name: str) -> None:
+    with_gate, without = pair(kind, name)
+    close(with_gate)
+    (ours, our_gradients), (theirs, their_gradients) = trained(with_gate), trained(without)
+    assert torch.equal(ours, theirs)
+    assert all(torch.equal(our_gradients[key], gradient) for key, gradient in their_gradients.items())
+    opened = {"keep_gate": "core.parts.0.gate.up.weight", "memory_gate": "core.parts.0.cell.opening"}[kind]
+    assert our_gradients[opened].any()  # the gate learns from the first step on
+    tokens_BS = random_batch(without.config).tokens_BS
+    logits = [model.decode(tokens_BS, model.new_cache(NUM_LOOPS, None)) for model in (with_gate, without)]
+    assert torch.equal(*logits)
+    assert with_gate.core.parts[0].figures()["opening"] == 0
+
+
+def unrolled(without: Mythos, new_state) -> Tensor:
+    """The last state, where ``new_state(h, e, F(h))`` follows each loop of a model without gates."""
+    batch = random_batch(without.config, num_documents=2)
+    inputs = without._inputs(batch)
+    h_BSD = torch.zeros_like(inputs.e_BSD)
+    for loop in range(NUM_LOOPS):
+        state = LoopState(h_BSD, layer_carries=((),) * len(without.core.blocks))
+        y_BSD = without.core.step(state, inputs._replace(loop=loop))[0].h_BSD
+        h_BSD = new_state(h_BSD, inputs.e_BSD, y_BSD)
+    return h_BSD
+
+
+@pytest.mark.parametrize("name", MODELS)
+@torch.no_grad()
+def test_an_open_keep_gate_is_its_equation(name: str) -> None:
+    with_gate, without = pair("keep_gate", name)
+    part = with_gate.core.parts[0].gate
+    for norm in (part.norm_h, part.norm_y):
+        norm.weight.fill_(1.0)
+
+    def new_state(h: Tensor, e: Tensor, y: Tensor) -> Tensor:
+        both = torch.cat([rms_norm(each, each.shape[-1:], eps=1e-6) for each in (h, y)], -1)
+        keep = torch.tanh(both @ part.down.weight.T @ part.up.weight.T)
+        return y + keep * (h - y)
+
+    expected = unrolled(without, new_state)
+    found = with_gate(random_batch(without.config, num_documents=2), NUM_LOOPS).state_BSD
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(expected, unrolled(without, lambda h, e, y: y), rtol=1e-2)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@torch.no_grad()
+def test_an_open_memory_gate_is_its_equation(name: str) -> None:
+    with_gate, without = pair("memory_gate", name)
+    part = with_gate.core.parts[0].cell
+    for norm in (part.norm_h, part.norm_y):
+        norm.weight.fill_(1.0)
+    cells: list[Tensor] = [torch.zeros(())]
+
+    def new_state(h: Tensor, e: Tensor, y: Tensor) -> Tensor:
+        normed = [rms_norm(each, each.shape[-1:], eps=1e-6) for each in (h, y)]
+        z = torch.cat((normed[0], e, normed[1]), -1) @ part.down.weight.T @ part.up.weight.T + part.up.bias
+        forget, write, read = (1 / (1 + (-each).exp()) for each in z.chunk(3, -1))
+        cells.append(forget * cells[-1] + write * y)
+        return y + torch.tanh(part.opening) * (2 * read * cells[-1] - y)
+
+    expected = unrolled(without, new_state)
+    found = with_gate(random_batch(without.config, num_documents=2), NUM_LOOPS).state_BSD
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(expected, unrolled(without, lambda h, e, y: y), rtol=1e-2)
+
+
+@torch.no_grad()
+def test_the_memory_starts_as_a_leaky_mean_of_the_outputs() -> None:
+    """Forget and input gate add up to one, and the output gate is one."""
+    with_gate, _ = pair("memory_gate")
+    close(with_gate)
+    h, e, y = torch.randn(3, 2, 5, with_gate.config.dim).unbind(0)
+    forget = torch.tensor(1.0).sigmoid()
+    _, cell = with_gate.core.parts[0].cell(h, e, y, h)
+    torch.testing.assert_close(cell, forget * h + (1 - forget) * y)
