@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 from mythos.config.exit_status import STALLED
+from mythos.data.poison import Witness
 from mythos.files import open_regular
 
 FOLDER = "logs"
@@ -40,6 +41,7 @@ class Watchdog:
         self.main_thread = threading.main_thread()
         self.last_beat = (time.monotonic(), "before the start")
         """Time of the last heartbeat and the phase that began then; replaced as one object."""
+        self._witness = Witness(logs.parent)
         self._stopped = threading.Event()
 
     def beat(self, phase: str) -> None:
@@ -81,6 +83,8 @@ class Watchdog:
                 self._write_stacks(file, sentence)
         except OSError as error:  # the disk may be why the process hangs
             print(f"mythos: {stacks} cannot be written: {error.strerror}.", file=sys.stderr, flush=True)
+        with suppress(OSError):
+            self._witness.mark()
         recorder = threading.Thread(target=self._write_collectives, daemon=True)
         recorder.start()
         recorder.join(_RECORDER_SECONDS)
