@@ -78,6 +78,13 @@ class Alarms(StepCallback):
                 self._report(trainer, alarm, step)
             self.reported.add(alarm.name)
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"history": list(self.history), "reported": sorted(self.reported)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history.extend(state_dict["history"])
+        self.reported = set(state_dict["reported"])
+
     def _report(self, trainer: pl.Trainer, alarm: Alarm, step: int) -> None:
         print(f"alarm at step {step}: {alarm.sentence}", file=sys.stderr, flush=True)
         for logger in trainer.loggers:

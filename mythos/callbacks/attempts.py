@@ -1,6 +1,7 @@
 """Records which step is running, so that a crash can be attributed to its data, and reports skipped data."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from mythos.config import records
 from mythos.config.base import ConfigError
 from mythos.config.os_errors import is_of_files
 from mythos.data.datamodule import TokenDataModule
-from mythos.data.poison import Step, StepRecord
+from mythos.data.poison import Step, StepRecord, mark_failure
 from mythos.data.skips import sample_at
+from mythos.parallel.processes import lost_peer
 
 
 class Attempts(StepCallback):
-    """Keeps the record of the running step on rank 0, and reports each step whose data are skipped.
+    """Keeps the record of the running step on rank 0, marks a failed one, and reports each step whose data are skipped.
 
     A step ends with this callback: a failure of the callbacks that follow is not attributed to its data.
     """
@@ -32,6 +34,8 @@ class Attempts(StepCallback):
         self.metrics = metrics
         self.skipped = skipped
         self.step_record: StepRecord | None = None
+        self.running: Step | None = None
+        """The step that is running; None between two."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
@@ -40,10 +44,12 @@ class Attempts(StepCallback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if self.step_record is not None and batch_idx % trainer.accumulate_grad_batches == 0:
+        if batch_idx % trainer.accumulate_grad_batches == 0:
             ends = np.array([self.data.next_sample, self.data.next_sample + self.batch_size - 1])
             first, last = sample_at(ends, self.data.skipped).tolist()
-            self.step_record.begin(Step(trainer.global_step + 1, first, last + 1))
+            self.running = Step(trainer.global_step + 1, first, last + 1)
+            if self.step_record is not None:
+                self.step_record.begin(self.running)
 
     def on_step_end(self, trainer: pl.Trainer, module: Any, result: StepResult) -> None:
         self._between_steps()
@@ -59,10 +65,15 @@ class Attempts(StepCallback):
                 )
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        is_lost_peer = isinstance(exception, RuntimeError) and lost_peer(exception) is not None
         is_of_disk = isinstance(exception, OSError) and is_of_files(exception)
         if is_of_disk or isinstance(exception, KeyboardInterrupt | ConfigError):  # not a failure of the step
             self._between_steps()
+        elif self.running is not None and not is_lost_peer:  # a rank that fails itself marks its own failure
+            with suppress(OSError):  # the exception is reported, whatever the disk does
+                mark_failure(self.run, self.running)
 
     def _between_steps(self) -> None:
+        self.running = None
         if self.step_record is not None:
             self.step_record.end()

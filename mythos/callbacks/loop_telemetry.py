@@ -48,7 +48,8 @@ class LoopTelemetry(StepCallback):
         """Tokens of this rank that were routed to each expert since the last telemetry."""
         self.last_used_LE: np.ndarray | None = None
         """Step of the last telemetry before which each expert had a token."""
-        self.first_step = 0
+        self.first_step: int | None = None
+        """Step from which idle experts are counted; a resumed run keeps that of its first start."""
         self.evaluated: dict[str, Tensor] = {}
         """Results of this step's extra forward, which runs before the weights change."""
         self.of_parts: dict[str, Tensor] = {}
@@ -56,9 +57,12 @@ class LoopTelemetry(StepCallback):
         self.weights: dict[str, list[Tensor]] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.first_step = trainer.global_step
+        if self.first_step is None:
+            self.first_step = trainer.global_step
         if trainer.is_global_zero:
-            self.file = RecordFile(self.directory / records.TRACE_FILE_NAME, self.first_step)
+            self.file = RecordFile(self.directory / records.TRACE_FILE_NAME, trainer.global_step)
+        elif self.counts_TLE is not None:
+            self.counts_TLE.zero_()  # rank 0 resumes with the tokens of all ranks
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Batch, batch_idx: int) -> None:
         step = trainer.global_step + 1
@@ -92,6 +96,27 @@ class LoopTelemetry(StepCallback):
         self.evaluated, self.of_parts, self.weights = {}, {}, {}
         return replace(result, telemetry=telemetry)
 
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Save what has been observed since the last telemetry, over all ranks."""
+        counts_TLE = self.counts_TLE
+        if counts_TLE is not None:
+            counts_TLE = sum_over_ranks(trainer, {"counts_TLE": counts_TLE})["counts_TLE"].long()
+        checkpoint["callbacks"][self.state_key] = {
+            "first_step": self.first_step,
+            "last_used_LE": None if self.last_used_LE is None else self.last_used_LE.tolist(),
+            "counts_TLE": None if counts_TLE is None else counts_TLE.tolist(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.first_step = state_dict["first_step"]
+        if state_dict["last_used_LE"] is not None:
+            self.last_used_LE = np.array(state_dict["last_used_LE"])
+        if state_dict["counts_TLE"] is not None:
+            counts_TLE = torch.tensor(state_dict["counts_TLE"])
+            self.counts_TLE = padded(counts_TLE, max(self.max_loops, counts_TLE.shape[0]))
+
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if self.file is not None:
             self.file.close()
@@ -105,6 +130,7 @@ class LoopTelemetry(StepCallback):
             counts_TLE = observation.router_stats.counts_E
             if self.counts_TLE is None:
                 self.counts_TLE = torch.zeros_like(padded(counts_TLE, self.max_loops))
+            self.counts_TLE = self.counts_TLE.to(counts_TLE)
             self.counts_TLE[: counts_TLE.shape[0]] += counts_TLE
 
     def _evaluate(self, module: Any, batch: Batch, step: int) -> dict[str, Tensor]:

@@ -38,8 +38,13 @@ class StopVote:
         return vote
 
     def add_save(self, seconds: float) -> None:
-        """Report the duration of a save, from its beginning until it and its copy were complete."""
+        """Report the duration of a save, with or without its copy."""
         self.longest_save_seconds = max(self.longest_save_seconds, seconds)
+
+    @property
+    def is_out_of_time(self) -> bool:
+        """Whether the time limit has passed."""
+        return self.limit_seconds is not None and self.request.elapsed_seconds > self.limit_seconds
 
     def _is_short_of_time(self) -> bool:
         """Whether one more step, and a save after it, may end beyond the limit."""

@@ -47,7 +47,8 @@ class Stragglers(StepCallback):
         self.num_steps = 0
         self.forward_start: _Mark | None = None
         self.forwards: list[tuple[_Mark, _Mark]] = []
-        self.reported: set[int] = set()
+        self.reported: set[tuple[int, str]] = set()
+        """Rank and host of those that are slow and have been reported."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.hosts = of_every_rank(socket.gethostname())
@@ -82,12 +83,19 @@ class Stragglers(StepCallback):
             self.metrics.write(trainer, {records.SLOWEST_RANK: ratio}, result.step)
             self._report(trainer, by_rank, result.step)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Times are not saved: after a resume they are averaged over the steps since."""
+        return {"reported": sorted(self.reported)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.reported = {(rank, host) for rank, host in state_dict["reported"]}
+
     def _report(self, trainer: pl.Trainer, by_rank: list[float], step: int) -> None:
         """Report the ranks that have become slow; one that has recovered may be reported again."""
         limit = self.config.run.straggler_ratio
-        slow = stragglers(by_rank, limit)
+        slow = {(rank, self.hosts[rank]) for rank in stragglers(by_rank, limit)}
         median = median_low(by_rank)
-        for rank in sorted(slow - self.reported):
+        for rank, host in sorted(slow - self.reported):
             ratio = by_rank[rank] / max(median, 1e-9)
             entry = {
                 records.alarm("straggler"): 1.0,
@@ -99,7 +107,7 @@ class Stragglers(StepCallback):
                 trainer,
                 "alarm",
                 f"straggler at step {step}",
-                f"rank {rank} on {self.hosts[rank]} computes {by_rank[rank]:.3f} s of a step, {ratio:.1f} times "
+                f"rank {rank} on {host} computes {by_rank[rank]:.3f} s of a step, {ratio:.1f} times "
                 f"the median of {median:.3f} s over ranks.",
             )
         self.reported = slow

@@ -52,6 +52,10 @@ class Manifest:
     """Package and version of each loop part from another package, by the part's name."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Metrics of the model at the time of the save."""
+    run_id: str | None = None
+    """``ownership``: the run that it belongs to; None from versions that had no ids."""
+    run_dir: str | None = None
+    """Absolute path of that run's directory."""
 
     def write(self, directory: Path) -> None:
         """Write the manifest into ``directory``."""

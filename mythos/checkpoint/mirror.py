@@ -3,14 +3,19 @@
 Object stores cannot rename, so the manifest marks a copy as complete: it is written last and deleted first.
 """
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from mythos.checkpoint import store
+from mythos.checkpoint.deadline import Overdue, Stopped, within
 from mythos.checkpoint.manifest import FILE_NAME, Manifest, compare, digests, parse_manifest, read_manifest
 from mythos.checkpoint.names import step_names, step_of
+from mythos.checkpoint.ownership import check_owner, lost_id, own_id
 from mythos.checkpoint.retention import kept
 from mythos.config.base import ConfigError
 from mythos.config.extras import install_command
@@ -27,6 +32,8 @@ _MAX_PARTS: Final = 9000
 _NUM_RETRIES: Final = 3
 FIRST_PAUSE_SECONDS: Final = 1.0
 """Pause before the first retry; it doubles before each further one."""
+_ANSWER_SECONDS: Final = 60.0
+"""Time limit of a request that transfers no file of a checkpoint; a storage that accepts it may never answer."""
 
 
 class Unreachable(ConfigError):
@@ -63,6 +70,22 @@ class Mirror:
             ) from None
         self._root = root.rstrip("/")
         self._has_folders = isinstance(self._files, LocalFileSystem)
+        self._deadline = math.inf
+        self._is_stopped: Callable[[], bool] = lambda: False
+
+    @contextmanager
+    def within(self, seconds: float, is_stopped: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """Let the requests in this block fail as unreachable ``seconds`` from now.
+
+        Args:
+            is_stopped: once it returns True, a request raises ``deadline.Stopped``.
+        """
+        before = self._deadline, self._is_stopped
+        self._deadline, self._is_stopped = time.monotonic() + seconds, is_stopped
+        try:
+            yield
+        finally:
+            self._deadline, self._is_stopped = before
 
     def copy(self, checkpoint: Path) -> None:
         """Copy a finished checkpoint, its manifest last; an earlier copy of the step is deleted first.
@@ -74,7 +97,8 @@ class Mirror:
         manifest = read_manifest(checkpoint)
         self.delete(name)
         for file in [*sorted(manifest.files), FILE_NAME]:
-            self._do(f"write {name}/{file}", self._send, checkpoint / file, self._at(name, file))
+            target = self._at(name, file)
+            self._do(f"write {name}/{file}", self._send, checkpoint / file, target, seconds=math.inf)
 
     def checkpoints(self) -> list[str]:
         """Names of the complete copies, oldest first."""
@@ -84,6 +108,18 @@ class Mirror:
         """Read the manifest of a copy."""
         content = self._do(f"read {name}/{FILE_NAME}", self._files.cat_file, self._at(name, FILE_NAME))
         return parse_manifest(content, f"{self.url}/{name}/{FILE_NAME}")
+
+    def manifests(self) -> dict[str, Manifest]:
+        """Manifests of the complete copies by name, oldest first; those that cannot be parsed are omitted."""
+        manifests = {}
+        for name in self.checkpoints():
+            try:
+                manifests[name] = self.manifest(name)
+            except Unreachable:
+                raise
+            except ConfigError:  # deleted meanwhile, damaged or of another version
+                continue
+        return manifests
 
     def fetch(self, name: str, directory: Path) -> Path:
         """Download a copy into the run's ``checkpoints`` folder, where it appears once it is verified.
@@ -100,7 +136,8 @@ class Mirror:
             for file in sorted(manifest.files):
                 target = temporary / file
                 target.parent.mkdir(parents=True, exist_ok=True)
-                self._do(f"read {name}/{file}", self._files.get_file, self._at(name, file), str(target))
+                source = self._at(name, file)
+                self._do(f"read {name}/{file}", self._files.get_file, source, str(target), seconds=math.inf)
                 flush(target)
             compare(manifest.files, digests(temporary), f"{self.url}/{name}")
             manifest.write(temporary)
@@ -163,11 +200,21 @@ class Mirror:
         if self._files.exists(rest):
             self._files.rm(rest, recursive=True)
 
-    def _do(self, what: str, call: Callable[..., T], *arguments: Any) -> T:
-        """Call a function with retries; a missing file or a refused permission is not retried."""
+    def _do(self, what: str, call: Callable[..., T], *arguments: Any, seconds: float = _ANSWER_SECONDS) -> T:
+        """Call a function with retries; a missing file, a refused permission or silence is not retried."""
+        begun_at = time.monotonic()
+        deadline = min(self._deadline, begun_at + seconds)
         for attempt in range(_NUM_RETRIES + 1):
             try:
-                return call(*arguments)
+                return within(deadline - time.monotonic(), partial(call, *arguments), self._is_stopped)
+            except Stopped:
+                raise
+            except Overdue:
+                raise Unreachable(
+                    f"{self.url}: cannot {what} (no answer within {time.monotonic() - begun_at:.0f} seconds); check "
+                    "the endpoint, raise run.checkpoint.copy_timeout_seconds if the storage is only slow, or set "
+                    "run.checkpoint.copy_to to another URL."
+                ) from None
             except FileNotFoundError as error:
                 raise ConfigError(f"{self.url}: cannot {what}, since it does not exist ({error}).") from None
             except Exception as error:  # each storage library raises its own types
@@ -176,7 +223,7 @@ class Mirror:
                         f"{self.url}: cannot {what} ({type(error).__name__}: {error}); check the endpoint and the "
                         "credentials, or set run.checkpoint.copy_to to another URL."
                     ) from error
-            time.sleep(FIRST_PAUSE_SECONDS * 2**attempt)
+            time.sleep(max(0.0, min(FIRST_PAUSE_SECONDS * 2**attempt, deadline - time.monotonic())))
         raise AssertionError
 
 
@@ -185,13 +232,20 @@ def newest(
 ) -> tuple[Path, Manifest] | None:
     """Find the newest checkpoint that verifies, local or in the mirror; one from the mirror is downloaded.
 
+    Args:
+        directory: the ``checkpoints`` folder of the run's directory.
+
     Raises:
         Unreachable: the mirror does not answer; resuming from an older checkpoint would silently lose steps.
         OtherSchema: the newest checkpoint was written by another version.
+        ConfigError: the mirror holds copies of another run.
     """
     local = store.newest(directory, warn)
     if mirror is None:
         return local
+    copies, run = mirror.manifests(), directory.parent
+    run_id = own_id(run, local[1] if local else None)
+    check_owner(mirror.url, copies, lost_id(run, copies) if run_id is None else run_id)
     for name in reversed(mirror.checkpoints()):
         if local is not None and step_of(name) <= step_of(local[0].name):
             break

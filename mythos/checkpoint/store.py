@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -222,7 +222,9 @@ def newest(
     return None
 
 
-def keep(directory: Path, settings: CheckpointConfig, valid: Path | None = None) -> list[Path]:
+def keep(
+    directory: Path, settings: CheckpointConfig, valid: Path | None = None, in_use: Container[str] = ()
+) -> list[Path]:
     """Delete the checkpoints that the settings do not keep.
 
     Those after ``valid`` are not touched, nor those whose manifest cannot be read. One that cannot be deleted is
@@ -231,6 +233,7 @@ def keep(directory: Path, settings: CheckpointConfig, valid: Path | None = None)
     Args:
         valid: a checkpoint known to be valid, such as the one just saved; None takes the newest that verifies, which
             reads all its files.
+        in_use: names of checkpoints that stay, because they are being copied.
 
     Returns:
         Paths of the deleted checkpoints.
@@ -246,6 +249,7 @@ def keep(directory: Path, settings: CheckpointConfig, valid: Path | None = None)
             with suppress(ConfigError):
                 metrics[path.name] = read_manifest(path).metrics
     expired = [directory / name for name in step_names(metrics.keys() - kept(metrics, settings))]
+    expired = [path for path in expired if path.name not in in_use]
     deleted = []
     for path in expired:
         with _refusals_reported(path):

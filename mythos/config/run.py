@@ -1,7 +1,7 @@
 """Configuration of a run: one field for each group, and the checks that span groups."""
 
 from mythos.config.balance import BalanceConfig
-from mythos.config.base import Count, PositiveInt, PositiveInts, config
+from mythos.config.base import Count, NonNegative, Positive, PositiveInt, PositiveInts, config
 from mythos.config.cluster import ClusterConfig
 from mythos.config.data import DataConfig
 from mythos.config.depth import DepthConfig
@@ -46,6 +46,10 @@ class CheckpointConfig:
     """Write in a background thread while training continues; false waits for each save."""
     copy_to: str | None = None
     """Folder or fsspec URL (``s3://bucket/prefix``); finished checkpoints are copied to ``<copy_to>/<run.name>``."""
+    copy_timeout_seconds: Positive = 1200.0
+    """Seconds after which a copy is given up; training never waits for one, and the end of the run no longer."""
+    copy_stop_seconds: NonNegative = 60.0
+    """Seconds for which a run that was asked to stop, or is out of time, waits for its last copy."""
 
     def __post_init__(self) -> None:
         if self.keep_every is not None and self.keep_every % self.every:

@@ -1,12 +1,15 @@
 """Detect data on which a step failed twice, and skip them at the third attempt. No torch.
 
 ``<run>/step`` names the step that is running. It is overwritten in place twice a step and never flushed: what a process
-has written stays in the kernel's cache after it dies. Only the death of the machine can lose it, and then the data did
-not cause the failure. ``<run>/failures.json`` is written only at starts: failures by step, and the skipped steps.
+has written stays in the kernel's cache after it dies. An attempt that ends within a step was usually killed from
+outside, which is no failure of the data. So a failure counts only if somebody who outlived the step has written
+``<run>/failed-step``: the rank whose step raised an exception, the watchdog of a stalled rank, or the launcher of a rank
+that crashed. ``<run>/failures.json`` is written only at starts: failures by step, and the skipped steps.
 """
 
 import json
 import os
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -18,6 +21,7 @@ from mythos.files import open_descriptor, read_regular, remove, write_text
 NUM_FAILURES: Final = 2
 """Failures of one step with the same data after which those data are skipped."""
 STEP_FILE: Final = "step"
+FAILED_FILE: Final = "failed-step"
 FAILURES_FILE: Final = "failures.json"
 _WIDTH: Final = 128
 """Fixed size of the step's record in bytes, so that one write replaces all of it."""
@@ -60,8 +64,41 @@ def failed_step(run: Path) -> Step | None:
         return None
 
 
+def mark_failure(run: Path, step: Step | None = None) -> None:
+    """Record for the next start that the running step, or ``step``, has failed; an attempt has one failure at most."""
+    step = step or failed_step(run)
+    if step is not None and not (run / FAILED_FILE).exists():
+        write_text(run / FAILED_FILE, json.dumps({"id": uuid.uuid4().hex, "step": step}))
+
+
+class Witness:
+    """Marks the failure of an attempt that cannot do so itself. Create it before the attempt's first step."""
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+        self._before = self._changed_at()
+
+    @property
+    def has_failure(self) -> bool:
+        """Whether the attempt is, or has ended, within a step; a record of an earlier attempt is none of it."""
+        return self._changed_at() != self._before and failed_step(self._run) is not None
+
+    def mark(self) -> None:
+        """Record the failure of the step in which the attempt is, or has ended, if any."""
+        if self.has_failure:
+            mark_failure(self._run)
+
+    def _changed_at(self) -> int | None:
+        try:
+            return (self._run / STEP_FILE).stat().st_mtime_ns
+        except OSError:
+            return None
+
+
 def poisoned(run: Path, reached: int, setting: str, max_in_a_row: int) -> tuple[Step, ...]:
-    """Count the failure of the last attempt, if any, and return the steps whose data are skipped, in order.
+    """Count the failure of the last attempt, if one is marked, and return the steps whose data are skipped, in order.
+
+    A start that is killed anywhere in this function counts the failure once: its id is written with the counts.
 
     Args:
         reached: step that the run resumes from; failures up to this step have been overcome.
@@ -71,10 +108,10 @@ def poisoned(run: Path, reached: int, setting: str, max_in_a_row: int) -> tuple[
     Raises:
         ConfigError: more than ``max_in_a_row`` steps with consecutive data have failed.
     """
-    counts, left_out = _read(run, setting)
+    counts, left_out, counted = _read(run, setting)
     counts = {step: count for step, count in counts.items() if step.step > reached}
-    failed = failed_step(run)
-    if failed is not None and failed.step > reached:
+    failure, failed = _marked(run)
+    if failed is not None and failed.step > reached and failure != counted:
         counts[failed] = counts.get(failed, 0) + 1
     if max_in_a_row:
         left_out = sorted({*left_out, *(step for step, count in counts.items() if count >= NUM_FAILURES)})
@@ -84,33 +121,44 @@ def poisoned(run: Path, reached: int, setting: str, max_in_a_row: int) -> tuple[
             f"of {length} batches in a row, the last of samples {failed.start} to {failed.end - 1}; the data are not "
             f"the cause: look at the error, and delete {run / FAILURES_FILE} before you resume."
         )
-    entry = {"setting": setting, "failures": [[*step, count] for step, count in counts.items()], "left_out": left_out}
+    failures = [[*step, count] for step, count in counts.items()]
+    entry = {"setting": setting, "failures": failures, "left_out": left_out, "counted": failure or counted}
     with explained(run / FAILURES_FILE):
         write_text(run / FAILURES_FILE, json.dumps(entry, indent=1))
-    with explained(run / STEP_FILE):
-        remove(run / STEP_FILE)
+    for path in (run / FAILED_FILE, run / STEP_FILE):
+        with explained(path):
+            remove(path)
     return tuple(left_out)
 
 
 def forget(run: Path) -> None:
-    """Delete both files; a run that starts from the beginning has no failures."""
-    for path in (run / STEP_FILE, run / FAILURES_FILE):
+    """Delete all files; a run that starts from the beginning has no failures."""
+    for path in (run / STEP_FILE, run / FAILED_FILE, run / FAILURES_FILE):
         with explained(path):
             remove(path)
 
 
-def _read(run: Path, setting: str) -> tuple[dict[Step, int], list[Step]]:
-    """Read the number of failures by step, and the skipped steps."""
+def _marked(run: Path) -> tuple[str | None, Step | None]:
+    """Read id and step of the failure that the last attempt has marked; None without one."""
+    try:
+        entry = json.loads(read_regular(run / FAILED_FILE))
+        return entry["id"], Step(*entry["step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None, None
+
+
+def _read(run: Path, setting: str) -> tuple[dict[Step, int], list[Step], str | None]:
+    """Read the number of failures by step, the skipped steps, and the id of the failure that was counted last."""
     with explained(run / FAILURES_FILE):
         try:
             text = read_regular(run / FAILURES_FILE)
         except FileNotFoundError:
-            return {}, []
+            return {}, [], None
     try:
         entry = json.loads(text)
         left_out = [Step(*step) for step in entry["left_out"]]
         failures = entry["failures"] if entry["setting"] == setting else []
-        return {Step(*step): count for *step, count in failures}, left_out
+        return {Step(*step): count for *step, count in failures}, left_out, entry.get("counted")
     except (ValueError, KeyError, TypeError):
         raise ConfigError(f"{run / FAILURES_FILE}: damaged; delete it to forget which steps have failed.") from None
 

@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 from mythos.config.exit_status import STALLED
+from mythos.data.poison import Witness
 from mythos.files import open_regular
 from mythos.parallel import lock_watch
 
@@ -42,6 +43,7 @@ class Watchdog:
         self.main_thread = threading.main_thread()
         self.last_beat = ["before the start"]
         """The phase that began with the last heartbeat; another object for each."""
+        self._witness = Witness(logs.parent)
         self._stopped = threading.Event()
 
     def beat(self, phase: str) -> None:
@@ -77,6 +79,8 @@ class Watchdog:
                 self._write_stacks(file, sentence)
         except OSError as error:  # the disk may be why the process hangs
             print(f"mythos: {stacks} cannot be written: {error.strerror}.", file=sys.stderr, flush=True)
+        with suppress(OSError):
+            self._witness.mark()
         recorder = threading.Thread(target=self._write_collectives, daemon=True)
         recorder.start()
         recorder.join(_RECORDER_SECONDS)

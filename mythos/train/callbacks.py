@@ -84,7 +84,15 @@ def build_callbacks(
         # Shows the training metrics, the speed and the held-out loss of the same step.
         Progress(num_steps),
         # Saves what all others have done.
-        Checkpointing(config, directory.checkpoints, data, directory.data_fingerprint, stop_vote.add_save),
+        Checkpointing(
+            config,
+            directory.checkpoints,
+            data,
+            directory.data_fingerprint,
+            directory.run_id,
+            stop_vote,
+            watchdog.beat,
+        ),
     ]
     return Callbacks(ordered=ordered, loader_clock=loader_clock, preemption=preemption, validation=validation)
 

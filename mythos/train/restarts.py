@@ -1,5 +1,6 @@
 """Restarts ranks that failed, as long as the run makes progress. No torch in the process that restarts them."""
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -7,12 +8,16 @@ from pathlib import Path
 from mythos.checkpoint import store
 from mythos.config.exit_status import LOST_PEER, MEANING, PREEMPTED, STALLED
 from mythos.config.run import RunConfig
-from mythos.data.poison import failed_step
+from mythos.data.poison import Witness, failed_step
 from mythos.parallel.launcher import launch
 from mythos.parallel.stopping import stop_request
 
 MAX_PAUSE_SECONDS = 600.0
 _POLL_SECONDS = 0.1
+_CRASHES = {signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGSYS}
+"""Signals by which a step can kill its rank; the kernel sends SIGKILL when memory is short."""
+_SURVIVAL_SECONDS = 1.0
+"""A scheduler that kills a job kills the launcher at the latest so long after a rank."""
 
 
 def run_with_restarts(config: RunConfig, overrides: list[str], options: list[str]) -> int:
@@ -30,7 +35,11 @@ def run_with_restarts(config: RunConfig, overrides: list[str], options: list[str
     run, started_at = Path(config.run.dir) / config.run.name, time.monotonic()
     num_restarts, saved = 0, _newest(run)
     while True:
+        witness = Witness(run)
         status = launch(config.cluster, ["train", *overrides, *options], started_at)
+        if witness.has_failure and (status in (1, STALLED) or status - 128 in _CRASHES):
+            time.sleep(_SURVIVAL_SECONDS)
+            witness.mark()
         before, saved = saved, _newest(run)
         num_restarts = 0 if (len(saved), saved) > (len(before), before) else num_restarts
         if num_restarts == config.run.max_restarts or not is_transient(status, run):

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from mythos.checkpoint import mirror, store
+from mythos.checkpoint import ownership, store
 from mythos.checkpoint.manifest import Manifest, read_manifest, verify
+from mythos.checkpoint.mirror import Unreachable, newest
 from mythos.checkpoint.names import step_of
 from mythos.checkpoint.packages import changed_packages
 from mythos.config import foreign
@@ -25,6 +26,7 @@ from mythos.config.tracking import check_library
 from mythos.data import poison
 from mythos.data.manifest import check_vocabulary, data_fingerprint
 from mythos.files import open_regular, write_text
+from mythos.train.asked_mirror import asked_mirror
 from mythos.train.earlier_run import check_beginning, holds_run
 
 _FIXED = ("model.", "run.seed", "data.seq_len", "optim.kind", "optim.name")
@@ -42,6 +44,8 @@ class RunDirectory:
     """Manifest of the checkpoint."""
     origin: Path | None
     """Checkpoint of another run from which a new run takes its initial weights."""
+    run_id: str | None = None
+    """``checkpoint.ownership``."""
     skipped: tuple[poison.Step, ...] = ()
     """Steps on whose data the run has failed too often."""
 
@@ -65,12 +69,17 @@ def prepare(config: RunConfig) -> RunDirectory:
     _check_free(config, path)
     if resumed is not None:
         _check_resume(config, data_fingerprint, *resumed)
+    run_id = _run_id(config, path, resumed)
+    if config.resume != "auto":
+        _check_mirror(config, run_id)
     starts_from = config.run.init_from if resumed is None else None
     origin = None if starts_from is None else _find_origin(config, Path(starts_from))
     _create(path)
     skipped = _skipped(config, path, 0 if resumed is None else resumed[1].step)
     with explained(path / "config.json"):
         write_text(path / "config.json", json.dumps(encode_run(config), indent=1))
+    with explained(path / ownership.FILE_NAME):
+        ownership.write_id(path, run_id)
     checkpoint, manifest = resumed or (None, None)
     return RunDirectory(
         path=path,
@@ -78,6 +87,7 @@ def prepare(config: RunConfig) -> RunDirectory:
         checkpoint=checkpoint,
         manifest=manifest,
         origin=origin,
+        run_id=run_id,
         skipped=skipped,
     )
 
@@ -172,15 +182,43 @@ def _find_checkpoint(config: RunConfig, path: Path) -> tuple[Path, Manifest] | N
 
 
 def _find_newest(config: RunConfig, path: Path) -> tuple[Path, Manifest] | None:
-    """Find the newest valid checkpoint of the run, and print why later ones are skipped; None for a new run."""
-    copies = mirror.mirror_of(config.run)
-    reasons: list[str] = []
-    result = mirror.newest(path / store.FOLDER, copies, reasons.append)
-    if result is None:
-        check_beginning(path, [] if copies is None else copies.checkpoints(), reasons)
+    """Find the newest valid checkpoint, local or in the mirror, and print why later ones are skipped; None for a new
+    run."""
+    directory, reasons = path / store.FOLDER, list[str]()
+    before = store.checkpoints(directory)
+    with asked_mirror(config.run) as mirror:
+        result = newest(directory, mirror, reasons.append)
+        if result is None:
+            check_beginning(path, [] if mirror is None else mirror.checkpoints(), reasons)
     for reason in reasons:
         store.warn_on_stderr(reason)
+    if mirror is not None and result is not None and result[0] not in before:
+        print(f"resume: {result[0].name} was only in {mirror.url}; it is now in {directory}", file=sys.stderr)
     return result
+
+
+def _run_id(config: RunConfig, path: Path, resumed: tuple[Path, Manifest] | None) -> str:
+    """Return the id of the run in this directory, or a new one for a new run or one of another directory."""
+    if config.resume == "never":
+        return ownership.new_id()
+    is_own = resumed is not None and resumed[0].resolve().parent == (path / store.FOLDER).resolve()
+    return ownership.own_id(path, resumed[1] if resumed is not None and is_own else None) or ownership.new_id()
+
+
+def _check_mirror(config: RunConfig, run_id: str) -> None:
+    """Refuse to share a mirror with another run, for a run that takes no checkpoint from it."""
+    try:
+        with asked_mirror(config.run) as mirror:
+            if mirror is None:
+                return
+            if config.resume == "never" and (names := mirror.checkpoints()):
+                raise ConfigError(
+                    f"run.checkpoint.copy_to: {mirror.url} already holds copies of a run of this name, the last "
+                    f"{names[-1]}; resume it with resume=auto, delete them, or choose another run.name."
+                )
+            ownership.check_owner(mirror.url, mirror.manifests(), run_id)
+    except Unreachable as error:
+        store.warn_on_stderr(f"{error} The run starts without having seen whether another run has copies there.")
 
 
 def _check_branch(checkpoint: Path, step: int, own: Path) -> None:

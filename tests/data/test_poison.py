@@ -1,16 +1,30 @@
+import json
 from pathlib import Path
 
 import pytest
 
 from mythos.config.base import ConfigError
-from mythos.data.poison import FAILURES_FILE, STEP_FILE, Step, StepRecord, failed_step, forget, poisoned
+from mythos.data import poison
+from mythos.data.poison import (
+    FAILED_FILE,
+    FAILURES_FILE,
+    STEP_FILE,
+    Step,
+    StepRecord,
+    Witness,
+    failed_step,
+    forget,
+    mark_failure,
+    poisoned,
+)
 
 SEVENTH, EIGHTH = Step(7, 24, 28), Step(8, 28, 32)
 
 
 def fail(run: Path, step: Step) -> None:
-    """Simulate an attempt that ends during a step."""
+    """Simulate an attempt whose step fails."""
     StepRecord(run).begin(step)
+    mark_failure(run)
 
 
 def start(run: Path, reached: int = 4, setting: str = "a", max_in_a_row: int = 2) -> tuple[Step, ...]:
@@ -88,3 +102,66 @@ def test_damage_is_reported_and_a_new_run_forgets_failures(tmp_path: Path) -> No
         start(tmp_path)
     forget(tmp_path)
     assert start(tmp_path) == ()
+
+
+def test_kills_from_outside_are_no_failures(tmp_path: Path) -> None:
+    """Nobody has marked them: whoever could was killed with the step."""
+    for _ in range(5):
+        StepRecord(tmp_path).begin(SEVENTH)
+        assert start(tmp_path) == ()
+    fail(tmp_path, SEVENTH)
+    assert start(tmp_path) == ()
+    StepRecord(tmp_path).begin(SEVENTH)
+    assert start(tmp_path) == ()
+    fail(tmp_path, SEVENTH)
+    assert start(tmp_path) == (SEVENTH,)
+
+
+@pytest.mark.parametrize("survived", [1, 2, 3])
+def test_a_start_that_is_killed_while_it_counts_counts_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, survived: int
+) -> None:
+    """Killed before each of its writes: failures.json, and the removal of either file."""
+    fail(tmp_path, SEVENTH)
+    with monkeypatch.context() as patch:
+        writes = iter(range(survived - 1))
+
+        def dying(function):
+            def act(*arguments):
+                if next(writes, None) is None:
+                    raise SystemExit
+                return function(*arguments)
+
+            return act
+
+        for name in ("write_text", "remove"):
+            patch.setattr(poison, name, dying(getattr(poison, name)))
+        with pytest.raises(SystemExit):
+            start(tmp_path)
+    assert start(tmp_path) == ()
+    assert start(tmp_path) == ()
+    assert not (tmp_path / FAILED_FILE).exists()
+    fail(tmp_path, SEVENTH)
+    assert start(tmp_path) == (SEVENTH,)
+
+
+def test_a_witness_sees_only_steps_of_its_own_attempt(tmp_path: Path) -> None:
+    StepRecord(tmp_path).begin(SEVENTH)
+    witness = Witness(tmp_path)
+    witness.mark()
+    assert not (tmp_path / FAILED_FILE).exists(), "the record is that of an earlier attempt"
+    record = StepRecord(tmp_path)
+    record.begin(EIGHTH)
+    record.end()
+    assert not witness.has_failure
+    record.begin(EIGHTH)
+    witness.mark()
+    mark_failure(tmp_path, SEVENTH)
+    assert json.loads((tmp_path / FAILED_FILE).read_text())["step"] == [*EIGHTH], "an attempt has one failure"
+
+
+def test_failures_of_an_earlier_version_are_read(tmp_path: Path) -> None:
+    old = {"setting": "a", "failures": [[*SEVENTH, 1]], "left_out": []}
+    (tmp_path / FAILURES_FILE).write_text(json.dumps(old))
+    fail(tmp_path, SEVENTH)
+    assert start(tmp_path) == (SEVENTH,)
