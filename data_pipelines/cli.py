@@ -1,6 +1,7 @@
 """``mythos-data``: turn text into verified token shards, with one command per stage."""
 
 import argparse
+import io
 import os
 import sys
 from pathlib import Path
@@ -18,6 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code, 2 for an error that the user can fix."""
     options = _parser().parse_args(arguments)
     restrict_umask()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path that is not UTF-8 can be printed
     try:
         return options.run(options)
     except ValueError as error:
@@ -218,6 +221,8 @@ def _clean(options: argparse.Namespace) -> int:
     for name, step in report["steps"].items():
         for reason, dropped in step.get("dropped", {}).items():
             print(f"{name}: {reason}: {dropped['documents']:,} documents, {dropped['bytes']:,} bytes")
+        for reason, count in step.get("skipped", {}).items():
+            print(f"{name}: skipped, {reason}: {count:,}")
     kept = report["kept"]
     print(f"{options.to} holds {kept['documents']:,} documents, {kept['bytes']:,} bytes; see report.json there.")
     return 0

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from data_pipelines.cli import main
-from data_pipelines.corpus.build import _locked, build_corpus
+from data_pipelines.corpus.build import build_corpus
 from data_pipelines.corpus.config import (
     CorpusConfig,
     FasttextFilter,
@@ -24,6 +24,7 @@ from data_pipelines.corpus.documents import read_documents
 from data_pipelines.corpus.ledger import Ledger
 from data_pipelines.corpus.sources import plan, read_task
 from data_pipelines.corpus.steps import Step, run_step
+from data_pipelines.lock import locked
 from mythos.config.base import ConfigError
 from mythos.files import remove
 
@@ -213,7 +214,7 @@ def test_a_file_that_disappears_is_named_and_finished_shards_are_kept(source: Pa
 
 def test_two_runs_do_not_share_a_folder(source: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    with _locked(tmp_path / "out"), pytest.raises(ConfigError, match="another run is at work"):
+    with locked(tmp_path / "out"), pytest.raises(ConfigError, match="another run is at work"):
         build_corpus(with_source(source), tmp_path / "out", 0)
 
 
