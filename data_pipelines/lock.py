@@ -45,9 +45,7 @@ def _open(path: Path) -> int:
                 return descriptor
         except BlockingIOError:
             os.close(descriptor)
-            raise ConfigError(
-                f"another run is at work in {path.parent}; wait for it or use a new folder."
-            ) from None
+            raise ConfigError(f"another run is at work in {path.parent}; wait for it or use a new folder.") from None
         except BaseException:
             os.close(descriptor)
             raise

@@ -78,9 +78,10 @@ def read_file(path: Path, skips: Skips | None = None) -> Iterator[Document]:
             continue
         values = [encodable(value) for column in COLUMNS if isinstance(value := row.get(column), str)]
         if len(values) < len(COLUMNS):
+            columns = ", ".join(map(encodable, sorted(row)))
             raise ConfigError(
-                f"{path}: document {number} has the columns {', '.join(map(encodable, sorted(row)))}, but {', '.join(COLUMNS)} "
-                "are needed, as text; write the file with mythos-data clean."
+                f"{path}: document {number} has the columns {columns}, but {', '.join(COLUMNS)} are needed, as "
+                "text; write the file with mythos-data clean."
             )
         yield Document(*values)
 

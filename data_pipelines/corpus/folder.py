@@ -35,11 +35,11 @@ def read_folder(directory: Path, skips: Skips | None = None) -> Iterator[Documen
         raise ConfigError(f"{directory}: no such folder; give --text a folder of .txt or .md files.")
     names, others = _listing(directory, skips)
     if not names and others:
-        source = "{mine: {kind: files, dir: DIR, licence: NAME}}"
+        source = f"{{mine: {{kind: files, dir: {directory}, licence: NAME}}}}"
         raise ConfigError(
-            f"{directory} holds no .txt or .md file, but {len(others):,} of other formats ({printable_name(others[0])}); "
-            f"write 'sources: {source}' into mine.yaml, with {directory} as dir, run mythos-data clean mine.yaml --to "
-            "CORPUS, and give --text CORPUS."
+            f"{directory} holds no .txt or .md file, but {len(others):,} of other formats "
+            f"({printable_name(others[0])}); write 'sources: {source}' into mine.yaml, run mythos-data clean mine.yaml "
+            "--to CORPUS, and give --text CORPUS."
         )
     if not names:
         raise ConfigError(f"{directory} holds no .txt or .md file; give --text a folder that does.")

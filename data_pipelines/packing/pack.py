@@ -60,8 +60,8 @@ def pack(
     Does nothing if the same inputs are packed already.
 
     Raises:
-        ConfigError: text, tokenizer or sizes are unusable, another run is at work in ``directory``, or another dataset is
-            there and ``overwrite`` is false.
+        ConfigError: text, tokenizer or sizes are unusable, another run is at work in ``directory``, or another dataset
+            is there and ``overwrite`` is false.
     """
     tokenizer_path = directory / TOKENIZER_FILE
     tokenizer = read_tokenizer(tokenizer_path)

@@ -39,6 +39,4 @@ def _read(directory: Path, skips: Skips) -> Iterator[Document]:
         return
     for name, text in read_folder(directory, skips):
         folder, slash, _ = name.partition("/")
-        yield Document(
-            id=name, text=text, source=folder if slash else printable_name(directory.name), licence=""
-        )
+        yield Document(id=name, text=text, source=folder if slash else printable_name(directory.name), licence="")

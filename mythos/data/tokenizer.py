@@ -9,6 +9,7 @@ from tokenizers.processors import TemplateProcessing
 from mythos.config.base import ConfigError
 from mythos.data.manifest import SEPARATOR, TOKENIZER_FILE, data_fingerprint, read_common_manifest, read_manifest
 from mythos.data.shards import open_split
+from mythos.data.text import encodable
 from mythos.files import sha256 as file_sha256
 
 
@@ -54,6 +55,11 @@ def open_documents(tokenizer: Tokenizer, separator_id: int) -> Tokenizer:
     templates = {"single": f"{SEPARATOR} $A", "pair": f"{SEPARATOR} $A {SEPARATOR} $B"}
     tokenizer.post_processor = TemplateProcessing(**templates, special_tokens=[(SEPARATOR, separator_id)])
     return tokenizer
+
+
+def token_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Encode a text from outside, such as an argument; a lone surrogate in it counts as U+FFFD."""
+    return tokenizer.encode(encodable(text)).ids
 
 
 def read_tokenizer(path: Path) -> Tokenizer:

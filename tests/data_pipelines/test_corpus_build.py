@@ -96,6 +96,20 @@ def test_every_document_is_kept_or_counted(source: Path, tmp_path: Path) -> None
     assert {document.id for document in documents if document.source == "notes"} == {"notes/a.txt"}
 
 
+def test_hidden_files_are_no_text_and_are_named(source: Path, tmp_path: Path) -> None:
+    expected = build_corpus(with_source(source), tmp_path / "before", 0)["kept"]
+    for name in ("rows/.git/0.jsonl", "notes/.ipynb_checkpoints/a-checkpoint.txt", "notes/._a.txt", "evals/.old/x.txt"):
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_text(f'{{"text": "{EVALUATION}"}}\n')
+    report = build_corpus(with_source(source), tmp_path / "out", 0)
+    assert report["kept"] == expected
+    assert report["steps"]["plan"] == {"skipped": {"hidden": 3}}
+    assert report["problems"][:3] == ["rows/.git: hidden", "notes/._a.txt: hidden", "notes/.ipynb_checkpoints: hidden"]
+    assert "evaluation sets/.old: hidden" in report["problems"]
+    named = with_source(source, sources={"git": FilesSource(dir="rows", licence="MIT", pattern=".git/*")})
+    assert [task.files[0][0] for task in plan(named)] == [".git/0.jsonl"]
+
+
 def test_repeating_a_request_changes_nothing_and_another_request_is_refused(source: Path, tmp_path: Path) -> None:
     first = build_corpus(with_source(source), tmp_path / "out", 0)
     before = content(tmp_path / "out")
@@ -252,5 +266,6 @@ def test_the_command_builds_from_a_yaml(source: Path, tmp_path: Path, capsys: py
     assert main(command) == 0
     output = capsys.readouterr().out
     assert "clean: " in output
+    assert "clean: skipped, empty file: 1\n" in output
     assert output.endswith("see report.json there.\n")
     assert (tmp_path / "out" / "report.json").exists()
