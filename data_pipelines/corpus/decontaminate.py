@@ -4,6 +4,7 @@ datatrove's filter finds the matches. Its indexer is not used, since even for lo
 it torch and transformers; the index is written here instead, in the filter's format.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -53,16 +54,18 @@ def write_index(evaluations: Path, config: NGramDecontamination, output: Path, i
     del index
     ledger = Ledger()
     hash_of = create_hash_func(_HASH)
+    hashes: defaultdict[str, set[int]] = defaultdict(set)
     for path in evaluation_files(evaluations, ledger):
         name = printable_name(path.relative_to(evaluations).as_posix())
-        hashes: set[int] = set()
+        # Several files may share a task, such as boolq.train.jsonl and boolq.test.jsonl.
+        of_task = hashes[name.split(".")[0].replace("/", "-")]
         for row in read_file(path, name, "text", ledger):
             words = WORDS.word_tokenize(simplify_text(" ".join(_strings(row.columns)), _NORMALISATION))
             ledger.note(f"items of {config.num_words} words or more", int(len(words) >= config.num_words))
             ledger.note("shorter items, which cannot be found", int(len(words) < config.num_words))
-            hashes.update(hash_of(" ".join(n_gram)) for n_gram in ngrams(words, config.num_words))
-        task = name.split(".")[0].replace("/", "-")
-        np.array(sorted(hashes), dtype=np.uint64).tofile(output / f"{task}.index.hashes")
+            of_task.update(hash_of(" ".join(n_gram)) for n_gram in ngrams(words, config.num_words))
+    for task, of_task in hashes.items():
+        np.array(sorted(of_task), dtype=np.uint64).tofile(output / f"{task}.index.hashes")
     return ledger
 
 

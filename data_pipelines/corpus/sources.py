@@ -75,7 +75,7 @@ def read_task(corpus: CorpusConfig, task: Task, ledger: Ledger) -> Iterator[Docu
             continue
         licence = columns.get(source.licence_column or "") or task.licence
         identifier = columns.get(source.id_column or "") or row.id
-        metadata = {name: columns.get(name) for name in source.metadata_columns}
+        metadata = {name: columns.get(name) for name in map(encodable, source.metadata_columns)}
         yield _document(str(identifier), text, task.source, _joined(licence), metadata)
 
 

@@ -73,7 +73,7 @@ def test_the_files_with_long_runs_are_named(tmp_path: Path, capsys: pytest.Captu
     write_tokenizer(text, tmp_path / "out", OPTIONS, HeldOutBytes(num_bytes=9000), overwrite=False)
     error = capsys.readouterr().err
     assert error.startswith("mythos-data: 2 texts hold runs of more than 1,024 characters without a break")
-    assert error.endswith(": b.txt (5,000), c.txt (2,000).\n")
+    assert error.endswith(": b.txt (5,001), c.txt (2,000).\n")
 
 
 def test_text_without_long_runs_trains_the_same_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
