@@ -116,7 +116,8 @@ def open_zstd(path: Path) -> IO[bytes]:
     # pyarrow is used, since the zstandard package does not detect a truncated file.
     import pyarrow
 
-    return io.BufferedReader(pyarrow.input_stream(path, compression="zstd"), buffer_size=1 << 16)
+    # It opens no path that is not UTF-8, so it is given an open file.
+    return io.BufferedReader(pyarrow.input_stream(path.open("rb"), compression="zstd"), buffer_size=1 << 16)
 
 
 def rows_of(batch: "pyarrow.RecordBatch") -> Iterator[dict[str, Any] | None]:
@@ -139,7 +140,7 @@ def _read_parquet(path: Path) -> Iterator[dict[str, Any] | None]:
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with path.open("rb") as content, pyarrow.parquet.ParquetFile(content) as file:
             columns = [name for name in file.schema_arrow.names if name in COLUMNS]
             for batch in file.iter_batches(batch_size=256, columns=columns):
                 yield from rows_of(batch)

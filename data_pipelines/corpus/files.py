@@ -90,7 +90,7 @@ def _open(path: Path) -> IO[bytes] | gzip.GzipFile:
 
 def _read_parquet(path: Path, name: str, ledger: Ledger) -> Iterator[Row]:
     number = 0
-    with pyarrow.parquet.ParquetFile(path) as file:
+    with path.open("rb") as content, pyarrow.parquet.ParquetFile(content) as file:
         for batch in file.iter_batches(batch_size=64):
             yield from read_batch(batch, name, number, ledger)
             number += batch.num_rows

@@ -60,7 +60,9 @@ def hidden_entry(name: str) -> str | None:
 
 def _listing(directory: Path, skips: Skips) -> tuple[list[str], list[str]]:
     """Sorted relative paths of the files to read, and of the text in other formats."""
-    names, others, hidden = [], [], set()
+    names: list[str] = []
+    others: list[str] = []
+    hidden: set[str] = set()
     for path in directory.rglob("*"):
         suffix = path.suffix.lower()
         if suffix not in (*SUFFIXES, *CLEANABLE) or not path.is_file():

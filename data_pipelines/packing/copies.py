@@ -30,14 +30,14 @@ class Copies:
         train, held_out = (np.frombuffer(digests, np.uint64) for digests in (self._train, self._held_out))
         return [self._ids[index] for index in np.flatnonzero(np.isin(held_out, train))]
 
-    def sentence(self) -> str | None:
-        """Warning with the number and the first of these documents; None if there are none."""
+    def sentences(self) -> list[str]:
+        """One sentence with the number and the first of these documents, or none."""
         if not (ids := self.ids()):
-            return None
-        return (
+            return []
+        return [
             f"{len(ids):,} of {len(self._ids):,} held-out texts are also in the training part, the first of them "
             f"{ids[0]}; the validation loss will be too low, so remove copies first, as mythos-data clean does."
-        )
+        ]
 
 
 def _digest(text: str) -> int:

@@ -65,9 +65,7 @@ def split_documents(directory: Path, rule: HeldOut) -> Iterator[Part]:
     for part in parts:
         copies.add(part.document.id, part.document.text, is_held_out=part.split == "validation")
         yield part
-    for sentence in skips.sentences():
-        warn(sentence)
-    if sentence := copies.sentence():
+    for sentence in [*skips.sentences(), *copies.sentences()]:
         warn(sentence)
 
 

@@ -13,6 +13,7 @@ from data_pipelines.skips import warn
 from data_pipelines.tokenizer.long_runs import MOST_CHARS, cut_long
 from mythos.config.base import ConfigError, config
 from mythos.data.manifest import SEPARATOR, TOKENIZER_FILE
+from mythos.data.text import encodable
 from mythos.files import write_text
 
 _WORDS = (
@@ -40,10 +41,10 @@ class TokenizerOptions:
 
     def __post_init__(self) -> None:
         names = (SEPARATOR, *self.special_tokens)
-        if len(set(names)) < len(names) or not all(names):
+        if len(set(names)) < len(names) or not all(names) or any(name != encodable(name) for name in names):
             raise ConfigError(
                 f"--special-tokens is {', '.join(map(repr, self.special_tokens))}; give names that are not empty, "
-                f"differ from each other and from {SEPARATOR}."
+                f"are UTF-8, and differ from each other and from {SEPARATOR}."
             )
         if self.vocab_size < (least := 256 + len(names)):
             what = "the separator" if len(names) == 1 else f"{len(names)} special tokens"

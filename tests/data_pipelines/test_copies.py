@@ -12,14 +12,15 @@ def test_held_out_texts_that_are_in_training_are_counted_whatever_their_order_an
 ) -> None:
     monkeypatch.setattr(module, "_CHUNK_NUM_CHARS", 3)
     copies = Copies()
-    assert copies.sentence() is None
+    assert copies.sentences() == []
     copies.add("v1", "the king\r\nspeaks", is_held_out=True)
     copies.add("t1", "the king speaks\n", is_held_out=False)
     copies.add("t2", "the queen speaks", is_held_out=False)
     copies.add("v2", "the night", is_held_out=True)
     copies.add("v3", "the queen speaks", is_held_out=True)
     assert copies.ids() == ["v1", "v3"]
-    assert (copies.sentence() or "").startswith(
+    (sentence,) = copies.sentences()
+    assert sentence.startswith(
         "2 of 3 held-out texts are also in the training part, the first of them v1; the validation loss will be too low"
     )
 

@@ -30,7 +30,8 @@ def write_invalid_parquet(path: Path, columns: list[str]) -> None:
     values = pyarrow.array([b"one", b"tw\xff", b"three"], pyarrow.binary())
     invalid = pyarrow.StringArray.from_buffers(3, *values.buffers()[1:])
     path.parent.mkdir(parents=True, exist_ok=True)
-    pyarrow.parquet.write_table(pyarrow.table(dict.fromkeys(columns, invalid)), path)
+    with path.open("wb") as file:
+        pyarrow.parquet.write_table(pyarrow.table(dict.fromkeys(columns, invalid)), file)
 
 
 def test_every_command_survives_lone_surrogates_and_names_that_are_not_utf8(
@@ -65,20 +66,22 @@ def test_every_command_survives_lone_surrogates_and_names_that_are_not_utf8(
 
 
 def test_a_parquet_row_that_cannot_be_decoded_is_skipped_and_named(tmp_path: Path) -> None:
-    write_invalid_parquet(tmp_path / "a.parquet", ["text"])
+    path = tmp_path / BAD_NAME / "a.parquet"
+    write_invalid_parquet(path, ["text"])
     ledger = Ledger()
-    rows = list(read_file(tmp_path / "a.parquet", "s/a.parquet", "text", ledger))
+    rows = list(read_file(path, "s/a.parquet", "text", ledger))
     assert [(row.id, row.columns["text"]) for row in rows] == [("s/a.parquet#0", "one"), ("s/a.parquet#2", "three")]
     assert ledger.problems == ["s/a.parquet#1: row that cannot be decoded"]
 
 
 def test_a_document_of_a_cleaned_corpus_that_cannot_be_decoded_is_skipped_and_named(tmp_path: Path) -> None:
-    write_invalid_parquet(tmp_path / "a.parquet", ["id", "text", "source", "licence"])
+    corpus = tmp_path / BAD_NAME
+    write_invalid_parquet(corpus / "a.parquet", ["id", "text", "source", "licence"])
     line = b'{"id": "%s", "text": "x", "source": "s", "licence": "l"}\n'
     deep = b'{"id": ' + b"[" * 100_000 + b"\n"
-    (tmp_path / "b.jsonl.zst").write_bytes(zstandard.compress(line % b"b" + line % b"\xff" + deep + line % b"\\ud83d"))
+    (corpus / "b.jsonl.zst").write_bytes(zstandard.compress(line % b"b" + line % b"\xff" + deep + line % b"\\ud83d"))
     skips = Skips()
-    assert [document.id for document in read_text(tmp_path, skips)] == ["one", "three", "b", "\ufffd"]
+    assert [document.id for document in read_text(corpus, skips)] == ["one", "three", "b", "\ufffd"]
     assert skips.sentences() == [
         "3 skipped, not decodable: document 2 of a.parquet, document 2 of b.jsonl.zst, document 3 of b.jsonl.zst."
     ]
