@@ -97,13 +97,15 @@ def read_lines(path: Path) -> Iterator[dict[str, Any] | None]:
         with open_zstd(path) as file:
             for line in file:
                 number += 1
+                if not line.endswith(b"\n"):
+                    raise ValueError("a line is not a complete JSON object")
                 try:
                     row = json.loads(line)
                 except (UnicodeDecodeError, RecursionError):
                     yield None
                     continue
-                if not line.endswith(b"\n") or not isinstance(row, dict):
-                    raise ValueError("a line is not a complete JSON object")
+                if not isinstance(row, dict):
+                    raise ValueError("a line is not a JSON object")
                 yield row
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:

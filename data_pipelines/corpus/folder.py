@@ -54,7 +54,7 @@ def hidden_entry(name: str) -> str | None:
     Such entries (``.git``, ``.ipynb_checkpoints``) hold copies and bookkeeping, not text that somebody collected.
     """
     parts = PurePath(name).parts
-    first = next((index for index, part in enumerate(parts) if part.startswith(".")), None)
+    first = next((index for index, part in enumerate(parts) if part.startswith(".") and part != ".."), None)
     return None if first is None else PurePath(*parts[: first + 1]).as_posix()
 
 
