@@ -23,7 +23,7 @@ from mythos.data.manifest import (
     Split,
     read_manifest,
 )
-from mythos.files import remove, sha256
+from mythos.files import remove, sha256, write_text
 
 
 @config
@@ -72,7 +72,7 @@ def write_task(
         try:
             tokenizer = word_tokenizer(task.words)
             splits = {name: _write_split(partial, name, tokenizer, part, seq_len) for name, part in problems.items()}
-            tokenizer.save(str(partial / TOKENIZER_FILE))
+            write_text(partial / TOKENIZER_FILE, tokenizer.to_str(pretty=True))
             manifest = Manifest(
                 dtype="uint16",
                 vocab_size=tokenizer.get_vocab_size(),

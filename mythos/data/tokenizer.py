@@ -71,7 +71,7 @@ def read_tokenizer(path: Path) -> Tokenizer:
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; train it with mythos-data tokenizer --to {path.parent}.")
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))  # from_file opens no path that is not UTF-8
     except Exception as error:  # the library raises nothing narrower
         raise ConfigError(f"{path} is not a tokenizer ({error}); train it again with mythos-data tokenizer.") from None
     tokenizer.encode_special_tokens = True
