@@ -224,6 +224,8 @@ def _clean(options: argparse.Namespace) -> int:
     for name, step in report["steps"].items():
         for reason, dropped in step.get("dropped", {}).items():
             print(f"{name}: {reason}: {dropped['documents']:,} documents, {dropped['bytes']:,} bytes")
+        for reason, count in step.get("skipped", {}).items():
+            print(f"{name}: skipped, {reason}: {count:,}")
     kept = report["kept"]
     print(f"{options.to} holds {kept['documents']:,} documents, {kept['bytes']:,} bytes; see report.json there.")
     return 0

@@ -1,10 +1,8 @@
 """Build a corpus from its sources: run the steps in order and report what each one dropped."""
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -27,8 +25,9 @@ from data_pipelines.corpus.normalise import cut, normalise
 from data_pipelines.corpus.shards import shard_path, write_shard
 from data_pipelines.corpus.sources import Task, plan, read_task, resolve
 from data_pipelines.corpus.steps import Step, run_step
+from data_pipelines.lock import LOCK, locked
 from mythos.config.base import ConfigError, difference, encode
-from mythos.files import open_regular, remove, write_text
+from mythos.files import remove, write_text
 
 REPORT: Final = "report.json"
 _REQUEST: Final = "request.json"
@@ -45,12 +44,13 @@ def build_corpus(corpus: CorpusConfig, directory: Path, num_workers: int) -> dic
     if num_workers < 0:
         raise ConfigError(f"--workers is {num_workers}; give the number of processes, or 0 to work in this one.")
     # Missing folders, models and evaluation sets are found here, before hours of work.
-    tasks = plan(corpus)
+    ledgers = {"plan": Ledger()}
+    tasks = plan(corpus, ledgers["plan"])
     build_filters(corpus.language, corpus.quality)
     # The request depends on the files of the sources, but not on the path of their folder.
     request = encode(corpus) | {"source": None, "files": _fingerprint(corpus, tasks)}
     directory.mkdir(parents=True, exist_ok=True)
-    with _locked(directory):
+    with locked(directory):
         if (directory / REPORT).exists():
             report = json.loads((directory / REPORT).read_text(encoding="utf-8"))
             _check_same(report["request"], request, directory)
@@ -59,11 +59,10 @@ def build_corpus(corpus: CorpusConfig, directory: Path, num_workers: int) -> dic
         stages = directory / STAGES
         if (stages / _REQUEST).exists():
             _check_same(json.loads((stages / _REQUEST).read_text(encoding="utf-8")), request, directory)
-        elif any(path.name != _LOCK for path in directory.iterdir() if path != stages):
+        elif any(path.name != LOCK for path in directory.iterdir() if path != stages):
             raise ConfigError(f"{directory} holds other files; give --to a new folder.")
         else:
             write_text(stages / _REQUEST, json.dumps(request))
-        ledgers: dict[str, Ledger] = {}
         for step in _steps(corpus, tasks, stages):
             ledgers[step.name] = run_step(step, stages / step.name, num_workers)
         return _publish(corpus, request, ledgers, directory)
@@ -132,7 +131,9 @@ def _publish(
         "problems": [problem for ledger in ledgers.values() for problem in ledger.problems],
         "request": request,
     }
-    write_text(directory / REPORT, json.dumps(report, indent=1, ensure_ascii=False))
+    text = json.dumps(report, indent=1, ensure_ascii=False)
+    # A path of the request that is not UTF-8 keeps its surrogates, as JSON escapes.
+    write_text(directory / REPORT, text.encode("utf-8", "backslashreplace").decode())
     remove(directory / STAGES)
     return report
 
@@ -161,17 +162,3 @@ def _fingerprint(corpus: CorpusConfig, tasks: list[Task]) -> str:
 
 def _shortened(change: str) -> str:
     return change if len(change) <= 160 else f"{change[:157]}..."
-
-
-_LOCK: Final = ".lock"
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Lock the folder for this process; the lock is released when the process ends."""
-    with open_regular(directory / _LOCK, "a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"another run is at work in {directory}; wait for it or use a new folder.") from None
-        yield

@@ -44,7 +44,7 @@ def _fetch(name: str, package: DebianPackage, target: Path) -> None:
 
 def _run(command: list[str], directory: Path, name: str, version: str) -> None:
     try:
-        result = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+        result = subprocess.run(command, cwd=directory, capture_output=True, text=True, errors="replace", check=False)
     except FileNotFoundError:
         raise ConfigError(f"{command[0]} is not installed; fetch packages on a Debian or Ubuntu machine.") from None
     if result.returncode:

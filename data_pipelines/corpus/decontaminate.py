@@ -4,6 +4,7 @@ datatrove's filter finds the matches. Its indexer is not used, since even for lo
 it torch and transformers; the index is written here instead, in the filter's format.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -16,11 +17,12 @@ from datatrove.utils.hashing import HashConfig, create_hash_func
 from datatrove.utils.text import TextNormConfig, ngrams, simplify_text
 
 from data_pipelines.corpus.config import NGramDecontamination
-from data_pipelines.corpus.files import is_readable, read_file
+from data_pipelines.corpus.files import is_readable, read_file, without_hidden
 from data_pipelines.corpus.ledger import Ledger
 from data_pipelines.corpus.shards import read_shard, shard_path, write_shard
 from data_pipelines.corpus.words import WORDS
 from mythos.config.base import ConfigError
+from mythos.data.text import printable_name
 
 _NORMALISATION: Final = TextNormConfig(norm_numbers=False)
 """Numbers are kept: if all became 0, tables of numbers would match each other."""
@@ -31,13 +33,14 @@ _BORDER_CHARACTERS: Final = 400
 """Length of the previous window's end that is searched again, enough for any n-gram that begins there."""
 
 
-def evaluation_files(directory: Path) -> list[Path]:
-    """Paths of the evaluation sets, sorted.
+def evaluation_files(directory: Path, ledger: Ledger | None = None) -> list[Path]:
+    """Paths of the evaluation sets, sorted, without hidden ones, which ``ledger`` counts.
 
     Raises:
         ConfigError: there are none.
     """
     paths = sorted(path for path in directory.rglob("*") if path.is_file() and is_readable(path))
+    paths = without_hidden(paths, directory, "evaluation sets", Ledger() if ledger is None else ledger)
     if not paths:
         raise ConfigError(
             f"decontamination.dir: {directory} holds no evaluation set; put .jsonl or .txt files there, or set "
@@ -51,16 +54,18 @@ def write_index(evaluations: Path, config: NGramDecontamination, output: Path, i
     del index
     ledger = Ledger()
     hash_of = create_hash_func(_HASH)
-    for path in evaluation_files(evaluations):
-        name = path.relative_to(evaluations).as_posix()
-        hashes: set[int] = set()
+    hashes: defaultdict[str, set[int]] = defaultdict(set)
+    for path in evaluation_files(evaluations, ledger):
+        name = printable_name(path.relative_to(evaluations).as_posix())
+        # Several files may share a task, such as boolq.train.jsonl and boolq.test.jsonl.
+        of_task = hashes[name.split(".")[0].replace("/", "-")]
         for row in read_file(path, name, "text", ledger):
             words = WORDS.word_tokenize(simplify_text(" ".join(_strings(row.columns)), _NORMALISATION))
             ledger.note(f"items of {config.num_words} words or more", int(len(words) >= config.num_words))
             ledger.note("shorter items, which cannot be found", int(len(words) < config.num_words))
-            hashes.update(hash_of(" ".join(n_gram)) for n_gram in ngrams(words, config.num_words))
-        task = name.split(".")[0].replace("/", "-")
-        np.array(sorted(hashes), dtype=np.uint64).tofile(output / f"{task}.index.hashes")
+            of_task.update(hash_of(" ".join(n_gram)) for n_gram in ngrams(words, config.num_words))
+    for task, of_task in hashes.items():
+        np.array(sorted(of_task), dtype=np.uint64).tofile(output / f"{task}.index.hashes")
     return ledger
 
 
@@ -91,7 +96,8 @@ def _clean_parts(
             run.append(window)
         else:
             ledger.drop(f"matches {probe.metadata['contaminated_task']}", Document(text=window, id=""))
-            parts, run = [*parts, "".join(run)], []
+            parts.append("".join(run))
+            run = []
         tail = run[-1][-_BORDER_CHARACTERS:] if run else ""
     for number, text in enumerate(filter(None, [*parts, "".join(run)])):
         part = Document(text=text.strip("\n"), id=f"{document.id}~{number}", metadata=_origin(document))

@@ -4,9 +4,14 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Final, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
+from data_pipelines.skips import Skips
 from mythos.config.base import ConfigError
+from mythos.data.text import encodable, printable_name
+
+if TYPE_CHECKING:
+    import pyarrow
 
 COLUMNS: Final = ("id", "text", "source", "licence")
 SUFFIXES: Final = (".jsonl.zst", ".parquet")
@@ -15,7 +20,7 @@ STAGES: Final = "stages"
 
 
 class Document(NamedTuple):
-    """One text with its id, source and licence."""
+    """One text with its id, source and licence, all of them encodable."""
 
     id: str
     text: str
@@ -33,43 +38,56 @@ def document_files(directory: Path) -> list[Path]:
         raise ConfigError(f"{directory}: no such folder; name one that mythos-data clean wrote.")
     if (directory / STAGES).is_dir():
         raise ConfigError(f"{directory} is not finished; run its mythos-data clean again, which resumes it.")
-    files = sorted(path for path in directory.iterdir() if path.name.endswith(SUFFIXES) and path.name[0] != ".")
+    files = sorted(path for path in directory.iterdir() if is_document_file(path))
     if not files:
         raise ConfigError(f"{directory} holds no .jsonl.zst or .parquet file; name one that mythos-data clean wrote.")
     return files
 
 
-def read_documents(directory: Path) -> Iterator[Document]:
+def is_document_file(path: Path) -> bool:
+    """Whether a file of a corpus holds documents; hidden ones are parts that a killed run left."""
+    return path.name.endswith(SUFFIXES) and not path.name.startswith(".")
+
+
+def read_documents(directory: Path, skips: Skips | None = None) -> Iterator[Document]:
     """Yield every document of the ``*.jsonl.zst`` and ``*.parquet`` files in a folder, by file name and line.
 
     Memory holds one block of one file, whatever the size of the corpus.
+
+    Args:
+        skips: counts the documents that are left out because their strings cannot be decoded.
 
     Raises:
         ConfigError: the folder holds no such file, or a file is damaged or lacks a column.
     """
     for path in document_files(directory):
-        yield from read_file(path)
+        yield from read_file(path, skips)
 
 
-def read_file(path: Path) -> Iterator[Document]:
-    """Yield the documents of one file, in order.
+def read_file(path: Path, skips: Skips | None = None) -> Iterator[Document]:
+    """Yield the documents of one file, in order; see ``read_documents``.
 
     Raises:
         ConfigError: the file is damaged or lacks a column.
     """
-    rows = _read_parquet(path) if path.suffix == ".parquet" else read_rows(path)
+    rows = _read_parquet(path) if path.suffix == ".parquet" else read_lines(path)
     for number, row in enumerate(rows, start=1):
-        values = [value for column in COLUMNS if isinstance(value := row.get(column), str)]
+        if row is None:
+            if skips is not None:
+                skips.add("not decodable", f"document {number} of {printable_name(path.name)}")
+            continue
+        values = [encodable(value) for column in COLUMNS if isinstance(value := row.get(column), str)]
         if len(values) < len(COLUMNS):
+            columns = ", ".join(map(encodable, sorted(row)))
             raise ConfigError(
-                f"{path}: document {number} has the columns {', '.join(sorted(row))}, but {', '.join(COLUMNS)} "
-                "are needed, as text; write the file with mythos-data clean."
+                f"{path}: document {number} has the columns {columns}, but {', '.join(COLUMNS)} are needed, as "
+                "text; write the file with mythos-data clean."
             )
         yield Document(*values)
 
 
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a zstd-compressed JSON-lines file.
+def read_lines(path: Path) -> Iterator[dict[str, Any] | None]:
+    """Yield the objects of a zstd-compressed JSON-lines file; None for one that is not UTF-8 or nested too deeply.
 
     Raises:
         ConfigError: the file is truncated or not zstd, or a line is not a JSON object.
@@ -79,9 +97,15 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         with open_zstd(path) as file:
             for line in file:
                 number += 1
-                row = json.loads(line)
-                if not line.endswith(b"\n") or not isinstance(row, dict):
+                if not line.endswith(b"\n"):
                     raise ValueError("a line is not a complete JSON object")
+                try:
+                    row = json.loads(line)
+                except (UnicodeDecodeError, RecursionError):
+                    yield None
+                    continue
+                if not isinstance(row, dict):
+                    raise ValueError("a line is not a JSON object")
                 yield row
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:
@@ -94,17 +118,33 @@ def open_zstd(path: Path) -> IO[bytes]:
     # pyarrow is used, since the zstandard package does not detect a truncated file.
     import pyarrow
 
-    return io.BufferedReader(pyarrow.input_stream(path, compression="zstd"), buffer_size=1 << 16)
+    # It opens no path that is not UTF-8, so it is given an open file.
+    return io.BufferedReader(pyarrow.input_stream(path.open("rb"), compression="zstd"), buffer_size=1 << 16)
 
 
-def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
+def rows_of(batch: "pyarrow.RecordBatch") -> Iterator[dict[str, Any] | None]:
+    """Yield the rows of an Arrow batch; None for one whose values Python cannot represent, such as invalid UTF-8."""
+    try:
+        yield from batch.to_pylist()
+        return
+    except (UnicodeDecodeError, ValueError, OverflowError):
+        pass
+    for index in range(batch.num_rows):
+        try:
+            (row,) = batch.slice(index, 1).to_pylist()
+        except (UnicodeDecodeError, ValueError, OverflowError):
+            row = None
+        yield row
+
+
+def _read_parquet(path: Path) -> Iterator[dict[str, Any] | None]:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with path.open("rb") as content, pyarrow.parquet.ParquetFile(content) as file:
             columns = [name for name in file.schema_arrow.names if name in COLUMNS]
             for batch in file.iter_batches(batch_size=256, columns=columns):
-                yield from batch.to_pylist()
-    except pyarrow.ArrowException as error:
+                yield from rows_of(batch)
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is damaged ({' '.join(str(error).split())}); write it again.") from None

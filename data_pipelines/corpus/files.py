@@ -3,17 +3,19 @@
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, Final, NamedTuple
+from typing import IO, Any, Final
 
 import pyarrow
 import pyarrow.parquet
 from charset_normalizer import from_bytes
 
-from data_pipelines.corpus.documents import open_zstd
+from data_pipelines.corpus.documents import open_zstd, rows_of
+from data_pipelines.corpus.folder import hidden_entry
 from data_pipelines.corpus.html import html_to_text
 from data_pipelines.corpus.ledger import Ledger
+from mythos.data.text import encodable, encodable_values, printable_name
 
 TEXT: Final = (".txt", ".text", ".md", ".markdown", ".rst", ".pod", ".dict")
 HTML: Final = (".html", ".htm", ".xhtml")
@@ -21,11 +23,12 @@ ROWS: Final = (".jsonl", ".parquet")
 _COMPRESSED: Final = (".gz", ".dz", ".zst")
 
 
-class Row(NamedTuple):
-    """One record of a source file."""
+class Row:
+    """One record of a source; every string in it is encodable, whatever its reader found."""
 
-    id: str
-    columns: dict[str, Any]
+    def __init__(self, id: str, columns: dict[str, Any]) -> None:
+        self.id: str = encodable(id)
+        self.columns: dict[str, Any] = encodable_values(columns)
 
 
 def is_readable(path: Path) -> bool:
@@ -36,27 +39,36 @@ def is_readable(path: Path) -> bool:
 def read_file(path: Path, name: str, text_column: str, ledger: Ledger) -> Iterator[Row]:
     """Yield the records of one file; their ids are ``name`` and their index in the file.
 
-    A damaged file yields the records before the damage. Empty files, files that are not text and lines that are not
-    JSON objects are skipped and counted.
+    A damaged file yields the records before the damage. Empty files, files that are not text, lines that are not
+    JSON objects and rows that cannot be decoded are skipped and counted.
 
     Raises:
         FileNotFoundError: the file does not exist any more.
     """
-    kind = _kind(path)
+    kind, name = _kind(path), printable_name(name)
     try:
         if kind == ".parquet":
-            yield from _read_parquet(path, name)
+            yield from _read_parquet(path, name, ledger)
         elif kind == ".jsonl":
-            yield from _read_json_lines(path, name, ledger)
+            with _open(path) as file:
+                yield from read_json_lines(file, name, ledger)
         elif text := _read_text(path, name, ledger, is_html=kind in HTML):
             yield Row(name, {text_column: text})
-    except pyarrow.ArrowException:
+    except (pyarrow.ArrowException, UnicodeDecodeError):
         ledger.skip("damaged parquet", name)
     except (EOFError, OSError, zlib.error) as error:
         # An error with errno comes from the system, not from the content of the file.
         if isinstance(error, OSError) and error.errno is not None:
             raise
         ledger.skip("damaged compression", name)
+
+
+def without_hidden(paths: list[Path], directory: Path, name: str, ledger: Ledger) -> list[Path]:
+    """Return the paths of which no part below ``directory`` is hidden; count and name the hidden entries."""
+    entries = {path: hidden_entry(path.relative_to(directory).as_posix()) for path in paths}
+    for entry in sorted(filter(None, set(entries.values()))):
+        ledger.skip("hidden", f"{name}/{printable_name(entry)}")
+    return [path for path, entry in entries.items() if entry is None]
 
 
 def _kind(path: Path) -> str:
@@ -76,28 +88,37 @@ def _open(path: Path) -> IO[bytes] | gzip.GzipFile:
             return path.open("rb")
 
 
-def _read_parquet(path: Path, name: str) -> Iterator[Row]:
+def _read_parquet(path: Path, name: str, ledger: Ledger) -> Iterator[Row]:
     number = 0
-    with pyarrow.parquet.ParquetFile(path) as file:
+    with path.open("rb") as content, pyarrow.parquet.ParquetFile(content) as file:
         for batch in file.iter_batches(batch_size=64):
-            for columns in batch.to_pylist():
-                yield Row(f"{name}#{number}", columns)
-                number += 1
+            yield from read_batch(batch, name, number, ledger)
+            number += batch.num_rows
 
 
-def _read_json_lines(path: Path, name: str, ledger: Ledger) -> Iterator[Row]:
-    with _open(path) as file:
-        for number, line in enumerate(file):
-            if not line.strip():
-                continue
-            try:
-                columns = json.loads(line.removeprefix(b"\xef\xbb\xbf"))
-            except ValueError:
-                columns = None
-            if isinstance(columns, dict):
-                yield Row(f"{name}#{number}", columns)
-            else:
-                ledger.skip("line is no JSON object", f"{name} line {number + 1}")
+def read_batch(batch: pyarrow.RecordBatch, name: str, first: int, ledger: Ledger) -> Iterator[Row]:
+    """Yield the records of an Arrow batch whose first row has the index ``first`` in its file."""
+    for number, columns in enumerate(rows_of(batch), start=first):
+        if columns is None:
+            ledger.skip("row that cannot be decoded", f"{name}#{number}")
+        else:
+            yield Row(f"{name}#{number}", columns)
+
+
+def read_json_lines(lines: Iterable[bytes], name: str, ledger: Ledger) -> Iterator[Row]:
+    """Yield the records of a JSON-lines file; lines that are not JSON objects are skipped and counted."""
+    for number, line in enumerate(lines):
+        if not line.strip():
+            continue
+        try:
+            columns = json.loads(line.removeprefix(b"\xef\xbb\xbf"))
+            row = Row(f"{name}#{number}", columns) if isinstance(columns, dict) else None
+        except (ValueError, RecursionError):
+            row = None
+        if row:
+            yield row
+        else:
+            ledger.skip("line is no JSON object", f"{name} line {number + 1}")
 
 
 def _read_text(path: Path, name: str, ledger: Ledger, *, is_html: bool) -> str:

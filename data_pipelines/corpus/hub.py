@@ -1,16 +1,22 @@
 """Stream records from the Hugging Face Hub, or from a local folder in the Hub's layout."""
 
+import gzip
+import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
+import fsspec
 import pyarrow
-from datasets import IterableDataset, load_dataset
+from datasets import IterableDataset, load_dataset, load_dataset_builder
 from datasets.exceptions import DataFilesNotFoundError, DatasetGenerationError, DatasetNotFoundError
 
 from data_pipelines.corpus.config import HubSource
-from data_pipelines.corpus.files import Row
+from data_pipelines.corpus.files import Row, read_batch, read_json_lines
 from data_pipelines.corpus.ledger import Ledger
 from mythos.config.base import ConfigError
+
+_JSON_LINES: Final = (".jsonl", ".jsonl.gz", ".jsonl.zst")
+_BATCH_ROWS: Final = 64
 
 
 def count_files(source: HubSource) -> int:
@@ -24,14 +30,34 @@ def count_files(source: HubSource) -> int:
 
 
 def read_hub_file(source: HubSource, index: int, ledger: Ledger) -> Iterator[Row]:
-    """Yield the records of one of the data set's files; damage ends the file and is counted."""
+    """Yield the records of one of the data set's files.
+
+    Damage ends the file and is counted; rows that cannot be decoded are skipped and counted.
+    """
     dataset = _open(source)
     name = f"{source.path}/{source.name or 'default'}/{source.split}-{index:05d}"
     try:
-        for number, columns in enumerate(dataset.shard(num_shards=dataset.num_shards, index=index)):
-            yield Row(f"{name}#{number}", columns)
-    except (pyarrow.ArrowException, DatasetGenerationError, UnicodeDecodeError, EOFError):
+        if url := _json_lines_url(source, dataset, index):
+            # The library gives up a whole file for one lone surrogate.
+            with fsspec.open(url, "rb", compression="infer") as file:
+                yield from read_json_lines(file, name, ledger)
+            return
+        number = 0
+        for table in dataset.shard(dataset.num_shards, index).with_format("arrow").iter(batch_size=_BATCH_ROWS):
+            for batch in table.to_batches():
+                yield from read_batch(batch, name, number, ledger)
+                number += batch.num_rows
+    except (pyarrow.ArrowException, DatasetGenerationError, UnicodeError, EOFError, zlib.error, gzip.BadGzipFile):
         ledger.skip("damaged file", name)
+
+
+def _json_lines_url(source: HubSource, dataset: IterableDataset, index: int) -> str | None:
+    """Path or URL of the data set's file with this index, if it holds JSON lines."""
+    builder = load_dataset_builder(source.path, source.name, data_dir=source.data_dir, revision=source.revision)
+    files = (builder.config.data_files or {}).get(source.split, [])
+    if len(files) != dataset.num_shards or not files[index].endswith(_JSON_LINES):
+        return None
+    return files[index]
 
 
 def _open(source: HubSource) -> IterableDataset:

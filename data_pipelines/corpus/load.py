@@ -1,5 +1,6 @@
 """Compose a corpus's YAML and overrides with Hydra."""
 
+import re
 from pathlib import Path
 
 from data_pipelines.corpus.config import CorpusConfig
@@ -18,4 +19,9 @@ def load_corpus(name: str, overrides: list[str]) -> CorpusConfig:
     if not path.is_file():
         known = [file.stem for file in shipped.glob("*.yaml")]
         raise ConfigError(f"{path}: no such file; {suggestion(path.stem, known)}")
-    return decode(CorpusConfig, compose_raw(path.stem, overrides, path.parent))
+    return decode(CorpusConfig, compose_raw(path.stem, list(map(_settable, overrides)), path.parent))
+
+
+def _settable(override: str) -> str:
+    """Let ``key=value`` set a key that the YAML leaves at its default; validation finds the unknown ones."""
+    return f"++{override}" if re.match(r"\w+=", override) else override

@@ -8,7 +8,7 @@ from pathlib import Path
 import zstandard
 from datatrove.data import Document
 
-from data_pipelines.corpus.documents import read_rows
+from data_pipelines.corpus.documents import read_lines
 from mythos.files import replacing
 
 
@@ -19,7 +19,8 @@ def shard_path(directory: Path, index: int) -> Path:
 
 def read_shard(path: Path) -> Iterator[Document]:
     """Yield the documents of a shard; ``source`` and ``licence`` are in their metadata."""
-    for row in read_rows(path):
+    for row in read_lines(path):
+        assert row is not None
         origin = {"source": row["source"], "licence": row["licence"]}
         yield Document(text=row["text"], id=row["id"], metadata=row.get("metadata", {}) | origin)
 

@@ -7,9 +7,11 @@ from typing import Any
 from datatrove.data import Document
 
 from data_pipelines.corpus.config import CorpusConfig, DebianSource, FilesSource, HubSource
-from data_pipelines.corpus.files import Row, is_readable, read_file
+from data_pipelines.corpus.files import Row, is_readable, read_file, without_hidden
+from data_pipelines.corpus.folder import hidden_entry
 from data_pipelines.corpus.ledger import Ledger
 from mythos.config.base import ConfigError, config
+from mythos.data.text import encodable
 
 
 @config
@@ -29,20 +31,24 @@ def resolve(corpus: CorpusConfig, directory: str) -> Path:
     return Path(corpus.source or ".", directory).expanduser()
 
 
-def plan(corpus: CorpusConfig) -> list[Task]:
+def plan(corpus: CorpusConfig, ledger: Ledger | None = None) -> list[Task]:
     """List every task in order, a pure function of the configuration and of the folders' contents.
+
+    Hidden files and folders are left out and counted in ``ledger``, unless the source's pattern names them.
 
     Raises:
         ConfigError: a folder is missing or holds nothing to read, or a data set cannot be opened.
     """
     tasks: list[Task] = []
+    ledger = Ledger() if ledger is None else ledger
     for name, source in corpus.sources.items():
         match source:
             case FilesSource():
-                tasks += _group(corpus, name, source.licence, source.dir, "", source.pattern)
+                tasks += _group(corpus, name, source.licence, source.dir, "", source.pattern, ledger)
             case DebianSource():
                 for package_name, package in source.packages.items():
-                    tasks += _group(corpus, name, package.licence, source.dir, package_name, package.pattern)
+                    folder, licence, pattern = source.dir, package.licence, package.pattern
+                    tasks += _group(corpus, name, licence, folder, package_name, pattern, ledger)
             case HubSource():
                 from data_pipelines.corpus.hub import count_files
 
@@ -69,7 +75,7 @@ def read_task(corpus: CorpusConfig, task: Task, ledger: Ledger) -> Iterator[Docu
             continue
         licence = columns.get(source.licence_column or "") or task.licence
         identifier = columns.get(source.id_column or "") or row.id
-        metadata = {name: columns.get(name) for name in source.metadata_columns}
+        metadata = {name: columns.get(name) for name in map(encodable, source.metadata_columns)}
         yield _document(str(identifier), text, task.source, _joined(licence), metadata)
 
 
@@ -93,29 +99,37 @@ def _rows(corpus: CorpusConfig, task: Task, ledger: Ledger) -> Iterator[Row]:
             ) from None
 
 
-def _group(corpus: CorpusConfig, name: str, licence: str, parent: str, package: str, pattern: str) -> list[Task]:
+def _group(
+    corpus: CorpusConfig, name: str, licence: str, parent: str, package: str, pattern: str, ledger: Ledger
+) -> list[Task]:
     """Group files, in order of their paths, into tasks that reach ``shard_bytes``."""
     directory = resolve(corpus, parent)
     if not (directory / package).is_dir():
         advice = "run mythos-data fetch first" if package else "put the files there or set source="
         raise ConfigError(f"sources.{name}.dir: {directory / package}: no such folder; {advice}.")
     paths = sorted(path for path in (directory / package).glob(pattern) if path.is_file() and is_readable(path))
+    if hidden_entry(pattern) is None:
+        paths = without_hidden(paths, directory / package, f"{name}/{package}" if package else name, ledger)
     if not paths:
         raise ConfigError(
             f"sources.{name}: {directory / package} holds no file {pattern} of a known kind; check it and dir."
         )
     tasks: list[Task] = []
     files: list[tuple[str, int]] = []
+    num_bytes = 0
     for path in paths:
-        files.append((path.relative_to(directory).as_posix(), path.stat().st_size))
-        if sum(size for _, size in files) >= corpus.shard_bytes or path == paths[-1]:
+        files.append((path.relative_to(directory).as_posix(), size := path.stat().st_size))
+        num_bytes += size
+        if num_bytes >= corpus.shard_bytes or path == paths[-1]:
             tasks.append(Task(source=name, licence=licence, files=tuple(files)))
-            files = []
+            files, num_bytes = [], 0
     return tasks
 
 
 def _document(identifier: str, text: str, source: str, licence: str, metadata: dict[str, Any]) -> Document:
-    return Document(text=text, id=identifier, metadata=metadata | {"source": source, "licence": licence})
+    # The names of the source and of its licence come from the configuration.
+    origin = {"source": encodable(source), "licence": encodable(licence)}
+    return Document(text=text, id=identifier, metadata=metadata | origin)
 
 
 def _joined(licence: Any) -> str:

@@ -1,8 +1,6 @@
 """Run one step of a build: many independent tasks, each of which runs once even if the run is killed between two."""
 
 import multiprocessing
-import os
-import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -14,6 +12,7 @@ from tqdm import tqdm
 
 from data_pipelines.corpus.ledger import Ledger
 from data_pipelines.corpus.shards import remove_partial
+from data_pipelines.workers import exit_with_parent
 from mythos.config.base import ConfigError
 
 
@@ -74,15 +73,7 @@ def _finish(work: Callable[[Path, int], Ledger], output: Path, index: int) -> No
 
 def _start_worker() -> None:
     _disable_logging()
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    """Exit this worker when the run that started it was killed, since nothing would collect its results."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    exit_with_parent()
 
 
 def _disable_logging() -> None:

@@ -8,7 +8,9 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field
 
 from data_pipelines.corpus.documents import Document
+from data_pipelines.packing.copies import Copies
 from data_pipelines.packing.source import read_text
+from data_pipelines.skips import Skips, warn
 from mythos.config.base import ConfigError, config
 
 SplitName = Literal["train", "validation"]
@@ -49,14 +51,22 @@ class Part(NamedTuple):
 def split_documents(directory: Path, rule: HeldOut) -> Iterator[Part]:
     """Yield every document of a folder with its split, in order; reads one document at a time.
 
+    At the end a warning names what was not read, and another the texts that both splits have.
+
     Raises:
         ConfigError: the text cannot be read, or one split would be empty.
     """
+    skips, copies = Skips(), Copies()
     match rule:
         case HeldOutBytes():
-            return split_by_bytes(lambda: read_text(directory), rule.num_bytes)
+            parts = split_by_bytes(lambda: read_text(directory, skips), rule.num_bytes)
         case HeldOutFraction():
-            return _split_by_id(read_text(directory), rule.fraction)
+            parts = _split_by_id(read_text(directory, skips), rule.fraction)
+    for part in parts:
+        copies.add(part.document.id, part.document.text, is_held_out=part.split == "validation")
+        yield part
+    for sentence in [*skips.sentences(), *copies.sentences()]:
+        warn(sentence)
 
 
 def split_by_bytes(read: Callable[[], Iterator[Document]], num_bytes: int) -> Iterator[Part]:

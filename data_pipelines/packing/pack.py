@@ -8,6 +8,7 @@ from typing import Annotated, Final
 from pydantic import Field
 from tqdm import tqdm
 
+from data_pipelines.lock import locked
 from data_pipelines.packing.best_fit import SHARD_NUM_TOKENS as BEST_FIT_SHARD_NUM_TOKENS
 from data_pipelines.packing.best_fit import BestFitWriter
 from data_pipelines.packing.held_out import HeldOut, Part, SplitName, split_documents
@@ -59,7 +60,8 @@ def pack(
     Does nothing if the same inputs are packed already.
 
     Raises:
-        ConfigError: text, tokenizer or sizes are unusable, or another dataset is there and ``overwrite`` is false.
+        ConfigError: text, tokenizer or sizes are unusable, another run is at work in ``directory``, or another dataset
+            is there and ``overwrite`` is false.
     """
     tokenizer_path = directory / TOKENIZER_FILE
     tokenizer = read_tokenizer(tokenizer_path)
@@ -68,35 +70,50 @@ def pack(
         raise ConfigError(f"{tokenizer_path} has no token {SEPARATOR}; train one with mythos-data tokenizer.")
     tokenizer_sha256 = sha256(tokenizer_path)
     key = f"{VERSION} {tokenizer_sha256} {fingerprint(options)}"
-    if (directory / FILE_NAME).exists() and not overwrite:
-        digest = _Digest()
-        for part in split_documents(text_directory, options.held_out):
-            digest.update(part)
-        existing = read_manifest(directory)
-        if existing.inputs_sha256 == _inputs_sha256(key, digest):
-            return existing
-        raise ConfigError(f"{directory} holds another dataset; give --overwrite to replace it, or another --to.")
+    if not overwrite and (existing := _existing(text_directory, directory, options, key)):
+        return existing
     vocab_size = tokenizer.get_vocab_size()
     dtype: TokenType = "uint16" if vocab_size <= 2**16 else "uint32"
     partial = directory / ".packing"
-    partial.mkdir(exist_ok=True)
-    try:
-        writers, digest = _write(
-            text_directory, partial, options, key, tokenizer_path, dtype, separator_id, num_workers
-        )
-        manifest = Manifest(
-            dtype=dtype,
-            vocab_size=vocab_size,
-            separator_id=separator_id,
-            tokenizer_sha256=tokenizer_sha256,
-            inputs_sha256=_inputs_sha256(key, digest),
-            splits={name: writer.finish() for name, writer in writers.items()},
-        )
-        publish(partial, directory, manifest)
-    finally:
-        if read_progress(partial, key) is None:
-            remove(partial)
+    with locked(directory):
+        # Another run may have written its dataset before this one had the lock.
+        if not overwrite and (existing := _existing(text_directory, directory, options, key)):
+            return existing
+        partial.mkdir(exist_ok=True)
+        try:
+            writers, digest = _write(
+                text_directory, partial, options, key, tokenizer_path, dtype, separator_id, num_workers
+            )
+            manifest = Manifest(
+                dtype=dtype,
+                vocab_size=vocab_size,
+                separator_id=separator_id,
+                tokenizer_sha256=tokenizer_sha256,
+                inputs_sha256=_inputs_sha256(key, digest),
+                splits={name: writer.finish() for name, writer in writers.items()},
+            )
+            publish(partial, directory, manifest)
+        finally:
+            if read_progress(partial, key) is None:
+                remove(partial)
     return manifest
+
+
+def _existing(text_directory: Path, directory: Path, options: PackOptions, key: str) -> Manifest | None:
+    """Manifest of the dataset in the folder, if it was packed from the same inputs; None if there is no dataset.
+
+    Raises:
+        ConfigError: there is another dataset.
+    """
+    if not (directory / FILE_NAME).exists():
+        return None
+    digest = _Digest()
+    for part in split_documents(text_directory, options.held_out):
+        digest.update(part)
+    existing = read_manifest(directory)
+    if existing.inputs_sha256 != _inputs_sha256(key, digest):
+        raise ConfigError(f"{directory} holds another dataset; give --overwrite to replace it, or another --to.")
+    return existing
 
 
 def publish(partial: Path, directory: Path, manifest: Manifest) -> None:

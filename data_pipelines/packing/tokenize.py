@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 import numpy as np
 from tokenizers import Tokenizer
 
+from data_pipelines.workers import exit_with_parent
 from mythos.config.base import ConfigError
 from mythos.data.tokenizer import read_tokenizer
 
@@ -54,7 +55,7 @@ def _encoder(num_workers: int) -> Iterator[Callable[[Path, list[str]], "Future[l
         yield _encode_here
         return
     # Workers are spawned, since the library's threads do not survive a fork.
-    pool = ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"), initializer=exit_with_parent)
     try:
         yield lambda path, texts: pool.submit(encode_texts, path, texts)
     finally:

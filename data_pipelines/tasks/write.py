@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
+from data_pipelines.lock import locked
 from data_pipelines.packing.best_fit import BestFitWriter
 from data_pipelines.packing.pack import publish
 from data_pipelines.tasks.problem import Problem, Task, draw_problems
@@ -22,7 +23,7 @@ from mythos.data.manifest import (
     Split,
     read_manifest,
 )
-from mythos.files import remove, sha256
+from mythos.files import remove, sha256, write_text
 
 
 @config
@@ -49,41 +50,53 @@ def write_task(
         settings: arguments from which the task was constructed.
 
     Raises:
-        ConfigError: there are too few problems, windows are too short, or something else is in the folder.
+        ConfigError: there are too few problems, windows are too short, something else is in the folder, or another run
+            is at work there.
     """
     recipe = json.dumps([VERSION, task.name, settings, encode(options)], sort_keys=True)
     inputs_sha256 = hashlib.sha256(recipe.encode()).hexdigest()
-    if (directory / FILE_NAME).exists() and not overwrite:
-        if (existing := read_manifest(directory)).inputs_sha256 == inputs_sha256:
-            return existing
-        raise ConfigError(f"{directory} holds another dataset; give --overwrite to replace it, or another --to.")
+    if not overwrite and (existing := _existing(directory, inputs_sha256)):
+        return existing
     training = draw_problems(task, list(options.difficulties), options.num_train, options.seed, test=False)
     test = draw_problems(task, list(options.test_difficulties), options.num_test, options.seed, test=True)
     problems = {"train": [*task.facts(), *training], "validation": test}
     seq_len = _seq_len([*problems["train"], *test], options.seq_len)
     is_new = not directory.exists()
-    partial = directory / ".packing"
-    remove(partial)
-    partial.mkdir(parents=True)
-    try:
-        tokenizer = word_tokenizer(task.words)
-        splits = {name: _write_split(partial, name, tokenizer, part, seq_len) for name, part in problems.items()}
-        tokenizer.save(str(partial / TOKENIZER_FILE))
-        manifest = Manifest(
-            dtype="uint16",
-            vocab_size=tokenizer.get_vocab_size(),
-            separator_id=0,
-            tokenizer_sha256=sha256(partial / TOKENIZER_FILE),
-            inputs_sha256=inputs_sha256,
-            splits=splits,
-        )
-        (directory / FILE_NAME).unlink(missing_ok=True)
-        (partial / TOKENIZER_FILE).replace(directory / TOKENIZER_FILE)
-        publish(partial, directory, manifest)
-    except BaseException:
-        remove(directory if is_new else partial)
-        raise
+    with locked(directory):
+        # Another run may have written its dataset before this one had the lock.
+        if not overwrite and (existing := _existing(directory, inputs_sha256)):
+            return existing
+        partial = directory / ".packing"
+        remove(partial)
+        partial.mkdir()
+        try:
+            tokenizer = word_tokenizer(task.words)
+            splits = {name: _write_split(partial, name, tokenizer, part, seq_len) for name, part in problems.items()}
+            write_text(partial / TOKENIZER_FILE, tokenizer.to_str(pretty=True))
+            manifest = Manifest(
+                dtype="uint16",
+                vocab_size=tokenizer.get_vocab_size(),
+                separator_id=0,
+                tokenizer_sha256=sha256(partial / TOKENIZER_FILE),
+                inputs_sha256=inputs_sha256,
+                splits=splits,
+            )
+            (directory / FILE_NAME).unlink(missing_ok=True)
+            (partial / TOKENIZER_FILE).replace(directory / TOKENIZER_FILE)
+            publish(partial, directory, manifest)
+        except BaseException:
+            remove(directory if is_new else partial)
+            raise
     return manifest
+
+
+def _existing(directory: Path, inputs_sha256: str) -> Manifest | None:
+    """Manifest of the same task in the folder; None if there is no dataset."""
+    if not (directory / FILE_NAME).exists():
+        return None
+    if (existing := read_manifest(directory)).inputs_sha256 != inputs_sha256:
+        raise ConfigError(f"{directory} holds another dataset; give --overwrite to replace it, or another --to.")
+    return existing
 
 
 def word_tokenizer(words: tuple[str, ...]) -> Tokenizer:

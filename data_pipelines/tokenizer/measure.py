@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from data_pipelines.packing.source import read_text
 from data_pipelines.packing.tokenize import cut
+from data_pipelines.skips import Skips, warn
 from data_pipelines.tokenizer.foreign import open_tokenizer
 
 
@@ -32,13 +33,16 @@ def measure(text_directory: Path, tokenizers: Iterable[Path]) -> list[Measure]:
     opened = {str(path): open_tokenizer(path) for path in tokenizers}
     sizes: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     num_tokens: dict[tuple[str, str], int] = defaultdict(int)
-    for document in tqdm(read_text(text_directory), desc="measuring", unit="document", disable=None):
+    skips = Skips()
+    for document in tqdm(read_text(text_directory, skips), desc="measuring", unit="document", disable=None):
         sizes[document.source][0] += len(document.text.encode())
         sizes[document.source][1] += len(document.text.split())
         pieces = list(cut(document.text))
         for name, tokenizer in opened.items():
             encodings = tokenizer.encode_batch_fast(pieces, add_special_tokens=False)
             num_tokens[document.source, name] += sum(len(encoding.ids) for encoding in encodings)
+    for sentence in skips.sentences():
+        warn(sentence)
     return [
         Measure(source, name, size[0], size[1], num_tokens[source, name])
         for source, size in sizes.items()

@@ -1,15 +1,19 @@
 """Train a byte-level BPE tokenizer (Sennrich et al. 2016, arXiv 1508.07909, over bytes)."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from data_pipelines.lock import locked
 from data_pipelines.packing.held_out import HeldOut, split_documents
+from data_pipelines.skips import warn
+from data_pipelines.tokenizer.long_runs import MOST_CHARS, cut_long
 from mythos.config.base import ConfigError, config
 from mythos.data.manifest import SEPARATOR, TOKENIZER_FILE
+from mythos.data.text import encodable
 from mythos.files import write_text
 
 _WORDS = (
@@ -37,10 +41,10 @@ class TokenizerOptions:
 
     def __post_init__(self) -> None:
         names = (SEPARATOR, *self.special_tokens)
-        if len(set(names)) < len(names) or not all(names):
+        if len(set(names)) < len(names) or not all(names) or any(name != encodable(name) for name in names):
             raise ConfigError(
                 f"--special-tokens is {', '.join(map(repr, self.special_tokens))}; give names that are not empty, "
-                f"differ from each other and from {SEPARATOR}."
+                f"are UTF-8, and differ from each other and from {SEPARATOR}."
             )
         if self.vocab_size < (least := 256 + len(names)):
             what = "the separator" if len(names) == 1 else f"{len(names)} special tokens"
@@ -52,8 +56,16 @@ class TokenizerOptions:
         return "|".join([*_WORDS, SINGLE_DIGITS if self.split_digits else DIGIT_GROUPS, *_REST])
 
 
-def train_tokenizer(texts: Iterable[str], options: TokenizerOptions) -> Tokenizer:
+def train_tokenizer(
+    texts: Iterable[str], options: TokenizerOptions, report: Callable[[int], None] = lambda num_chars: None
+) -> Tokenizer:
     """Learn merges until the vocabulary is full; the same text gives the same tokenizer.
+
+    A run of more than ``MOST_CHARS`` characters that the pattern does not split is trained on in parts, since the time
+    is quadratic in its length; the tokenizer itself encodes such runs whole.
+
+    Args:
+        report: called with the length of each such run, while its text is the last one taken from ``texts``.
 
     Raises:
         ConfigError: the text has too few pairs to fill the vocabulary.
@@ -70,7 +82,7 @@ def train_tokenizer(texts: Iterable[str], options: TokenizerOptions) -> Tokenize
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=sys.stderr.isatty(),
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator((part for text in texts for part in cut_long(text, split, report)), trainer)
     if (filled := tokenizer.get_vocab_size()) < options.vocab_size:
         raise ConfigError(
             f"--vocab-size is {options.vocab_size}, but the training text fills only {filled}; lower it to "
@@ -85,14 +97,40 @@ def write_tokenizer(
     """Train on the training part of a text and write ``directory/tokenizer.json``.
 
     Raises:
-        ConfigError: the text or the sizes are unusable, or another tokenizer is there and ``overwrite`` is false.
+        ConfigError: the text or the sizes are unusable, another run is at work in ``directory``, or another tokenizer
+            is there and ``overwrite`` is false.
     """
-    parts = split_documents(text_directory, held_out)
-    texts = (part.document.text for part in parts if part.split == "train")
-    content = train_tokenizer(texts, options).to_str(pretty=True) + "\n"
+    long_runs: dict[str, int] = {}
+    name = ""
+
+    def texts() -> Iterator[str]:
+        nonlocal name
+        for part in split_documents(text_directory, held_out):
+            if part.split == "train":
+                name = part.document.id
+                yield part.document.text
+
+    def report(num_chars: int) -> None:
+        long_runs[name] = max(num_chars, long_runs.get(name, 0))
+
+    content = train_tokenizer(texts(), options, report).to_str(pretty=True) + "\n"
+    if long_runs:
+        warn(_about(long_runs))
     path = directory / TOKENIZER_FILE
     if path.exists() and path.read_text(encoding="utf-8") == content:
         return
-    if path.exists() and not overwrite:
-        raise ConfigError(f"{path} is another tokenizer; give --overwrite to replace it, or another --to.")
-    write_text(path, content)
+    with locked(directory):
+        if path.exists() and not overwrite:
+            raise ConfigError(f"{path} is another tokenizer; give --overwrite to replace it, or another --to.")
+        write_text(path, content)
+
+
+def _about(long_runs: dict[str, int]) -> str:
+    """Warning that names the texts whose longest runs have these lengths, the longest first."""
+    names = sorted(long_runs, key=long_runs.__getitem__, reverse=True)
+    first = ", ".join(f"{name} ({long_runs[name]:,})" for name in names[:5])
+    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+    return (
+        f"{len(names):,} texts hold runs of more than {MOST_CHARS:,} characters without a break, which were trained on "
+        f"in parts; check whether they are text, by their longest runs: {first}{more}."
+    )

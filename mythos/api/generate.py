@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 from mythos.api.model import LanguageModel
 from mythos.config.decoding import TextOptions, check_rule_fits
 from mythos.config.decoding import exit_rule as rule_of
+from mythos.data.tokenizer import token_ids
 from mythos.model.generate import generate as generate_tokens
 
 
@@ -80,7 +81,7 @@ def continue_prompts(
     """
     num_loops = model.loops(num_loops)
     check_rule_fits(options.rule, model.model.halting.config.kind)
-    encoded = [tokenizer.encode(prompt).ids for prompt in prompts]
+    encoded = [token_ids(tokenizer, prompt) for prompt in prompts]
     longest = max(map(len, encoded))
     if longest + options.num_tokens > model.config.max_seq_len:
         raise ValueError(

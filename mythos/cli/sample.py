@@ -63,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from mythos.api.generate import continue_prompts
     from mythos.api.load import load
+    from mythos.data.text import encodable
 
     model, tokenizer, _ = load(arguments.directory)
     with as_options():
@@ -72,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
             generated = continue_prompts(model, tokenizer, arguments.prompt, num_loops, options)
         print(f"--- T = {num_loops}")
         for prompt, one in zip(arguments.prompt, generated, strict=True):
-            print(f"{prompt}{one.text}\n")
+            print(f"{encodable(prompt)}{one.text}\n")
             if options.rule is not None:
                 print(_loops_of(tokenizer, one), end="\n\n")
     return 0

@@ -9,6 +9,7 @@ from tokenizers.processors import TemplateProcessing
 from mythos.config.base import ConfigError
 from mythos.data.manifest import SEPARATOR, TOKENIZER_FILE, data_fingerprint, read_common_manifest, read_manifest
 from mythos.data.shards import open_split
+from mythos.data.text import encodable
 from mythos.files import sha256 as file_sha256
 
 
@@ -56,6 +57,11 @@ def open_documents(tokenizer: Tokenizer, separator_id: int) -> Tokenizer:
     return tokenizer
 
 
+def token_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Encode a text from outside, such as an argument; a lone surrogate in it counts as U+FFFD."""
+    return tokenizer.encode(encodable(text)).ids
+
+
 def read_tokenizer(path: Path) -> Tokenizer:
     """Read a tokenizer file; it encodes special tokens that are spelt out in a text as ordinary text.
 
@@ -65,7 +71,7 @@ def read_tokenizer(path: Path) -> Tokenizer:
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; train it with mythos-data tokenizer --to {path.parent}.")
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))  # from_file opens no path that is not UTF-8
     except Exception as error:  # the library raises nothing narrower
         raise ConfigError(f"{path} is not a tokenizer ({error}); train it again with mythos-data tokenizer.") from None
     tokenizer.encode_special_tokens = True

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mythos.config.base import ConfigError
+from mythos.data.text import encodable_values
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -23,10 +24,18 @@ def load(file: str, data_dir: str | None = None, **_: Any) -> "DatasetDict":
 
 
 def load_text(file: str, data_dir: str | None = None, **_: Any) -> "DatasetDict":
-    """Load the articles of a WikiText file, each beginning with its title, as the field ``page``."""
+    """Load the articles of a WikiText file, each beginning with its title, as the field ``page``.
+
+    Raises:
+        ConfigError: the file is not UTF-8; see ``load`` as well.
+    """
     (path,) = find(file, data_dir)
     articles: list[list[str]] = []
-    for line in path.read_text(encoding="utf-8").split("\n"):
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 at offset {error.start}; download the file again.") from None
+    for line in lines:
         is_title = line.startswith(" = ") and not line.startswith(" = =")
         if is_title or not articles:
             articles.append([])
@@ -94,11 +103,11 @@ def read(path: Path) -> list[dict[str, Any]]:
         ConfigError: a line is no JSON object.
     """
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         if line.strip():
             try:
-                row = json.loads(line)
-            except ValueError:
+                row = encodable_values(json.loads(line))
+            except (ValueError, RecursionError):
                 row = None
             if not isinstance(row, dict):
                 raise ConfigError(f"{path}: line {number} is no JSON object; download the file again.")

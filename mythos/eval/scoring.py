@@ -13,7 +13,7 @@ from mythos.config.base import ConfigError
 from mythos.config.decoding import ExitRule
 from mythos.config.run import RunConfig
 from mythos.data.manifest import read_manifest
-from mythos.data.tokenizer import load_tokenizer
+from mythos.data.tokenizer import load_tokenizer, token_ids
 from mythos.eval.exit_rule import check_rule
 from mythos.eval.restore import check_data, choose_device, restore
 from mythos.eval.token_metrics import TokenScores, last_loop_scores
@@ -77,7 +77,7 @@ class Scorer:
 
     def encode(self, text: str) -> list[int]:
         """Encode a text without the separator."""
-        return self.tokenizer.encode(text).ids
+        return token_ids(self.tokenizer, text)
 
     def score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[Score]:
         """Score each continuation given its context, both as tokens; the context begins with the separator.

@@ -8,6 +8,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from mythos.data.tokenizer import token_ids
 from mythos.eval.attention_pattern import heads_of, pattern
 from mythos.loop.run import ExpertIndices
 from mythos.model.mythos import Mythos, Unrolled
@@ -50,7 +51,7 @@ def trace_text(
         raise ValueError("prompt: 0 characters were given; give at least 1.")
     layers = _chosen("layers", layers, model.config.num_core_layers, "core layers")
     heads = _chosen("heads", heads, model.config.attention.num_heads, "heads")
-    tokens = tokenizer.encode(prompt).ids
+    tokens = token_ids(tokenizer, prompt)
     _check_size(len(tokens), model.config.max_seq_len, num_loops * len(layers) * len(heads))
 
     def text_of(token: int) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from data_pipelines.cli import main
-from data_pipelines.corpus.build import _locked, build_corpus
+from data_pipelines.corpus.build import build_corpus
 from data_pipelines.corpus.config import (
     CorpusConfig,
     FasttextFilter,
@@ -24,6 +24,7 @@ from data_pipelines.corpus.documents import read_documents
 from data_pipelines.corpus.ledger import Ledger
 from data_pipelines.corpus.sources import plan, read_task
 from data_pipelines.corpus.steps import Step, run_step
+from data_pipelines.lock import locked
 from mythos.config.base import ConfigError
 from mythos.files import remove
 
@@ -93,6 +94,20 @@ def test_every_document_is_kept_or_counted(source: Path, tmp_path: Path) -> None
     assert licences == {"MIT", "Zlib", "CC0-1.0"} == set(report["licences"])
     assert sum(part["documents"] for part in report["sources"].values()) == 59
     assert {document.id for document in documents if document.source == "notes"} == {"notes/a.txt"}
+
+
+def test_hidden_files_are_no_text_and_are_named(source: Path, tmp_path: Path) -> None:
+    expected = build_corpus(with_source(source), tmp_path / "before", 0)["kept"]
+    for name in ("rows/.git/0.jsonl", "notes/.ipynb_checkpoints/a-checkpoint.txt", "notes/._a.txt", "evals/.old/x.txt"):
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_text(f'{{"text": "{EVALUATION}"}}\n')
+    report = build_corpus(with_source(source), tmp_path / "out", 0)
+    assert report["kept"] == expected
+    assert report["steps"]["plan"] == {"skipped": {"hidden": 3}}
+    assert report["problems"][:3] == ["rows/.git: hidden", "notes/._a.txt: hidden", "notes/.ipynb_checkpoints: hidden"]
+    assert "evaluation sets/.old: hidden" in report["problems"]
+    named = with_source(source, sources={"git": FilesSource(dir="rows", licence="MIT", pattern=".git/*")})
+    assert [task.files[0][0] for task in plan(named)] == [".git/0.jsonl"]
 
 
 def test_repeating_a_request_changes_nothing_and_another_request_is_refused(source: Path, tmp_path: Path) -> None:
@@ -213,7 +228,7 @@ def test_a_file_that_disappears_is_named_and_finished_shards_are_kept(source: Pa
 
 def test_two_runs_do_not_share_a_folder(source: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    with _locked(tmp_path / "out"), pytest.raises(ConfigError, match="another run is at work"):
+    with locked(tmp_path / "out"), pytest.raises(ConfigError, match="another run is at work"):
         build_corpus(with_source(source), tmp_path / "out", 0)
 
 
@@ -251,5 +266,6 @@ def test_the_command_builds_from_a_yaml(source: Path, tmp_path: Path, capsys: py
     assert main(command) == 0
     output = capsys.readouterr().out
     assert "clean: " in output
+    assert "clean: skipped, empty file: 1\n" in output
     assert output.endswith("see report.json there.\n")
     assert (tmp_path / "out" / "report.json").exists()

@@ -4,7 +4,16 @@ from pathlib import Path
 import pytest
 
 from data_pipelines.cli import main
-from data_pipelines.corpus.config import DebianSource, HubSource
+from data_pipelines.corpus.config import (
+    CorpusConfig,
+    DebianSource,
+    FilesSource,
+    GopherQuality,
+    HubSource,
+    LangidFilter,
+    MinHash,
+    NGramDecontamination,
+)
 from data_pipelines.corpus.load import load_corpus
 from data_pipelines.corpus.sources import plan
 from mythos.config.base import ConfigError
@@ -32,6 +41,7 @@ def test_the_measurement_corpus_is_the_documentation_and_books() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("shard_byte=5", "shard_byte: no such key; did you mean 'shard_bytes'?"),
         ("sorce=x", "sorce: no such key; did you mean 'source'?"),
         ("language.kind=english", "language.kind: 'english' was given; it is one of 'none', 'langid', 'fasttext'."),
         ("decontamination.num_words=0", "num_words: input should be greater than or equal to 1, but 0 was given."),
@@ -42,6 +52,42 @@ def test_an_error_names_its_path(override: str, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         load_corpus("documentation", [override])
     assert message in str(error.value)
+
+
+def test_every_key_can_be_set_whether_the_yaml_mentions_it_or_not(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("sources: {a: {kind: files, dir: a, licence: MIT}}\n")
+    values = {
+        "source": "data/raw",
+        "fix_encoding": False,
+        "max_characters": 1000,
+        "language": LangidFilter(languages=("de",)),
+        "quality": (GopherQuality(min_words=3),),
+        "exact_duplicates": "keep",
+        "near_duplicates": MinHash(num_buckets=3),
+        "decontamination": NGramDecontamination(dir="evals"),
+        "shard_bytes": 5000,
+        "sources": {"b": FilesSource(dir="b", licence="MIT")},
+    }
+    assert values.keys() == CorpusConfig.__dataclass_fields__.keys()
+    overrides = [
+        "source=data/raw",
+        "fix_encoding=false",
+        "max_characters=1000",
+        "language={kind: langid, languages: [de]}",
+        "quality=[{kind: gopher_quality, min_words: 3}]",
+        "exact_duplicates=keep",
+        "near_duplicates={kind: minhash, num_buckets: 3}",
+        "decontamination={kind: n_grams, dir: evals}",
+        "shard_bytes=5000",
+    ]
+    for override in overrides:
+        name = override.partition("=")[0]
+        assert getattr(load_corpus(str(path), [override]), name) == values[name]
+    assert load_corpus(str(path), ["source=null"]).source is None
+    assert load_corpus(str(path), ["+source=x"]).source == load_corpus(str(path), ["++source=x"]).source == "x"
+    (both,) = [load_corpus(str(path), ["sources.b={kind: files, dir: b, licence: MIT}"])]
+    assert both.sources["b"] == values["sources"]["b"]
 
 
 def test_a_misspelt_corpus_gets_a_suggestion(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -29,6 +29,19 @@ def hashes(tmp_path: Path) -> Path:
     return output
 
 
+def test_files_of_one_task_do_not_replace_each_other(tmp_path: Path, hashes: Path) -> None:
+    evaluations = tmp_path / "evaluations"
+    text = "Letters a b c d e f g h i j k l m n in a row. "
+    (evaluations / "plain.test.txt").write_text(text)
+    write_index(evaluations, RULE, hashes, 0)
+    documents, summary = clean(tmp_path, hashes, f"{(evaluations / 'plain.txt').read_text()}\n{text}")
+    assert documents == []
+    assert "matches plain" in summary["dropped"]
+    sizes = {path.name: path.stat().st_size for path in hashes.iterdir()}
+    # Each text has 18 words, that is 6 n-grams of 13 words, of 8 bytes each.
+    assert sizes["plain.index.hashes"] == 8 * (6 + 6)
+
+
 def clean(tmp_path: Path, hashes: Path, text: str) -> tuple[list[Document], dict]:
     shards, output = tmp_path / "in", tmp_path / "out"
     shards.mkdir()

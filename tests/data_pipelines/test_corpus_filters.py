@@ -1,8 +1,10 @@
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from datatrove.data import Document
+from datatrove.utils.text import TextNormConfig, simplify_text
 
 from data_pipelines.corpus.config import (
     C4Quality,
@@ -104,3 +106,21 @@ def test_a_fasttext_model_on_disk_is_used(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_missing_fasttext_model_is_named() -> None:
     with pytest.raises(ConfigError, match=r"language\.model: nowhere\.bin: no such file; download lid\.176\.bin"):
         build_filters(FasttextFilter(model="nowhere.bin"), ())
+
+
+@pytest.mark.parametrize("unit", [" ", "a", "’a", "[1", "!\n", "1.", "a\u0301", "{", "\n \n"])
+def test_the_time_of_all_rules_is_linear_in_a_run_of_one_kind(unit: str) -> None:
+    rules = (GopherQuality(min_words=1, max_words=10**6), GopherRepetition(), C4Quality(), FineWebQuality())
+    filters = build_filters(LangidFilter(), rules)
+
+    def seconds(num_chars: int) -> float:
+        text = f"The king said that {unit * (num_chars // len(unit))} is it.\n"
+        start = time.perf_counter()
+        for block in filters:
+            block.filter(Document(text=text, id="run"))
+        WORDS.word_tokenize(simplify_text(text, TextNormConfig(norm_numbers=False)))
+        return time.perf_counter() - start
+
+    seconds(100)
+    # 16 times as much text takes 256 times as long if the time is quadratic.
+    assert seconds(80_000) < 64 * max(seconds(5_000), 0.003)

@@ -1,6 +1,11 @@
+import time
+
+import pytest
 from datatrove.data import Document
 
 from data_pipelines.corpus.normalise import cut, normalise
+
+RUNS = (" ", "\t", "\u00a0", " \t", "\n", " \n", "\n ", "\r", "\0", "\x1b[", "\x1b[1;", "Ã©", "Â", "&#")
 
 
 def test_line_ends_controls_and_blank_lines() -> None:
@@ -33,3 +38,21 @@ def test_long_texts_are_cut_at_line_ends_and_nothing_is_lost() -> None:
     assert pieces[0].text.endswith("line 12")
     whole = Document(text=text, id="d")
     assert list(cut(whole, len(text))) == [whole]
+
+
+def test_blanks_before_line_ends_are_removed_and_others_kept() -> None:
+    text = "  a \t\u00a0\n \t\nb  c \u2003\n\u00a0"
+    assert normalise(text, fix_encoding=False) == "  a\n\nb  c \u2003"
+
+
+@pytest.mark.parametrize("fix_encoding", [False, True])
+@pytest.mark.parametrize("unit", RUNS)
+def test_the_time_is_linear_in_a_run_of_one_kind(unit: str, fix_encoding: bool) -> None:
+    def seconds(num_chars: int) -> float:
+        text = f"x{unit * (num_chars // len(unit))}x"
+        start = time.perf_counter()
+        normalise(text, fix_encoding=fix_encoding)
+        return time.perf_counter() - start
+
+    # 16 times as much text takes 256 times as long if the time is quadratic: 5 s rather than some milliseconds.
+    assert seconds(160_000) < 64 * max(seconds(10_000), 0.003)

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -89,3 +90,19 @@ def test_a_task_is_written_and_verified(tmp_path: Path, capsys: pytest.CaptureFi
     assert run("verify", tmp_path / "hops") == 0
     assert run("tasks", "p-hop", "--hops", 0, "--length", 32, *options) == 2
     assert "difficulties.0: input should be greater than or equal to 1" in capsys.readouterr().err
+
+
+def test_the_way_in_for_json_lines_works_as_the_error_describes_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("raw").mkdir()
+    Path("raw", "a.jsonl").write_text("".join(f'{{"text": "the king speaks {n} times"}}\n' for n in range(50)))
+    common = ["--held-out-bytes", 100, "--vocab-size", 262, "--to", "packed"]
+    assert run("tokenizer", "--text", "raw", *common) == 2
+    error = capsys.readouterr().err
+    (sources,) = re.findall("'(sources: .*?)'", error)
+    Path("mine.yaml").write_text(sources)
+    assert "run mythos-data clean mine.yaml --to CORPUS, and give --text CORPUS." in error
+    assert run("clean", "mine.yaml", "--to", "CORPUS", "--workers", 0) == 0
+    assert run("tokenizer", "--text", "CORPUS", *common) == 0

@@ -92,3 +92,11 @@ def test_bytes_of_a_folder(tmp_path: Path) -> None:
         ("train", "0001.txt", "documen"),
         ("validation", "0001.txt", "t 1"),
     ]
+
+
+def test_empty_files_and_documents_take_no_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = write_files(tmp_path / "two", range(1, 3))
+    (directory / "0000.txt").write_text("")
+    parts = list(split_documents(directory, HeldOutBytes(num_bytes=3)))
+    assert [part.document.id for part in parts] == ["0001.txt", "0002.txt", "0002.txt"]
+    assert capsys.readouterr().err == "mythos-data: 1 skipped, empty: 0000.txt.\n"

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from data_pipelines.corpus.folder import read_folder
+from data_pipelines.lock import locked
+from data_pipelines.packing import pack as module
 from data_pipelines.packing.held_out import HeldOutBytes, HeldOutFraction
 from data_pipelines.packing.pack import PackOptions, pack
 from data_pipelines.tokenizer.train import TokenizerOptions, write_tokenizer
@@ -225,3 +227,39 @@ def test_an_interrupted_renaming_leaves_no_dataset_and_packing_restarts(
         read_manifest(directory)
     pack(many, directory, options)
     assert contents(directory) == expected
+
+
+def test_two_runs_do_not_share_a_folder(text_directory: Path, directory: Path) -> None:
+    with locked(directory), pytest.raises(ConfigError, match=r"another run is at work in .*packed; wait for it"):
+        pack(text_directory, directory, OPTIONS)
+    with locked(directory), pytest.raises(ConfigError, match="another run is at work"):
+        write_tokenizer(text_directory, directory, TokenizerOptions(vocab_size=290), HELD_OUT, overwrite=True)
+    assert {path.name for path in directory.iterdir()} == {"tokenizer.json"}
+    pack(text_directory, directory, OPTIONS)
+    assert verify(directory) == []
+
+
+def test_a_dataset_that_another_run_finished_meanwhile_is_kept(
+    text_directory: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        # The other run finishes between this run's look at the folder and its lock.
+        patch.setattr(module, "locked", lambda folder: Finishing(text_directory, folder))
+        with pytest.raises(ConfigError, match="holds another dataset; give --overwrite"):
+            pack(text_directory, directory, OPTIONS)
+    assert verify(directory) == []
+
+
+class Finishing:
+    """Stands for the lock, and for another run that packs other options before it is granted."""
+
+    def __init__(self, text_directory: Path, directory: Path) -> None:
+        self.paths = text_directory, directory
+
+    def __enter__(self) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "locked", locked)
+            pack(*self.paths, OTHER)
+
+    def __exit__(self, *error: object) -> None:
+        pass

@@ -29,3 +29,9 @@ def test_a_cleaned_corpus_is_read_unchanged(tmp_path: Path) -> None:
 def test_a_folder_without_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"holds no \.txt or \.md file"):
         list(read_text(tmp_path))
+
+
+def test_hidden_files_decide_nothing(tmp_path: Path) -> None:
+    (tmp_path / ".part.parquet").write_bytes(b"half")
+    (tmp_path / "a.txt").write_text("one")
+    assert [document.id for document in read_text(tmp_path)] == ["a.txt"]

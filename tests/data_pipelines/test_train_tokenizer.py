@@ -97,6 +97,8 @@ def test_special_tokens_follow_the_separator_and_text_is_never_encoded_to_them(t
 def test_duplicate_or_too_many_special_tokens_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"--special-tokens is '<\|endoftext\|>'; give names"):
         TokenizerOptions(vocab_size=300, special_tokens=("<|endoftext|>",))
+    with pytest.raises(ConfigError, match=r"--special-tokens is 'caf\\udce9'; give names that .* are UTF-8"):
+        TokenizerOptions(vocab_size=300, special_tokens=("caf\udce9",))
     with pytest.raises(ConfigError, match="--vocab-size is 257, but 256 bytes and 2 special tokens need 258"):
         TokenizerOptions(vocab_size=257, special_tokens=("<|user|>",))
 
