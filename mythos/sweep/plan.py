@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mythos.config.base import ConfigError, decode, difference, encode
-from mythos.config.expand import JobSpec, expand, quoted
+from mythos.config.expand import JobSpec, expand
 from mythos.config.load import compose_raw, default_config_dir, load
+from mythos.config.overrides import quoted
 from mythos.config.records import SCHEMA
 from mythos.config.run import RunConfig
 from mythos.config.sweep import SearchConfig, SweepConfig
