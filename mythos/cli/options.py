@@ -23,6 +23,20 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to this file")
 
 
+def check_paths(arguments: argparse.Namespace) -> None:
+    """Refuse paths that begin with ``~``, which a shell expands only at the beginning of a word.
+
+    Raises:
+        ConfigError: there is one; the message has it expanded.
+    """
+    from mythos.config.base import ConfigError
+
+    for name, value in vars(arguments).items():
+        for path in value if isinstance(value, list) else [value]:
+            if isinstance(path, Path) and str(path).startswith("~"):
+                raise ConfigError(f"{name}: {path} was given, but ~ is not expanded here; write {path.expanduser()}.")
+
+
 @contextmanager
 def as_options() -> Iterator[None]:
     """Turn a ``ValueError`` about a Python argument, ``name: sentence``, into one about the option of that name.

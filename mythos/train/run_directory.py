@@ -107,6 +107,7 @@ def refuse(config: RunConfig) -> None:
     Raises:
         ConfigError: the data do not fit, or the directory holds another run.
     """
+    check_library(config.tracking)
     foreign.check(config)
     _check_data(config)
     _check_free(config, Path(config.run.dir) / config.run.name)

@@ -135,3 +135,16 @@ def test_a_users_mistake_is_one_line_and_exit_code_two(arguments: list[str], sen
 def test_a_prompt_longer_than_the_model_is_refused(run: Path, capsys) -> None:
     assert main(["sample", str(run), "--num-tokens", "300"]) == 2
     assert "together more than the model's 256" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["export", "RUN", "--to=~/x"], ["sample", "~/x"], ["report", "~/x"], ["figures", "~/x", "--to", "y"]]
+    + [["costs", "--config-dir=~/x"], ["plan", "--json=~/x"], ["trace", "RUN", "--prompt", "a", "--to=~/x"]],
+    ids=" ".join,
+)
+def test_a_tilde_in_a_path_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.endswith(f": ~/x was given, but ~ is not expanded here; write {Path.home() / 'x'}.\n")
+    assert error.count("\n") == 1
