@@ -1,6 +1,5 @@
 """A submission: the configuration and the code, frozen in a folder of the run's directory."""
 
-import fcntl
 import json
 import platform
 import shutil
@@ -14,8 +13,9 @@ from typing import Any
 import mythos
 from mythos.config.base import ConfigError, encode
 from mythos.config.run import RunConfig
-from mythos.files import remove, replacing, write_text
+from mythos.files import open_locked, remove, replacing, write_text
 from mythos.train.code_state import FROZEN, code_state
+from mythos.train.refusal import Before
 
 SUBMITTED = "submitted.json"
 
@@ -47,25 +47,28 @@ class Submitted:
 
 @contextmanager
 def holding(submissions: Path) -> Iterator[None]:
-    """Lock a run for one ``submit`` at a time.
+    """Lock a run for one ``submit`` at a time; a submission that is refused leaves nothing behind.
 
     Raises:
         ConfigError: another process is submitting the run.
     """
+    before = Before(submissions)
     try:
         submissions.mkdir(parents=True, exist_ok=True)
-        file = (submissions / "lock").open("a")
+        file = open_locked(submissions / "lock")
+    except BlockingIOError:
+        raise ConfigError(
+            f"run.name: {submissions.parent} is being submitted by another process; wait for it, or choose another "
+            "run.name."
+        ) from None
     except OSError as error:
         raise ConfigError(f"run.dir: {submissions} cannot be written ({error.strerror}); choose another.") from None
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(
-                f"run.name: {submissions.parent} is being submitted by another process; wait for it, or choose another "
-                "run.name."
-            ) from None
-        yield
+            yield
+        except ConfigError:
+            before.restore()
+            raise
 
 
 def folders(submissions: Path) -> list[Path]:

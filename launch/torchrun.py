@@ -15,7 +15,7 @@ from launch.submission import Submission, Submitted
 from mythos.config.base import ConfigError
 from mythos.config.cluster import TorchrunCluster
 from mythos.config.run import RunConfig
-from mythos.train.run_directory import lock
+from mythos.train.run_directory import check_unlocked
 
 NEEDS_CODE = True
 
@@ -53,8 +53,7 @@ def check_free(config: RunConfig, submission: Submission) -> None:
     Raises:
         ConfigError: the run is being trained.
     """
-    with lock(config):
-        pass
+    check_unlocked(config)
 
 
 def files(config: RunConfig, submission: Submission) -> dict[str, str]:

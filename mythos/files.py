@@ -1,10 +1,12 @@
 """Atomic writes: a reader sees the old content or the new one, never a part."""
 
+import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import TextIO
 
 
 @contextmanager
@@ -88,6 +90,24 @@ def resolves_below(directory: Path, name: str) -> bool:
     if not any(step.is_symlink() for step in steps):  # resolving would query each part of the whole path
         return True
     return path.resolve().is_relative_to(directory.resolve())
+
+
+def open_locked(path: Path) -> TextIO:
+    """Open a file, which is created if needed, and lock it until it is closed; its holder may remove it.
+
+    Raises:
+        BlockingIOError: another process has locked it.
+    """
+    while True:
+        file = path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
 
 
 def restrict_umask() -> None:

@@ -21,7 +21,7 @@ _GRACE_SECONDS = 30.0
 """Time for the other ranks to end after one has failed; torchrun allows the same."""
 _NODE = ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
 """Environment variables that launchers of several nodes need: the node's number, and the address of rank 0."""
-_COUNTS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "NODE_RANK", "MASTER_PORT", "SLURM_NTASKS")
+_COUNTS = "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE GROUP_RANK NODE_RANK MASTER_PORT SLURM_NTASKS".split()
 """Environment variables of launchers that are whole numbers."""
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mythos.config.base import ConfigError, decode, difference, encode
+from mythos.config.base import ConfigError, decode, difference, encode, fingerprint
 from mythos.config.expand import JobSpec, expand
 from mythos.config.load import compose_raw, default_config_dir, load
 from mythos.config.overrides import quoted
@@ -111,10 +111,21 @@ def make(arguments: list[str], config_dir: Path | None = None) -> SweepPlan:
             jobs.append(plan.job(spec))
         except ConfigError as error:
             errors += str(error).splitlines()
+    if search is None:
+        errors += _repeated(jobs)
     if errors:
         rest = len(errors) - _MAX_SHOWN
         raise ConfigError("\n".join(errors[:_MAX_SHOWN] + ([f"and {rest} more errors."] if rest > 0 else [])))
     return plan if search is not None else replace(plan, jobs=tuple(jobs))
+
+
+def _repeated(jobs: list[PlannedJob]) -> Iterable[str]:
+    """One sentence for each job that would train what another one trains."""
+    first: dict[str, str] = {}
+    for job in jobs:
+        name = first.setdefault(fingerprint(replace(job.config, run=replace(job.config.run, name="any"))), job.name)
+        if name != job.name:
+            yield f"job {job.name}: has the configuration of job {name}, so it trains the same; leave one of them out."
 
 
 def freeze(plan: SweepPlan) -> None:

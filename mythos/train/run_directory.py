@@ -1,14 +1,15 @@
 """A run's directory, and the checks before a run starts. No torch."""
 
-import fcntl
 import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TextIO
 
 from mythos.checkpoint import mirror, store
 from mythos.checkpoint.manifest import Manifest, read_manifest, verify
@@ -20,8 +21,10 @@ from mythos.config.run import RunConfig
 from mythos.config.schema import encode_run
 from mythos.config.tracking import check_library
 from mythos.data import poison
+from mythos.data.kept import keep_tokenizer
 from mythos.data.manifest import check_vocabulary, data_fingerprint
-from mythos.files import write_text
+from mythos.files import open_locked, write_text
+from mythos.train.refusal import Before
 
 _FIXED = ("model.", "run.seed", "data.seq_len", "optim.kind", "optim.name")
 """Parts of the configuration that must not change when a run resumes."""
@@ -66,6 +69,7 @@ def prepare(config: RunConfig) -> RunDirectory:
     _create(path)
     skipped = _skipped(config, path, 0 if resumed is None else resumed[1].step)
     write_text(path / "config.json", json.dumps(encode_run(config), indent=1))
+    keep_tokenizer(path, config.data.directories)
     checkpoint, manifest = resumed or (None, None)
     return RunDirectory(
         path=path,
@@ -81,24 +85,55 @@ def prepare(config: RunConfig) -> RunDirectory:
 def lock(config: RunConfig) -> Iterator[None]:
     """Lock the run's directory: two processes that train in it would delete each other's checkpoints.
 
+    If the start is refused by a ConfigError before anything was recorded, the directory is left as it was.
+
     Raises:
         ConfigError: another process has locked it.
     """
     path = Path(config.run.dir) / config.run.name
+    before, started_at = Before(path), time.time()
     _create(path)
-    with (path / "lock").open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise ConfigError(
-                f"run.name: {path} is being trained in by {file.read().strip() or 'another process'}; wait for it, "
-                "stop it, or choose another run.name."
-            ) from None
+    with _locked(path) as file:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
-        yield
+        try:
+            yield
+        except ConfigError:
+            if not _has_recorded(path, started_at):
+                before.restore()
+            raise
+
+
+def check_unlocked(config: RunConfig) -> None:
+    """Check that no process trains in the run's directory; nothing is created.
+
+    Raises:
+        ConfigError: a process does.
+    """
+    path = Path(config.run.dir) / config.run.name
+    if (path / "lock").exists():
+        _locked(path).close()
+
+
+def _locked(path: Path) -> TextIO:
+    try:
+        return open_locked(path / "lock")
+    except BlockingIOError:
+        holder = (path / "lock").read_text(encoding="utf-8").strip()
+        raise ConfigError(
+            f"run.name: {path} is being trained in by {holder or 'another process'}; wait for it, stop it, or choose "
+            "another run.name."
+        ) from None
+
+
+def _has_recorded(path: Path, started_at: float) -> bool:
+    """Whether a start has recorded or saved a step."""
+    if any(checkpoint.stat().st_mtime >= started_at for checkpoint in store.checkpoints(path / store.FOLDER)):
+        return True
+    metrics = path / records.FILE_NAME
+    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
+    return len(lines) > 1 and json.loads(lines[-1])["time"] >= started_at
 
 
 def refuse(config: RunConfig) -> None:

@@ -59,8 +59,8 @@ def _tracker(config: RunConfig, directory: Path, first_step: int, facts: dict[st
         raise
     except Exception as error:  # of any library, or of its connection
         raise ConfigError(
-            f"tracking.kind is {config.tracking.kind}, but the tracker cannot be started ({_reason(error)}); correct its "
-            "settings and environment variables, or set tracking=jsonl."
+            f"tracking.kind is {config.tracking.kind}, but the tracker cannot be started ({_reason(error)}); correct "
+            "its settings and environment variables, or set tracking=jsonl."
         ) from error
 
 

@@ -139,12 +139,18 @@ def test_a_prompt_longer_than_the_model_is_refused(run: Path, capsys) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [["export", "RUN", "--to=~/x"], ["sample", "~/x"], ["report", "~/x"], ["figures", "~/x", "--to", "y"]]
-    + [["costs", "--config-dir=~/x"], ["plan", "--json=~/x"], ["trace", "RUN", "--prompt", "a", "--to=~/x"]],
-    ids=" ".join,
+    [
+        *("export RUN --to=~/x", "sample ~/x", "report ~/x", "figures ~/x --to y", "costs --config-dir=~/x"),
+        *(
+            "plan --json=~/x",
+            "trace RUN --prompt a --to=~/x",
+            "evaluate RUN --data y ~/x",
+            "evaluate RUN --data-dir=~/x",
+        ),
+    ],
 )
-def test_a_tilde_in_a_path_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(words) == 2
+def test_a_tilde_in_a_path_is_refused(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words.split()) == 2
     error = capsys.readouterr().err
     assert error.endswith(f": ~/x was given, but ~ is not expanded here; write {Path.home() / 'x'}.\n")
     assert error.count("\n") == 1

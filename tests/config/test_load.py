@@ -145,7 +145,10 @@ def test_compiling_grouped_products_needs_bf16():
 @pytest.mark.parametrize(
     ("overrides", "dropped"),
     [
-        (["experiment=quickstart", "depth=fixed"], {"depth.mean=8": "depth=fixed", "depth.max_loops=24": "depth=fixed"}),
+        (
+            ["experiment=quickstart", "depth=fixed"],
+            {"depth.mean=8": "depth=fixed", "depth.max_loops=24": "depth=fixed"},
+        ),
         (["experiment=quickstart", "depth=uniform"], {"depth.mean=8": "depth=uniform"}),
         (["optim=adamw", "experiment=quickstart"], {"optim.muon_lr=0.02": "optim=adamw"}),
         (["experiment=looped-23m", "model=debug-mla"], {"model.attention.num_kv_heads=4": "model=debug-mla"}),

@@ -108,6 +108,7 @@ def test_a_submission_that_the_scheduler_refuses_leaves_no_files(commands, packe
     message = refusal(capsys, *TWO_NODES, f"data.dir={packed}")
     assert message == "sbatch failed (sbatch: error: invalid partition specified: nope); nothing was submitted."
     assert list(Path("runs/first/submissions").glob("0*")) == []
+    assert list(Path.cwd().iterdir()) == [], "neither a folder of the run nor a lock"
 
 
 @pytest.mark.parametrize(
