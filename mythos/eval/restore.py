@@ -64,8 +64,8 @@ def held_out_data(run: Path, config: RunConfig, manifest: Manifest, data: Sequen
     ):
         reason = "this run has kept none" if kept is None else f"the run's is {kept.tokenizer_sha256[:12]}"
         raise ConfigError(
-            f"--data: {directories[0]} was packed by the tokenizer {tokenizer[:12]}, but {reason}; name the run's data, or "
-            "others that were packed by its tokenizer."
+            f"--data: {directories[0]} was packed by the tokenizer {tokenizer[:12]}, but {reason}; name the data of "
+            "the run, or others that its tokenizer packed."
         )
     return replace(
         config.data, dir=None, sources=tuple(Source(dir=path, weight=1.0) for path in directories), stages=()

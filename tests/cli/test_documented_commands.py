@@ -10,6 +10,7 @@ import shutil
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from string import Template
 from typing import NamedTuple
 
 import pytest
@@ -58,7 +59,7 @@ def fenced(page: Path) -> Iterator[str]:
         variables: dict[str, str] = {}
         lines = iter(re.sub(r"\\\n\s*", "", block).splitlines())
         for line in lines:
-            line = re.sub(r"\$(\w+)", lambda match: variables.get(match[1], match[0]), line.strip().removeprefix("$ "))
+            line = Template(line.strip().removeprefix("$ ")).safe_substitute(variables)
             if assigned := re.fullmatch(r'([A-Z]+)="(.*)"', line):
                 variables[assigned[1]] = assigned[2]
             elif is_command(line):

@@ -10,7 +10,6 @@ from mythos.train import build
 from mythos.train.run_directory import check_unlocked, lock, prepare
 from mythos.train.start import train
 
-
 REFUSING = "def refuse(*_, **__): return {}\n"
 ENTRY = ["refusing = refusing_parts:refuse"]
 
