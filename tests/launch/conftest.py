@@ -13,6 +13,7 @@ class Commands:
     def add(self, name: str, script: str = "") -> None:
         """Add a command that logs its arguments and runs ``script``."""
         path = self.folder / name
+        path.unlink(missing_ok=True)  # a link would lead to the machine's own command
         path.write_text(f'#!/bin/bash\necho "{name} $*" >> {self.folder}/calls\n{script}\n')
         path.chmod(0o755)
 
