@@ -24,17 +24,21 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def check_paths(arguments: argparse.Namespace) -> None:
-    """Refuse paths that begin with ``~``, which a shell expands only at the beginning of a word.
+    """Refuse paths that no file system takes, and ``~``, which a shell expands only at the beginning of a word.
 
     Raises:
-        ConfigError: there is one; the message has it expanded.
+        ConfigError: there is one.
     """
     from mythos.config.base import ConfigError
+    from mythos.config.paths import checked_path
 
     for name, value in vars(arguments).items():
         for path in value if isinstance(value, list) else [value]:
-            if isinstance(path, Path) and str(path).startswith("~"):
-                raise ConfigError(f"{name}: {path} was given, but ~ is not expanded here; write {path.expanduser()}.")
+            if isinstance(path, Path):
+                try:
+                    checked_path(str(path))
+                except ValueError as error:
+                    raise ConfigError(f"{name}: {error}") from None
 
 
 @contextmanager

@@ -13,8 +13,12 @@ _MAX_PATH_BYTES: Final = 3072
 """Longest path of a folder: Linux takes 4,096 bytes, and the names of the files in it follow."""
 
 
-def _checked(text: str) -> str:
-    """Return the text, or raise the reason for which no file system takes it."""
+def checked_path(text: str) -> str:
+    """Return the path of a folder or file.
+
+    Raises:
+        ValueError: no file system takes it, or it begins with ``~``.
+    """
     if not text.strip():
         raise ValueError(f"{text!r} was given, perhaps from an empty variable of the shell; name a folder.")
     if control := next((character for character in text if category(character) in ("Cc", "Cs")), None):
@@ -35,13 +39,13 @@ def _checked(text: str) -> str:
 
 def _below(text: str) -> str:
     """Return the name of a folder that lies below another one."""
-    parts = _checked(text).split("/")
+    parts = checked_path(text).split("/")
     if not all(part.strip() for part in parts) or {".", ".."} & set(parts):
         raise ValueError(f"{text!r} was given; give the name of a folder below run.dir, without '..' or an empty part.")
     return text
 
 
-FolderPath = Annotated[str, AfterValidator(_checked)]
+FolderPath = Annotated[str, AfterValidator(checked_path)]
 """Path of a folder, or a URL."""
 FolderName = Annotated[str, AfterValidator(_below)]
 """Name of a folder below another one; several parts are separated by ``/``."""

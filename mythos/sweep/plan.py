@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mythos.config.base import ConfigError, decode, difference, encode, fingerprint
+from mythos.config.base import ConfigError, config, decode, difference, encode, fingerprint
 from mythos.config.expand import JobSpec, expand
 from mythos.config.load import compose_raw, default_config_dir, load
 from mythos.config.overrides import quoted
+from mythos.config.paths import FolderName, FolderPath
 from mythos.config.records import SCHEMA
 from mythos.config.run import RunConfig
 from mythos.config.sweep import SearchConfig, SweepConfig
@@ -96,7 +97,7 @@ def make(arguments: list[str], config_dir: Path | None = None) -> SweepPlan:
     expansion = expand(arguments, config_dir or default_config_dir())
     base = compose_raw("train", list(expansion.shared), config_dir or default_config_dir())
     plan = SweepPlan(
-        directory=Path(base["run"]["dir"]).absolute() / (expansion.name or base["run"]["name"]),
+        directory=_directory(base["run"], expansion.name),
         sweep=expansion.config,
         jobs=(),
         base=base,
@@ -117,6 +118,23 @@ def make(arguments: list[str], config_dir: Path | None = None) -> SweepPlan:
         rest = len(errors) - _MAX_SHOWN
         raise ConfigError("\n".join(errors[:_MAX_SHOWN] + ([f"and {rest} more errors."] if rest > 0 else [])))
     return plan if search is not None else replace(plan, jobs=tuple(jobs))
+
+
+@config
+class _Folder:
+    """What a sweep reads of the section ``run`` of its jobs."""
+
+    dir: FolderPath
+    name: FolderName
+
+
+def _directory(run: dict[str, Any], name: str | None) -> Path:
+    """Return the sweep's directory: the name of the sweep, or else of the run, in ``run.dir``."""
+    try:
+        folder = decode(_Folder, {"dir": run["dir"], "name": name or run["name"]})
+    except ConfigError as error:
+        raise ConfigError("\n".join(f"run.{sentence}" for sentence in str(error).splitlines())) from None
+    return Path(folder.dir).absolute() / folder.name
 
 
 def _repeated(jobs: list[PlannedJob]) -> Iterable[str]:

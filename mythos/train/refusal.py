@@ -24,7 +24,7 @@ class Before:
             if path not in self._entries:
                 remove(path)
         for path, content in self._contents.items():
-            if path.read_bytes() != content:
+            if not path.is_file() or path.read_bytes() != content:
                 with replacing(path) as temporary:
                     temporary.write_bytes(content)
         for path in self._missing:

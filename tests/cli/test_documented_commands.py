@@ -31,6 +31,8 @@ PLACEHOLDERS = {"NAME": "debug", "N": "2"}
 """Words in capitals that are part of a value; others, such as RUN, are paths and stay."""
 REST = "optim=adamw parallel=zero1 data.batch_size=2048 data.micro_batch_size=1 run.validation.num_batches=2048".split()
 """What ``...`` stands for among overrides: the rest of a run, which fits any number of ranks."""
+REST_ON_KUBERNETES = """cluster.image=registry/mythos:1 cluster.volume_claims={all:/all} run.dir=/all data.dir=/all
+run.name=first""".split()
 NOT_COMPOSED = {
     "docker build": "it needs a container engine, which no test has",
     "python -m lm_eval": "its arguments are those of lm-evaluation-harness",
@@ -65,7 +67,7 @@ def fenced(page: Path) -> Iterator[str]:
             elif is_command(line):
                 while is_open(line):
                     line += " " + next(lines).strip()
-                yield line
+                yield re.sub(r"\s+# .*$", "", line)
 
 
 def inline(page: Path) -> Iterator[str]:
@@ -130,6 +132,7 @@ def words_of(line: str) -> list[str]:
         words = [word for word in words if word != "..."]
         first = next((index for index, word in enumerate(words) if "=" in word), len(words))
         words[first:first] = REST if takes_overrides else []
+        words[first:first] = REST_ON_KUBERNETES if "cluster=kubernetes" in words else []
     words = [word.removesuffix("...") for word in words]
     return [re.sub(r"(^|=)(NAME|N)$", lambda match: match[1] + PLACEHOLDERS[match[2]], word) for word in words]
 
@@ -219,6 +222,8 @@ def test_every_command_of_a_page_is_accepted(page: str, check, capsys: pytest.Ca
         try:
             check(line)
         except (Exception, SystemExit) as error:
+            if isinstance(error, SystemExit) and not error.code:  # --help
+                continue
             failed[line] = str(error) if isinstance(error, ValueError) else repr(error)
             failed[line] += capsys.readouterr().err
     assert failed == {}
@@ -226,8 +231,8 @@ def test_every_command_of_a_page_is_accepted(page: str, check, capsys: pytest.Ca
 
 def test_the_commands_are_found_in_each_kind_of_text() -> None:
     lines = {command.line: command.page for command in COMMANDS}
-    assert len(lines) > 150
-    assert lines["mythos train experiment=quickstart resume=auto"] == "docs/training.md", "the README has a comment"
+    assert len(lines) > 130
+    assert lines["mythos train experiment=quickstart resume=auto"] == "README.md"
     assert any(line.startswith("mythos-data tasks mano") and page.endswith(".yaml") for line, page in lines.items())
     assert any(page == "mythos --help" and line.startswith("mythos doctor ") for line, page in lines.items())
     assert {command.page for command in COMMANDS} > {"README.md", "docs/running.md", "conf/sweep/search.yaml"}

@@ -94,7 +94,7 @@ def test_a_run_is_submitted_once(slurm, packed: Path, capsys) -> None:
     assert [path.name for path in sorted(Path("runs/first/submissions").glob("0*"))] == ["001", "002"]
     capsys.readouterr()
 
-    with Path("runs/first/lock").open() as training:
+    with Path("runs/first/lock").open("w") as training:
         fcntl.flock(training, fcntl.LOCK_EX)
         assert "is being trained in by" in refusal(capsys, *overrides)
     with Path("runs/first/submissions/lock").open() as other:
