@@ -133,7 +133,7 @@ def words_of(line: str) -> list[str]:
         first = next((index for index, word in enumerate(words) if "=" in word), len(words))
         words[first:first] = REST if takes_overrides else []
         words[first:first] = REST_ON_KUBERNETES if "cluster=kubernetes" in words else []
-    words = [word.removesuffix("...") for word in words]
+    words = [word.removesuffix("...") for word in words if not word.endswith("=...")]
     return [re.sub(r"(^|=)(NAME|N)$", lambda match: match[1] + PLACEHOLDERS[match[2]], word) for word in words]
 
 
