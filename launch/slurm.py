@@ -12,7 +12,7 @@ from launch.submission import Submission, Submitted, check_code_path, last_job
 from mythos.config.base import ConfigError
 from mythos.config.cluster import SlurmCluster
 from mythos.config.run import RunConfig
-from mythos.train.run_directory import lock
+from mythos.train.run_directory import check_unlocked
 
 NEEDS_CODE = True
 _REFUSED = frozenset(" '\"\\%#")
@@ -55,8 +55,7 @@ def check_free(config: RunConfig, submission: Submission) -> None:
     Raises:
         ConfigError: the run is being trained, or is in the queue.
     """
-    with lock(config):
-        pass
+    check_unlocked(config)
     last = last_job(submission.folder.parent)
     if last is None:
         return

@@ -1,6 +1,5 @@
 """A submission: the configuration and the code, frozen in a folder of the run's directory."""
 
-import fcntl
 import json
 import platform
 import re
@@ -17,8 +16,9 @@ import mythos
 from mythos.config.base import ConfigError, difference, encode
 from mythos.config.load import load
 from mythos.config.run import RunConfig
-from mythos.files import open_regular, read_regular, remove, replacing, write_text
+from mythos.files import open_locked, read_regular, remove, replacing, write_text
 from mythos.train.code_state import FROZEN, code_state
+from mythos.train.refusal import Before
 
 SUBMITTED = "submitted.json"
 
@@ -50,25 +50,28 @@ class Submitted:
 
 @contextmanager
 def holding(submissions: Path) -> Iterator[None]:
-    """Lock a run for one ``submit`` at a time.
+    """Lock a run for one ``submit`` at a time; a submission that is refused leaves nothing behind.
 
     Raises:
         ConfigError: another process is submitting the run.
     """
+    before = Before(submissions)
     try:
         submissions.mkdir(parents=True, exist_ok=True)
-        file = open_regular(submissions / "lock", "a")
+        file = open_locked(submissions / "lock")
+    except BlockingIOError:
+        raise ConfigError(
+            f"run.name: {submissions.parent} is being submitted by another process; wait for it, or choose another "
+            "run.name."
+        ) from None
     except OSError as error:
         raise ConfigError(f"run.dir: {submissions} cannot be written ({error.strerror}); choose another.") from None
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(
-                f"run.name: {submissions.parent} is being submitted by another process; wait for it, or choose another "
-                "run.name."
-            ) from None
-        yield
+            yield
+        except ConfigError:
+            before.restore()
+            raise
 
 
 def check_code_path(submission: Submission) -> None:

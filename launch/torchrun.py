@@ -16,7 +16,7 @@ from mythos.config.base import ConfigError
 from mythos.config.cluster import TorchrunCluster
 from mythos.config.run import RunConfig
 from mythos.files import open_regular
-from mythos.train.run_directory import lock
+from mythos.train.run_directory import check_unlocked
 
 NEEDS_CODE = True
 
@@ -55,8 +55,7 @@ def check_free(config: RunConfig, submission: Submission) -> None:
     Raises:
         ConfigError: the run is being trained.
     """
-    with lock(config):
-        pass
+    check_unlocked(config)
 
 
 def files(config: RunConfig, submission: Submission) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Atomic writes: a reader sees the old content or the new one, never a part."""
 
 import errno
+import fcntl
 import hashlib
 import os
 import stat
@@ -127,6 +128,25 @@ def resolves_below(directory: Path, name: str) -> bool:
         return path.resolve().is_relative_to(directory.resolve())
     except RuntimeError:  # links that lead to each other
         return False
+
+
+def open_locked(path: Path) -> IO[bytes]:
+    """Open a file, which is created if needed, and lock it until it is closed; its holder may remove it.
+
+    Raises:
+        BlockingIOError: another process has locked it.
+        OSError: see ``open_regular``.
+    """
+    while True:
+        file: IO[bytes] = open_regular(path, "a+b")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(path.lstat(), os.fstat(file.fileno())):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
 
 
 def restrict_umask() -> None:

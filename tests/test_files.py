@@ -1,11 +1,14 @@
+import fcntl
 import os
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from mythos.files import (
     install,
     is_below,
+    open_locked,
     remove,
     rename_to_old,
     replacing,
@@ -121,3 +124,21 @@ def test_the_umask_only_becomes_stricter(before: int, after: int) -> None:
         assert os.umask(own) == after
     finally:
         os.umask(own)
+
+
+def test_a_lock_is_held_by_one_process_and_taken_anew_once_its_holder_has_removed_it(tmp_path, monkeypatch) -> None:
+    path, flock, locked = tmp_path / "lock", fcntl.flock, []
+
+    def remove_before_the_first_lock(file: IO[str], operation: int) -> None:
+        if not locked:
+            path.unlink()
+        locked.append(operation)
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", remove_before_the_first_lock)
+    with open_locked(path) as file:
+        assert len(locked) == 2
+        assert os.path.samestat(path.stat(), os.fstat(file.fileno()))
+        with pytest.raises(BlockingIOError):
+            open_locked(path)
+    open_locked(path).close()

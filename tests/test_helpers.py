@@ -37,5 +37,6 @@ def test_what_pairwise_leaves_out_is_marked() -> None:
 
 def test_pytest_alone_bounds_the_time_of_a_test() -> None:
     """A loaded machine exceeds bounds that were chosen on an idle one."""
-    bound = re.compile(r"\b(timeout|deadline)=\d|mark\.timeout\(\d{1,3}\)")
+    waits = r"\.(wait|join|communicate|acquire)\(\d"
+    bound = re.compile(rf"\b(timeout|deadline)=\d|mark\.timeout\(\d{{1,3}}\)|{waits}")
     assert [path.name for path in Path(__file__).parent.rglob("*.py") if bound.search(path.read_text())] == []

@@ -34,12 +34,11 @@ def load(path: str | Path, *, device: str | torch.device | None = None) -> Loade
     Weights are fp32, also those that were exported in 16 bits. No code of the folder is executed.
 
     Args:
-        path: a run's directory, which needs the dataset that it was trained on for the tokenizer, or an exported
-            folder, which has its own.
+        path: a run's directory, or an exported folder.
         device: where the model runs; None for the GPU if there is one.
 
     Raises:
-        ConfigError: the folder is neither a run nor an export, is damaged, or the run's dataset is missing or another.
+        ConfigError: the folder is neither a run nor an export, is damaged, or its tokenizer is missing.
     """
     path, device = Path(path), choose_device(device)
     raw = _read_config(path)
@@ -52,7 +51,7 @@ def load(path: str | Path, *, device: str | torch.device | None = None) -> Loade
             "folder that mythos export wrote."
         )
     config, model, manifest = restore(path, device)
-    tokenizer, separator_id = tokenizer_of_run(config.data.directories, manifest.data_fingerprint)
+    tokenizer, separator_id = tokenizer_of_run(path, config.data.directories, manifest.data_fingerprint)
     return Loaded(LanguageModel(model, config.mean_loops).eval(), open_documents(tokenizer, separator_id), config)
 
 

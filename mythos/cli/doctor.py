@@ -14,7 +14,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "doctor",
         help="check this machine, and a run on it",
         description="Check the machine and, if there are overrides, the run that they describe with all its processes.",
-        epilog="Example: mythos doctor experiment=quickstart optim=adamw parallel=zero1 cluster.num_devices=2",
+        epilog="Example: mythos doctor experiment=quickstart optim=adamw parallel=zero1 cluster.num_devices=2 "
+        "data.micro_batch_size=4",
     )
     add_config(parser)
     parser.add_argument("--device", metavar="NAME", help="plan memory for this GPU instead of the installed one")

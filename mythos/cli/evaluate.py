@@ -8,10 +8,10 @@ from typing import Final
 from mythos.cli.options import add_json
 
 _STUDIES: Final = ("depth-sweep", "reasoning")
-_USAGE: Final = """mythos evaluate RUN [--num-loops T ...]
+_USAGE: Final = """mythos evaluate RUN [--num-loops T ...] [--data DIR ...]
        mythos evaluate RUN --tasks NAME[,NAME ...] [--data-dir DIR] [--num-loops T ...] [--exit-rule RULE] [--limit N]
-       mythos evaluate RUN depth-sweep [--num-loops T ...] [--num-windows N] [--noise SIZE]
-       mythos evaluate RUN reasoning [--num-loops T ...]
+       mythos evaluate RUN depth-sweep [--num-loops T ...] [--data DIR ...] [--num-windows N] [--noise SIZE]
+       mythos evaluate RUN reasoning [--num-loops T ...] [--data DIR ...]
        mythos evaluate compare RUN RUN ..."""
 
 
@@ -30,6 +30,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         nargs="+",
         metavar="T",
         help="evaluate at these loop counts (default: 1 2 4 8; tasks: the mean depth of training)",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="read held-out data from these packed folders (default: those of the training)",
     )
     parser.add_argument(
         "--tasks", metavar="NAMES", help="evaluate these tasks, separated by commas, such as piqa_local,core"
@@ -61,6 +69,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.num_loops is not None and min(arguments.num_loops) < 1:
         raise ConfigError(f"--num-loops: {min(arguments.num_loops)} was given; the core runs at least once.")
+    is_compared = arguments.what[0] == "compare"
+    if arguments.data and (is_compared or arguments.tasks is not None):
+        reader = "evaluate compare reads stored results" if is_compared else "tasks read --data-dir"
+        raise ConfigError(f"--data: {len(arguments.data)} folders were given, but {reader}; leave it out.")
     match arguments.what:
         case ["compare", *directories]:
             from mythos.cli.evaluate_compare import compare

@@ -1,22 +1,26 @@
 """The checkpoint that ``mythos evaluate`` judges, and the line that names it."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mythos.checkpoint.manifest import Manifest
 from mythos.config.run import RunConfig
-from mythos.eval.restore import check_data, choose_device, restore
+from mythos.eval.restore import choose_device, held_out_data, restore
 from mythos.model.mythos import Mythos
 
 
-def newest_checkpoint(run: Path) -> tuple[RunConfig, Mythos, Manifest]:
+def newest_checkpoint(run: Path, data: Sequence[Path]) -> tuple[RunConfig, Mythos, Manifest]:
     """Restore a run's newest valid checkpoint on the GPU, if there is one.
 
+    Args:
+        data: folders of packed data that take the place of the run's in the configuration; empty for the latter.
+
     Raises:
-        ConfigError: there is no checkpoint, or its data have changed.
+        ConfigError: there is no checkpoint, or the data are missing or others.
     """
     config, model, manifest = restore(run, choose_device())
-    check_data(config, manifest)
-    return config, model, manifest
+    return replace(config, data=held_out_data(run, config, manifest, data)), model, manifest
 
 
 def title(run: Path, config: RunConfig, manifest: Manifest) -> str:

@@ -22,7 +22,7 @@ def depth_sweep(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             f"--num-windows {arguments.num_windows} and --noise {arguments.noise:g} were given; they must be at least "
             "1 and 0."
         )
-    config, model, manifest = newest_checkpoint(run)
+    config, model, manifest = newest_checkpoint(run, arguments.data)
     data = config.data
     num_rows = min(arguments.num_windows, data.micro_batch_size)
     held_out = (

@@ -11,7 +11,7 @@ from mythos.eval.restore import choose_device
 
 def held_out(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Evaluate the newest checkpoint on the validation split of every data set that it was trained on."""
-    result = evaluate_run(run, tuple(arguments.num_loops or (1, 2, 4, 8)), choose_device())
+    result = evaluate_run(run, tuple(arguments.num_loops or (1, 2, 4, 8)), choose_device(), arguments.data)
     print(f"{run} at step {result.step}")
     texts = {name: _print_text(name, one) for name, one in result.text.items()}
     return texts | {name: print_problems(name, one) for name, one in result.problems.items()}

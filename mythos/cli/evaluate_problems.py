@@ -20,7 +20,7 @@ def reasoning(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """
     num_loops = sorted(set(arguments.num_loops or (1, 2, 4, 8, 16)))
     check_loops(num_loops[-1])
-    config, model, manifest = newest_checkpoint(run)
+    config, model, manifest = newest_checkpoint(run, arguments.data)
     with_problems = [
         name
         for name in config.data.directories

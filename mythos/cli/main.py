@@ -22,6 +22,7 @@ from mythos.cli import (
     trace,
     train,
 )
+from mythos.cli.options import check_paths
 from mythos.files import restrict_umask
 from mythos.terminal import plain_output
 
@@ -65,6 +66,7 @@ def _run(parsed: argparse.Namespace) -> int:
     from mythos.parallel.launcher import ReportedByRankZero, is_first_rank
 
     try:
+        check_paths(parsed)
         return parsed.run(parsed)
     except ReportedByRankZero:
         return 2

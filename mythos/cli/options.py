@@ -23,6 +23,24 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to this file")
 
 
+def check_paths(arguments: argparse.Namespace) -> None:
+    """Refuse paths that no file system takes, and ``~``, which a shell expands only at the beginning of a word.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    from mythos.config.base import ConfigError
+    from mythos.config.paths import checked_path
+
+    for name, value in vars(arguments).items():
+        for path in value if isinstance(value, list) else [value]:
+            if isinstance(path, Path):
+                try:
+                    checked_path(str(path))
+                except ValueError as error:
+                    raise ConfigError(f"{name}: {error}") from None
+
+
 @contextmanager
 def as_options() -> Iterator[None]:
     """Turn a ``ValueError`` about a Python argument, ``name: sentence``, into one about the option of that name.

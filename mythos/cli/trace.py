@@ -35,16 +35,16 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.prompt:
         raise ConfigError("--prompt: 0 characters were given; give at least 1.")
 
-    from mythos.data.manifest import read_manifest
-    from mythos.data.tokenizer import load_tokenizer, open_documents
+    from mythos.data.tokenizer import open_documents, tokenizer_of_run
     from mythos.eval.restore import choose_device, restore
     from mythos.eval.trace import trace_text
     from mythos.report.trace_arrays import write_arrays
     from mythos.report.trace_page import Origin, write_trace_page
 
     config, model, manifest = restore(arguments.directory, choose_device())
-    directory = Path(config.data.directories[0])
-    tokenizer = open_documents(load_tokenizer(directory), read_manifest(directory).separator_id)
+    tokenizer = open_documents(
+        *tokenizer_of_run(arguments.directory, config.data.directories, manifest.data_fingerprint)
+    )
     num_loops = config.mean_loops if arguments.num_loops is None else arguments.num_loops
     with as_options():
         result = trace_text(model, tokenizer, arguments.prompt, num_loops, arguments.layers, arguments.heads)

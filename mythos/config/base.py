@@ -5,16 +5,22 @@ import hashlib
 import json
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Any, TypeVar, dataclass_transform
+from typing import Annotated, Any, Final, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 C = TypeVar("C")
+_UNKNOWN: Final = ("extra_forbidden", "unexpected_keyword_argument")
+"""Types of pydantic's errors about a key that a class does not have."""
 
-Count = Annotated[int, Field(ge=0, strict=True)]
-PositiveInt = Annotated[int, Field(ge=1, strict=True)]
+MAX_INT = 2**63 - 1
+"""Largest integer of tensors and files."""
+Count = Annotated[int, Field(ge=0, le=MAX_INT, strict=True)]
+PositiveInt = Annotated[int, Field(ge=1, le=MAX_INT, strict=True)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+Seconds = Annotated[float, Field(gt=0, le=1e9, strict=True)]
+"""A time that the timers of the system take: up to 31 years."""
 Fraction = Annotated[float, Field(ge=0, le=1, strict=True)]
 PositiveInts = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
@@ -44,6 +50,15 @@ def decode(kind: type[C], raw: Any) -> C:
         return TypeAdapter(kind).validate_python(raw)
     except ValidationError as error:
         raise ConfigError("\n".join(_sentence(kind, raw, item) for item in error.errors())) from None
+
+
+def unknown_keys(kind: type, raw: Any) -> set[str]:
+    """Return the dotted paths of plain data that ``kind`` has no field for."""
+    try:
+        TypeAdapter(kind).validate_python(raw)
+    except ValidationError as error:
+        return {_dotted(raw, item["loc"]) for item in error.errors() if item["type"] in _UNKNOWN}
+    return set()
 
 
 def encode(value: Any) -> dict[str, Any]:
@@ -89,7 +104,7 @@ def _sentence(kind: Any, raw: Any, item: Any) -> str:
     """Describe one mistake: dotted path, what was given, what was expected."""
     path = _dotted(raw, item["loc"])
     match item["type"]:
-        case "extra_forbidden" | "unexpected_keyword_argument":
+        case kind_of_error if kind_of_error in _UNKNOWN:
             parent, _, key = path.rpartition(".")
             return f"{path}: no such key; {suggestion(key, _known_keys(kind, raw, parent))}"
         case "union_tag_not_found":
@@ -100,6 +115,11 @@ def _sentence(kind: Any, raw: Any, item: Any) -> str:
             return f"{path}.kind: {item['ctx']['tag']!r} was given; it is one of {item['ctx']['expected_tags']}."
         case "value_error":
             return f"{path + ': ' if path else ''}{item['ctx']['error']}"
+        case "string_type" if isinstance(item["input"], str | int | float | bool | None):
+            return (
+                f"{path}: a text is needed, but {item['input']!r} was given; quote a text that reads as another value, "
+                f"""'{path}="TEXT"'."""
+            )
         case _:
             return f"{path}: {item['msg'][0].lower() + item['msg'][1:]}, but {item['input']!r} was given."
 

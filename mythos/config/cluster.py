@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mythos.config.base import Count, PositiveInt, config
+from mythos.config.paths import FolderPath
 
 Port = Annotated[int, Field(ge=1024, le=65535, strict=True)]
 Word = Annotated[str, Field(pattern=r"^[\w.:/@%+,|&!*\[\]()-]+$")]
@@ -37,9 +38,9 @@ class LocalCluster:
     num_nodes: PositiveInt = 1
     num_devices: PositiveInt = 1
     """Devices, and processes, on each node."""
-    timeout_seconds: PositiveInt = 600
+    timeout_seconds: Annotated[PositiveInt, Field(le=10**9)] = 600
     """How long ranks wait for each other before the run ends with an error."""
-    num_threads: PositiveInt | None = None
+    num_threads: Annotated[PositiveInt, Field(le=4096)] | None = None
     """CPU threads of torch in each process; null keeps torch's default."""
 
     @property
@@ -166,7 +167,7 @@ class KubernetesCluster(LocalCluster):
     master_port: Port = 29400
     network_interface: Word | None = None
     """Network interface for NCCL and gloo, where a pod has several; null lets them choose."""
-    local_dir: str = "runs"
+    local_dir: FolderPath = "runs"
     """Folder on the machine that submits; ``<local_dir>/<run.name>/submissions`` keeps what was submitted."""
 
     def __post_init__(self) -> None:

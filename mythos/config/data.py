@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Final
 
 from mythos.config.base import Count, NonNegative, PositiveInt, config
+from mythos.config.paths import FolderPath
 
 MAX_CYCLE: Final = 100_000
 """Longest cycle of samples after which a mixture meets its weights exactly."""
@@ -15,7 +16,7 @@ MAX_CYCLE: Final = 100_000
 class Source:
     """One packed dataset of a mixture."""
 
-    dir: str
+    dir: FolderPath
     """Folder written by ``mythos-data pack``; all sources of a mixture share one tokenizer."""
     weight: NonNegative
     """Share of the samples, relative to the other sources' weights."""
@@ -35,7 +36,7 @@ class Stage:
 class DataConfig:
     """Packed shards under ``dir``, or a mixture of several datasets under ``sources``."""
 
-    dir: str | None = None
+    dir: FolderPath | None = None
     """Folder written by ``mythos-data pack``; short for one source of weight 1."""
     sources: tuple[Source, ...] = ()
     """Datasets to mix, instead of ``dir``."""

@@ -126,4 +126,6 @@ class TextOptions:
             raise ValueError(f"top_k: {self.top_k} was given; it must be at least 1.")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p: {self.top_p} was given; it must be above 0 and at most 1.")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed: {self.seed} was given; it must be at least 0 and at most {2**63 - 1}.")
         num_cache_slots(self.cache_policy, 1)

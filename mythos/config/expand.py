@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from mythos.config.base import ConfigError, decode, suggestion
+from mythos.config.overrides import check_override
 from mythos.config.sweep import SweepConfig
 
 _OWN = ("run.dir", "run.name", "resume")
@@ -65,20 +66,10 @@ def expand(arguments: list[str], config_dir: Path) -> Expansion:
     return Expansion(config, name, shared, () if config.search is not None else tuple(_named(jobs)))
 
 
-def quoted(key: str, value: Any) -> str:
-    """Return an override whose value reaches the configuration unchanged, whatever characters a text has."""
-    match value:
-        case str():
-            escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-            return f"{key}='{escaped}'"
-        case bool() | None:
-            return f"{key}={'null' if value is None else str(value).lower()}"
-        case _:
-            return f"{key}={value!r}"
-
-
 def _read_sweep(file: str | None, overrides: list[str], config_dir: Path) -> SweepConfig:
     """Read the configuration of the sweep: the file under ``conf/sweep`` and the command line's changes to it."""
+    for override in overrides:
+        check_override(override)
     folder = config_dir / "sweep"
     if file is not None and not (folder / f"{file}.yaml").is_file():
         options = [path.stem for path in folder.glob("*.yaml")]
@@ -132,6 +123,7 @@ def _parse(overrides: list[str] | tuple[str, ...], config_dir: Path) -> dict[str
     with initialize_config_dir(str(config_dir.resolve()), version_base="1.3"):
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
         for text in overrides:
+            check_override(text, several=True)
             try:
                 override = parser.parse_overrides([text])[0]
                 by_key[override.get_key_element()] = _values(override, text)

@@ -12,6 +12,7 @@ from mythos.config.model import ModelConfig
 from mythos.config.objective import ObjectiveConfig
 from mythos.config.optim import OptimConfig
 from mythos.config.parallel import ParallelConfig
+from mythos.config.paths import FolderName, FolderPath
 from mythos.config.schedule import ScheduleConfig
 from mythos.config.survival import SurvivalSettings
 from mythos.config.telemetry import TelemetryConfig
@@ -44,7 +45,7 @@ class CheckpointConfig:
     """Number of checkpoints with the lowest validation loss that are kept."""
     asynchronous: bool = True
     """Write in a background thread while training continues; false waits for each save."""
-    copy_to: str | None = None
+    copy_to: FolderPath | None = None
     """Folder or fsspec URL (``s3://bucket/prefix``); finished checkpoints are copied to ``<copy_to>/<run.name>``."""
     copy_timeout_seconds: Positive = 1200.0
     """Seconds after which a copy is given up; training never waits for one, and the end of the run no longer."""
@@ -67,8 +68,8 @@ class CheckpointConfig:
 class RunSettings(SurvivalSettings):
     """Name, folder and length of the run, and how it reacts to failures."""
 
-    name: str
-    dir: str = "runs"
+    name: FolderName
+    dir: FolderPath = "runs"
     """Folder that holds the run's own folder ``<dir>/<name>``."""
     seed: Count = 0
     """Seed of initial values, numbers of loops, noise and data order, each through a stream of its own."""
@@ -76,7 +77,7 @@ class RunSettings(SurvivalSettings):
     validation: ValidationConfig
     checkpoint: CheckpointConfig
     guard: GuardConfig = GuardConfig()
-    init_from: str | None = None
+    init_from: FolderPath | None = None
     """Directory of a run whose latest checkpoint gives the initial weights; a halting gate may be new."""
 
 
@@ -97,7 +98,7 @@ class RunConfig:
     tracking: TrackingConfig
     cluster: ClusterConfig
     run: RunSettings
-    resume: str = "never"
+    resume: FolderPath = "never"
     """``never``, ``auto`` (the latest valid checkpoint, if any), or a checkpoint's directory."""
 
     def __post_init__(self) -> None:

@@ -1,13 +1,13 @@
 """Time limits, restarts and stalls of a run."""
 
-from mythos.config.base import Count, NonNegative, Positive, config
+from mythos.config.base import Count, NonNegative, Positive, Seconds, config
 
 
 @config
 class SurvivalSettings:
     """Fields of ``run`` about time limits, failures and machines that hang."""
 
-    time_limit_seconds: Positive | None = None
+    time_limit_seconds: Seconds | None = None
     """Wall time after which the process (the launcher, where it starts the ranks) must have saved and ended."""
     time_limit_margin_seconds: NonNegative = 60.0
     """Seconds before the limit at which the run aims to end, beyond the measured times of a step and a save."""
@@ -16,7 +16,7 @@ class SurvivalSettings:
     restart_backoff_seconds: NonNegative = 5.0
     """Delay before the first restart; it doubles with each further one, up to 10 minutes."""
 
-    stall_seconds: Positive | None = 1800.0
+    stall_seconds: Seconds | None = 1800.0
     """A rank without progress for this long (start, part of a step, validation, save) prints its stacks and exits."""
     straggler_ratio: Positive | None = 1.5
     """A rank whose time to its first wait for others is this many times the median is reported; null reports none."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from mythos.config.base import Count, PositiveInt, config
+from mythos.config.paths import FolderName
 
 _COMMANDS: Final = ("evaluate", "export", "figures", "report", "sample")
 """Commands of ``mythos`` that only read a run or write beside it."""
@@ -164,7 +165,7 @@ class SearchConfig:
 class SweepConfig:
     """Several runs: a grid, named jobs or both, or a search."""
 
-    name: str | None = None
+    name: FolderName | None = None
     """The sweep's folder is ``<run.dir>/<name>``; null takes the name of the file, or ``run.name`` without a file."""
     overrides: tuple[str, ...] = ()
     """Overrides of every job."""

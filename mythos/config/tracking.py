@@ -1,5 +1,6 @@
 """Where metrics are written during training; ``metrics.jsonl`` is always written."""
 
+import os
 from dataclasses import field
 from importlib.util import find_spec
 from typing import Annotated, Any, Final, Literal
@@ -7,11 +8,13 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from mythos.config import plugins
-from mythos.config.base import ConfigError, PositiveInt, config
+from mythos.config.base import ConfigError, PositiveInt, config, suggestion
 from mythos.config.plugins import PluginName
 
 LIBRARIES: Final = {"wandb": "wandb", "tensorboard": "tensorboard", "mlflow": "mlflow", "trackio": "trackio"}
 """Kind of tracker to the package that it needs, which is also the module's name."""
+_WANDB_MODES: Final = ("online", "offline", "shared", "disabled", "dryrun", "run")
+"""Values of ``WANDB_MODE`` that W&B knows."""
 TRACKER_PLUGINS: Final = "mythos.trackers"
 """Entry points of other packages' trackers, called as ``tracker(run, directory, first_step, facts, **options)``."""
 
@@ -107,10 +110,10 @@ TrackingConfig = Annotated[
 
 
 def check_library(tracking: TrackingConfig) -> None:
-    """Check that the tracker's library is installed, without importing it.
+    """Check that the tracker's library is installed, without importing it, and the variable of W&B's mode.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: it is not installed, or the variable has a value that W&B does not know.
     """
     if isinstance(tracking, ForeignTracking):
         plugins.find(TRACKER_PLUGINS, tracking.name, "tracking.name")
@@ -120,3 +123,6 @@ def check_library(tracking: TrackingConfig) -> None:
             f"tracking.kind is {tracking.kind} but {library} is not installed; run pip install {library}, "
             "or set tracking=jsonl."
         )
+    mode = os.environ.get("WANDB_MODE")
+    if tracking.kind == "wandb" and mode is not None and mode not in _WANDB_MODES:
+        raise ConfigError(f"WANDB_MODE is {mode!r}, which W&B does not know; {suggestion(mode, list(_WANDB_MODES))}")

@@ -7,6 +7,7 @@ from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from mythos.config.base import ConfigError
+from mythos.data.kept import kept_data
 from mythos.data.manifest import SEPARATOR, TOKENIZER_FILE, data_fingerprint, read_common_manifest, read_manifest
 from mythos.data.shards import open_split
 from mythos.data.text import encodable
@@ -30,16 +31,18 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     return read_tokenizer(path)
 
 
-def tokenizer_of_run(directories: Sequence[str], fingerprint: str) -> tuple[Tokenizer, int]:
-    """Load the tokenizer of a run's training data, and return it with the id of the document separator.
+def tokenizer_of_run(run: Path, directories: Sequence[str], fingerprint: str) -> tuple[Tokenizer, int]:
+    """Load a run's tokenizer, and return it with the id of the document separator.
 
     Args:
-        directories: folders of the run's packed datasets.
+        directories: folders of the run's packed datasets; read only for runs that have kept no tokenizer.
         fingerprint: fingerprint of these datasets in the run's checkpoint.
 
     Raises:
-        ConfigError: the datasets are missing or damaged, or are not those of the run.
+        ConfigError: the tokenizer is damaged; or the run has kept none, and the datasets are missing or others.
     """
+    if (kept := kept_data(run, fingerprint)) is not None:
+        return read_tokenizer(run / TOKENIZER_FILE), kept.separator_id
     manifest = read_common_manifest(directories)
     if (actual := data_fingerprint(directories)) != fingerprint:
         raise ConfigError(

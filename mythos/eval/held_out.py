@@ -1,5 +1,6 @@
 """Evaluate a run on the held-out data of every dataset that it was trained on."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -11,7 +12,7 @@ from mythos.data.manifest import read_manifest
 from mythos.data.tokenizer import text_of
 from mythos.eval.perplexity import compressed_bits_per_byte, held_out_loss
 from mythos.eval.reasoning import ExitPoint, exit_point, study
-from mythos.eval.restore import check_data, restore
+from mythos.eval.restore import held_out_data, restore
 from mythos.eval.scoring import check_loops
 from mythos.model.mythos import Mythos
 
@@ -52,8 +53,13 @@ class Evaluation(NamedTuple):
     """By folder of the dataset."""
 
 
-def evaluate_run(run: Path, loop_counts: tuple[int, ...], device: torch.device) -> Evaluation:
+def evaluate_run(
+    run: Path, loop_counts: tuple[int, ...], device: torch.device, data: Sequence[Path] = ()
+) -> Evaluation:
     """Evaluate the newest valid checkpoint of a run.
+
+    Args:
+        data: folders of packed data; empty for those that the run was trained on.
 
     Raises:
         ConfigError: there is no checkpoint, the data are missing or others, or a loop count is out of range.
@@ -61,14 +67,14 @@ def evaluate_run(run: Path, loop_counts: tuple[int, ...], device: torch.device) 
     for num_loops in loop_counts:
         check_loops(num_loops)
     config, model, manifest = restore(run, device)
-    check_data(config, manifest)
+    held_out = held_out_data(run, config, manifest, data)
     result = Evaluation(manifest.step, {}, {})
-    for name in config.data.directories:
+    for name in held_out.directories:
         directory = Path(name)
         if read_manifest(directory).splits["validation"].examples_file is None:
-            result.text[name] = evaluate_text(directory, model, config.data, loop_counts)
+            result.text[name] = evaluate_text(directory, model, held_out, loop_counts)
         else:
-            result.problems[name] = evaluate_problems(directory, model, config.data, loop_counts)
+            result.problems[name] = evaluate_problems(directory, model, held_out, loop_counts)
     return result
 
 

@@ -1,5 +1,7 @@
 """Restore a trained model from its run directory."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,8 +11,10 @@ from mythos.checkpoint.fragments import FragmentReader
 from mythos.checkpoint.manifest import Manifest
 from mythos.checkpoint.packages import trained_config
 from mythos.config.base import ConfigError
+from mythos.config.data import DataConfig, Source
 from mythos.config.run import RunConfig
-from mythos.data.manifest import data_fingerprint, read_manifest
+from mythos.data.kept import kept_data
+from mythos.data.manifest import data_fingerprint, read_common_manifest, read_manifest
 from mythos.model.mythos import Mythos
 
 
@@ -40,6 +44,34 @@ def restore(run: Path, device: torch.device) -> tuple[RunConfig, Mythos, Manifes
     return config, model.eval(), manifest
 
 
+def held_out_data(run: Path, config: RunConfig, manifest: Manifest, data: Sequence[Path]) -> DataConfig:
+    """Return the configuration of the data on which a run is evaluated.
+
+    Args:
+        data: folders of packed data, in place of those that the run was trained on; empty for the latter.
+
+    Raises:
+        ConfigError: the data are missing, or were packed by another tokenizer.
+    """
+    if not data:
+        check_data(config, manifest)
+        return config.data
+    directories = [str(path) for path in data]
+    tokenizer = read_common_manifest(directories).tokenizer_sha256
+    kept = kept_data(run, manifest.data_fingerprint)
+    if data_fingerprint(directories) != manifest.data_fingerprint and (
+        kept is None or kept.tokenizer_sha256 != tokenizer
+    ):
+        reason = "this run has kept none" if kept is None else f"the run's is {kept.tokenizer_sha256[:12]}"
+        raise ConfigError(
+            f"--data: {directories[0]} was packed by the tokenizer {tokenizer[:12]}, but {reason}; name the data of "
+            "the run, or others that its tokenizer packed."
+        )
+    return replace(
+        config.data, dir=None, sources=tuple(Source(dir=path, weight=1.0) for path in directories), stages=()
+    )
+
+
 def check_data(config: RunConfig, manifest: Manifest) -> None:
     """Check that the packed data are those of the checkpoint, since other data may have another tokenizer.
 
@@ -47,12 +79,17 @@ def check_data(config: RunConfig, manifest: Manifest) -> None:
         ConfigError: the data are missing, or have been packed again since.
     """
     for directory in config.data.directories:
-        read_manifest(Path(directory))
+        try:
+            read_manifest(Path(directory))
+        except ConfigError as error:
+            sentence = str(error).rpartition("; ")[0] or str(error)
+            raise ConfigError(f"{sentence}; restore the run's data, or name their folder by --data.") from None
     fingerprint = data_fingerprint(config.data.directories)
     if fingerprint != manifest.data_fingerprint:
         raise ConfigError(
             f"{config.data.directories[0]}: the packed data have the fingerprint {fingerprint}, but the checkpoint was "
-            f"trained on {manifest.data_fingerprint}, so their tokenizer may be another one; restore the data."
+            f"trained on {manifest.data_fingerprint}, so their tokenizer may be another one; restore the data, or name "
+            "their folder by --data."
         )
 
 

@@ -12,10 +12,9 @@ from mythos.checkpoint.manifest import Manifest
 from mythos.config.base import ConfigError
 from mythos.config.decoding import ExitRule
 from mythos.config.run import RunConfig
-from mythos.data.manifest import read_manifest
-from mythos.data.tokenizer import load_tokenizer, token_ids
+from mythos.data.tokenizer import token_ids, tokenizer_of_run
 from mythos.eval.exit_rule import check_rule
-from mythos.eval.restore import check_data, choose_device, restore
+from mythos.eval.restore import choose_device, restore
 from mythos.eval.token_metrics import TokenScores, last_loop_scores
 from mythos.model.mythos import Mythos
 from mythos.types import IGNORED, Batch
@@ -201,15 +200,13 @@ def load_scorer(
 
     Raises:
         ConfigError: there is no checkpoint, ``num_loops`` is out of range, the model does not support the rule, or
-            the data have been packed again since, possibly with another tokenizer.
+            the tokenizer is missing.
     """
     if num_loops is not None:
         check_loops(num_loops)
     config, model, manifest = restore(run, choose_device())
     check_rule(rule, config.halting.kind)
-    check_data(config, manifest)
-    directory = Path(config.data.directories[0])
-    tokenizer, separator_id = load_tokenizer(directory), read_manifest(directory).separator_id
+    tokenizer, separator_id = tokenizer_of_run(run, config.data.directories, manifest.data_fingerprint)
     loops = num_loops or config.mean_loops
     return Scorer(model, tokenizer, separator_id, loops, rule, batch_tokens), config, manifest
 

@@ -57,7 +57,7 @@ def export(
     _check_target(run, target, replace)
     checkpoint, manifest = find(run, step)
     config = trained_config(manifest, str(checkpoint))
-    tokenizer, separator_id = tokenizer_of_run(config.data.directories, manifest.data_fingerprint)
+    tokenizer, separator_id = tokenizer_of_run(run, config.data.directories, manifest.data_fingerprint)
     num_loops = config.mean_loops
     reader = FragmentReader(checkpoint)
     try:

@@ -19,7 +19,7 @@ class Noise(nn.Module):
 def noise(seed: int, sample_ids_B: Tensor, length: int, dim: int) -> Tensor:
     """Return standard normal numbers ``[B, length, dim]``, fp32, by the Box-Muller transform of hashed counters."""
     counter = torch.arange(length * dim, device=sample_ids_B.device)
-    key_B = _hash(_hash(sample_ids_B & _MASK) ^ _hash((sample_ids_B >> 32) + seed * 0x9E3779B1))
+    key_B = _hash(_hash(sample_ids_B & _MASK) ^ _hash((sample_ids_B >> 32) + (seed * 0x9E3779B1 & _MASK)))
     first = _hash(counter + key_B[:, None])
     second = _hash(first ^ 0x5BD1E995)
     radius = torch.sqrt(-2 * torch.log((first.float() + 1) * 2**-32).clamp(max=0))

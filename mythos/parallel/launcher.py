@@ -23,6 +23,8 @@ _GRACE_SECONDS = 30.0
 """Time for the other ranks to end after one has failed; torchrun allows the same."""
 _NODE = ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
 """Environment variables that launchers of several nodes need: the node's number, and the address of rank 0."""
+_COUNTS = "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE GROUP_RANK NODE_RANK MASTER_PORT SLURM_NTASKS".split()
+"""Environment variables of launchers that are whole numbers."""
 
 
 class ReportedByRankZero(ConfigError):
@@ -94,8 +96,9 @@ def rank_environments(cluster: ClusterConfig, started_at: float) -> list[dict[st
     """Return the environment of each rank of this machine, with the variables that torchrun also sets.
 
     Raises:
-        ConfigError: the run spans nodes, and the number of this node is not set.
+        ConfigError: the run spans nodes, and the number of this node is not set, or a variable is no number.
     """
+    _check_counts()
     shared = os.environ | {STARTED_AT: str(started_at), _LAUNCHER: str(os.getpid())}
     if cluster.num_nodes == 1:
         shared |= {"NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
@@ -172,12 +175,20 @@ def die_with_launcher() -> None:
         die_with_parent(int(os.environ.get(_LAUNCHER, _PARENT)))
 
 
+def _check_counts() -> None:
+    for name in _COUNTS:
+        text = os.environ.get(name, "0")
+        if not (text.isascii() and text.isdecimal()):
+            raise ConfigError(f"{name} is {text!r}, but launchers set a whole number; correct or unset the variable.")
+
+
 def check_launcher(cluster: ClusterConfig) -> None:
     """Check the number of processes that the launcher started against the configuration.
 
     Raises:
-        ConfigError: the numbers differ.
+        ConfigError: the numbers differ, or a variable of the launcher is no number.
     """
+    _check_counts()
     num_started = int(os.environ.get("WORLD_SIZE", "1"))
     if num_started != cluster.world_size:
         raise ConfigError(

@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mythos.config.base import ConfigError, decode, difference, encode
-from mythos.config.expand import JobSpec, expand, quoted
+from mythos.config.base import ConfigError, config, decode, difference, encode, fingerprint
+from mythos.config.expand import JobSpec, expand
 from mythos.config.load import compose_raw, default_config_dir, load
+from mythos.config.overrides import quoted
+from mythos.config.paths import FolderName, FolderPath
 from mythos.config.records import SCHEMA
 from mythos.config.run import RunConfig
 from mythos.config.secrets import check_secrets
@@ -97,7 +99,7 @@ def make(arguments: list[str], config_dir: Path | None = None) -> SweepPlan:
     check_secrets({"sweep": encode(expansion.config)})
     base = compose_raw("train", list(expansion.shared), config_dir or default_config_dir())
     plan = SweepPlan(
-        directory=Path(base["run"]["dir"]).absolute() / (expansion.name or base["run"]["name"]),
+        directory=_directory(base["run"], expansion.name),
         sweep=expansion.config,
         jobs=(),
         base=base,
@@ -112,10 +114,38 @@ def make(arguments: list[str], config_dir: Path | None = None) -> SweepPlan:
             jobs.append(plan.job(spec))
         except ConfigError as error:
             errors += str(error).splitlines()
+    if search is None:
+        errors += _repeated(jobs)
     if errors:
         rest = len(errors) - _MAX_SHOWN
         raise ConfigError("\n".join(errors[:_MAX_SHOWN] + ([f"and {rest} more errors."] if rest > 0 else [])))
     return plan if search is not None else replace(plan, jobs=tuple(jobs))
+
+
+@config
+class _Folder:
+    """What a sweep reads of the section ``run`` of its jobs."""
+
+    dir: FolderPath
+    name: FolderName
+
+
+def _directory(run: dict[str, Any], name: str | None) -> Path:
+    """Return the sweep's directory: the name of the sweep, or else of the run, in ``run.dir``."""
+    try:
+        folder = decode(_Folder, {"dir": run["dir"], "name": name or run["name"]})
+    except ConfigError as error:
+        raise ConfigError("\n".join(f"run.{sentence}" for sentence in str(error).splitlines())) from None
+    return Path(folder.dir).absolute() / folder.name
+
+
+def _repeated(jobs: list[PlannedJob]) -> Iterable[str]:
+    """One sentence for each job that would train what another one trains."""
+    first: dict[str, str] = {}
+    for job in jobs:
+        name = first.setdefault(fingerprint(replace(job.config, run=replace(job.config.run, name="any"))), job.name)
+        if name != job.name:
+            yield f"job {job.name}: has the configuration of job {name}, so it trains the same; leave one of them out."
 
 
 def freeze(plan: SweepPlan) -> None:

@@ -1,6 +1,5 @@
 """Run a sweep, from its command line to its table."""
 
-import fcntl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,14 +7,15 @@ from pathlib import Path
 from mythos.config.base import ConfigError
 from mythos.config.extras import install_command
 from mythos.config.sweep import LocalLauncher, SweepConfig
-from mythos.files import open_regular
-from mythos.report.jobs import PLAN_FILE
+from mythos.files import open_locked
+from mythos.report.jobs import JOB_FILE, PLAN_FILE
 from mythos.sweep.at_end import run_at_end
 from mythos.sweep.drive import ListedJobs, Queue, drive
 from mythos.sweep.local import LocalQueue
 from mythos.sweep.plan import SweepPlan, freeze, make
 from mythos.sweep.process import arguments_of
 from mythos.sweep.table import as_text, read_rows, write_table
+from mythos.train.refusal import Before
 
 _GOOD = ("finished", "stopped early")
 
@@ -102,21 +102,27 @@ def _check_library(name: str) -> None:
 def _locked(plan: SweepPlan) -> Iterator[None]:
     """Lock the sweep's directory: two processes that run it would start each job twice.
 
+    A sweep that is refused by a ConfigError before a job has started leaves nothing behind.
+
     Raises:
         ConfigError: another process runs this sweep.
     """
+    before = Before(plan.directory)
     try:
         plan.directory.mkdir(parents=True, exist_ok=True)
-        file = open_regular(plan.directory / f"{PLAN_FILE}.lock", "ab")
+        file = open_locked(plan.directory / f"{PLAN_FILE}.lock")
+    except BlockingIOError:
+        raise ConfigError(
+            f"sweep.name: another process runs {plan.directory}; end it or choose another name."
+        ) from None
     except OSError as error:
         raise ConfigError(
             f"run.dir: {plan.directory} cannot be written ({error.strerror}); choose another run.dir."
         ) from None
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"sweep.name: another process runs {plan.directory}; end it or choose another name."
-            ) from None
-        yield
+            yield
+        except ConfigError:
+            if not any(plan.directory.glob(f"*/{JOB_FILE}")):
+                before.restore()
+            raise

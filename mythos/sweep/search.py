@@ -11,7 +11,8 @@ from optuna.trial import Trial, TrialState
 from mythos.config import records
 from mythos.config.base import ConfigError
 from mythos.config.exit_status import DIVERGED
-from mythos.config.expand import JobSpec, quoted
+from mythos.config.expand import JobSpec
+from mythos.config.overrides import quoted
 from mythos.config.sweep import ChoiceRange, HalvingStop, IntegerRange, MedianStop, RealRange, SearchConfig
 from mythos.files import read_regular
 from mythos.report.jobs import JobRecord, read_job

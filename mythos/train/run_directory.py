@@ -1,10 +1,10 @@
 """A run's directory, and the checks before a run starts. No torch."""
 
-import fcntl
 import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from mythos.checkpoint.manifest import Manifest, read_manifest, verify
 from mythos.checkpoint.mirror import Unreachable, newest
 from mythos.checkpoint.names import step_of
 from mythos.checkpoint.packages import changed_packages
-from mythos.config import foreign
+from mythos.config import foreign, records
 from mythos.config.base import ConfigError, decode, difference, encode, fingerprint
 from mythos.config.os_errors import explained
 from mythos.config.parts import check_parts
@@ -24,10 +24,12 @@ from mythos.config.run import RunConfig
 from mythos.config.schema import encode_run
 from mythos.config.tracking import check_library
 from mythos.data import poison
+from mythos.data.kept import keep_tokenizer
 from mythos.data.manifest import check_vocabulary, data_fingerprint
-from mythos.files import open_regular, write_text
+from mythos.files import open_locked, open_regular, write_text
 from mythos.train.asked_mirror import asked_mirror
 from mythos.train.earlier_run import check_beginning, holds_run
+from mythos.train.refusal import Before
 
 _FIXED = ("model.", "run.seed", "data.seq_len", "optim.kind", "optim.name")
 """Parts of the configuration that must not change when a run resumes."""
@@ -80,6 +82,7 @@ def prepare(config: RunConfig) -> RunDirectory:
         write_text(path / "config.json", json.dumps(encode_run(config), indent=1))
     with explained(path / ownership.FILE_NAME):
         ownership.write_id(path, run_id)
+    keep_tokenizer(path, config.data.directories)
     checkpoint, manifest = resumed or (None, None)
     return RunDirectory(
         path=path,
@@ -96,36 +99,62 @@ def prepare(config: RunConfig) -> RunDirectory:
 def lock(config: RunConfig) -> Iterator[None]:
     """Lock the run's directory: two processes that train in it would delete each other's checkpoints.
 
+    If the start is refused by a ConfigError before anything was recorded, the directory is left as it was.
+
     Raises:
         ConfigError: another process has locked it, or it cannot be locked.
     """
     path = Path(config.run.dir) / config.run.name
+    before, started_at = Before(path), time.time()
     _create(path)
     with explained(path / "lock"):
         file = _locked(path)
     with file:
-        yield
-
-
-def _locked(path: Path) -> IO[bytes]:
-    """Lock a run's directory, write this process's name into the lock, and return the open file."""
-    file = open_regular(path / "lock", "a+b")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         file.flush()
+        try:
+            yield
+        except ConfigError:
+            if not _has_recorded(path, started_at):
+                before.restore()
+            raise
+
+
+def check_unlocked(config: RunConfig) -> None:
+    """Check that no process trains in the run's directory; nothing is created.
+
+    Raises:
+        ConfigError: a process does.
+    """
+    path = Path(config.run.dir) / config.run.name
+    if (path / "lock").exists():
+        with explained(path / "lock"):
+            _locked(path).close()
+
+
+def _locked(path: Path) -> IO[bytes]:
+    """Return the open lock of a run's directory."""
+    try:
+        return open_locked(path / "lock")
     except BlockingIOError:
-        with file:
-            file.seek(0)
+        with open_regular(path / "lock", "rb") as file:
             holder = file.read().decode("utf-8", "replace").strip() or "another process"
         raise ConfigError(
             f"run.name: {path} is being trained in by {holder}; wait for it, stop it, or choose another run.name."
         ) from None
-    except OSError:
-        file.close()
-        raise
-    return file
+
+
+def _has_recorded(path: Path, started_at: float) -> bool:
+    """Whether a start has recorded or saved a step."""
+    if any(checkpoint.stat().st_mtime >= started_at for checkpoint in store.checkpoints(path / store.FOLDER)):
+        return True
+    metrics = path / records.FILE_NAME
+    lines = metrics.read_bytes().splitlines() if metrics.exists() else []
+    try:
+        return len(lines) > 1 and bool(json.loads(lines[-1])["time"] >= started_at)
+    except ValueError:  # a damaged line, which only a started run leaves
+        return True
 
 
 def refuse(config: RunConfig) -> None:
@@ -134,6 +163,7 @@ def refuse(config: RunConfig) -> None:
     Raises:
         ConfigError: the data do not fit, or the directory holds another run.
     """
+    check_library(config.tracking)
     foreign.check(config)
     _check_data(config)
     _check_free(config, Path(config.run.dir) / config.run.name)

@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from pydantic import ValidationError
 
 from mythos.config import plugins, records
 from mythos.config.base import ConfigError, encode
@@ -48,7 +49,30 @@ def close(loggers: list[Logger], status: str = "failed") -> None:
 
 
 def _tracker(config: RunConfig, directory: Path, first_step: int, facts: dict[str, Any]) -> Tracker | None:
-    """The tracker beside the file; its library is imported only here."""
+    """The tracker beside the file; its library is imported only here.
+
+    Raises:
+        ConfigError: it cannot be started.
+    """
+    try:
+        return _started(config, directory, first_step, facts)
+    except ConfigError:
+        raise
+    except Exception as error:  # of any library, or of its connection
+        raise ConfigError(
+            f"tracking.kind is {config.tracking.kind}, but the tracker cannot be started ({_reason(error)}); correct "
+            "its settings and environment variables, or set tracking=jsonl."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Describe an exception in one line, without the values that it read, which may be secrets."""
+    if isinstance(error, ValidationError):
+        return ", ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg'].lower()}" for item in error.errors())
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def _started(config: RunConfig, directory: Path, first_step: int, facts: dict[str, Any]) -> Tracker | None:
     match config.tracking:
         case JsonlTracking():
             return None

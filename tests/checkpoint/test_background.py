@@ -9,7 +9,7 @@ def test_the_caller_continues_and_saves_do_not_overlap() -> None:
     writer, release, order = BackgroundWriter(), Event(), []
 
     def first() -> None:
-        release.wait(60)
+        release.wait()
         order.append("first")
 
     writer.submit(first)

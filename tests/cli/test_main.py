@@ -135,3 +135,27 @@ def test_a_users_mistake_is_one_line_and_exit_code_two(arguments: list[str], sen
 def test_a_prompt_longer_than_the_model_is_refused(run: Path, capsys) -> None:
     assert main(["sample", str(run), "--num-tokens", "300"]) == 2
     assert "together more than the model's 256" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("export RUN --to=~/x", "sample ~/x", "report ~/x", "figures ~/x --to y", "costs --config-dir=~/x"),
+        *(
+            "plan --json=~/x",
+            "trace RUN --prompt a --to=~/x",
+            "evaluate RUN --data y ~/x",
+            "evaluate RUN --data-dir=~/x",
+        ),
+    ],
+)
+def test_a_tilde_in_a_path_is_refused(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words.split()) == 2
+    error = capsys.readouterr().err
+    assert error.endswith(f": '~/x' was given, but ~ is not expanded here; write {Path.home() / 'x'}.\n")
+    assert error.count("\n") == 1
+
+
+def test_a_name_that_no_file_system_takes_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "RUN", "--to", "x" * 256]) == 2
+    assert capsys.readouterr().err.startswith("mythos: to: a name of 256 bytes was given (xxx")

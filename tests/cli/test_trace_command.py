@@ -9,6 +9,7 @@ from helpers import random_model, run_config
 from mythos.checkpoint.manifest import Manifest
 from mythos.cli.main import main
 from mythos.config.run import RunConfig
+from mythos.data.manifest import data_fingerprint
 from mythos.data.tokenizer import load_tokenizer
 from mythos.eval import restore as restoring
 from mythos.model.mythos import Mythos
@@ -22,12 +23,11 @@ def run(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     config = run_config(f"data.dir={packed}", "depth.mean=3", "run.name=short")
     model = random_model(config.model).eval()
 
-    class Checkpoint(argparse.Namespace):
-        step = 6
+    checkpoint = argparse.Namespace(step=6, data_fingerprint=data_fingerprint([str(packed)]))
 
     def restore(directory: Path, device: torch.device) -> tuple[RunConfig, Mythos, Manifest]:
         assert directory == tmp_path
-        return config, model.to(device), Checkpoint()
+        return config, model.to(device), checkpoint
 
     monkeypatch.setattr(restoring, "restore", restore)
     return tmp_path

@@ -21,7 +21,8 @@ def test_a_url_is_accepted_as_an_override() -> None:
         (["keep_every=0"], r"run.checkpoint.keep_every: .* 0 was given"),
         (["keep_best=-1"], r"run.checkpoint.keep_best: .* -1 was given"),
         (["keep_last=0"], r"run.checkpoint.keep_last: .* 0 was given"),
-        (["copy_to=''"], r"run.checkpoint: copy_to is ''; give a folder or a URL"),
+        (["copy_to=''"], r"run.checkpoint.copy_to: '' was given, .*; name a folder."),
+        (["copy_to=/"], r"run.checkpoint: copy_to is '/'; give a folder or a URL"),
         (["asynchronous=3"], r"run.checkpoint.asynchronous: .* 3 was given"),
     ],
 )

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from mythos.config.base import ConfigError
-from mythos.config.expand import expand, quoted
+from mythos.config.expand import expand
 from mythos.config.load import default_config_dir, load
+from mythos.config.overrides import quoted
 
 CONF = default_config_dir()
 
@@ -104,9 +105,12 @@ def test_mistakes_give_one_sentence(arguments: list[str], expected: str) -> None
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("value", ["plain", "/a path/with 'quotes', = and \\", "null", "1e3", "[1,2]"])
+@pytest.mark.parametrize(
+    "value",
+    ["plain", "/a path/with 'quotes', = and \\", "null", "1e3", "[1,2]", r"a\b\\c", r"\'", "${run.name}", r"\${a}"],
+)
 def test_a_quoted_text_arrives_unchanged(value: str) -> None:
-    assert load(["model=debug", quoted("run.name", value)]).run.name == value
+    assert load(["model=debug", quoted("run.dir", value)]).run.dir == value
 
 
 def test_quoted_numbers_and_none_keep_their_kind() -> None:

@@ -140,3 +140,61 @@ def test_compiling_grouped_products_needs_bf16():
     with pytest.raises(ConfigError, match=r"parallel.compile is true with parallel.precision=fp32"):
         load(["model=debug", "parallel.compile=true"])
     load(["model=debug", "parallel.compile=true", "parallel.precision=bf16"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "dropped"),
+    [
+        (
+            ["experiment=quickstart", "depth=fixed"],
+            {"depth.mean=8": "depth=fixed", "depth.max_loops=24": "depth=fixed"},
+        ),
+        (["experiment=quickstart", "depth=uniform"], {"depth.mean=8": "depth=uniform"}),
+        (["optim=adamw", "experiment=quickstart"], {"optim.muon_lr=0.02": "optim=adamw"}),
+        (["experiment=looped-23m", "model=debug-mla"], {"model.attention.num_kv_heads=4": "model=debug-mla"}),
+        (["experiment=looped-23m-documentation", "optim=adamw"], {"optim.muon_lr=0.02": "optim=adamw"}),
+        (["experiment=looped-23m", "depth=fixed", "tracking=tensorboard"], {}),
+        (["experiment=quickstart", "depth=poisson", "optim=muon_adamw"], {}),
+        (["experiment=quickstart", "depth=fixed", "~depth.mean", "~depth.max_loops"], None),
+    ],
+)
+def test_another_variant_drops_the_keys_that_the_experiment_sets_for_the_first(overrides, dropped, capsys):
+    run = load(overrides)
+    lines = capsys.readouterr().err.splitlines()
+    if dropped is not None:
+        experiment = next(override for override in overrides if override.startswith("experiment="))
+        assert lines == [
+            f"mythos: {chosen} has no {key.partition('=')[0]}; {key} of {experiment} is dropped."
+            for key, chosen in dropped.items()
+        ]
+    assert all(
+        getattr(run, key).kind == option
+        for key, option in (override.split("=") for override in overrides if "=" in override)
+        if key in ("depth", "optim", "tracking")
+    )
+
+
+def test_keys_that_both_variants_have_stay():
+    run = load(["experiment=looped-23m", "depth=fixed", "optim=adamw", "tracking=tensorboard", "parallel=zero1"])
+    assert (run.depth.num_grad_loops, run.optim.lr, run.tracking.log_every) == (4, 3e-3, 10)
+    assert (run.parallel.precision, run.parallel.compile) == ("bf16", True)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["experiment=quickstart", "depth=fixed", "depth.mean=4"], "depth.mean: no such key"),
+        (["experiment=quickstart", "depth.mean=4", "depth=fixed"], "depth.mean: no such key"),
+        (["model=debug", "depth=fixed", "depth.mean=4"], "depth.mean: no such key"),
+        (["experiment=quickstart", "optim=adamw", "optim.muon_lr=0.1"], "optim.muon_lr: no such key"),
+    ],
+)
+def test_keys_of_the_command_line_are_never_dropped(overrides, expected):
+    with pytest.raises(ConfigError, match=f"^{expected}"):
+        load(overrides)
+
+
+def test_a_misspelt_key_of_an_experiment_is_not_dropped(config_dir):
+    (config_dir / "experiment" / "wrong.yaml").write_text("# @package _global_\ndepth: {maen: 3, mean: 3}\n")
+    with pytest.raises(ConfigError, match=r"^depth.maen: no such key"):
+        load(["experiment=wrong", "depth=fixed"], config_dir)

@@ -22,7 +22,7 @@ NUM_STEPS = 120
 OPTIONS = f"""model=debug optim=adamw data.seq_len=32 data.batch_size=8 data.micro_batch_size=2 depth.mean=3
 run.num_steps={NUM_STEPS} run.validation.every=60 run.validation.num_batches=4 run.checkpoint.every=10
 tracking.log_every=1 parallel.device=cpu parallel=zero1 parallel.ep_size=2 schedule.num_warmup_steps=5
-cluster.timeout_seconds=30""".split()
+cluster.timeout_seconds=600""".split()
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "TOKENIZERS_PARALLELISM": "false"}
 NODES = ["cluster=slurm", "cluster.num_nodes=2", "cluster.num_devices=1", "cluster.gpus_per_node=0"]
 

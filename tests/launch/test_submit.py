@@ -137,7 +137,7 @@ def test_a_run_is_submitted_once(slurm, packed: Path, capsys) -> None:
     assert [path.name for path in sorted(Path("runs/first/submissions").glob("0*"))] == ["001", "002"]
     capsys.readouterr()
 
-    with Path("runs/first/lock").open() as training:
+    with Path("runs/first/lock").open("w") as training:
         fcntl.flock(training, fcntl.LOCK_EX)
         assert "is being trained in by" in refusal(capsys, *overrides)
     with Path("runs/first/submissions/lock").open() as other:
@@ -151,6 +151,7 @@ def test_a_submission_that_the_scheduler_refuses_leaves_no_files(commands, packe
     message = refusal(capsys, *TWO_NODES, f"data.dir={packed}")
     assert message == "sbatch failed (sbatch: error: invalid partition specified: nope); nothing was submitted."
     assert list(Path("runs/first/submissions").glob("0*")) == []
+    assert list(Path.cwd().iterdir()) == [], "neither a folder of the run nor a lock"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,12 @@ def test_noise_is_normal_and_differs_by_sample_and_seed() -> None:
     assert similar.abs().max() < 0.05
 
 
+def test_every_seed_of_63_bits_gives_noise() -> None:
+    """The low 32 bits of the seed count, as in the sums of earlier versions, which overflowed from 2^33 on."""
+    assert torch.equal(noise(2**32 + 3, SAMPLES, 4, 8), noise(3, SAMPLES, 4, 8))
+    assert noise(2**63 - 1, SAMPLES, 4, 8).isfinite().all()
+
+
 def test_compiled_noise_is_the_same_noise() -> None:
     part = Noise()
     part.compile(dynamic=False)

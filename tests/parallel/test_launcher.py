@@ -154,3 +154,14 @@ def test_a_launcher_that_starts_another_number_of_processes_is_refused(monkeypat
     with pytest.raises(ConfigError, match=r"1 nodes x 2 devices are 2 processes, but the launcher started 3"):
         check_launcher(LocalCluster(num_devices=2))
     check_launcher(LocalCluster(num_devices=3))
+
+
+@pytest.mark.parametrize("name", ["RANK", "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "MASTER_PORT"])
+@pytest.mark.parametrize("text", ["two", "", "-1", "1.5"])
+def test_a_variable_of_a_launcher_that_is_no_number_is_refused(monkeypatch, name: str, text: str) -> None:
+    monkeypatch.setenv(name, text)
+    expected = f"^{name} is '{text}', but launchers set a whole number; correct or unset the variable.$"
+    with pytest.raises(ConfigError, match=expected):
+        check_launcher(LocalCluster())
+    with pytest.raises(ConfigError, match=expected):
+        rank_environments(LocalCluster(num_devices=2), 0.0)

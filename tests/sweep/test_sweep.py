@@ -93,6 +93,19 @@ def test_a_job_that_needs_more_devices_than_there_are_is_refused(
         LocalQueue(plan.sweep.launcher, 0).check(list(plan.jobs))
 
 
+@pytest.mark.parametrize(
+    "refused",
+    [["cluster.num_devices=1,2", "parallel=ddp", "optim=adamw", "parallel.device=auto"], ["sweep.launcher.kind=slurm"]],
+    ids=["devices", "slurm"],
+)
+def test_a_refused_sweep_leaves_nothing(small: list[str], monkeypatch, tmp_path: Path, refused: list[str]) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    command = [*small, "data.micro_batch_size=2", "run.seed=0,1", *refused]
+    assert main(["sweep", *command]) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_failed_job_does_not_end_the_sweep(
     small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], scripted
 ) -> None:

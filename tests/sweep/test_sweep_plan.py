@@ -138,6 +138,41 @@ def test_every_error_names_its_job_and_nothing_is_written(options: list[str], tm
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("axis", "again"),
+    [
+        ("optim.lr=0.001,1e-3", "job-001: has the configuration of job job-000"),
+        ("depth.mean=4,2,4.0", "depth.mean-4.0: has the configuration of job depth.mean-4"),
+        ("run.seed=1,1", "job-001: has the configuration of job job-000"),
+        ("run.validation.num_loops=[1,2],[1, 2]", "has the configuration of job"),
+        ("sweep.jobs={a: ['depth.mean=4'], b: ['depth={mean: 4}']}", "b: has the configuration of job a"),
+    ],
+)
+def test_two_jobs_of_one_configuration_are_refused(options: list[str], axis: str, again: str) -> None:
+    with pytest.raises(ConfigError, match=again) as caught:
+        make([*options, axis])
+    assert str(caught.value).endswith(", so it trains the same; leave one of them out.")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("run.dir='~/runs'", "^run.dir: '~/runs' was given, but ~ is not expanded here"),
+        ("sweep.name='~'", "^sweep.name: '~' was given, but ~ is not expanded here"),
+        ("sweep.name=..", "^sweep.name: '..' was given; give the name of a folder below run.dir"),
+        (f"sweep.name={'x' * 256}", "^sweep.name: a name of 256 bytes was given"),
+        ("run.name=1e3", "^run.name: a text is needed, but 1000.0 was given"),
+        ("run.name=größe", "^run.name=größe: not understood; a text with such characters is quoted"),
+        ("sweep.name=größe", "^sweep.name=größe: not understood; a text with such characters is quoted"),
+    ],
+)
+def test_the_folder_of_a_sweep_is_checked(options: list[str], override: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected) as caught:
+        make([*options, "depth.mean=2,4", override])
+    assert "\n" not in str(caught.value)
+
+
 def test_a_search_is_checked_at_the_ends_of_its_ranges(packed: Path, tmp_path: Path) -> None:
     conf = Path(shutil.copytree(CONF, tmp_path / "conf"))
     options = ["sweep=search", f"data.dir={packed}", f"run.dir={tmp_path}", "model.vocab_size=512"]

@@ -213,6 +213,44 @@ def test_a_refusal_of_wandb_is_reported_in_one_sentence(configure, monkeypatch: 
         build_loggers(config, prepare(config).path, 0)
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "expected"),
+    [
+        ("WANDB_CONSOLE", "screen", r"tracker cannot be started \(console: input should be .*'redirect'"),
+        ("WANDB_BASE_URL", "nowhere", r"tracker cannot be started \(base_url: input should be a valid url"),
+    ],
+)
+def test_a_variable_that_wandb_refuses_is_one_sentence(configure, monkeypatch, variable, value, expected) -> None:
+    import wandb
+
+    monkeypatch.setenv(variable, value)
+    wandb.teardown()
+    config = configure("tracking=wandb", "tracking.mode=offline", "run.name=nobody")
+    with pytest.raises(ConfigError, match=expected) as caught:
+        build_loggers(config, prepare(config).path, 0)
+    assert "\n" not in str(caught.value)
+    assert value not in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["oflfine", ""])
+def test_an_unknown_mode_of_wandb_is_refused_before_anything_is_written(configure, monkeypatch, mode) -> None:
+    monkeypatch.setenv("WANDB_MODE", mode)
+    config = configure("tracking=wandb")
+    with pytest.raises(ConfigError, match=f"^WANDB_MODE is '{mode}', which W&B does not know; ") as caught:
+        prepare(config)
+    assert ("did you mean 'offline'?" in str(caught.value)) == (mode == "oflfine")
+    assert not Path(config.run.dir, config.run.name).exists()
+    assert prepare(configure()).checkpoint is None, "other trackers do not read it"
+
+
+def test_an_address_of_mlflow_that_cannot_be_used_is_one_sentence(configure, monkeypatch) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nowhere://x")
+    config = configure("tracking=mlflow", "run.name=nobody")
+    with pytest.raises(ConfigError, match=r"^tracking.kind is mlflow, but the tracker cannot be started \(.*nowhere"):
+        build_loggers(config, prepare(config).path, 0)
+
+
 class Recorder:
     """A W&B run that counts the values of each row."""
 
@@ -246,7 +284,7 @@ def test_other_ranks_write_nothing(configure, monkeypatch: pytest.MonkeyPatch) -
     directory = prepare(config)
     monkeypatch.setattr(rank_zero_only, "rank", 1)
     assert build_loggers(config, directory.path, 0) == []
-    assert [path.name for path in directory.path.iterdir()] == ["config.json"]
+    assert sorted(path.name for path in directory.path.iterdir()) == ["config.json", "data.json", "tokenizer.json"]
 
 
 def test_tensorboard_holds_all_metrics(configure) -> None:
