@@ -38,7 +38,7 @@ def plain_output() -> Iterator[None]:
     """Print ``printable`` text only, to stdout and stderr."""
     before = sys.stdout, sys.stderr
     # A process without a terminal may have None.
-    sys.stdout, sys.stderr = (stream and PlainStream(stream) for stream in before)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = (stream and PlainStream(stream) for stream in before)
     try:
         yield
     finally:

@@ -59,7 +59,7 @@ def check_owner(url: str, copies: Mapping[str, Manifest], run_id: str | None) ->
     Raises:
         ConfigError: one does.
     """
-    for name, copy in reversed(copies.items()):
+    for name, copy in reversed(list(copies.items())):
         if copy.run_id not in (None, run_id):
             raise ConfigError(
                 f"run.checkpoint.copy_to: {url}/{name} belongs to another run of this name, which was trained in "

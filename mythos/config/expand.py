@@ -77,8 +77,8 @@ def _read_sweep(file: str | None, overrides: list[str], config_dir: Path) -> Swe
     try:
         given: Any = {} if file is None else OmegaConf.load(folder / f"{file}.yaml")
         raw = OmegaConf.merge({"launcher": {"kind": "local"}}, given)
-        for override in OverridesParser.create().parse_overrides(overrides):
-            OmegaConf.update(raw, override.key_or_group.removeprefix("sweep."), override.value(), force_add=True)
+        for parsed in OverridesParser.create().parse_overrides(overrides):
+            OmegaConf.update(raw, parsed.key_or_group.removeprefix("sweep."), parsed.value(), force_add=True)
         plain = OmegaConf.to_container(raw, resolve=True)
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise ConfigError(f"sweep: {' '.join(str(error).split())}") from None

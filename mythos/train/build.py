@@ -103,7 +103,7 @@ def build_trainer(config: RunConfig, directory: RunDirectory, callbacks: Callbac
     """Build Lightning's trainer with the run's callbacks and trackers."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     # Lightning takes it from SLURM's variables, of a job in which this run may be one of several.
-    rank_zero_only.rank = int(os.environ.get("RANK", "0"))
+    rank_zero_only.rank = int(os.environ.get("RANK", "0"))  # type: ignore[attr-defined]
     is_sharded = isinstance(config.parallel, DeepSpeedParallel)
     trainer = pl.Trainer(
         strategy=build_strategy(config),
@@ -140,7 +140,7 @@ def load_only_given_checkpoint(trainer: pl.Trainer) -> None:
 
     connector = trainer._checkpoint_connector
     assert hasattr(connector, "_select_ckpt_path")
-    connector._select_ckpt_path = given  # type: ignore[method-assign]
+    connector._select_ckpt_path = given  # type: ignore[method-assign, assignment]
 
 
 def build_strategy(config: RunConfig) -> Strategy:

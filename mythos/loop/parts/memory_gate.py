@@ -31,7 +31,7 @@ class MemoryGate(LoopPart):
 
     def forward(self, h_BSD: Tensor, carry: Carry, inputs: LoopInputs, rest: Rest) -> tuple[Tensor, Carry]:
         """See ``LoopPart``."""
-        return self.cell(h_BSD, inputs.e_BSD, rest(h_BSD), carry)  # type: ignore[no-any-return]
+        return self.cell(h_BSD, inputs.e_BSD, rest(h_BSD), carry)
 
     def figures(self) -> dict[str, Tensor]:
         """Return the mean size of tanh(a), the share of the memory in the state."""
