@@ -15,7 +15,12 @@ from mythos.config.base import ConfigError
 from mythos.config.halting import ActHalting, PonderHalting
 from mythos.config.objective import TERM_PLUGINS
 from mythos.config.run import RunConfig
-from mythos.loop.exits.distribution import continuation_target, divergence_from_prior, prior
+from mythos.loop.exits.distribution import (
+    continuation_target,
+    divergence_from_prior,
+    log_prior,
+    log_stick_breaking,
+)
 from mythos.loop.plan import StepPlan
 from mythos.types import IGNORED, Batch, ModelOutput
 
@@ -95,9 +100,10 @@ def ponder_cost(weight: float, inputs: TermInputs) -> Tensor:
 def prior_divergence(weight: float, inputs: TermInputs) -> Tensor:
     """Return KL(p, prior) of the exit distribution, in nats."""
     assert isinstance(inputs.config.halting, PonderHalting)
-    assert inputs.output.halting_TBS is not None
-    prior_T = prior(inputs.config.halting, inputs.plan.depth.num_loops)
-    return weight * per_target(divergence_from_prior(inputs.output.halting_TBS, prior_T), inputs.batch)
+    assert inputs.output.stop_logit_TBS is not None
+    log_prior_T = log_prior(inputs.config.halting, inputs.plan.depth.num_loops)
+    divergence_BS = divergence_from_prior(log_stick_breaking(inputs.output.stop_logit_TBS), log_prior_T)
+    return weight * per_target(divergence_BS, inputs.batch)
 
 
 TERMS: Final[Mapping[str, Term]] = {

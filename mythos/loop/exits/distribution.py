@@ -1,5 +1,7 @@
 """Per-token distributions over loops. In training they weigh losses; no token exits early there."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -10,10 +12,15 @@ from mythos.layers.transfer import to_device
 
 def stick_breaking(logit_TBS: Tensor) -> Tensor:
     """Return p(t) = lambda_t prod_{s<t} (1 - lambda_s), ``[T, B, S]``; the last loop takes the remainder."""
+    return log_stick_breaking(logit_TBS).exp()
+
+
+def log_stick_breaking(logit_TBS: Tensor) -> Tensor:
+    """Return log p, ``[T, B, S]``, finite with finite gradients also where p itself is zero in fp32."""
     log_stop = functional.logsigmoid(logit_TBS)
     log_remaining = functional.logsigmoid(-logit_TBS).cumsum(0)
     log_reach = torch.cat((torch.zeros_like(log_remaining[:1]), log_remaining[:-1]))
-    return torch.cat((log_stop[:-1] + log_reach[:-1], log_reach[-1:])).exp()
+    return torch.cat((log_stop[:-1] + log_reach[:-1], log_reach[-1:]))
 
 
 def adaptive_computation_time(logit_TBS: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
@@ -37,20 +44,20 @@ def exit_at_median(p_TBS: Tensor) -> Tensor:
     return hard_TBS + p_TBS - p_TBS.detach()
 
 
-def prior(config: PonderHalting, num_loops: int) -> Tensor:
-    """Return the prior distribution over loops, ``[T]``."""
+def log_prior(config: PonderHalting, num_loops: int) -> Tensor:
+    """Return the logarithm of the prior distribution over loops, ``[T]``, in closed form."""
     if config.prior == "uniform":
-        return torch.full((num_loops,), 1 / num_loops)
-    reach = (1 - config.prior_probability) ** torch.arange(num_loops)
-    mass = config.prior_probability * reach
-    mass[-1] = reach[-1]
-    return mass
+        return torch.full((num_loops,), -math.log(num_loops))
+    log_reach = torch.arange(num_loops, dtype=torch.float64) * math.log1p(-config.prior_probability)
+    log_mass = math.log(config.prior_probability) + log_reach
+    log_mass[-1] = log_reach[-1]
+    return log_mass.float()
 
 
-def divergence_from_prior(p_TBS: Tensor, prior_T: Tensor) -> Tensor:
-    """Return KL(p, prior) of each token, ``[B, S]``, in nats."""
-    log_prior = to_device(prior_T, p_TBS.device).to(p_TBS.dtype).log()[:, None, None]
-    return (torch.special.xlogy(p_TBS, p_TBS) - p_TBS * log_prior).sum(0)
+def divergence_from_prior(log_p_TBS: Tensor, log_prior_T: Tensor) -> Tensor:
+    """Return KL(p, prior) of each token, ``[B, S]``, in nats; p log p would have no gradient at p = 0."""
+    log_ratio_TBS = log_p_TBS - to_device(log_prior_T, log_p_TBS.device).to(log_p_TBS.dtype)[:, None, None]
+    return (log_p_TBS.exp() * log_ratio_TBS).sum(0)
 
 
 def continuation_target(nll_TBS: Tensor, sharpness: float, margin: float) -> Tensor:

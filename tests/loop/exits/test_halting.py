@@ -45,6 +45,20 @@ def test_ponder_weighs_the_losses_of_all_exits() -> None:
     assert gradients(model)["halting.gate.w2"].abs().sum() > 0
 
 
+def test_gradients_are_finite_where_early_exits_leave_late_loops_no_probability() -> None:
+    halting = PonderHalting(initial_probability=0.97)
+    model = Mythos(model_config("debug"), halting)
+    fill(model)
+    batch = random_batch(model.config)
+    output = model(batch, 32, exits=(0, 31))
+    assert (output.halting_TBS[-1] == 0).any()
+    objective(
+        weighing(halting), output, batch, StepPlan(Depth(32, 32), Exits((0, 31), (31.0, 1.0)), 0.1)
+    ).total.backward()
+    assert all(gradient.isfinite().all() for gradient in gradients(model).values())
+    assert gradients(model)["halting.gate.bias"].abs().sum() > 0
+
+
 def test_exits_that_were_not_drawn_change_neither_states_nor_probabilities() -> None:
     model = halting_model(PonderHalting())
     batch = random_batch(model.config)
