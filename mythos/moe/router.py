@@ -11,6 +11,9 @@ from mythos.moe import fused_router
 from mythos.moe.margins import count_margins
 from mythos.types import RouterStats
 
+_LARGEST_SMALL_LOGIT = -20.0
+"""Below it sigmoid(x) equals exp(x) in fp32."""
+
 
 class Routing(NamedTuple):
     """Assignment of each of N tokens to K experts."""
@@ -19,8 +22,8 @@ class Routing(NamedTuple):
     """Factor of each selected expert's output, fp32."""
     expert_indices_NK: Tensor
     """Indices of the selected experts, int64."""
-    score_NE: Tensor
-    """Scores of all experts, fp32."""
+    share_NE: Tensor
+    """Scores of all experts over their sum, fp32."""
 
 
 class Router(nn.Module):
@@ -84,10 +87,22 @@ def route(logits_NE: Tensor, bias_E: Tensor, config: MoEConfig, expert_indices_N
         expert_indices_NK = (score_NE.detach() + bias_E).topk(config.num_active, dim=-1).indices
     else:
         expert_indices_NK = expert_indices_NK.long()
-    weight_NK = score_NE.gather(-1, expert_indices_NK)
     if config.normalize_weights:
-        weight_NK = weight_NK / weight_NK.sum(-1, keepdim=True).clamp(min=1e-20)
-    return Routing(weight_NK * config.weight_scale, expert_indices_NK, score_NE)
+        weight_NK = _shares(logits_NE.gather(-1, expert_indices_NK), config)
+    else:
+        weight_NK = score_NE.gather(-1, expert_indices_NK)
+    share_NE = score_NE if config.score == "softmax" else _shares(logits_NE, config)
+    return Routing(weight_NK * config.weight_scale, expert_indices_NK, share_NE)
+
+
+def _shares(logits_N: Tensor, config: MoEConfig) -> Tensor:
+    """Return scores over their sum, over the last axis, also where all scores underflow."""
+    if config.score == "softmax":
+        return logits_N.softmax(-1)
+    # Where all scores are small, they are exponentials of the logits, whose ratios a common shift does not change.
+    shift_N = (_LARGEST_SMALL_LOGIT - logits_N.detach().amax(-1, keepdim=True)).clamp(min=0)
+    score_N = (logits_N + shift_N).sigmoid()
+    return score_N / score_N.sum(-1, keepdim=True)
 
 
 def observe(logits_BSE: Tensor, routing: Routing, margins_EQ: Tensor) -> RouterStats:
@@ -96,8 +111,7 @@ def observe(logits_BSE: Tensor, routing: Routing, margins_EQ: Tensor) -> RouterS
     expert_BM = routing.expert_indices_NK.view(batch, -1)
     counts_BE = torch.zeros(batch, num_experts, dtype=torch.int64, device=expert_BM.device)
     counts_BE.scatter_add_(1, expert_BM, torch.ones_like(expert_BM))
-    share_BSE = routing.score_NE.view_as(logits_BSE)
-    share_BSE = share_BSE / share_BSE.sum(-1, keepdim=True)
+    share_BSE = routing.share_NE.view_as(logits_BSE)
     load_BE = counts_BE * (num_experts / expert_BM.shape[1])
     return RouterStats(
         counts_E=counts_BE.sum(0),

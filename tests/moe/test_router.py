@@ -20,13 +20,14 @@ def test_bias_affects_the_selection_but_not_the_weights(score: str) -> None:
     bias = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 5.0])
     routing = route(logits(), bias, config)
     assert (routing.expert_indices_NK == 5).any(-1).all()
-    assert torch.equal(routing.weight_NK, routing.score_NE.gather(-1, routing.expert_indices_NK))
+    score = logits().sigmoid() if score == "sigmoid" else logits().softmax(-1)
+    assert torch.equal(routing.weight_NK, score.gather(-1, routing.expert_indices_NK))
     assert routing.weight_NK.max() < 1
 
 
 def test_selection_is_the_top_k_and_weights_sum_to_the_scale() -> None:
     routing = route(logits(), torch.zeros(6), replace(CONFIG, weight_scale=2.5))
-    best = routing.score_NE.sort(-1, descending=True).indices[:, :3]
+    best = logits().sort(-1, descending=True).indices[:, :3]
     assert torch.equal(routing.expert_indices_NK.sort(-1).values, best.sort(-1).values)
     torch.testing.assert_close(routing.weight_NK.sum(-1), torch.full((50,), 2.5), rtol=1e-6, atol=0)
 
@@ -58,6 +59,35 @@ def test_balance_loss_grows_when_one_expert_receives_all_tokens() -> None:
     stats = observe(spiked, route(spiked.view(12, 6), torch.zeros(6), config), torch.zeros(6, 0))
     share = math.exp(10) / (math.exp(10) + 5)
     assert stats.balance_loss.item() == pytest.approx(3 * 6 * share, rel=1e-5)
+
+
+@pytest.mark.parametrize("score", ["sigmoid", "softmax"])
+@pytest.mark.parametrize(("level", "spread"), [(0.0, 1.0), (-19.5, 1.0), (-60.0, 8.0), (-110.0, 1.0), (-5000.0, 3.0)])
+def test_weights_and_statistics_are_those_of_float64_where_scores_underflow(
+    score: str, level: float, spread: float
+) -> None:
+    config = replace(CONFIG, score=score)
+    x = (level + spread * logits(10)).requires_grad_()
+    # a bias that makes the selection prefer experts of low scores
+    expert_indices = x.detach().topk(3, largest=False).indices
+    routing = route(x, torch.zeros(6), config, expert_indices)
+    stats = observe(x.view(2, 5, 6), routing)
+    weighing = torch.tensor([1.0, -2.0, 3.0])
+    loss = (routing.weight_NK * weighing).sum() + stats.balance_loss
+    (gradient,) = torch.autograd.grad(loss, x)
+
+    exact_x = x.detach().double().requires_grad_()
+    log_score = exact_x.log_softmax(-1) if score == "softmax" else torch.nn.functional.logsigmoid(exact_x)
+    weight = log_score.gather(-1, expert_indices).softmax(-1)
+    share = log_score.softmax(-1)
+    load = torch.nn.functional.one_hot(expert_indices, 6).sum(1).view(2, 5, 6).sum(1) * (6 / 15)
+    balance = (load * share.view(2, 5, 6).mean(1)).sum()
+    (exact,) = torch.autograd.grad((weight * weighing).sum() + balance, exact_x)
+    torch.testing.assert_close(routing.weight_NK.double(), weight, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradient.double(), exact, rtol=1e-4, atol=1e-5)
+    assert stats.balance_loss.item() == pytest.approx(balance.item(), rel=1e-5)
+    assert stats.entropy.item() == pytest.approx(torch.special.entr(share).sum().item(), rel=1e-5)
+    assert gradient.abs().sum() > 0
 
 
 def test_statistics_of_micro_batches_add_up() -> None:
@@ -92,4 +122,4 @@ def test_scores_are_fp32_under_autocast() -> None:
     exact, _ = router(x, torch.zeros(6))
     with torch.autocast("cpu", torch.bfloat16):
         cast, _ = router(x, torch.zeros(6))
-    assert torch.equal(exact.score_NE, cast.score_NE)
+    assert torch.equal(exact.share_NE, cast.share_NE)
