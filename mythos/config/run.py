@@ -6,7 +6,7 @@ from mythos.config.cluster import ClusterConfig
 from mythos.config.data import DataConfig
 from mythos.config.depth import DepthConfig
 from mythos.config.guard import GuardConfig
-from mythos.config.halting import FixedHalting, HaltingConfig
+from mythos.config.halting import FixedHalting, HaltingConfig, PonderHalting
 from mythos.config.layout import check_layout
 from mythos.config.model import ModelConfig
 from mythos.config.objective import ObjectiveConfig
@@ -183,6 +183,18 @@ class RunConfig:
     def mean_loops(self) -> int:
         """The mean depth of training as a number of loops, the default of the trained model."""
         return max(1, round(self.depth.mean))
+
+    def num_exits(self, num_loops: float) -> float:
+        """Exits whose loss a training step of ``num_loops`` loops reads: one, unless a loss asks for more."""
+        num_exits: float = 1
+        match self.halting:
+            case PonderHalting(train="gate"):
+                num_exits = num_loops
+            case PonderHalting(num_exits=num_drawn):
+                num_exits = num_drawn
+        if self.objective.supervise_loops:
+            num_exits = max(num_exits, self.objective.num_supervised_loops)
+        return min(num_exits, num_loops)
 
     @property
     def num_micro_batches(self) -> int:

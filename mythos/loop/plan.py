@@ -1,7 +1,7 @@
 """The plan of one optimiser step, a pure function of (config, step), the same on every rank.
 
-Where every sequence draws its own number of loops, the plan is that of a micro-batch and also a function of its
-sample ids.
+Where every sequence draws its own number of loops, or its own exits, the plan is that of a micro-batch and also a
+function of its sample ids.
 """
 
 from typing import NamedTuple
@@ -12,12 +12,12 @@ from torch import Tensor
 from mythos.config.halting import FixedHalting, HaltingConfig, PonderHalting
 from mythos.config.run import RunConfig
 from mythos.loop.curriculum import grad_loops_at
-from mythos.loop.exits.draw import Exits, draw_exits
+from mythos.loop.exits.draw import Exits, draw_exits, draw_exits_of_rows
 from mythos.loop.policy import Depth, draw, draw_rows
 
 
 class StepPlan(NamedTuple):
-    """Loops and exits of a step; all its micro-batches share it, unless each sequence draws its own number of loops."""
+    """Loops and exits of a step; all its micro-batches share it, unless each sequence draws its own."""
 
     depth: Depth
     """With ``loops_B``: T of the deepest row, and the step's k, which may be larger."""
@@ -38,7 +38,7 @@ def plan_step(config: RunConfig, step: int, sample_ids_B: Tensor) -> StepPlan:
     """Draw the loops and the exits, and evaluate the schedules.
 
     Args:
-        sample_ids_B: of the micro-batch; copied to the host only where each sequence draws its own number of loops.
+        sample_ids_B: of the micro-batch; copied to the host only where each sequence draws its own loops or exits.
     """
     loops_B = None
     if config.depth.per_sequence:
@@ -46,22 +46,13 @@ def plan_step(config: RunConfig, step: int, sample_ids_B: Tensor) -> StepPlan:
         depth = Depth(int(loops_B.max()), grad_loops_at(config.depth, step))
     else:
         depth = draw(config.depth, config.run.seed, step)
-    num_exits = num_exits_read(config, depth.num_loops)
-    exits = draw_exits(depth.num_loops, num_exits, config.run.seed, step)
+    num_exits = int(config.num_exits(depth.num_loops))
+    if isinstance(config.halting, PonderHalting) and num_exits < depth.num_loops:
+        sample_ids = sample_ids_B.cpu().numpy()
+        exits = draw_exits_of_rows(depth.num_loops, num_exits, config.run.seed, step, sample_ids)
+    else:
+        exits = draw_exits(depth.num_loops, num_exits, config.run.seed, step)
     return StepPlan(depth, exits, halting_weight(config.halting, step, config.run.num_steps), loops_B)
-
-
-def num_exits_read(config: RunConfig, num_loops: int) -> int:
-    """Return the number of exits that a step of ``num_loops`` loops reads: one, unless a loss asks for more."""
-    num_exits = 1
-    match config.halting:
-        case PonderHalting(train="gate"):
-            num_exits = num_loops
-        case PonderHalting(num_exits=num_drawn):
-            num_exits = num_drawn
-    if config.objective.supervise_loops:
-        num_exits = max(num_exits, config.objective.num_supervised_loops)
-    return min(num_exits, num_loops)
 
 
 def halting_weight(config: HaltingConfig, step: int, num_steps: int) -> float:

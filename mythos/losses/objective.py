@@ -10,7 +10,7 @@ from mythos.config.halting import PonderHalting
 from mythos.config.run import RunConfig
 from mythos.layers.transfer import to_device
 from mythos.loop.plan import StepPlan
-from mythos.losses.terms import TERMS, Term, TermInputs, gate_loss, per_target
+from mythos.losses.terms import TERMS, Term, TermInputs, expected_over_exits, gate_loss
 from mythos.types import Batch, ModelOutput
 
 
@@ -33,11 +33,12 @@ def objective(
         terms: see ``load_terms``.
     """
     weight_X = to_device(torch.tensor(plan.exits.weights), output.nll_XBS.device)
-    nll = per_target(weight_X[:, None, None] * output.exit_prob_XBS * output.nll_XBS, batch)
+    inputs = TermInputs(config, output, batch, plan, weight_X)
+    nll = expected_over_exits(output.nll_XBS, inputs)
     if isinstance(config.halting, PonderHalting) and config.halting.train == "gate":
         penalty = gate_loss(config.halting, output, batch)
         return Loss(penalty, nll.detach(), {"gate": penalty})
-    weighted = penalties(terms, TermInputs(config, output, batch, plan, weight_X))
+    weighted = penalties(terms, inputs)
     return Loss(sum(weighted.values(), nll), nll, weighted)
 
 

@@ -52,8 +52,7 @@ class Term(NamedTuple):
 
 def output_z(weight: float, inputs: TermInputs) -> Tensor:
     """Return the squared log-partition of the output logits, weighted over exits as the likelihood is."""
-    squared = inputs.weight_X[:, None, None] * inputs.output.exit_prob_XBS * inputs.output.lse_XBS.square()
-    return weight * per_target(squared, inputs.batch)
+    return weight * expected_over_exits(inputs.output.lse_XBS.square(), inputs)
 
 
 def supervised_loops(weight: float, inputs: TermInputs) -> Tensor:
@@ -146,6 +145,20 @@ def gate_loss(config: PonderHalting, output: ModelOutput, batch: Batch) -> Tenso
     target = continuation_target(output.nll_XBS, config.improvement_sharpness, config.improvement_margin)
     loss = functional.binary_cross_entropy_with_logits(-output.stop_logit_TBS[1:], target, reduction="none")
     return per_target(loss, batch) / loss.shape[0]
+
+
+def expected_over_exits(value_XBS: Tensor, inputs: TermInputs) -> Tensor:
+    """Return the expectation of a value over a token's exits, averaged over targets.
+
+    Where exits are drawn, p weighs the differences from the last exit's value, which all draws contain. Since p sums to
+    one this changes no mean; without it, the gradient of p would have the noise of the value itself.
+    """
+    weight_XBS = inputs.weight_X[:, None, None] * inputs.output.exit_prob_XBS
+    is_drawn = isinstance(inputs.config.halting, PonderHalting) and len(weight_XBS) < inputs.plan.depth.num_loops
+    if not is_drawn:
+        return per_target(weight_XBS * value_XBS, inputs.batch)
+    baseline_BS = value_XBS[-1].detach()
+    return per_target(baseline_BS + (weight_XBS * (value_XBS - baseline_BS)).sum(0), inputs.batch)
 
 
 def per_target(value: Tensor, batch: Batch) -> Tensor:

@@ -80,7 +80,7 @@ class Mythos(nn.Module):
         batch: Batch,
         num_loops: int,
         num_grad_loops: int | None = None,
-        exits: tuple[int, ...] | None = None,
+        exits: tuple[int, ...] | np.ndarray | None = None,
         trace: bool = False,
         noise_seed: int | None = None,
         regularizers: Regularizers = Regularizers(),  # noqa: B008  (immutable)
@@ -92,7 +92,8 @@ class Mythos(nn.Module):
         Args:
             num_loops: T, the number of loops over the core.
             num_grad_loops: k, the number of last loops that keep gradients; None for all.
-            exits: ascending 0-based loops after which coda and head are applied; None for the last one.
+            exits: ascending 0-based loops after which coda and head are applied; None for the last one. ``[X, B]``
+                gives each sequence its own, of which the last is the last loop (``halting=ponder``).
             trace: also return the loop trace.
             noise_seed: seed of the initial state's noise, in training; None starts from zero.
             regularizers: differentiable figures that penalties request.
@@ -101,8 +102,7 @@ class Mythos(nn.Module):
             damping: see ``TrainingSchedule``.
         """
         exits = (num_loops - 1,) if exits is None else exits
-        assert exits == tuple(sorted(set(exits))), f"exits must ascend, got {exits}"
-        assert 0 <= exits[0] <= exits[-1] < num_loops, f"exits {exits} outside {num_loops} loops"
+        _check_exits(exits, num_loops)
         sequences = self._sequences(batch, num_loops, exits, loops_B)
         batch = sequences.sort(batch)
         inputs = self._inputs(batch)
@@ -250,7 +250,9 @@ class Mythos(nn.Module):
         parts = [part.new_cache(num_loops, capacity) for part in self.core.loop_parts()]
         return kind(*counts, num_loops=num_loops, capacity=capacity, policy=policy, parts=parts)
 
-    def _sequences(self, batch: Batch, num_loops: int, exits: tuple[int, ...], loops_B: np.ndarray | None) -> Sequences:
+    def _sequences(
+        self, batch: Batch, num_loops: int, exits: tuple[int, ...] | np.ndarray, loops_B: np.ndarray | None
+    ) -> Sequences:
         """Return which sequences run in which loop."""
         if loops_B is None:
             return SAME_DEPTH
@@ -294,6 +296,14 @@ class Mythos(nn.Module):
         attention = self.config.attention
         width = attention.rope_head_dim if isinstance(attention, MLAConfig) else self.config.head_dim
         return rotation_at(positions_BS, width, attention.rope_base)
+
+
+def _check_exits(exits: tuple[int, ...] | np.ndarray, num_loops: int) -> None:
+    """Assert that the exits of all sequences, or of each one, ascend within the loops."""
+    each = np.reshape(exits, (len(exits), -1))
+    assert (np.diff(each, axis=0) > 0).all(), f"exits must ascend, got {exits}"
+    assert 0 <= each.min() <= each.max() < num_loops, f"exits {exits} outside {num_loops} loops"
+    assert isinstance(exits, tuple) or (each[-1] == num_loops - 1).all(), f"the last exit is not the last loop: {exits}"
 
 
 def _run(

@@ -1,7 +1,9 @@
 """The step from the states after the loops to the input of coda and head, with the probability of each exit."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -32,12 +34,16 @@ class Halting(nn.Module):
             else HaltingGate(dim, config.hidden_dim, config.initial_probability)
         )
 
-    def required_exits(self, num_loops: int, exits: tuple[int, ...]) -> tuple[int, ...]:
+    def required_exits(self, num_loops: int, exits: tuple[int, ...] | np.ndarray) -> tuple[int, ...]:
         """Return the 0-based loops whose states ``forward`` needs."""
-        return exits if self.gate is None else tuple(range(num_loops))
+        return exits if self.gate is None and isinstance(exits, tuple) else tuple(range(num_loops))
 
-    def forward(self, states: list[Tensor], exits: tuple[int, ...]) -> HaltingOutput:
-        """Compute the states at ``exits`` from the states after the ``required_exits`` loops."""
+    def forward(self, states: list[Tensor], exits: tuple[int, ...] | np.ndarray) -> HaltingOutput:
+        """Compute the states at ``exits`` from the states after the ``required_exits`` loops.
+
+        Args:
+            exits: 0-based loops, or ``[X, B]`` with those of each sequence, which only an exit distribution supports.
+        """
         if self.gate is None:
             return HaltingOutput(states, _only_last(len(exits), states[0]), None, None, None)
         logit_TBS = torch.stack([self.gate(h_BSD) for h_BSD in states])
@@ -51,9 +57,7 @@ class Halting(nn.Module):
             case PonderHalting(straight_through=straight_through):
                 p_TBS = stick_breaking(logit_TBS)
                 exits_TBS = exit_at_median(p_TBS) if straight_through else p_TBS
-                # A list as index would be copied from the host, which waits.
-                exits_XBS = torch.stack([exits_TBS[loop] for loop in exits])
-                return HaltingOutput([states[loop] for loop in exits], exits_XBS, p_TBS, None, logit_TBS)
+                return HaltingOutput(_at(exits, states), torch.stack(_at(exits, exits_TBS)), p_TBS, None, logit_TBS)
             case _:
                 raise AssertionError(f"no halting for {self.config}")
 
@@ -82,6 +86,15 @@ class Halting(nn.Module):
                 return _mean(states, adaptive_computation_time(logit_TBS, threshold)[0])
             case _:
                 return states[-1]
+
+
+def _at(exits: tuple[int, ...] | np.ndarray, values: Sequence[Tensor] | Tensor) -> list[Tensor]:
+    """Return the values ``[B, ...]`` at X exits, from those after each loop, without an index from the host."""
+    if isinstance(exits, tuple):
+        return [values[loop] for loop in exits]
+    rows = {loop: values[loop].unbind() for loop in set(exits[:-1].flat)}
+    drawn = [torch.stack([rows[loop][row] for row, loop in enumerate(loops_B)]) for loops_B in exits[:-1].tolist()]
+    return [*drawn, values[-1]]
 
 
 def _only_last(num_exits: int, state_BSD: Tensor) -> Tensor:

@@ -1,16 +1,19 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from helpers import fill, gradients, model_config, random_batch, relative_error, run_config
 
+from mythos.config.depth import FixedDepth
 from mythos.config.halting import ActHalting, HaltingConfig, PonderHalting
 from mythos.config.run import RunConfig
-from mythos.loop.exits.draw import Exits
-from mythos.loop.plan import StepPlan
+from mythos.loop.exits.draw import Exits, draw_exits, draw_exits_of_rows
+from mythos.loop.plan import StepPlan, plan_step
 from mythos.loop.policy import Depth
 from mythos.losses.objective import objective
 from mythos.model.mythos import Mythos
+from mythos.types import ModelOutput, take_rows
 
 
 def halting_model(halting: HaltingConfig) -> Mythos:
@@ -66,6 +69,88 @@ def test_exits_that_were_not_drawn_change_neither_states_nor_probabilities() -> 
     assert torch.equal(all_exits.nll_XBS[[1, 4]], some.nll_XBS)
     assert torch.equal(all_exits.exit_prob_XBS[[1, 4]], some.exit_prob_XBS)
     assert torch.equal(all_exits.halting_TBS, some.halting_TBS)
+
+
+def test_every_row_may_read_its_own_exits() -> None:
+    model = halting_model(PonderHalting())
+    batch = random_batch(model.config)
+    together = model(batch, 5, exits=(0, 1, 2, 3, 4))
+    exits = np.array([[0, 1, 3], [2, 3, 1], [4, 4, 4]])
+    exits[:2].sort(0)
+    own = model(batch, 5, exits=exits)
+    for exit_, loops_B in enumerate(exits):
+        for row, loop in enumerate(loops_B):
+            assert relative_error(own.nll_XBS[exit_, row], together.nll_XBS[loop, row]) < 1e-6
+            assert torch.equal(own.exit_prob_XBS[exit_, row], together.exit_prob_XBS[loop, row])
+    assert torch.equal(own.halting_TBS, together.halting_TBS)
+    seeds = torch.randn(own.nll_XBS.shape, generator=torch.Generator().manual_seed(0))
+    (own.nll_XBS * seeds).sum().backward()
+    ours = gradients(model)
+    model.zero_grad()
+    rows = torch.arange(3)
+    (together.nll_XBS[torch.from_numpy(exits), rows] * seeds).sum().backward()
+    for name, gradient in gradients(model).items():
+        assert relative_error(ours[name], gradient) < 1e-5, name
+
+
+def drawn_from(output: ModelOutput, exits: Exits, model: Mythos, states: list[torch.Tensor]) -> ModelOutput:
+    """Return the output of all loops as a forward that reads some exits would return it, with the gate's gradient."""
+    index = torch.as_tensor(np.array(exits.loops)).view(len(exits.weights), -1)
+    rows = torch.arange(output.nll_XBS.shape[1])
+    halted = model.halting(states, exits.loops)
+    return output._replace(
+        nll_XBS=output.nll_XBS[index, rows],
+        lse_XBS=output.lse_XBS[index, rows],
+        exit_prob_XBS=halted.exit_prob_XBS,
+        halting_TBS=halted.halting_TBS,
+        stop_logit_TBS=halted.stop_logit_TBS,
+    )
+
+
+@pytest.mark.parametrize("draws_by_row", [False, True])
+@pytest.mark.parametrize(("num_loops", "initial"), [(8, 0.1), (8, 0.5), (32, 0.1)])
+def test_the_gate_sees_more_than_the_noise_of_the_draws(num_loops: int, initial: float, draws_by_row: bool) -> None:
+    halting = PonderHalting(initial_probability=initial)
+    model = halting_model(halting)
+    config = weighing(halting)
+    config = replace(config, objective=replace(config.objective, z_loss=1e-4))
+    batch = random_batch(model.config, batch=8)
+    with torch.no_grad():
+        output = model(batch, num_loops, exits=tuple(range(num_loops)))
+        states = model.unroll(batch, num_loops).states[1:]
+
+    def gradient_and_loss(exits: Exits) -> tuple[torch.Tensor, float]:
+        plan = StepPlan(Depth(num_loops, num_loops), exits, 0.0)
+        loss = objective(config, drawn_from(output, exits, model, states), batch, plan)
+        grads = torch.autograd.grad(loss.nll + loss.terms["z"], [model.halting.gate.w2, model.halting.gate.bias])
+        return torch.cat([grad.flatten() for grad in grads]).double(), loss.nll.item()
+
+    exact, exact_loss = gradient_and_loss(every_exit(num_loops).exits)
+    ids = np.arange(8)
+    drawn = [
+        draw_exits_of_rows(num_loops, 4, 0, step, ids) if draws_by_row else draw_exits(num_loops, 4, 0, step)
+        for step in range(200)
+    ]
+    found, losses = zip(*map(gradient_and_loss, drawn), strict=True)
+    noise = torch.stack(found).var(0).sum().sqrt()
+    assert noise < 3 * exact.norm()
+    assert (torch.stack(found).mean(0) - exact).norm() < 4 * noise / len(found) ** 0.5
+    assert np.std(losses) < 0.1
+    assert np.mean(losses) == pytest.approx(exact_loss, abs=4 * np.std(losses) / len(losses) ** 0.5)
+
+
+def test_shares_of_micro_batches_with_drawn_exits_add_up_to_the_whole_step() -> None:
+    config = replace(weighing(PonderHalting()), depth=FixedDepth(num_loops=8))
+    model = halting_model(config.halting)
+    batch = random_batch(model.config, batch=4)
+
+    def share(rows: slice) -> torch.Tensor:
+        part = take_rows(batch, rows)
+        plan = plan_step(config, 3, part.sample_ids_B)
+        return objective(config, model(part, 8, exits=plan.exits.loops), part, plan).total
+
+    assert plan_step(config, 3, batch.sample_ids_B).exits.loops.shape == (4, 4)
+    torch.testing.assert_close(share(slice(4)), share(slice(1)) + share(slice(1, 4)), rtol=1e-5, atol=0)
 
 
 def test_act_reads_the_weighted_mean_of_the_states_at_every_exit() -> None:
