@@ -98,7 +98,7 @@ class _Part:
 def _parts(run: RunConfig, parallel: DeepSpeedParallel, links: Links) -> list[_Part]:
     """Dense parameters and a rank's experts, each if more than one rank holds them."""
     world_size, ep_size = run.cluster.world_size, parallel.ep_size
-    elements = rank_elements(run.model, parallel, world_size)
+    elements = rank_elements(run.model, parallel, world_size, run.halting)
     parts = [
         _Part("dense", elements.dense, world_size, 1, links),
         _Part("experts", elements.experts, world_size // ep_size, ep_size, links),

@@ -8,7 +8,6 @@ from mythos.account.memory import rank_bytes
 from mythos.account.saved import Runtime
 from mythos.config.base import ConfigError
 from mythos.config.depth import FixedDepth, default_grad_loops
-from mythos.config.halting import PonderHalting
 from mythos.config.model import MoEConfig
 from mythos.config.parallel import DeepSpeedParallel, shares_weights
 from mythos.config.run import RunConfig
@@ -78,7 +77,7 @@ def memory(run: RunConfig, has_fused_experts: bool) -> Memory:
     Args:
         has_fused_experts: whether the device runs the kernels of ``mythos/moe/kernels``.
     """
-    state = rank_bytes(run.model, run.optim, run.parallel, run.cluster.world_size)
+    state = rank_bytes(run.model, run.optim, run.parallel, run.cluster.world_size, run.halting)
     data, num_grad_loops = run.data, max_grad_loops(run)
     saved = activation_bytes(
         run.model,
@@ -87,7 +86,7 @@ def memory(run: RunConfig, has_fused_experts: bool) -> Memory:
         data.seq_len,
         mask_documents=data.mask_documents and not _masks_by_blocks(run),
         runtime=runtime(run, has_fused_experts),
-        num_exits=run.halting.num_exits if isinstance(run.halting, PonderHalting) else 1,
+        num_exits=int(run.num_exits(run.depth.max_loops)),
     )
     activations = int(saved.peak(num_grad_loops))
     tensors = state.standing + state.gathered + state.buckets + activations

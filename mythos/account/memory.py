@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from mythos.account.parameters import block_shapes, count_parameters, num_matrix_elements
+from mythos.config.halting import HaltingConfig
 from mythos.config.model import ModelConfig, MoEConfig
 from mythos.config.optim import AdamWConfig, ForeignOptimConfig, MuonAdamWConfig, OptimConfig
 from mythos.config.parallel import DeepSpeedParallel, ParallelConfig, shares_weights
@@ -33,9 +34,9 @@ class StateBytes:
         return self.weights + self.gradients + self.optimizer
 
 
-def state_bytes(model: ModelConfig, optim: OptimConfig) -> StateBytes:
+def state_bytes(model: ModelConfig, optim: OptimConfig, halting: HaltingConfig | None = None) -> StateBytes:
     """Count the bytes of weights, gradients and optimiser moments: two for each parameter in AdamW, one in Muon."""
-    num_parameters = count_parameters(model).total
+    num_parameters = count_parameters(model, halting).total
     match optim:
         case AdamWConfig():
             num_moments = 2 * num_parameters
@@ -107,11 +108,13 @@ class RankBytes:
         return self.weights + self.gradients + self.master_weights + self.moments
 
 
-def rank_elements(model: ModelConfig, parallel: ParallelConfig, world_size: int) -> Elements:
+def rank_elements(
+    model: ModelConfig, parallel: ParallelConfig, world_size: int, halting: HaltingConfig | None = None
+) -> Elements:
     """Count the parameters that a rank holds, and those that it updates."""
     ep_size = parallel.ep_size if isinstance(parallel, DeepSpeedParallel) else 1
     num_experts = num_expert_elements(model)
-    dense, experts = count_parameters(model).total - num_experts, num_experts // ep_size
+    dense, experts = count_parameters(model, halting).total - num_experts, num_experts // ep_size
     if not isinstance(parallel, DeepSpeedParallel) or parallel.zero_stage == 0:
         return Elements(dense=dense, experts=experts, dense_slice=dense, expert_slice=experts)
     return Elements(
@@ -122,9 +125,15 @@ def rank_elements(model: ModelConfig, parallel: ParallelConfig, world_size: int)
     )
 
 
-def rank_bytes(model: ModelConfig, optim: OptimConfig, parallel: ParallelConfig, world_size: int) -> RankBytes:
+def rank_bytes(
+    model: ModelConfig,
+    optim: OptimConfig,
+    parallel: ParallelConfig,
+    world_size: int,
+    halting: HaltingConfig | None = None,
+) -> RankBytes:
     """Count one rank's state under its ZeRO stage (arXiv 1910.02054), expert parallelism, precision and offloading."""
-    elements = rank_elements(model, parallel, world_size)
+    elements = rank_elements(model, parallel, world_size, halting)
     if not isinstance(parallel, DeepSpeedParallel) or parallel.zero_stage == 0:
         in_buckets = min(_BUCKET_ELEMENTS, elements.local) if isinstance(parallel, DeepSpeedParallel) else 0
         return RankBytes(

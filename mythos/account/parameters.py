@@ -3,6 +3,7 @@
 import math
 from dataclasses import astuple, dataclass
 
+from mythos.config.halting import FixedHalting, HaltingConfig
 from mythos.config.model import DenseConfig, FeedForwardConfig, GQAConfig, MLAConfig, ModelConfig, MoEConfig
 from mythos.config.part_spec import Shapes
 from mythos.config.parts import Part, parts_of
@@ -22,6 +23,8 @@ class ParameterCounts:
     coda: int
     head: int
     """The final norm, and the projection unless it is the embedding."""
+    halting: int = 0
+    """The gate of a learned halting."""
 
     @property
     def total(self) -> int:
@@ -29,8 +32,10 @@ class ParameterCounts:
         return sum(astuple(self))
 
 
-def count_parameters(model: ModelConfig, *, active: bool = False) -> ParameterCounts:
-    """Count the parameters, each once for any number of loops.
+def count_parameters(
+    model: ModelConfig, halting: HaltingConfig | None = None, *, active: bool = False
+) -> ParameterCounts:
+    """Count the parameters, each once for any number of loops, without a gate where no ``halting`` is given.
 
     With ``active``, count only the routed experts to which one token is routed in one loop.
     """
@@ -44,6 +49,7 @@ def count_parameters(model: ModelConfig, *, active: bool = False) -> ParameterCo
         parts=sum(_num_in_part(part, model) for part in parts_of(model)),
         coda=model.num_coda_layers * dense_block,
         head=num_elements(head_shapes(model)),
+        halting=num_elements(gate_shapes(model, halting)),
     )
 
 
@@ -101,6 +107,13 @@ def head_shapes(model: ModelConfig) -> Shapes:
     """Shapes in the head; a tied projection belongs to the embedding."""
     norm: Shapes = {"norm.weight": (model.dim,)}
     return norm if model.head.tied else norm | {"projection.weight": (model.vocab_size, model.dim)}
+
+
+def gate_shapes(model: ModelConfig, halting: HaltingConfig | None) -> Shapes:
+    """Shapes in the halting gate; empty where halting is fixed."""
+    if halting is None or isinstance(halting, FixedHalting):
+        return {}
+    return {"w1": (halting.hidden_dim, model.dim), "w2": (1, halting.hidden_dim), "bias": (1,)}
 
 
 def _gqa_shapes(dim: int, head_dim: int, attention: GQAConfig) -> Shapes:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from mythos.account.communication import Traffic, communication
 from mythos.account.estimate import Memory, cheapest_remat
-from mythos.account.flops import training_flops
+from mythos.account.flops import run_flops
 from mythos.account.parameters import count_parameters
 from mythos.account.peak import Device, named_device
 from mythos.account.speed import StepSeconds, default_efficiency, step_seconds
@@ -70,14 +70,14 @@ def plan(run: RunConfig, device: Device | str, efficiency: float | None = None) 
     traffic = communication(run, device, num_loops, num_grad_loops)
     seconds = step_seconds(run, device, traffic, num_loops, num_grad_loops, efficiency)
     tokens_per_step = run.data.batch_size * run.data.seq_len
-    flops = training_flops(run.model, run.data.seq_len, num_loops, num_grad_loops).total * tokens_per_step
+    flops = run_flops(run, num_loops, num_grad_loops).total * tokens_per_step
     peak = device.peak_flops(run.parallel.precision) * run.cluster.world_size
     return MemoryPlan(
         device=device,
         memory_bytes=memory_bytes,
         parallel=run.parallel,
         world_size=run.cluster.world_size,
-        num_parameters=count_parameters(run.model).total,
+        num_parameters=count_parameters(run.model, run.halting).total,
         memory=estimate,
         traffic=tuple(traffic),
         num_loops=num_loops,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from mythos.account.communication import Traffic
 from mythos.account.estimate import runtime
-from mythos.account.flops import loop_flops, outer_flops, training_flops
+from mythos.account.flops import loop_flops, outer_flops, run_flops
 from mythos.account.memory import rank_elements
 from mythos.account.parameters import block_shapes, ffn_shapes, num_matrix_elements
 from mythos.account.peak import Device
@@ -59,7 +59,7 @@ def step_seconds(
     model, data = run.model, run.data
     rate = device.peak_flops(run.parallel.precision) * (efficiency or default_efficiency(run, device))
     num_tokens = data.batch_size * data.seq_len / run.cluster.world_size
-    flops = training_flops(model, data.seq_len, num_loops, num_grad_loops).total
+    flops = run_flops(run, num_loops, num_grad_loops).total
     if run.parallel.remat != "none":
         flops += num_grad_loops * loop_flops(model, data.seq_len).total
     forward_backward = num_tokens * flops / rate
@@ -78,7 +78,7 @@ def default_efficiency(run: RunConfig, device: Device) -> float:
         return DENSE_EFFICIENCY
     layer = 2 * num_matrix_elements(ffn_shapes(model.dim, model.core_ffn, active=True))
     in_mixtures = model.num_core_layers * layer * (num_loops + 2 * num_grad_loops)
-    share = in_mixtures / training_flops(model, run.data.seq_len, num_loops, num_grad_loops).total
+    share = in_mixtures / run_flops(run, num_loops, num_grad_loops).total
     rate = MIXTURE_RATES[runtime(run, device.has_fused_experts).fused_experts]
     return DENSE_EFFICIENCY / (1 - share + share / rate)
 
@@ -108,7 +108,7 @@ def _exposed(run: RunConfig, traffic: list[Traffic], forward_backward: float, wi
 
 
 def _optimizer_seconds(run: RunConfig, device: Device) -> float:
-    elements = rank_elements(run.model, run.parallel, run.cluster.world_size)
+    elements = rank_elements(run.model, run.parallel, run.cluster.world_size, run.halting)
     if isinstance(run.parallel, DeepSpeedParallel) and run.parallel.offload_optimizer:
         return elements.slice * (_ADAM_BYTES / _HOST_BYTES_PER_SECOND + 8 / _PCIE_BYTES_PER_SECOND)
     seconds = elements.slice * _ADAM_BYTES / device.memory_bytes_per_second

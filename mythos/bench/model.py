@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from mythos.account.flops import training_flops
+from mythos.account.flops import run_flops
 from mythos.account.peak import peak_flops
 from mythos.bench.parts import part_flops, time_parts
 from mythos.bench.step import Step, fixed
@@ -327,7 +327,7 @@ def time_drawn_steps(step: Step, config: RunConfig, num_steps: int) -> Draws:
     _synchronize(step.device)
     seconds = time.perf_counter() - start
     mean_grad_loops = float(np.minimum(loops, depth.grad_loops).mean())
-    per_token = training_flops(config.model, config.data.seq_len, float(loops.mean()), mean_grad_loops).total
+    per_token = run_flops(config, float(loops.mean()), mean_grad_loops).total
     rate = num_steps * step.num_tokens / seconds
     recompiled = num_graphs() - before
     return Draws(num_steps, float(loops.mean()), int(loops.max()), rate, rate * per_token / 1e12, recompiled)

@@ -11,13 +11,12 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from mythos.account.flops import forward_flops, training_flops
+from mythos.account.flops import run_flops
 from mythos.account.peak import peak_flops
 from mythos.callbacks.base import Metrics, StepCallback, StepResult
 from mythos.callbacks.loader_clock import LoaderClock
 from mythos.callbacks.metrics import MetricsWriter
 from mythos.config import records
-from mythos.config.halting import PonderHalting
 from mythos.config.run import RunConfig
 from mythos.types import Observation
 
@@ -102,14 +101,9 @@ class Throughput(StepCallback):
         self.interval, self.started_at = Work(), None
 
     def _work(self, observation: Observation) -> Work:
-        """Work of one micro-batch; model FLOPs exclude recomputation and all exits but the last."""
-        model, seq_len = self.config.model, self.config.data.seq_len
+        """Work of one micro-batch; FLOPs exclude recomputation."""
         tokens, loops = observation.num_tokens, observation.num_loops
-        match self.config.halting:
-            case PonderHalting(train="gate"):
-                flops = forward_flops(model, seq_len, loops)
-            case _:
-                flops = training_flops(model, seq_len, loops, observation.num_grad_loops)
+        flops = run_flops(self.config, loops, observation.num_grad_loops)
         return Work(tokens=tokens, loops=tokens * loops, flops=tokens * flops.total)
 
     def _speed(self, trainer: pl.Trainer, device: torch.device) -> Metrics:

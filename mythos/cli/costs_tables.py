@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mythos.account.activations import activation_bytes
-from mythos.account.flops import forward_flops, training_flops
+from mythos.account.flops import forward_flops, run_flops, training_flops
 from mythos.account.memory import state_bytes
 from mythos.account.parameters import count_parameters
 from mythos.config.base import ConfigError
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
 def run_report(config: RunConfig) -> str:
     """Return the tables of parameters, FLOPs per token, training state and activations of one run."""
-    tables = [_parameters_table(config.model), _flops_table(config), _memory_table(config), _activations_table(config)]
+    tables = [_parameters_table(config), _flops_table(config), _memory_table(config), _activations_table(config)]
     return "\n\n".join(tables)
 
 
@@ -100,13 +100,14 @@ def _size_row(name: str, model: ModelConfig) -> tuple[str, ...]:
     )
 
 
-def _parameters_table(model: ModelConfig) -> str:
-    counts, active_counts = count_parameters(model), count_parameters(model, active=True)
+def _parameters_table(config: RunConfig) -> str:
+    counts, active_counts = (count_parameters(config.model, config.halting, active=active) for active in (False, True))
     numbers = asdict(counts) | {"total": counts.total}
     active_numbers = asdict(active_counts) | {"total": active_counts.total}
     rows = [
         (part, f"{number:,}", f"{number / counts.total:.1%}", f"{active_numbers[part]:,}")
         for part, number in numbers.items()
+        if part != "halting" or number
     ]
     return _table([("parameters", "all", "share", "active"), *rows])
 
@@ -115,13 +116,13 @@ def _flops_table(config: RunConfig) -> str:
     model, seq_len = config.model, config.data.seq_len
     mean, num_grad_loops = config.depth.mean, config.depth.grad_loops
     costs = {f"forward T={num_loops:g}": forward_flops(model, seq_len, num_loops) for num_loops in (1, mean, 2 * mean)}
-    costs[f"training T={mean:g} k={num_grad_loops}"] = training_flops(model, seq_len, mean, num_grad_loops)
+    costs[f"training T={mean:g} k={num_grad_loops}"] = run_flops(config, mean, num_grad_loops)
     rows = [(name, short(flops.matrices), short(flops.attention), short(flops.total)) for name, flops in costs.items()]
     return _table([(f"FLOPs per token, sequence {seq_len:,}", "matrices", "attention", "all"), *rows])
 
 
 def _memory_table(config: RunConfig) -> str:
-    state = state_bytes(config.model, config.optim)
+    state = state_bytes(config.model, config.optim, config.halting)
     numbers = asdict(state) | {"total": state.total}
     names = {"optimizer": f"optimizer ({config.optim.kind})"}
     rows = [(names.get(part, part), f"{short(number)}B") for part, number in numbers.items()]

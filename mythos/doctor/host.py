@@ -95,7 +95,7 @@ def needed_host_bytes(config: RunConfig, on_cpu: bool) -> int:
     later = memory(resolved, has_fused_experts=False)
     # A page of host memory is allocated when it is first written; most pages of DeepSpeed's large buckets never are.
     training = later.standing + max(later.gathered + later.activations, later.optimizer_step)
-    rank = max(4 * count_parameters(config.model).total, training if on_cpu else later.host)
+    rank = max(4 * count_parameters(config.model, config.halting).total, training if on_cpu else later.host)
     return config.cluster.num_devices * (rank + _PROCESS_BYTES)
 
 

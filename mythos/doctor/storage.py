@@ -83,7 +83,7 @@ def room(config: RunConfig, free_bytes: int) -> Finding:
 
 def checkpoint_bytes(config: RunConfig) -> int:
     """Size of one checkpoint: weights and the optimiser's moments in fp32, without buffers, step counts and JSON."""
-    state = state_bytes(config.model, config.optim)
+    state = state_bytes(config.model, config.optim, config.halting)
     return state.weights + state.optimizer
 
 

@@ -88,10 +88,10 @@ def best_validation(losses: dict[int, Series]) -> Best | None:
 
 def describe_parameters(config: RunConfig) -> str:
     """Total parameters and, with experts, those active for a token in one loop: 560 million, 210 million active."""
-    total = quantity(count_parameters(config.model).total)
+    total = quantity(count_parameters(config.model, config.halting).total)
     if not config.model.is_moe:
         return total
-    active = quantity(count_parameters(config.model, active=True).total)
+    active = quantity(count_parameters(config.model, config.halting, active=True).total)
     unit = total.partition(" ")[2]
     if unit == active.partition(" ")[2]:
         active = active.partition(" ")[0]

@@ -1,9 +1,9 @@
 """The cost of a run up to each validation (tokens, training FLOPs, seconds) and the validation loss there.
 
-FLOPs are those of ``account.flops`` at the number of loops that was run: a token's forward and backward cost
-``outer * 3 + core * (T + 2 k)``. The sum of T is logged exactly; k is logged with every line of training metrics, and
-steps between two lines are assumed to have the mean k of the lines so far. Validation, checkpoints and pauses
-between starts count neither as FLOPs nor as seconds.
+FLOPs are those of ``account.flops.run_flops`` at the number of loops that was run, with all exits whose loss was read.
+The sum of T is logged exactly; T and k of a step are logged with every line of training metrics, and steps between two
+lines are assumed to have the mean k, and the mean number of exits, of the lines so far. Validation, checkpoints and
+pauses between starts count neither as FLOPs nor as seconds.
 """
 
 from typing import NamedTuple
@@ -11,10 +11,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mythos.account.flops import loop_flops, outer_flops
+from mythos.account.flops import run_flops
 from mythos.account.parameters import count_parameters
 from mythos.config import records
-from mythos.config.halting import PonderHalting
 from mythos.report.read import Run, Series, nearest_num_loops
 
 Floats = npt.NDArray[np.float64]
@@ -50,8 +49,8 @@ def spent(run: Run) -> Spent | None:
     validation = run.series[records.validation_loss(num_loops)]
     steps, tokens = validation.steps, _at(run.series["tokens"], validation.steps)
     return Spent(
-        num_parameters=round(count_parameters(run.config.model).total),
-        num_active=round(count_parameters(run.config.model, active=True).total),
+        num_parameters=round(count_parameters(run.config.model, run.config.halting).total),
+        num_active=round(count_parameters(run.config.model, run.config.halting, active=True).total),
         num_loops=num_loops,
         steps=steps,
         tokens=tokens,
@@ -106,14 +105,17 @@ def at_equal_parameters(runs: dict[str, Spent]) -> list[list[str]]:
 
 def _flops_per_token(run: Run, steps: npt.NDArray[np.int64]) -> Floats:
     """Training FLOPs per token, averaged over the tokens trained on up to each step."""
-    model, seq_len = run.config.model, run.config.data.seq_len
+    loops_run = run.series[records.NUM_LOOPS]
+    exits = np.array([run.config.num_exits(num_loops) for num_loops in loops_run.values])
     loops = _at(run.series[records.MEAN_LOOPS], steps)
-    outer, core = outer_flops(model, seq_len).total, loop_flops(model, seq_len).total
-    if isinstance(run.config.halting, PonderHalting) and run.config.halting.train == "gate":
-        return outer + core * loops
-    grad_loops = run.series[records.NUM_GRAD_LOOPS]
-    running = Series(grad_loops.steps, np.cumsum(grad_loops.values) / np.arange(1, len(grad_loops.values) + 1))
-    return outer * 3 + core * (loops + 2 * _at(running, steps))
+    grad_loops = _running_mean(run.series[records.NUM_GRAD_LOOPS], steps)
+    means = zip(loops, grad_loops, _running_mean(Series(loops_run.steps, exits), steps), strict=True)
+    return np.array([run_flops(run.config, *mean).total for mean in means])
+
+
+def _running_mean(series: Series, steps: npt.NDArray[np.int64]) -> Floats:
+    """Mean of the values logged up to each step."""
+    return _at(Series(series.steps, np.cumsum(series.values) / np.arange(1, len(series.values) + 1)), steps)
 
 
 def _seconds(run: Run, steps: npt.NDArray[np.int64]) -> Floats:

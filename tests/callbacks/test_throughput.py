@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers import run_config
 
-from mythos.account.flops import forward_flops, training_flops
+from mythos.account.flops import loop_flops, outer_flops, training_flops
 from mythos.callbacks import throughput as subject
 from mythos.callbacks.base import StepGradients, StepResult, StopVotes
 from mythos.callbacks.loader_clock import LoaderClock
@@ -138,14 +138,16 @@ def test_mfu_is_model_flops_over_the_peak_of_all_devices(config: RunConfig, monk
     assert world.written[4][records.PEAK_RESERVED] == 5.0
 
 
-def test_training_only_the_gate_counts_forwards(monkeypatch) -> None:
+def test_training_only_the_gate_counts_forwards_of_every_exit(monkeypatch) -> None:
     patch_cuda(monkeypatch)
     gate = ("halting=gate", "depth=fixed", "depth.num_loops=4", "depth.num_grad_loops=4")
     config = run_config("model=debug", "schedule.num_warmup_steps=1", "parallel.precision=bf16", *OPTIONS, *gate)
     world = World(config, device="cuda")
     for step in range(1, 5):
         world.step(step, wait=0, work=1, loops=4, grad_loops=4)
-    flops = TOKENS * forward_flops(config.model, config.data.seq_len, 4).total
+    model, seq_len = config.model, config.data.seq_len
+    gate = 2 * config.halting.hidden_dim * (model.dim + 1)  # forward, and the gradient of its weights
+    flops = TOKENS * (outer_flops(model, seq_len, num_exits=4).total + 4 * loop_flops(model, seq_len).total + 8 * gate)
     assert world.written[4][records.MFU] == pytest.approx(flops / 989e12)
 
 

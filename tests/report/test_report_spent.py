@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mythos.account.flops import training_flops
+from mythos.account.flops import run_flops, training_flops
 from mythos.account.parameters import count_parameters
 from mythos.config import records
 from mythos.report.read import read_run
@@ -38,6 +38,23 @@ def test_flops_and_seconds_are_those_of_the_steps_that_ran(make_run: MakeRun) ->
     assert result.loss.tolist() == [3.0, 1.0]
     assert result.tokens.tolist() == [2000, 4000]
     assert (result.num_parameters, result.num_loops) == (count_parameters(model).total, 8)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "halting=ponder depth.num_grad_loops=32",
+        "halting=gate depth.num_grad_loops=32",
+        "halting=act depth.num_grad_loops=32",
+        "objective.supervise_loops=0.5 objective.jacobian=0.1",
+    ],
+)
+def test_flops_contain_every_exit_whose_loss_was_read(make_run: MakeRun, options: str) -> None:
+    run = read_run(make_run("model=debug", *options.split(), lines=lines()))
+    steps = [1000 * run_flops(run.config, *one).total for one in zip(LOOPS, GRAD_LOOPS, strict=True)]
+    result = spent(run)
+    assert result.flops.tolist() == pytest.approx([sum(steps[:2]), sum(steps)])
+    assert result.num_parameters == count_parameters(run.config.model, run.config.halting).total
 
 
 def test_a_run_without_validation_or_loop_counts_has_no_costs(make_run: MakeRun) -> None:
