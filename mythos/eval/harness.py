@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -123,13 +124,25 @@ class MythosLM(TemplateLM):
         texts: dict[int, str] = {}
         for (max_new_tokens, until), indices in by_options.items():
             prompts = [self.tok_encode(requests[index].args[0]) for index in indices]
+            num_before = self.scorer.num_shortened
             texts |= dict(zip(indices, self.scorer.generate(prompts, max_new_tokens, until), strict=True))
+            self._report_shortened(self.scorer.num_shortened - num_before, len(prompts))
         return [texts[index] for index in range(len(requests))]
 
     def _score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[Score]:
+        num_before = self.scorer.num_shortened
         scores = self.scorer.score(pairs)
+        self._report_shortened(self.scorer.num_shortened - num_before, len(pairs))
         self.scores += scores
         return scores
+
+    def _report_shortened(self, num_shortened: int, num_requests: int) -> None:
+        if num_shortened:
+            print(
+                f"mythos: {num_shortened} of {num_requests} requests exceed the model's {self.max_length} tokens and "
+                "were truncated from the left.",
+                file=sys.stderr,
+            )
 
 
 def task_manager(names: Sequence[str], data_dir: Path | None) -> TaskManager:

@@ -67,6 +67,8 @@ class Scorer:
         self.num_loops = num_loops
         self.rule = rule
         self.batch_tokens = batch_tokens
+        self.num_shortened = 0
+        """Contexts and prompts so far that were truncated from the left, because they exceed ``max_length``."""
 
     @property
     def max_length(self) -> int:
@@ -80,9 +82,20 @@ class Scorer:
     def score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[Score]:
         """Score each continuation given its context, both as tokens; the context begins with the separator.
 
-        Context beyond ``max_length`` is truncated from the left.
+        Context beyond ``max_length`` is truncated from the left; ``num_shortened`` counts such requests.
+
+        Raises:
+            ConfigError: a continuation is empty.
         """
-        assert all(context and continuation for context, continuation in pairs), "empty context or continuation"
+        for index, (context, continuation) in enumerate(pairs):
+            assert context, "a context begins with the separator"
+            if not continuation:
+                end = self.tokenizer.decode(context[-20:])
+                raise ConfigError(
+                    f"request {index + 1} of {len(pairs)}, whose context ends in {end!r}, has an empty continuation, "
+                    "which has no likelihood; remove it from the task, or give it a token."
+                )
+        self.num_shortened += sum(len(one) + len(other) > self.max_length + 1 for one, other in pairs)
         order = sorted(range(len(pairs)), key=lambda index: (-len(pairs[index][0]) - len(pairs[index][1]), index))
         scores: dict[int, Score] = {}
         for group in self._batches(order, pairs):
@@ -101,17 +114,20 @@ class Scorer:
     def generate(self, prompts: Sequence[list[int]], max_new_tokens: int, until: Sequence[str]) -> list[str]:
         """Continue each prompt greedily up to a stop string, the separator, or ``max_new_tokens``.
 
-        Prompts of equal length share a batch. The stop string is not part of the result. A prompt is truncated from
-        the left if it and the new tokens exceed ``max_length``.
+        Prompts of equal length share a batch. The stop string is not part of the result. A prompt that leaves room for
+        fewer tokens within ``max_length`` gets fewer. Only one that leaves none is truncated from the left, to make
+        room for the new tokens or half of ``max_length``; ``num_shortened`` counts these.
         """
-        max_prompt = max(1, self.max_length - max_new_tokens)
-        truncated = [prompt[-max_prompt:] for prompt in prompts]
+        is_long = [len(prompt) >= self.max_length for prompt in prompts]
+        max_prompt = self.max_length - min(max_new_tokens, self.max_length // 2)
+        truncated = [prompt[-max_prompt:] if long else prompt for prompt, long in zip(prompts, is_long, strict=True)]
+        self.num_shortened += sum(is_long)
         by_length: dict[int, list[int]] = {}
         for index, prompt in enumerate(truncated):
             by_length.setdefault(len(prompt), []).append(index)
         texts: dict[int, str] = {}
         for length, indices in sorted(by_length.items(), reverse=True):
-            num_rows = max(1, self.batch_tokens // (length + max_new_tokens))
+            num_rows = max(1, self.batch_tokens // min(length + max_new_tokens, self.max_length))
             for start in range(0, len(indices), num_rows):
                 group = indices[start : start + num_rows]
                 new_texts = self._generate([truncated[index] for index in group], max_new_tokens, until)

@@ -123,6 +123,32 @@ def test_text_is_greedy_up_to_a_stop_string(scorer: Scorer) -> None:
     assert longest == scorer.generate([[5] * 92], 4, [])[0]
 
 
+@pytest.mark.parametrize("max_new_tokens", [20, 95, 96, 500])
+def test_prompts_are_kept_where_the_new_tokens_do_not_fit(scorer: Scorer, max_new_tokens: int) -> None:
+    long = [0, *([5, 6, 7] * 28)]  # 85 tokens, of 96
+    prompts = [[0, *scorer.encode(text)] for text in TEXTS] + [long]
+    alone = [scorer.generate([one], min(max_new_tokens, scorer.max_length - len(one)), [])[0] for one in prompts]
+    before = scorer.num_shortened
+    assert scorer.generate(prompts, max_new_tokens, []) == alone
+    assert len(set(alone)) == len(alone)
+    assert scorer.num_shortened == before
+
+
+def test_requests_beyond_the_context_are_counted(scorer: Scorer) -> None:
+    limit, before = scorer.max_length, scorer.num_shortened
+    scorer.score([([0] * limit, [5]), ([0] * limit, [5, 6]), ([0], [5] * (limit + 1))])
+    assert scorer.num_shortened == before + 2
+    (whole,) = scorer.generate([[5] * limit], 500, [])
+    assert whole == scorer.generate([[5] * (limit // 2)], 500, [])[0]
+    assert scorer.num_shortened == before + 3
+
+
+def test_an_empty_continuation_is_refused_in_a_sentence(scorer: Scorer) -> None:
+    pairs = [([0, *scorer.encode("the king")], [5]), ([0, *scorer.encode("the queen")], [])]
+    with pytest.raises(ConfigError, match=r"request 2 of 2, whose context ends in '.*the queen', has an empty contin"):
+        scorer.score(pairs)
+
+
 @pytest.mark.parametrize("num_loops", [0, -3, 5000])
 def test_num_loops_out_of_range_is_refused_before_the_model_is_loaded(num_loops: int) -> None:
     with pytest.raises(ConfigError, match=f"num_loops: {num_loops} was given; the core runs at least 1 and at most"):
