@@ -21,7 +21,8 @@ class ObjectiveConfig:
     router_z_loss: NonNegative = 0.0
     """Weight of the squared log-partition of the router logits (ST-MoE, arXiv 2202.08906)."""
     balance_loss: NonNegative = 0.0
-    """Weight of the sequence-wise balance of expert load (DeepSeek-V3, arXiv 2412.19437)."""
+    """Weight of the sequence-wise balance of expert load, router bias included (after DeepSeek-V3, arXiv 2412.19437,
+    which leaves the bias out)."""
     supervise_loops: NonNegative = 0.0
     """Weight of the mean loss over exits drawn from all loops, in addition to the loss that halting weighs."""
     num_supervised_loops: Annotated[int, Field(ge=2, strict=True)] = 4

@@ -32,7 +32,7 @@ def by_quantile(p_TN: Tensor, quantile: float) -> Tensor:
 
 
 def by_output_divergence(log_prob_TNV: Tensor, threshold: float) -> Tensor:
-    """Exit once KL(output, previous output) falls below ``threshold`` nats (Huginn: 5e-4)."""
+    """Exit once KL(output, previous output) falls below ``threshold`` nats."""
     return _first_of(len(log_prob_TNV), output_divergence(log_prob_TNV[1:], log_prob_TNV[:-1]) < threshold)
 
 
