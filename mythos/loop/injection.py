@@ -7,14 +7,13 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
+from mythos.config.gradient import DECAY_EXPONENTS
 from mythos.config.injection import AdditiveInjection, DiagonalInjection, LinearInjection
 from mythos.config.model import ModelConfig
 
 Blocks = Callable[[Tensor], Tensor]
 LARGEST_DECAY = 1 - 2**-20
 """Bound on A: the state always decays, even if the parameters diverge."""
-_MIN_EXPONENT = 1.0625 * 2**-20  # a little above -log(LARGEST_DECAY), so that rounding cannot cross the bound
-_MAX_EXPONENT = 80.0  # exp(-80) is still a normal fp32 number, so A stays above zero
 _MAX_PARAMETER = 60.0  # its exponential and products with it stay finite in fp32
 
 
@@ -22,7 +21,8 @@ class Diagonal(nn.Module):
     """u = A h + G B e with A = exp(-dt exp(a)), elementwise, dt = softplus(b) (Parcae, arXiv 2604.12946).
 
     A lies in (0, LARGEST_DECAY] for every value of the parameters: the exponent is clamped, and A is computed and
-    applied in fp32 outside autocast. G is dt (Euler) or (1 - A) / exp(a) (exact zero-order hold).
+    applied in fp32 outside autocast. A state in bf16 has the bound 1 - 2^-8, above which A h would round to h. G is
+    dt (Euler) or (1 - A) / exp(a) (exact zero-order hold).
     """
 
     def __init__(self, config: DiagonalInjection, model: ModelConfig) -> None:
@@ -36,15 +36,16 @@ class Diagonal(nn.Module):
         """Return the injected state, in the dtype of ``h_BSD``."""
         written_BSD = functional.linear(e_BSD, self.input_matrix)
         with torch.autocast(h_BSD.device.type, enabled=False):
-            decay_D, gain_D = self.decay_and_gain()
+            decay_D, gain_D = self.decay_and_gain(h_BSD.dtype)
             u_BSD = decay_D * h_BSD.float() + gain_D * written_BSD.float()
         return u_BSD.to(h_BSD.dtype)
 
-    def decay_and_gain(self) -> tuple[Tensor, Tensor]:
-        """Return A and G, fp32, ``[dim]`` each."""
+    def decay_and_gain(self, state_dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        """Return A and G for a state of this dtype, fp32, ``[dim]`` each."""
+        bounds = DECAY_EXPONENTS["bf16" if state_dtype == torch.bfloat16 else "fp32"]
         rate = self.log_rate.float().clamp(max=_MAX_PARAMETER).exp()
         dt = functional.softplus(self.dt_bias.float().clamp(max=_MAX_PARAMETER))
-        exponent = (dt * rate).clamp(_MIN_EXPONENT, _MAX_EXPONENT)
+        exponent = (dt * rate).clamp(*bounds)
         decay = (-exponent).exp()
         gain = dt * (-torch.expm1(-exponent) / exponent) if self.exact_hold else dt
         return decay, gain

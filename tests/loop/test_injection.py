@@ -85,3 +85,24 @@ def test_linear_starts_as_diagonal_does_and_additive_adds() -> None:
         linear.matrix.copy_(torch.cat((0.4 * torch.eye(4), initial_dt(0.4) * torch.eye(4)), 1))
     torch.testing.assert_close(linear(h, e), diagonal(decay=0.4)(h, e), rtol=1e-5, atol=1e-6)
     assert torch.equal(build_injection(of_width(4, injection=AdditiveInjection()))(h, e), h + e)
+
+
+@pytest.mark.parametrize("discretization", ["euler", "zoh"])
+def test_a_state_in_bf16_always_forgets(discretization: str) -> None:
+    decays = torch.cat((torch.tensor([0.99988, 1 - 2**-8, 1 - 2**-9, 0.5]), 1 - torch.logspace(-9, -1, 60)))
+    layer = diagonal(discretization, dim=64)
+    h = torch.randn(1, 200, 64, generator=torch.Generator().manual_seed(0)).bfloat16()
+    start, nothing = h, torch.zeros_like(h)
+    with torch.no_grad():
+        layer.dt_bias.copy_(torch.expm1(-decays.double().log()).log().clamp(min=-60))
+        for _ in range(50):
+            h, old = layer(h, nothing), h
+            assert (h.abs() < old.abs()).logical_or(old == 0).all()
+        for _ in range(1950):
+            h = layer(h, nothing)
+        kept = start.float()
+        for _ in range(2000):
+            kept = layer(kept, nothing.float())
+    assert h.abs().max() < 1e-3
+    ratio = kept.abs().sum((0, 1)) / start.float().abs().sum((0, 1))
+    assert ratio[0].item() == pytest.approx(0.99988**2000, rel=1e-2)  # a state in fp32 decays by A itself
