@@ -1,6 +1,7 @@
 """``mythos train``: compose the configuration, check it, and train."""
 
 import argparse
+import sys
 
 from mythos.cli.options import add_config
 
@@ -29,6 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
         from mythos.sweep import run as sweep
 
         return sweep.run(arguments.overrides, arguments.config_dir, arguments.mistake_in)
+    from mythos.config.gradient import untrained
     from mythos.config.load import load
     from mythos.parallel.launcher import is_launched
     from mythos.train.restarts import run_with_restarts
@@ -37,6 +39,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     config = load(arguments.overrides, arguments.config_dir, check_packages)
     refuse(config)
+    if not is_launched():
+        for sentence in untrained(config):
+            print(f"warning: {sentence}", file=sys.stderr)
     needs_launcher = config.cluster.world_size > 1 or config.run.max_restarts > 0
     if needs_launcher and not is_launched():
         options = [] if arguments.config_dir is None else ["--config-dir", str(arguments.config_dir)]
