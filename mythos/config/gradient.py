@@ -4,16 +4,9 @@ import math
 from collections.abc import Iterator
 
 from mythos.config.halting import ActHalting, FixedHalting, PonderHalting
-from mythos.config.injection import DiagonalInjection
+from mythos.config.injection import DECAY_EXPONENTS, DiagonalInjection
 from mythos.config.model import MoEConfig
 from mythos.config.run import RunConfig
-
-DECAY_EXPONENTS = {"fp32": (1.0625 * 2**-20, 80.0), "bf16": (1.0625 * 2**-8, 80.0)}
-"""Bounds of -log A in the diagonal injection, by the precision of the state; ``loop.injection`` clamps to them.
-
-The smaller ones are a little above -log(1 - 2**-20), so that rounding cannot cross that bound, and -log(1 - 2**-8),
-above which A h rounds to h in bf16. exp(-80) is still a normal fp32 number, so that A stays above zero.
-"""
 
 
 def untrained(run: RunConfig) -> list[str]:

@@ -10,6 +10,13 @@ from mythos.config.part_spec import PartSpec, Runtime, nothing
 if TYPE_CHECKING:
     from mythos.config.model import ModelConfig
 
+DECAY_EXPONENTS: Final = {"fp32": (1.0625 * 2**-20, 80.0), "bf16": (1.0625 * 2**-8, 80.0)}
+"""Bounds of -log A in the diagonal injection, by the precision of the state; ``loop.injection`` clamps to them.
+
+The smaller ones are a little above -log(1 - 2**-20), so that rounding cannot cross that bound, and -log(1 - 2**-8),
+above which A h rounds to h in bf16. exp(-80) is still a normal fp32 number, so that A stays above zero.
+"""
+
 UpdateRule = Literal["inject_then_blocks", "parallel"]
 """``inject_then_blocks``: h' = u + R(u), u = inject(h, e).  ``parallel``: h' = u + R(norm(h + e)).
 R is the residual change of the core's blocks."""

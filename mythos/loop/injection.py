@@ -7,8 +7,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from mythos.config.gradient import DECAY_EXPONENTS
-from mythos.config.injection import AdditiveInjection, DiagonalInjection, LinearInjection
+from mythos.config.injection import DECAY_EXPONENTS, AdditiveInjection, DiagonalInjection, LinearInjection
 from mythos.config.model import ModelConfig
 
 Blocks = Callable[[Tensor], Tensor]
