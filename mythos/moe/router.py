@@ -22,6 +22,8 @@ class Routing(NamedTuple):
     """Factor of each selected expert's output, fp32."""
     expert_indices_NK: Tensor
     """Indices of the selected experts, int64."""
+    score_NE: Tensor
+    """Scores of all experts, fp32."""
     share_NE: Tensor
     """Scores of all experts over their sum, fp32."""
 
@@ -92,7 +94,7 @@ def route(logits_NE: Tensor, bias_E: Tensor, config: MoEConfig, expert_indices_N
     else:
         weight_NK = score_NE.gather(-1, expert_indices_NK)
     share_NE = score_NE if config.score == "softmax" else _shares(logits_NE, config)
-    return Routing(weight_NK * config.weight_scale, expert_indices_NK, share_NE)
+    return Routing(weight_NK * config.weight_scale, expert_indices_NK, score_NE, share_NE)
 
 
 def _shares(logits_N: Tensor, config: MoEConfig) -> Tensor:
