@@ -70,7 +70,7 @@ def test_weights_and_statistics_are_those_of_float64_where_scores_underflow(
     # a bias that makes the selection prefer experts of low scores
     expert_indices = x.detach().topk(3, largest=False).indices
     routing = route(x, torch.zeros(6), config, expert_indices)
-    stats = observe(x.view(2, 5, 6), routing)
+    stats = observe(x.view(2, 5, 6), routing, torch.zeros(6, 0))
     weighing = torch.tensor([1.0, -2.0, 3.0])
     loss = (routing.weight_NK * weighing).sum() + stats.balance_loss
     (gradient,) = torch.autograd.grad(loss, x)
