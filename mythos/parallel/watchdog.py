@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, TextIO
+from typing import IO, Any, NoReturn
 
 from mythos.config.exit_status import STALLED
 from mythos.data.poison import Witness
@@ -87,7 +87,7 @@ class Watchdog:
         time.sleep(linger)
         os._exit(STALLED)
 
-    def _write_stacks(self, file: TextIO | None, sentence: str) -> None:
+    def _write_stacks(self, file: IO[str] | None, sentence: str) -> None:
         if file is not None:
             print(sentence, file=file, flush=True)
             faulthandler.dump_traceback(file, all_threads=True)

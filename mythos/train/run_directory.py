@@ -153,7 +153,7 @@ def _has_recorded(path: Path, started_at: float) -> bool:
     lines = metrics.read_bytes().splitlines() if metrics.exists() else []
     try:
         return len(lines) > 1 and bool(json.loads(lines[-1])["time"] >= started_at)
-    except ValueError:  # a damaged line, which only a started run leaves
+    except (ValueError, KeyError, TypeError):  # a damaged line, which only a started run leaves
         return True
 
 
