@@ -214,7 +214,8 @@ def _find_checkpoint(config: RunConfig, path: Path) -> tuple[Path, Manifest] | N
 def _find_newest(config: RunConfig, path: Path) -> tuple[Path, Manifest] | None:
     """Find the newest valid checkpoint, local or in the mirror, and print why later ones are skipped; None for a new
     run."""
-    directory, reasons = path / store.FOLDER, list[str]()
+    directory = path / store.FOLDER
+    reasons: list[str] = []
     before = store.checkpoints(directory)
     with asked_mirror(config.run) as mirror:
         result = newest(directory, mirror, reasons.append)
