@@ -18,9 +18,10 @@ from tests.helpers import run_config
 NUM_TOKENS, DIM = 128, 32
 LOOP = {
     "debug-dense": {"with gradient": (462, 894), "without gradient": (171, 332)},
-    "debug": {"with gradient": (667, 1194), "without gradient": (271, 422)},
+    "debug": {"with gradient": (667, 1194), "without gradient": (285, 422)},
 }
-"""Bounds on one loop over two core layers, bf16 autocast: operations, and bytes written per element of the state."""
+"""Bounds on one loop over two core layers, bf16 autocast: operations, and bytes written per element of the state. A
+router needs six operations for shares of scores that underflow, and one for margins that nobody counts."""
 OUTSIDE = {"debug-dense": (605, 1850), "debug": (610, 1820)}
 """The same bounds for a whole micro-batch without its loops."""
 OPTIMIZER = {"debug-dense": 120, "debug": 150}

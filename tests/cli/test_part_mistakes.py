@@ -27,7 +27,8 @@ def tide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(
     ("parts", "sentence"),
     [
-        ("{kind: flim}", "model.loop.parts.0.kind: 'flim' was given; it is one of 'film', 'foreign'."),
+        ("{kind: flim}", "model.loop.parts.0.kind: 'flim' was given; it is one of 'film', 'keep_gate', 'memory_gate', "
+                         "'foreign'."),
         ("{kind: film, scale: 1}", "model.loop.parts.0.scale: no such key; known here: kind."),
         ("{kind: film}, {kind: film}", "model.loop: parts holds 2 of kind film, but a model has at most 1; leave one "
                                        "out."),

@@ -24,11 +24,16 @@ from mythos.config.load import load
             "depth.per_sequence is true but parallel.compile is true, which serves one number of rows where each loop "
             "has its own; set parallel.compile=false or depth.per_sequence=false.",
         ),
+        (
+            ["balance=quantile"],
+            "depth.per_sequence is true but balance.kind is quantile, which counts margins of one loop at a time; set "
+            "balance=sign or depth.per_sequence=false.",
+        ),
     ],
 )
 def test_a_T_per_sequence_is_refused_with_what_excludes_it(overrides: list[str], sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        load(["model=debug", "depth=poisson", "depth.per_sequence=true", *overrides])
+        load(["model=debug", "depth=poisson", "depth.per_sequence=true", "balance=sign", *overrides])
     assert str(caught.value) == sentence
 
 

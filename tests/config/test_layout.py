@@ -24,7 +24,7 @@ def test_two_ranks_share_the_micro_batches() -> None:
         (["parallel=zero1", "parallel.ep_size=2", "model.core_ffn.num_experts=3"], r"ep_size is 2 but .* is 3"),
         (["parallel=ddp", "parallel.ep_size=2"], r"zero_stage is 0 with parallel.ep_size=2 and optim.clip_norm=0.5"),
         (["parallel=zero1", "halting=gate", "depth.num_grad_loops=32"], r"halting.train is gate but .*deepspeed"),
-        (["parallel=zero1", "depth.per_sequence=true"], r"per_sequence is true but there are 2 ranks"),
+        (["parallel=zero1", "depth.per_sequence=true", "balance=sign"], r"per_sequence is true but there are 2 ranks"),
         (["parallel=zero1", "parallel.precision=bf16_weights"], r"parallel.*bf16_weights but zero_stage is 1"),
         (["parallel=ddp", "parallel.offload_optimizer=true"], r"offload_optimizer is true but zero_stage is 0"),
         (

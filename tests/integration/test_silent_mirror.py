@@ -78,7 +78,7 @@ def test_a_run_trains_and_stops_while_its_mirror_is_silent(
     wait_until(lambda: last_step(run) >= silent_from + 30 or process.poll() is not None)
     assert process.poll() is None, log.read_text()
     os.kill(process.pid, signal.SIGTERM)
-    assert process.wait(timeout=120) == PREEMPTED, log.read_text()
+    assert process.wait() == PREEMPTED, log.read_text()
     reached = last_step(run)
     assert f"saved at step {reached} of 100000" in log.read_text()
     assert f"step-{reached:08d} was not copied within" in log.read_text()

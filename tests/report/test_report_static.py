@@ -138,7 +138,11 @@ def test_a_long_run_gives_a_small_file_that_keeps_its_extremes(make_run: MakeRun
     lines = [{"schema": records.SCHEMA}]
     for step in range(1, 20001):
         lines.append({"step": step, "time": float(step), "tokens": 100 * step, records.MEAN_LOOPS: 8})
-        lines[-1] |= {records.validation_loss(8): 9.0 if step == 777 else 3 - step / 2e4, records.NUM_GRAD_LOOPS: 4}
+        lines[-1] |= {
+            records.NUM_LOOPS: 8,
+            records.validation_loss(8): 9.0 if step == 777 else 3 - step / 2e4,
+            records.NUM_GRAD_LOOPS: 4,
+        }
     write_figures([make_run(num_steps=20000, lines=lines)], tmp_path / "out")
     path = tmp_path / "out" / "loss.svg"
     assert path.stat().st_size < 100_000

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mythos import files
 from mythos.callbacks import record_file
 from mythos.checkpoint import store
 from mythos.cli.main import main
@@ -79,7 +80,7 @@ def test_what_a_start_writes_is_a_sentence(configure, monkeypatch, number: int, 
     def refuse(path: Path, *rest: Any) -> None:
         raise refusal(number, path)
 
-    monkeypatch.setattr(run_directory, "write_text" if name == "config.json" else "open_regular", refuse)
+    monkeypatch.setattr(run_directory, "write_text" if name == "config.json" else "open_locked", refuse)
     with pytest.raises(ConfigError, match=rf"/test/{name}: {os.strerror(number)}; "):
         start(configure())
 
@@ -88,7 +89,7 @@ def test_a_file_system_without_locks_is_a_sentence(configure, monkeypatch) -> No
     def refuse(*rest: Any) -> None:
         raise refusal(errno.ENOLCK)
 
-    monkeypatch.setattr(run_directory.fcntl, "flock", refuse)
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
     with pytest.raises(ConfigError, match=r"/test/lock: No locks available; check the file system\."):
         start(configure())
 

@@ -211,6 +211,8 @@ def test_a_mirror_whose_copies_are_all_damaged_is_no_new_run(packed: Path, run: 
     (mirror / "run" / "latest").unlink()
     for path in (mirror / "run").iterdir():
         (path / "state.json").write_text("{}")
+        raw = json.loads((path / "manifest.json").read_text())
+        (path / "manifest.json").write_text(manifest_text(raw | {"run_dir": str(run)}))
     before = contents(mirror)
     assert main(command(packed, run.parent, f"run.checkpoint.copy_to={mirror}")) == 2
     error = capsys.readouterr().err

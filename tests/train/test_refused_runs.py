@@ -66,7 +66,7 @@ def test_what_was_recorded_is_kept(configure, monkeypatch) -> None:
     with pytest.raises(ConfigError, match="the disk is full"):
         train(config)
     names = {path.name for path in Path(config.run.dir, config.run.name).iterdir()}
-    assert names == {"config.json", "data.json", "lock", "metrics.jsonl", "tokenizer.json"}
+    assert names == {"config.json", "data.json", "lock", "metrics.jsonl", "run-id", "tokenizer.json"}
 
 
 def test_a_run_that_is_trained_elsewhere_is_left_alone(configure) -> None:

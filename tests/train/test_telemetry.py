@@ -33,7 +33,7 @@ EVERY_KIND = {
     "accumulated": ("data.micro_batch_size=1",),
     "recomputed": ("parallel.remat=loop",),
     "recomputed-blocks": ("parallel.remat=block",),
-    "per-sequence": ("depth.per_sequence=true", "depth.num_grad_loops=1"),
+    "per-sequence": ("depth.per_sequence=true", "balance=sign", "depth.num_grad_loops=1"),
     "act": ("halting=act", "depth.num_grad_loops=4"),
     "ponder": ("halting=ponder", "depth.num_grad_loops=4", "halting.num_exits=2", "parallel.remat=loop"),
     "gate": ("halting=gate", "depth.num_grad_loops=4"),

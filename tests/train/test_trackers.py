@@ -284,7 +284,8 @@ def test_other_ranks_write_nothing(configure, monkeypatch: pytest.MonkeyPatch) -
     directory = prepare(config)
     monkeypatch.setattr(rank_zero_only, "rank", 1)
     assert build_loggers(config, directory.path, 0) == []
-    assert sorted(path.name for path in directory.path.iterdir()) == ["config.json", "data.json", "tokenizer.json"]
+    names = sorted(path.name for path in directory.path.iterdir())
+    assert names == ["config.json", "data.json", "run-id", "tokenizer.json"]
 
 
 def test_tensorboard_holds_all_metrics(configure) -> None:

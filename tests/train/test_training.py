@@ -32,7 +32,7 @@ def progress(run: Path, step: int) -> dict:
     [
         *(("model=debug", "optim=adamw"), ("model=debug", "optim=muon_adamw")),
         *(("model=debug-mla", "optim=adamw"), ("model=debug-mla", "optim=muon_adamw")),
-        ("depth.per_sequence=true", "depth.damping=0.5", "depth.num_grad_loops=1"),
+        ("depth.per_sequence=true", "balance=sign", "depth.damping=0.5", "depth.num_grad_loops=1"),
     ],
 )
 def test_a_resumed_run_is_bitwise_the_uninterrupted_one(
@@ -104,7 +104,8 @@ def test_the_split_into_micro_batches_does_not_change_the_curve(configure) -> No
         assert curve == pytest.approx(curves[0], rel=1e-6)
 
 
-PER_SEQUENCE = ("depth.per_sequence=true", "depth.num_grad_loops=3", "depth.max_loops=6", "model.max_loops=4")
+PER_SEQUENCE = """depth.per_sequence=true balance=sign depth.num_grad_loops=3 depth.max_loops=6
+model.max_loops=4""".split()
 
 
 @pytest.mark.parametrize("penalties", [(), ("objective.router_z_loss=0.1", "objective.consistency=0.5")])
@@ -218,7 +219,7 @@ def test_recomputation_does_not_change_the_run_bitwise(configure) -> None:
 
 
 def test_the_router_bias_moves_once_a_step_on_rows_that_ran(configure) -> None:
-    config = configure("run.num_steps=5", depth=("depth=fixed", "depth.num_loops=3"))
+    config = configure("run.num_steps=5", "balance=sign", depth=("depth=fixed", "depth.num_loops=3"))
     train(config, prepare(config))
     bias = saved(Path(config.run.dir) / "test", 5)["core.router_bias|weight"]
     assert bias.shape == (2, 16, 4)

@@ -45,9 +45,9 @@ def test_the_newest_is_copied_first_and_then_the_others_that_still_exist(tmp_pat
         assert in_use == {"step-00000001"}
         paths[1].rename(tmp_path / "deleted")
     assert copies.unfinished() == paths
-    copies.wait(0.05)
+    copies.wait(seconds=0.05)
     released.set()
-    copies.wait(60)
+    copies.wait(seconds=60)
     assert begun == ["step-00000001", "step-00000004", "step-00000003"]
     assert mirror.checkpoints() == ["step-00000001", "step-00000003", "step-00000004"]
     assert len(copied) == 3
@@ -63,6 +63,6 @@ def test_whatever_a_copy_raises_is_a_warning(
     copies = Copies(mirror, settings(), "run", copied.append)
     path = write(tmp_path / "here", 1)
     copies.add(path)
-    copies.wait(60)
+    copies.wait(seconds=60)
     assert (copied, copies.unfinished()) == ([], [])
     assert f"odd step-00000001 is only in {path.parent}" in capsys.readouterr().err
