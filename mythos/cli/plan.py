@@ -13,8 +13,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "plan",
         help="estimate memory, traffic and speed on given devices",
         description="Estimate a run from its configuration and a device's data sheet. Nothing is built or measured.",
-        epilog="Example: mythos plan model=30b optim=adamw parallel=zero1 cluster.num_nodes=16 cluster.num_devices=8 "
-        "data.batch_size=1024 data.micro_batch_size=1 run.validation.num_batches=128 --search --tokens 1e12",
+        epilog="Example: mythos plan experiment=10b-204b-tokens --device H200 --price-per-hour 3 --search",
     )
     add_config(parser)
     parser.add_argument(
