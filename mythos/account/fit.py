@@ -53,7 +53,12 @@ def _advice(run: RunConfig, memory_bytes: int, has_fused_experts: bool) -> str:
         candidates = layouts(run, offload_optimizer)
         fitting = [other for other in candidates if memory(other, has_fused_experts).total <= memory_bytes]
         if fitting:
-            fitting.sort(key=lambda other: (POLICIES.index((other.parallel.remat, other.parallel.offload_states)), -other.data.micro_batch_size))
+            fitting.sort(
+                key=lambda other: (
+                    POLICIES.index((other.parallel.remat, other.parallel.offload_states)),
+                    -other.data.micro_batch_size,
+                )
+            )
             return f"set {' '.join(fewest_changes(run, fitting))}, with which it fits"
     text = (
         "lower depth.num_grad_loops (loops with gradients) or data.seq_len, or shard the run over more devices "

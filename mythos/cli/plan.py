@@ -33,7 +33,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--search", action="store_true", help="list the layouts that fit, best first")
     parser.add_argument("--top", type=int, default=10, metavar="N", help="print N layouts of --search (default: 10)")
-    parser.add_argument("--recipes", action="store_true", help="print one line for each recipe of conf/experiment instead")
+    parser.add_argument(
+        "--recipes", action="store_true", help="print one line for each recipe of conf/experiment instead"
+    )
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -92,4 +94,6 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--efficiency: {arguments.efficiency:g} was given; it is a share of the peak, at most 1.")
     if arguments.recipes and (arguments.overrides or arguments.config_dir is not None):
         given = arguments.overrides[0] if arguments.overrides else f"--config-dir {arguments.config_dir}"
-        raise ConfigError(f"--recipes: {given} was given beside it, but it prints each recipe as it is; leave that out.")
+        raise ConfigError(
+            f"--recipes: {given} was given beside it, but it prints each recipe as it is; leave that out."
+        )

@@ -1,6 +1,7 @@
-"""Every recipe composes, has what its size needs, and fits its devices; large models with toy settings are named one."""
+"""Every recipe composes, has what its size needs, and fits its devices; large toys are named the recipe."""
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,17 @@ from mythos.cli.plan_tables import recipes_table, tokens_of
 from mythos.config.base import ConfigError
 from mythos.config.load import default_config_dir, load
 from mythos.config.recipes import RECIPES, Recipe, nearest_recipe
+from mythos.config.run import RunConfig
 from mythos.config.schedule import warmup_steps
 
 PAGE = Path(__file__).parents[2] / "docs" / "recipes.md"
 BY_NAME = pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 TOY = ["model=370m", "data.seq_len=2048", "data.batch_size=64", "parallel.precision=bf16"]
+
+
+@cache
+def run_of(name: str) -> RunConfig:
+    return load([f"experiment={name}"])
 
 
 def test_the_table_holds_every_recipe_of_conf() -> None:
@@ -29,7 +36,7 @@ def test_the_table_holds_every_recipe_of_conf() -> None:
 
 @BY_NAME
 def test_a_recipe_has_the_settings_of_its_size(recipe: Recipe) -> None:
-    run = load([f"experiment={recipe.name}"])
+    run = run_of(recipe.name)
     num_parameters = count_parameters(run.model).total
     assert recipe.num_parameters == pytest.approx(num_parameters, rel=0.005)
     assert recipe.is_moe == run.model.is_moe
@@ -46,7 +53,7 @@ def test_a_recipe_has_the_settings_of_its_size(recipe: Recipe) -> None:
 
 @BY_NAME
 def test_learning_rates_follow_the_stated_rules(recipe: Recipe) -> None:
-    run = load([f"experiment={recipe.name}"])
+    run = run_of(recipe.name)
     if recipe.is_moe:
         assert run.optim.kind == "adamw"
         assert run.optim.lr == pytest.approx(1e-3 * 1024 / run.model.dim, rel=0.03)
@@ -59,7 +66,7 @@ def test_learning_rates_follow_the_stated_rules(recipe: Recipe) -> None:
 @BY_NAME
 @pytest.mark.parametrize("device", ["H100", "H200", "B200"])
 def test_a_recipe_fits_its_devices(recipe: Recipe, device: str) -> None:
-    assert plan(load([f"experiment={recipe.name}"]), device).fits
+    assert plan(run_of(recipe.name), device).fits
 
 
 @pytest.mark.parametrize(
@@ -119,8 +126,8 @@ def test_settings_that_suit_the_model_or_device_get_no_advice() -> None:
 def test_the_largest_recipe_that_fits() -> None:
     one, gib = load(["model=debug"]), 2**30
     assert largest_recipe_that_fits(one, 79 * gib, True) == "560m-a210m-11b-tokens"
-    assert largest_recipe_that_fits(one, 16 * gib, True) == "140m-3b-tokens"
-    assert largest_recipe_that_fits(one, gib, True) is None
+    assert largest_recipe_that_fits(one, 22 * gib, True) == "370m-7b-tokens"
+    assert largest_recipe_that_fits(one, 20 * gib, True) == "140m-3b-tokens"
     node = replace(one, data=replace(one.data, batch_size=64, micro_batch_size=1))
     node = replace(node, cluster=replace(node.cluster, num_devices=8), parallel=load(["parallel=ddp"]).parallel)
     assert largest_recipe_that_fits(node, 79 * gib, True) == "3b-59b-tokens"

@@ -9,6 +9,7 @@ from helpers import run_config
 
 from mythos.cli.main import main
 from mythos.config.base import ConfigError
+from mythos.config.load import load
 from mythos.parallel import device
 from mythos.train.remat import resolve_remat
 from mythos.train.run_directory import refuse
@@ -32,12 +33,12 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 def test_a_run_too_large_for_the_gpu_is_refused_with_what_fits(remat: str) -> None:
     words = ["experiment=1b-20b-tokens", f"parallel.remat={remat}", "data.micro_batch_size=32"]
     with pytest.raises(ConfigError, match=r"more than the 22.0 GiB of NVIDIA L4; set data.micro_batch_size=1\b"):
-        resolve_remat(run_config(*words))
+        resolve_remat(load(words))
 
 
 @pytest.mark.usefixtures("gpu")
 def test_memory_gb_overrides_the_memory_of_the_gpu() -> None:
-    config = run_config("experiment=1b-20b-tokens", "parallel.remat=none", "parallel.memory_gb=80")
+    config = load(["experiment=1b-20b-tokens", "parallel.remat=none", "parallel.memory_gb=80"])
     assert resolve_remat(config) is config
 
 
@@ -56,7 +57,7 @@ def test_a_recipe_on_too_few_tokens_is_refused_before_its_directory_exists(
     assert "but 5,600 steps (run.num_steps) read 91,750,400 from it" in error
     assert "epochs where data.max_epochs is 1; pack more text, " in error
     assert not (tmp_path / "runs").exists()
-    refuse(run_config(*words, "data.max_epochs=null", f"run.dir={tmp_path / 'runs'}"))
+    refuse(load([*words, "data.max_epochs=null", f"run.dir={tmp_path / 'runs'}"]))
 
 
 def test_one_line_names_the_recipe_at_the_start_of_a_large_toy(
