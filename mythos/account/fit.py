@@ -36,8 +36,8 @@ def check_policy(run: RunConfig, device_name: str, memory_bytes: int, has_fused_
     needed = memory(run, has_fused_experts).allocated
     if needed > memory_bytes:
         raise ConfigError(
-            f"parallel.remat: with {_policy(run)} the tensors alone are estimated to need {needed / 2**30:.1f} GiB, more "
-            f"than the {memory_bytes / 2**30:.1f} GiB of {device_name}; "
+            f"parallel.remat: with {_policy(run)} the tensors alone are estimated to need {needed / 2**30:.1f} GiB, "
+            f"more than the {memory_bytes / 2**30:.1f} GiB of {device_name}; "
             f"{_advice(run, memory_bytes, has_fused_experts)}."
         )
 

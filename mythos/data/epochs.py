@@ -1,6 +1,5 @@
 """How often a run reads its training windows, and the limit ``data.max_epochs``."""
 
-import math
 from pathlib import Path
 
 from mythos.config.base import ConfigError
@@ -27,9 +26,9 @@ def check_epochs(config: RunConfig) -> None:
         name = "data.dir" if data.dir is not None else "data.sources"
         raise ConfigError(
             f"{name}: {directory} has {num_windows * data.seq_len:,} training tokens, but {config.run.num_steps:,} steps "
-            f"(run.num_steps) read {num_samples * data.seq_len:,} from it, {num_samples / num_windows:.3g} epochs where "
-            f"data.max_epochs is {limit:g}; pack more text, {_shorter(config, source, int(limit * num_windows))}or set "
-            f"data.max_epochs={math.ceil(num_samples / num_windows)}."
+            f"(run.num_steps) read {num_samples * data.seq_len:,} from it, {num_samples / num_windows:,.2f} epochs where "
+            f"data.max_epochs is {limit:g}; pack more text, {_shorter(config, source, int(limit * num_windows))}or raise "
+            "data.max_epochs."
         )
 
 

@@ -28,7 +28,7 @@ def test_a_run_may_read_its_windows_up_to_the_limit(make_dataset: Callable[..., 
 
 @pytest.mark.parametrize(
     ("num_steps", "limit", "epochs", "fewer", "least"),
-    [(11, "1", "1.1", 10, 2), (26, "2.5", "2.6", 25, 3), (2000, "1", "200", 10, 200)],
+    [(11, "1", "1.10", 10, 2), (26, "2.5", "2.60", 25, 3), (2000, "1", "200.00", 10, 200)],
 )
 def test_a_longer_run_is_refused(
     make_dataset: Callable[..., Path], num_steps: int, limit: str, epochs: str, fewer: int, least: int
@@ -40,7 +40,7 @@ def test_a_longer_run_is_refused(
     assert str(caught.value) == (
         f"data.dir: {directory} has 320 training tokens, but {num_steps:,} steps (run.num_steps) read "
         f"{num_steps * 32:,} from it, {epochs} epochs where data.max_epochs is {limit}; pack more text, set "
-        f"run.num_steps={fewer}, or set data.max_epochs={least}."
+        f"run.num_steps={fewer}, or raise data.max_epochs."
     )
     check_epochs(run_of(directory, f"run.num_steps={fewer}", f"data.max_epochs={limit}"))
     check_epochs(run_of(directory, f"run.num_steps={num_steps}", f"data.max_epochs={least}"))
@@ -48,7 +48,7 @@ def test_a_longer_run_is_refused(
 
 def test_less_data_than_a_step_leaves_no_number_of_steps(make_dataset: Callable[..., Path]) -> None:
     config = run_of(make_dataset([20]), "run.num_steps=5", "data.max_epochs=1")
-    with pytest.raises(ConfigError, match=r"10 epochs where data.max_epochs is 1; pack more text, or set data.max_epochs=10"):
+    with pytest.raises(ConfigError, match=r"10.00 epochs where data.max_epochs is 1; pack more text, or raise data.max_epochs"):
         check_epochs(config)
 
 
