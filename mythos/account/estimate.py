@@ -6,7 +6,6 @@ from typing import Final, Literal
 from mythos.account.activations import activation_bytes
 from mythos.account.memory import rank_bytes
 from mythos.account.saved import Runtime
-from mythos.config.base import ConfigError
 from mythos.config.depth import FixedDepth, default_grad_loops
 from mythos.config.model import MoEConfig
 from mythos.config.parallel import DeepSpeedParallel, shares_weights
@@ -153,28 +152,6 @@ def cheapest_remat(run: RunConfig, memory_bytes: int, has_fused_experts: bool) -
     estimates = [(candidate, memory(candidate, has_fused_experts)) for candidate in candidates]
     fitting = [pair for pair in estimates if pair[1].total <= memory_bytes]
     return fitting[0] if fitting else min(estimates, key=lambda pair: pair[1].total)
-
-
-def choose_remat(run: RunConfig, device_name: str, memory_bytes: int, has_fused_experts: bool) -> tuple[RunConfig, str]:
-    """Resolve ``remat=auto``; returns the run, and a sentence that states the choice and the reason.
-
-    Raises:
-        ConfigError: nothing fits, with the estimate and what to change.
-    """
-    chosen, estimate = cheapest_remat(run, memory_bytes, has_fused_experts)
-    policy = chosen.parallel.remat + (" with offload_states" if chosen.parallel.offload_states else "")
-    available = f"{memory_bytes / 2**30:.1f} GiB of {device_name}"
-    if estimate.total > memory_bytes:
-        raise ConfigError(
-            f"parallel.remat: even {policy} is estimated to need {estimate.total / 2**30:.1f} GiB, more than the "
-            f"{available}; lower data.micro_batch_size or depth.num_grad_loops (loops with gradients), or shard the "
-            "run over more devices (mythos plan --search lists layouts that fit)."
-        )
-    sentence = f"parallel.remat=auto: {policy}, estimated to need {estimate.total / 2**30:.1f} of {available}"
-    if policy != "none":
-        most = memory(with_policy(run, POLICIES[0]), has_fused_experts)
-        sentence += f"; none would need {most.total / 2**30:.1f} GiB"
-    return chosen, sentence
 
 
 def _masks_by_blocks(run: RunConfig) -> bool:

@@ -51,6 +51,10 @@ class MemoryPlan:
         """Days of uninterrupted training on this many tokens."""
         return num_tokens / self.tokens_per_second / 86_400
 
+    def device_hours(self, num_tokens: float) -> float:
+        """Hours of all devices together for this many tokens."""
+        return 24 * self.days(num_tokens) * self.world_size
+
 
 def plan(run: RunConfig, device: Device | str, efficiency: float | None = None) -> MemoryPlan:
     """Estimate memory, traffic and speed of ``run`` on ``cluster.world_size`` devices.

@@ -8,6 +8,7 @@ from typing import Literal
 from mythos.account.estimate import POLICIES
 from mythos.account.peak import Device
 from mythos.account.plan import MemoryPlan, plan
+from mythos.account.recipes import largest_recipe_that_fits
 from mythos.config.base import difference, encode
 from mythos.config.model import MoEConfig
 from mythos.config.parallel import DeepSpeedParallel, ParallelConfig
@@ -30,8 +31,7 @@ class Layout:
 
     def changes(self, origin: RunConfig) -> list[str]:
         """Overrides that turn ``origin`` into this layout."""
-        new = [line.split(": ", 1) for line in difference(encode(origin), encode(self.run))]
-        return [f"{path}={values.rsplit(' -> ', 1)[1].lower()}" for path, values in new]
+        return changes(origin, self.run)
 
 
 def search(run: RunConfig, device: Device, efficiency: float | None = None) -> list[Layout]:
@@ -48,11 +48,27 @@ def search(run: RunConfig, device: Device, efficiency: float | None = None) -> l
 
 def remedy(run: RunConfig, fitting: list[Layout]) -> list[str]:
     """Return the fewest overrides that make ``run`` fit, the fastest of equals; empty if no layout fits."""
-    return min((layout.changes(run) for layout in fitting), key=len, default=[])
+    return fewest_changes(run, [layout.run for layout in fitting])
+
+
+def fewest_changes(run: RunConfig, others: list[RunConfig]) -> list[str]:
+    """Return the fewest overrides that turn ``run`` into one of the others; of equals, those of the first one.
+
+    ``remat=auto`` is kept: it finds the policy of the layout, or a cheaper one.
+    """
+    policy = ("parallel.remat=", "parallel.offload_states=") if run.parallel.remat == "auto" else ()
+    lists = ([line for line in changes(run, other) if not line.startswith(policy)] for other in others)
+    return min(lists, key=len, default=[])
+
+
+def changes(origin: RunConfig, other: RunConfig) -> list[str]:
+    """Overrides that turn ``origin`` into another layout of it."""
+    new = [line.split(": ", 1) for line in difference(encode(origin), encode(other))]
+    return [f"{path}={values.rsplit(' -> ', 1)[1].lower()}" for path, values in new]
 
 
 def advice(run: RunConfig, estimate: MemoryPlan, fitting: list[Layout]) -> str:
-    """Advise how to make a run fit: with overrides, or with more devices or a smaller run."""
+    """Advise how to make a run fit: with overrides, or with more devices, a smaller run or the recipe that fits."""
     if fitting:
         return f"would fit with: {' '.join(remedy(run, fitting))}"
     standing, available = estimate.memory.standing / 2**30, estimate.memory_bytes / 2**30
@@ -64,7 +80,9 @@ def advice(run: RunConfig, estimate: MemoryPlan, fitting: list[Layout]) -> str:
         text += "; optim=adamw lets ZeRO shard them over ranks"
     elif not isinstance(run.parallel, DeepSpeedParallel):
         text += "; parallel=zero3 with more cluster.num_devices shards them over ranks"
-    return f"{text}; otherwise use more devices, shorter sequences or fewer loops with gradients"
+    text += "; otherwise use more devices, shorter sequences or fewer loops with gradients"
+    recipe = largest_recipe_that_fits(run, estimate.memory_bytes, estimate.device.has_fused_experts)
+    return f"{text}, or a recipe that fits: experiment={recipe}" if recipe else text
 
 
 def layouts(run: RunConfig, offload_optimizer: bool | None = None) -> Iterator[RunConfig]:

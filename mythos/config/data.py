@@ -5,7 +5,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Final
 
-from mythos.config.base import Count, NonNegative, PositiveInt, config
+from mythos.config.base import Count, NonNegative, Positive, PositiveInt, config
 from mythos.config.paths import FolderPath
 
 MAX_CYCLE: Final = 100_000
@@ -53,6 +53,8 @@ class DataConfig:
     """Processes that read ahead; they change no sample's position in the stream."""
     skipped: tuple[tuple[Count, Count], ...] = ()
     """Ranges [start, end) of global sample indices that are never trained on."""
+    max_epochs: Positive | None = None
+    """Largest number of times that a run may read each of its training windows; null sets no limit."""
 
     def __post_init__(self) -> None:
         if self.batch_size % self.micro_batch_size:

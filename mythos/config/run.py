@@ -128,6 +128,11 @@ class RunConfig:
             )
         if self.depth.per_sequence:
             self._check_per_sequence()
+        if self.objective.balance_loss and not self.model.is_moe:
+            raise ValueError(
+                f"objective.balance_loss is {self.objective.balance_loss:g} but model.core_ffn.kind is dense, which "
+                "has 0 experts to balance; set the weight to 0 or choose a model with a mixture of experts."
+            )
         if self.objective.jacobian and self.parallel.state_precision == "bf16":
             raise ValueError(
                 f"objective.jacobian is {self.objective.jacobian:g} but parallel.state_precision is bf16, in which "

@@ -16,6 +16,7 @@ from mythos.account.search import search
 from mythos.config.base import ConfigError
 from mythos.config.run import RunConfig
 from mythos.config.tracking import WandbTracking, check_library
+from mythos.data.epochs import check_epochs
 from mythos.data.manifest import check_vocabulary, read_manifest
 from mythos.data.shards import files_of, wrong_size
 from mythos.data.verification import verify
@@ -27,7 +28,7 @@ _HASHED_BYTES: Final = 16 * 2**30
 
 
 def data(config: RunConfig) -> Finding:
-    """Check that every packed file exists and matches its manifest."""
+    """Check that every packed file exists and matches its manifest, and that there are enough tokens for the run."""
     directories = [Path(directory) for directory in config.data.directories]
     names = ", ".join(map(str, directories))
     try:
@@ -38,6 +39,8 @@ def data(config: RunConfig) -> Finding:
             files = [item for split in manifest.splits for item in files_of(directory, manifest, split)]
             num_bytes += sum(size or 0 for _, size, _ in files)
             problems += [problem for path, size, _ in files if (problem := wrong_size(path, size))]
+        if not problems:
+            check_epochs(config)
         is_hashed = not problems and num_bytes <= _HASHED_BYTES
         if is_hashed:
             problems = [problem for directory in directories for problem in verify(directory)]

@@ -194,8 +194,12 @@ def _check_free(config: RunConfig, path: Path) -> None:
 
 
 def _check_data(config: RunConfig) -> str:
-    """Check the model's vocabulary against the tokenizer's, and return the fingerprint of the data."""
+    """Check vocabulary and number of tokens against model and schedule, and return the fingerprint of the data."""
     check_vocabulary(config.data.directories, config.model.vocab_size)
+    if config.data.max_epochs is not None:
+        from mythos.data.epochs import check_epochs  # imports numpy
+
+        check_epochs(config)
     return data_fingerprint(config.data.directories)
 
 

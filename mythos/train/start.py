@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+from mythos.account.recipes import toy_settings
 from mythos.config import foreign
 from mythos.config.base import ConfigError
 from mythos.config.exit_status import EndedEarly, LostPeer
@@ -85,7 +86,7 @@ def _train_watched(config: RunConfig) -> TrainingResult:
 
 def _train_alone(config: RunConfig, request: StopRequest, watchdog: Watchdog) -> TrainingResult:
     watchdog.beat("preparing the run's directory")
-    config = resolve_remat(config)
+    config = _resolve(config)
     with lock(config):
         return _train(config, prepare(config), request, watchdog)
 
@@ -100,7 +101,7 @@ def _train_rank(config: RunConfig, request: StopRequest, watchdog: Watchdog) -> 
             watchdog.beat("preparing the run's directory")
 
             def prepare_alone() -> tuple[RunConfig, RunDirectory]:
-                resolved = resolve_remat(config)
+                resolved = _resolve(config)
                 stack.enter_context(lock(resolved))
                 return resolved, prepare(resolved)
 
@@ -115,6 +116,16 @@ def _train_rank(config: RunConfig, request: StopRequest, watchdog: Watchdog) -> 
             f"rank {os.environ['RANK']} of {config.cluster.world_size} on {socket.gethostname()} lost contact with "
             f"another rank ({reason}); start the run again with resume=auto to resume from its last checkpoint."
         ) from error
+
+
+def _resolve(config: RunConfig) -> RunConfig:
+    """Resolve what depends on this machine's device, and warn of a large model with the settings of a toy."""
+    from mythos.parallel.device import choose_accelerator
+
+    resolved = resolve_remat(config)
+    if sentence := toy_settings(config, is_gpu=choose_accelerator(config.parallel.device) == "gpu"):
+        print(f"warning: {sentence}", file=sys.stderr, flush=True)
+    return resolved
 
 
 def _train(config: RunConfig, directory: RunDirectory, request: StopRequest, watchdog: Watchdog) -> TrainingResult:

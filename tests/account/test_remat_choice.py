@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from mythos.account.estimate import POLICIES, cheapest_remat, choose_remat, memory, with_policy
+from mythos.account.estimate import POLICIES, cheapest_remat, memory, with_policy
+from mythos.account.fit import choose_remat
 from mythos.account.plan import plan
 from mythos.config.base import ConfigError
 from mythos.config.load import load

@@ -10,6 +10,7 @@ import pytest
 from mythos.account.plan import plan
 from mythos.cli.main import main
 from mythos.config.load import load
+from mythos.config.recipes import RECIPES
 
 RUN = [
     *("model=560m-a210m", "optim=adamw", "parallel=zero1", "cluster.num_devices=2", "parallel.precision=bf16"),
@@ -33,6 +34,47 @@ def test_a_run_that_fits(capsys: pytest.CaptureFixture[str]) -> None:
     assert cells(output, "gradients, dense")[:2] == ["all-reduce", "2"]
     assert cells(output, "tokens/s") == [f"{estimate.tokens_per_second:,.0f}"]
     assert cells(output, "days for 1e+12 tokens") == [f"{estimate.days(1e12):,.3g}"]
+    assert cells(output, "H200-hours of all devices") == [f"{48 * estimate.days(1e12):,.1f}"]
+    assert "cost" not in output
+
+
+def test_time_and_cost_of_a_recipe(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path, words = tmp_path / "plan.json", ["experiment=1b-20b-tokens", "--price-per-hour", "2.5"]
+    assert main(["plan", *words, "--json", str(path)]) == 0
+    captured, estimate = capsys.readouterr(), plan(load(words[:1]), "H100")
+    num_tokens = 38_100 * 256 * 2048
+    hours = 8 * num_tokens / estimate.tokens_per_second / 3600
+    assert cells(captured.out, "days for 2e+10 tokens") == [f"{hours / 24 / 8:,.3g}"]
+    assert cells(captured.out, "H100-hours of all devices") == [f"{hours:,.1f}"]
+    assert cells(captured.out, "cost, at 2.5 for an hour of one device") == [f"{2.5 * hours:,.2f}"]
+    content = json.loads(path.read_text())
+    assert (content["tokens"], content["cost"]) == (num_tokens, pytest.approx(2.5 * hours, rel=1e-9))
+    assert content["device_hours"] == pytest.approx(hours, rel=1e-9)
+    assert captured.err == ""
+
+
+def test_recipes_has_one_line_for_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--recipes", "--device", "H200"]) == 0
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header.split()[-1] == "H200-hours"
+    assert [line.split()[0] for line in lines] == [recipe.name for recipe in RECIPES]
+
+
+def test_toy_settings_of_a_large_model_are_one_line_that_names_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "model=370m"]) == 0
+    assert capsys.readouterr().err == (
+        "warning: a model of 365M parameters trains with windows of 256 tokens (data.seq_len), 4,096 tokens a step "
+        "(data.batch_size), fp32 on a GPU (parallel.precision); experiment=370m-7b-tokens has settings for such a "
+        "model.\n"
+    )
+
+
+def test_a_device_too_small_is_named_the_recipe_that_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "experiment=1b-20b-tokens", "--device", "L4"]) == 1
+    assert "does not fit: 29.6 of 22.0 GiB" in (output := capsys.readouterr().out)
+    assert output.rstrip().endswith("would fit with: data.micro_batch_size=1")
+    assert main(["plan", "model=3b", "parallel.memory_gb=24", "--device", "L4"]) == 1
+    assert capsys.readouterr().out.rstrip().endswith("or a recipe that fits: experiment=370m-7b-tokens")
 
 
 def test_a_run_that_does_not_fit_gets_advice(capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,6 +111,8 @@ def test_search_lists_layouts_and_json_holds_all_of_them(capsys: pytest.CaptureF
     [
         (["--device", "abacus"], "device: 'abacus' is not in the table of devices; give one of"),
         (["--tokens", "-1"], "--tokens: -1 was given; give a positive number."),
+        (["--price-per-hour", "0"], "--price-per-hour: 0 was given; give a positive number."),
+        (["--recipes", "model=1b"], "--recipes: model=1b was given beside it, but it prints each recipe as it is"),
         (["--efficiency", "1.5"], "--efficiency: 1.5 was given; it is a share of the peak"),
     ],
 )
