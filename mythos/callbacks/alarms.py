@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 
 from mythos.callbacks.base import Metrics, StepCallback, StepResult
 from mythos.callbacks.metrics import MetricsWriter
+from mythos.callbacks.routing_alarm import collapsed_routing
 from mythos.config import records
 from mythos.config.alarms import AlarmsConfig
 from mythos.config.run import RunConfig
@@ -53,6 +54,7 @@ class Alarms(StepCallback):
     """Checks the telemetry against its limits, and that the training metrics are finite."""
 
     def __init__(self, config: RunConfig, metrics: MetricsWriter) -> None:
+        self.run = config
         self.config = config.telemetry.alarms
         self.mean_depth = config.depth.mean
         self.metrics = metrics
@@ -67,6 +69,9 @@ class Alarms(StepCallback):
         if result.telemetry is not None:
             self.history.append(result.telemetry)
             alarms += raised(list(self.history), step, self.mean_depth, self.config)
+            if (collapse := collapsed_routing(list(self.history), self.run)) is not None:
+                figure, sentence = collapse
+                alarms.append(Alarm("collapsed_routing", figure, self.config.collapsed_routing, sentence))
         for alarm in alarms:
             entry = {
                 records.alarm(alarm.name): 1.0,

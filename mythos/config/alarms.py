@@ -18,6 +18,9 @@ class AlarmsConfig:
     divergence."""
     idle_steps: PositiveInt = 500
     """Steps without a routed token in any loop after which an expert counts as dead."""
+    collapsed_routing: Fraction = 0.75
+    """Largest load violation of a layer, as a share of the largest possible one; more means that most tokens use the
+    same experts."""
     halting_mass: Fraction = 1e-4
     """Smallest probability of exiting after each loop below the mean loop count; less means a starved loop."""
     num_warmup_steps: Count = 1000
