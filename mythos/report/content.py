@@ -101,7 +101,10 @@ def _section(section: Section[T], shown: T, plots: dict[str, str]) -> str:
             )
     if not cards:
         return ""
-    return f'<section><h2>{section.title}</h2><p>{section.note}</p><div class="row">{"".join(cards)}</div></section>'
+    verdict = section.verdict(shown)
+    text = "" if verdict is None else f"<p><strong>{html.escape(verdict)}</strong></p>"
+    row = f'<div class="row">{"".join(cards)}</div>'
+    return f"<section><h2>{section.title}</h2><p>{section.note}</p>{text}{row}</section>"
 
 
 def _differences_table(runs: Runs) -> str:

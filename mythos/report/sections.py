@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from mythos.report import verdicts
 from mythos.report.figures import compare, evaluation, experts, halting, loss, state, sweep, training
 from mythos.report.figures.compare import Runs
 from mythos.report.read import Run
@@ -19,12 +20,18 @@ class Plot(NamedTuple, Generic[T]):
     """``short``, ``tall`` or ``wide`` (which scrolls sideways on a phone); empty for the default size."""
 
 
+def nothing(shown: Any) -> None:
+    """Return no verdict."""
+
+
 class Section(NamedTuple, Generic[T]):
     """A group of plots; left out when all of them are absent."""
 
     title: str
     note: str
     plots: tuple[Plot[T], ...]
+    verdict: Callable[[T], str | None] = nothing
+    """Returns what the figures mean in this case, as text; None without them."""
 
 
 ONE_RUN: tuple[Section[Run], ...] = (
@@ -121,6 +128,7 @@ ONE_RUN: tuple[Section[Run], ...] = (
             Plot("Load violation, all loops", experts.balance),
             Plot("Steps without a token, least-loaded expert", experts.idle_experts),
         ),
+        verdict=verdicts.routing,
     ),
     Section(
         "Gradients and learning rates",

@@ -62,7 +62,7 @@ def expert_changes(run: Run) -> go.Figure | None:
         ("same experts as in the previous loop", records.identical_experts, "train"),
         ("no expert of the previous loop", records.disjoint_experts, "validation"),
     ):
-        loops = _layer_means(run, name_of)
+        loops = layer_means(run, name_of)
         if loops:
             traces.append(draw.curve(last_of(loops), label, draw.color(name)))
     yaxis = {"title": "share of tokens", "range": [0, 1]}
@@ -71,7 +71,7 @@ def expert_changes(run: Run) -> go.Figure | None:
 
 def path_diversity(run: Run) -> go.Figure | None:
     """Distinct experts of a token up to a loop, over the experts of one loop, averaged over quarters of the run."""
-    return draw.profile(_layer_means(run, records.path_diversity), "distinct experts / experts per loop")
+    return draw.profile(layer_means(run, records.path_diversity), "distinct experts / experts per loop")
 
 
 def balance(run: Run) -> go.Figure | None:
@@ -91,10 +91,10 @@ def idle_experts(run: Run) -> go.Figure | None:
 
 
 def _mean_over_layers(run: Run, name_of: Callable[[int, int], str], what: str) -> go.Figure | None:
-    return draw.heatmap_of(_layer_means(run, name_of), what)
+    return draw.heatmap_of(layer_means(run, name_of), what)
 
 
-def _layer_means(run: Run, name_of: Callable[[int, int], str]) -> dict[int, Series]:
+def layer_means(run: Run, name_of: Callable[[int, int], str]) -> dict[int, Series]:
     """The mean over layers of a quantity of each layer and loop, by loop."""
     layers = by_layer(run.series, name_of)
     loops = sorted({loop for series in layers.values() for loop in series})
