@@ -60,7 +60,7 @@ def _last(series: Series) -> float:
 
 
 def _worst(loops: list[Series]) -> tuple[int, float]:
-    """Step and size of the largest mean over loops; a loop that did not run in a measurement is left out of its mean."""
+    """Step and size of the largest mean over loops, of those that ran in a measurement."""
     by_step: dict[int, list[float]] = {}
     for series in loops:
         for step, value in zip(series.steps.tolist(), series.values.tolist(), strict=True):
