@@ -1,5 +1,6 @@
 import os
 import random
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ from data_pipelines.tokenizer.train import TokenizerOptions, write_tokenizer
 # A loaded machine must not fail a property.
 settings.register_profile("mythos", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("mythos")
+# A shell starts its background jobs with SIGINT ignored, and they would pass that on to the processes of tests.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # the tensors of tests are too small for several threads
 
 # transformers reads the variable when it is imported, and keeps one place for all code that it copies.

@@ -29,12 +29,7 @@ def start(
     command = [sys.executable, "-m", "mythos.cli.main", "train", *options]
     with (parent / f"{name}.log").open("ab") as log:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"} | (variables or {})
-        return subprocess.Popen(command, stdout=log, stderr=log, env=environment, preexec_fn=_catch_interrupts)
-
-
-def _catch_interrupts() -> None:
-    """Undo what a shell does to its background jobs."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+        return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
 
 
 def ranks_of(launcher: subprocess.Popen) -> dict[str, int]:
