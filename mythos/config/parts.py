@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 ENTRY_POINTS: Final = "mythos.loop_parts"
 """Entry-point group under which other packages declare a ``PartSpec`` for each kind of their own."""
+_FP32: Final = 4
+"""Bytes of an fp32 element."""
 
 
 @config
@@ -98,7 +100,6 @@ def _memory_gate_saves(part: MemoryGateConfig, model: "ModelConfig", runtime: Ru
     return 2 * state + 8 * _FP32 * model.dim + 3 * operand + rank + 2 * _FP32
 
 
-_FP32: Final = 4
 PARTS: Final = {
     "film": PartSpec(
         config=FilmConfig,
