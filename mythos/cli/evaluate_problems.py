@@ -47,7 +47,7 @@ def reasoning(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def print_problems(name: str, result: ProblemResult) -> dict[str, Any]:
-    """Print accuracy by loop count, of all and by difficulty, and by quantile of the exit distribution if there is one."""
+    """Print accuracy by loop count, of all and by difficulty, and by quantile of an exit distribution."""
     print(f"{name}: share of {result.num_problems:,} problems solved, of all and by difficulty")
     print("  " + "".join(f"{heading!s:>8}" for heading in ("T", "all", *result.accuracy[min(result.accuracy)])))
     for count, accuracy in result.accuracy.items():
