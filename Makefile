@@ -34,7 +34,7 @@ quickstart: data
 	$(BIN)/mythos report $(RUN)
 
 reasoning: setup
-	$(BIN)/mythos-data tasks permutations --items 3 --steps 1 2 3 4 5 6 --test-steps 5 6 --num-train 300000 --num-test 1600 --seq-len 64 --to data/reasoning
+	$(BIN)/mythos-data tasks permutations --items 3 --steps 1 2 3 4 5 6 7 8 --test-steps 5 6 --num-train 300000 --num-test 1600 --seq-len 64 --to data/reasoning
 	$(BIN)/mythos train experiment=reasoning resume=auto
 	$(BIN)/mythos evaluate runs/reasoning reasoning --num-loops 1 2 3 4 6 8 12 16 24 32
 	$(BIN)/mythos report runs/reasoning
