@@ -1,4 +1,5 @@
 # make quickstart   set up, train a small looped mixture of experts on real text, and report (CPU, minutes)
+# make reasoning    set up, train a model of one looped layer on products of permutations, and report (CPU, minutes)
 # make test         set up, check style and types, run the tests that take seconds (2 cores, minutes)
 # make test-slow    run the tests that take minutes
 # make test-all     run every test, with the whole products of which the others run pairs (CPU, an hour)
@@ -8,7 +9,7 @@ DATA ?= data/quickstart
 RUN ?= runs/quickstart
 BIN := .venv/bin
 
-.PHONY: setup data quickstart check test test-slow test-all
+.PHONY: setup data quickstart reasoning check test test-slow test-all
 .DELETE_ON_ERROR:
 
 setup: .venv/ready
@@ -31,6 +32,12 @@ quickstart: data
 	$(BIN)/mythos evaluate $(RUN) --num-loops 1 2 4 8
 	$(BIN)/mythos sample $(RUN) --prompt "HAMLET: " --num-loops 1 2 4 8 --num-tokens 60
 	$(BIN)/mythos report $(RUN)
+
+reasoning: setup
+	$(BIN)/mythos-data tasks permutations --items 3 --steps 1 2 3 4 5 6 7 8 --test-steps 5 6 --num-train 300000 --num-test 1600 --seq-len 64 --to data/reasoning
+	$(BIN)/mythos train experiment=reasoning resume=auto
+	$(BIN)/mythos evaluate runs/reasoning reasoning --num-loops 1 2 3 4 6 8 12 16 24 32
+	$(BIN)/mythos report runs/reasoning
 
 check: setup
 	$(BIN)/python -m compileall -q mythos data_pipelines

@@ -37,6 +37,8 @@ def reasoning(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         results[name] = print_problems(name, evaluate_problems(Path(name), model, config.data, tuple(num_loops)))
     written = {
         "step": manifest.step,
+        "mean_depth": config.depth.mean,
+        "solved": {name: one["solved"] for name, one in results.items()},
         "accuracy": {name: one["accuracy"] for name, one in results.items()},
         "exits": {name: one["exits"] for name, one in results.items() if "exits" in one},
     }
@@ -45,15 +47,16 @@ def reasoning(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def print_problems(name: str, result: ProblemResult) -> dict[str, Any]:
-    """Print accuracy by difficulty and loop count, and by quantile of the exit distribution where there is one."""
-    print(f"{name}: share of {result.num_problems:,} problems solved, by difficulty")
-    print("  " + "".join(f"{heading!s:>8}" for heading in ("T", *result.accuracy[min(result.accuracy)])))
+    """Print accuracy by loop count, of all and by difficulty, and by quantile of an exit distribution."""
+    print(f"{name}: share of {result.num_problems:,} problems solved, of all and by difficulty")
+    print("  " + "".join(f"{heading!s:>8}" for heading in ("T", "all", *result.accuracy[min(result.accuracy)])))
     for count, accuracy in result.accuracy.items():
-        print(f"  {count:>8}" + "".join(f"{share:>8.3f}" for share in accuracy.values()))
+        print(f"  {count:>8}" + "".join(f"{share:>8.3f}" for share in (result.solved[count], *accuracy.values())))
+    shares = {"solved": result.solved, "accuracy": result.accuracy}
     if not result.exits:
-        return {"accuracy": result.accuracy}
+        return shares
     print("  exit at a quantile of the exit distribution: mean number of loops, share solved, rank correlation")
     for point in result.exits:
         numbers = f"{point.mean_loops:8.2f}{point.accuracy:8.3f}{point.rank_correlation:8.3f}"
         print(f"  {point.quantile:8.2f}{numbers}")
-    return {"accuracy": result.accuracy, "exits": [point._asdict() for point in result.exits]}
+    return shares | {"exits": [point._asdict() for point in result.exits]}

@@ -36,6 +36,8 @@ class ProblemResult(NamedTuple):
     """Accuracy on a dataset of problems."""
 
     num_problems: int
+    solved: dict[int, float]
+    """Share of all problems solved, by number of loops."""
     accuracy: dict[int, dict[int, float]]
     """Share of problems solved, by number of loops and then by difficulty."""
     exits: list[ExitPoint]
@@ -92,5 +94,7 @@ def evaluate_problems(directory: Path, model: Mythos, data: DataConfig, loop_cou
     """Evaluate a model on the validation problems of a packed task."""
     result = study(model, directory, data, max(loop_counts))
     points = [] if result.exit_prob_TE is None else [exit_point(result, quantile) for quantile in _QUANTILES]
-    accuracy = {num_loops: result.accuracy(num_loops) for num_loops in sorted(set(loop_counts))}
-    return ProblemResult(len(result.difficulty_E), accuracy, points)
+    ascending = sorted(set(loop_counts))
+    solved = {num_loops: result.solved(num_loops) for num_loops in ascending}
+    accuracy = {num_loops: result.accuracy(num_loops) for num_loops in ascending}
+    return ProblemResult(len(result.difficulty_E), solved, accuracy, points)

@@ -23,6 +23,10 @@ class Reasoning(NamedTuple):
     exit_prob_TE: np.ndarray | None
     """Probability of exiting after each loop at the first token of the answer; None when halting is fixed."""
 
+    def solved(self, num_loops: int) -> float:
+        """Share of all problems solved after ``num_loops`` loops."""
+        return float(self.is_solved_TE[num_loops - 1].mean())
+
     def accuracy(self, num_loops: int) -> dict[int, float]:
         """Share of problems solved after ``num_loops`` loops, by difficulty."""
         solved_E = self.is_solved_TE[num_loops - 1]

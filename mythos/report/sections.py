@@ -74,8 +74,10 @@ ONE_RUN: tuple[Section[Run], ...] = (
     ),
     Section(
         "Evaluation: tasks",
-        "Share of problems solved against the number of loops; crosses are results under an exit rule.",
+        "Share of problems solved against the number of loops; the dotted line marks the mean depth of training, and "
+        "crosses are results under an exit rule.",
         (
+            Plot("Solved, by number of loops", evaluation.solved),
             Plot("Solved, by difficulty and number of loops", evaluation.solved_by_difficulty),
             Plot("Accuracy by task", evaluation.task_accuracies),
         ),

@@ -57,6 +57,7 @@ def test_an_exit_point_has_accuracy_loops_and_correlation_with_difficulty() -> N
     assert point.mean_loops == pytest.approx(needed.mean())
     assert point.mean_loops_by_difficulty == {1: 1.5, 2: 2.0, 3: pytest.approx(11 / 3)}
     assert point.rank_correlation == pytest.approx(stats.spearmanr(needed, difficulty).statistic)
+    assert result.solved(2) == 0.5
     assert result.accuracy(2) == {1: 1.0, 2: 1.0, 3: 0.0}
     same = Reasoning(difficulty, loops >= needed, np.full((4, 6), 0.25, dtype=np.float32))
     assert np.isnan(exit_point(same, 0.5).rank_correlation)
@@ -70,7 +71,7 @@ def test_evaluate_prints_accuracy_by_difficulty_and_num_loops(task: Path, tmp_pa
         main(["evaluate", str(tmp_path / "r"), "--num-loops", "1", "4", "--json", str(tmp_path / "result.json")]) == 0
     )
     out = capsys.readouterr().out
-    assert "share of 14 problems solved, by difficulty" in out
+    assert "share of 14 problems solved, of all and by difficulty" in out
     assert "exit at a quantile of the exit distribution" in out
     assert (tmp_path / "result.json").read_text().count('"rank_correlation"') == 11
     assert main(["evaluate", str(tmp_path / "r"), "reasoning", "--num-loops", "1", "4"]) == 0
@@ -78,3 +79,6 @@ def test_evaluate_prints_accuracy_by_difficulty_and_num_loops(task: Path, tmp_pa
     printed = json.loads((tmp_path / "result.json").read_text())
     assert study["accuracy"] == {str(task): printed[str(task)]["accuracy"]}
     assert list(study["accuracy"][str(task)]) == ["1", "4"]
+    for count, shares in study["accuracy"][str(task)].items():  # 7 problems of each of the two difficulties
+        assert study["solved"][str(task)][count] == pytest.approx(sum(shares.values()) / 2)
+    assert study["mean_depth"] == 3

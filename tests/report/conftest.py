@@ -139,7 +139,9 @@ def fake_studies(num_loops: int) -> dict[str, dict[str, Any]]:
         for task in ("piqa_local", "core_copa")
         for loops in (8, 4)
     ]
-    return {"depth-sweep": sweep, "reasoning": {"accuracy": {"data/p-hop": accuracy}}, "tasks": {"results": results}}
+    solved = {count: sum(shares.values()) / 3 for count, shares in accuracy.items()}
+    reasoning = {"mean_depth": 4.0, "solved": {"data/p-hop": solved}, "accuracy": {"data/p-hop": accuracy}}
+    return {"depth-sweep": sweep, "reasoning": reasoning, "tasks": {"results": results}}
 
 
 def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:

@@ -58,6 +58,8 @@ def test_figures_show_the_results(make_run: MakeRun) -> None:
     assert list(rules[0].x) == [2.5, 3.5, 4.5]
     solved = json.loads(evaluation.solved_by_difficulty(run).to_json())["data"][0]
     assert solved["y"] == ["T = 1", "T = 4"]
+    (every,) = evaluation.solved(run).data
+    assert (every.x.tolist(), every.y.tolist()) == ([1, 4], [pytest.approx((1 + 1 / 2 + 1 / 4) / 3), 1])
     tasks = {trace.name: (list(trace.x), list(trace.y)) for trace in evaluation.task_accuracies(run).data}
     assert tasks == {"piqa_local": ([4, 8], [0.25, 0.5]), "core_copa": ([4, 8], [0.25, 0.5])}
 
@@ -68,8 +70,15 @@ def test_a_dense_core_has_no_line_of_frozen_routing(make_run: MakeRun) -> None:
     assert len(evaluation.swept_loss(run).data) == 2
 
 
+def test_a_study_without_the_share_of_all_problems_has_no_such_figure(make_run: MakeRun) -> None:
+    run = read_run(make_run(is_evaluated=True))
+    del run.evaluations["reasoning"]["solved"]
+    assert evaluation.solved(run) is None
+    assert evaluation.solved_by_difficulty(run) is not None
+
+
 def test_a_run_that_was_not_evaluated_has_no_such_figures(make_run: MakeRun) -> None:
     run = read_run(make_run())
     every = (evaluation.swept_loss, evaluation.swept_accuracy, evaluation.convergence, evaluation.angles)
-    every += (evaluation.exit_rules, evaluation.exit_accuracies, evaluation.exit_sensitivity)
+    every += (evaluation.exit_rules, evaluation.exit_accuracies, evaluation.exit_sensitivity, evaluation.solved)
     assert all(draw(run) is None for draw in (*every, evaluation.solved_by_difficulty, evaluation.task_accuracies))

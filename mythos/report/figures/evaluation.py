@@ -93,6 +93,21 @@ def exit_sensitivity(run: Run) -> go.Figure | None:
     return draw.figure(traces, {"title": "mean number of loops"}, yaxis, hovermode="closest")
 
 
+def solved(run: Run) -> go.Figure | None:
+    """Share of all problems solved against the number of loops, one line per data set."""
+    study = run.evaluations.get(REASONING)
+    if study is None or "solved" not in study:  # studies of earlier versions hold the shares by difficulty alone
+        return None
+    traces = []
+    for index, (name, shares) in enumerate(study["solved"].items()):
+        series = Series(np.array([int(count) for count in shares]), np.array(list(shares.values())))
+        traces.append(draw.curve(series, name, draw.category(index), hovertemplate="%{y:.3f}"))
+    loop_counts = [int(count) for count in next(iter(study["solved"].values()))]
+    yaxis = {"title": "solved", "range": [0, 1.02]}
+    figure = draw.figure(traces, _NUM_LOOPS | {"tickvals": draw.spaced(loop_counts, 1.3)}, yaxis)
+    return figure.add_vline(x=study["mean_depth"], line={"width": 1, "dash": "dot"})
+
+
 def solved_by_difficulty(run: Run) -> go.Figure | None:
     """Share of problems solved, over difficulty and number of loops."""
     study = run.evaluations.get(REASONING)
