@@ -1,5 +1,7 @@
 """Load windows as micro-batches of tensors, in the same order for any number of ranks and workers."""
 
+import atexit
+import multiprocessing
 import signal
 import sys
 from bisect import bisect_right
@@ -216,6 +218,14 @@ def _loader(make: Callable[[int], Batch], indices: range, num_workers: int) -> D
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_ignore_stop_signals,
     )
+
+
+@atexit.register
+def _kill_workers() -> None:
+    """End the workers of a process that ends with an error: they ignore the signal with which Python ends them."""
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
 
 
 def _ignore_stop_signals(worker: int) -> None:

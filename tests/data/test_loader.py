@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -5,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from mythos.config.base import ConfigError
 from mythos.config.data import DataConfig
@@ -174,6 +177,16 @@ def test_a_step_that_does_not_divide_is_refused_with_both_numbers(make_dataset: 
         training_loader(config, 0, 0, rank=0, world_size=3)
 
 
+def refusal_of(loader: DataLoader[Batch]) -> str:
+    """The message of the first batch's error."""
+    iterator = iter(loader)
+    with pytest.raises(ConfigError) as caught:
+        next(iterator)
+    if loader.num_workers:
+        iterator._shutdown_workers()  # the garbage collector would wait for them
+    return str(caught.value)
+
+
 @pytest.mark.parametrize("num_workers", [0, 1])
 @pytest.mark.parametrize(("split", "shard"), [("train", 1), ("validation", 0)])
 def test_an_id_that_the_tokenizer_does_not_have_is_refused_in_one_sentence(
@@ -187,9 +200,23 @@ def test_an_id_that_the_tokenizer_does_not_have_is_refused_in_one_sentence(
     tokens.tofile(path)
     config = config_for(directory, seq_len=16, batch_size=2, micro_batch_size=2, num_workers=num_workers)
     loader = training_loader(config, 0) if split == "train" else validation_loader(config, 1)
-    with pytest.raises(ConfigError) as caught:
-        next(iter(loader))
-    assert str(caught.value) == (
+    assert refusal_of(loader) == (
         f"{path}: token 16 has the id 300, but the tokenizer that packed it has 257 tokens; the file is damaged: pack "
         f"again with mythos-data pack --overwrite --to {directory}."
     )
+
+
+@pytest.mark.slow
+def test_a_process_ends_though_its_workers_ignore_the_signal_to_end(make_dataset: MakeDataset) -> None:
+    code = """
+import sys
+from mythos.config.data import DataConfig
+from mythos.data.loader import training_loader
+
+config = DataConfig(dir=sys.argv[1], seq_len=8, batch_size=2, micro_batch_size=2, num_workers=1)
+kept = iter(training_loader(config, 0))
+next(kept)
+raise SystemExit(2)
+"""
+    command = [sys.executable, "-c", code, str(make_dataset(LENGTHS))]
+    assert subprocess.run(command, check=False, timeout=300).returncode == 2
