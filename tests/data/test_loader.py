@@ -219,4 +219,4 @@ next(kept)
 raise SystemExit(2)
 """
     command = [sys.executable, "-c", code, str(make_dataset(LENGTHS))]
-    assert subprocess.run(command, check=False, timeout=300).returncode == 2
+    assert subprocess.run(command, check=False).returncode == 2
