@@ -141,12 +141,19 @@ def open_locked(path: Path) -> IO[bytes]:
         file: IO[bytes] = open_regular(path, "a+b")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.exists() and os.path.samestat(path.lstat(), os.fstat(file.fileno())):
+            if _is_at(path, file.fileno()):
                 return file
         except BaseException:
             file.close()
             raise
-        file.close()
+        file.close()  # the process that held the lock has removed the file
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def restrict_umask() -> None:
