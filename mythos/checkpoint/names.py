@@ -1,4 +1,4 @@
-"""Names of checkpoints: ``step-`` and the step in eight digits, or more if it needs them.""" ""
+"""Names of checkpoints: ``step-`` and the step in eight digits, or more if it needs them."""
 
 import re
 from collections.abc import Iterable

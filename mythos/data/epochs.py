@@ -25,10 +25,10 @@ def check_epochs(config: RunConfig) -> None:
             continue
         name = "data.dir" if data.dir is not None else "data.sources"
         raise ConfigError(
-            f"{name}: {directory} has {num_windows * data.seq_len:,} training tokens, but {config.run.num_steps:,} steps "
-            f"(run.num_steps) read {num_samples * data.seq_len:,} from it, {num_samples / num_windows:,.2f} epochs where "
-            f"data.max_epochs is {limit:g}; pack more text, {_shorter(config, source, int(limit * num_windows))}or raise "
-            "data.max_epochs."
+            f"{name}: {directory} has {num_windows * data.seq_len:,} training tokens, but {config.run.num_steps:,} "
+            f"steps (run.num_steps) read {num_samples * data.seq_len:,} from it, {num_samples / num_windows:,.2f} "
+            f"epochs where data.max_epochs is {limit:g}; pack more text, "
+            f"{_shorter(config, source, int(limit * num_windows))}or raise data.max_epochs."
         )
 
 

@@ -229,6 +229,6 @@ def _kill_workers() -> None:
 
 
 def _ignore_stop_signals(worker: int) -> None:
-    """Ignore stop signals in a worker: a scheduler or a terminal may signal all processes, and the rank must finish its step."""
+    """Ignore stop signals in a worker: all processes may receive them, and the rank must finish its step."""
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)

@@ -1,10 +1,10 @@
 """Detect data on which a step failed twice, and skip them at the third attempt. No torch.
 
-``<run>/step`` names the step that is running. It is overwritten in place twice a step and never flushed: what a process
-has written stays in the kernel's cache after it dies. An attempt that ends within a step was usually killed from
-outside, which is no failure of the data. So a failure counts only if somebody who outlived the step has written
-``<run>/failed-step``: the rank whose step raised an exception, the watchdog of a stalled rank, or the launcher of a rank
-that crashed. ``<run>/failures.json`` is written only at starts: failures by step, and the skipped steps.
+``<run>/step`` names the step that is running. It is overwritten in place twice a step and never flushed: what a
+process has written stays in the kernel's cache after it dies. An attempt that ends within a step was usually killed
+from outside, which is no failure of the data. So a failure counts only if somebody who outlived the step has written
+``<run>/failed-step``: the rank whose step raised an exception, the watchdog of a stalled rank, or the launcher of a
+rank that crashed. ``<run>/failures.json`` is written only at starts: failures by step, and the skipped steps.
 """
 
 import json

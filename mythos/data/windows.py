@@ -117,8 +117,8 @@ class Windows:
     def _refuse(self, shard: int, offset: int) -> NoReturn:
         path, token = self._paths[shard], self._shards[shard].tokens_N[offset]
         raise ConfigError(
-            f"{path}: token {offset} has the id {token}, but the tokenizer that packed it has {self._vocab_size} tokens; "
-            f"the file is damaged: pack again with mythos-data pack --overwrite --to {path.parent}."
+            f"{path}: token {offset} has the id {token}, but the tokenizer that packed it has {self._vocab_size} "
+            f"tokens; the file is damaged: pack again with mythos-data pack --overwrite --to {path.parent}."
         )
 
     def _first(self, shard: int) -> int:

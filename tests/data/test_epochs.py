@@ -48,7 +48,8 @@ def test_a_longer_run_is_refused(
 
 def test_less_data_than_a_step_leaves_no_number_of_steps(make_dataset: Callable[..., Path]) -> None:
     config = run_of(make_dataset([20]), "run.num_steps=5", "data.max_epochs=1")
-    with pytest.raises(ConfigError, match=r"10.00 epochs where data.max_epochs is 1; pack more text, or raise data.max_epochs"):
+    sentence = r"10.00 epochs where data.max_epochs is 1; pack more text, or raise data.max_epochs"
+    with pytest.raises(ConfigError, match=sentence):
         check_epochs(config)
 
 
@@ -57,7 +58,8 @@ def test_each_source_of_a_mixture_has_its_own_epochs(make_dataset: Callable[...,
     sources = f"data.sources=[{{dir: {large}, weight: 3}}, {{dir: {small}, weight: 1}}]"
     words = ["data.dir=null", sources, "data.seq_len=8", "data.batch_size=4", "data.micro_batch_size=4"]
     check_epochs(run_config(*words, "data.max_epochs=1", "run.num_steps=10"))
-    with pytest.raises(ConfigError, match=r"^data.sources: .*small has 80 training tokens, but 20 steps .* read 160 from"):
+    sentence = r"^data.sources: .*small has 80 training tokens, but 20 steps .* read 160 from"
+    with pytest.raises(ConfigError, match=sentence):
         check_epochs(run_config(*words, "data.max_epochs=1", "run.num_steps=20"))
 
 

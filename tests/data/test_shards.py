@@ -24,7 +24,8 @@ def test_a_document_crosses_shards_only_when_it_is_longer_than_one(make_dataset:
     lengths = [3, 40, 0, 7, 90, 2]
     directory = make_dataset(lengths, shard_num_tokens=20)
     shards = open_split(directory, "train")
-    # A shard that continues a document begins with the last token of the previous shard: 41 = 20 + 19 + 2, 91 = 20 + 3 * 19 + 14.
+    # A shard that continues a document begins with the last token of the previous shard:
+    # 41 = 20 + 19 + 2, 91 = 20 + 3 * 19 + 14.
     assert [len(shard.tokens_N) for shard in shards] == [4, 20, 20, 3 + 1 + 8, 20, 20, 20, 20, 15 + 3]
     assert [shard.continues for shard in shards] == [False, False, True, True, False, True, True, True, True]
     assert [shard.document_starts.tolist() for shard in shards] == [[0], [0], [], [3, 4], [0], [], [], [], [15]]

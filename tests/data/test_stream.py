@@ -16,7 +16,7 @@ LENGTHS = [3, 40, 0, 1, 7, 55, 12, 2, 9, 31]
 
 
 def naive_windows(directory: Path, split: str, seq_len: int, keep_partial: bool) -> list[list[tuple[int, ...]]]:
-    """Reference implementation, token by token: (token, target, position, document id) for each token of each window."""
+    """Reference implementation: (token, target, position, document id) for each token of each window."""
     windows = []
     for shard in open_split(directory, split):
         tokens, starts = shard.tokens_N, shard.document_starts
