@@ -1,6 +1,7 @@
 """What an earlier run has left in a directory, and whether a run may begin there. No torch."""
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 from mythos.checkpoint import store
@@ -8,7 +9,7 @@ from mythos.checkpoint.saved import last_saved
 from mythos.config import records
 from mythos.config.base import ConfigError
 from mythos.config.os_errors import explained
-from mythos.files import read_regular
+from mythos.files import open_regular
 
 
 def holds_run(path: Path) -> bool:
@@ -49,6 +50,7 @@ def _has_records(path: Path) -> bool:
     """Whether ``metrics.jsonl`` has more than its first line."""
     with explained(path / records.FILE_NAME):
         try:
-            return len(read_regular(path / records.FILE_NAME).splitlines()) > 1
+            with open_regular(path / records.FILE_NAME, "rb") as file:
+                return len(list(islice(file, 2))) > 1
         except (FileNotFoundError, NotADirectoryError):
             return False
