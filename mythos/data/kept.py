@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from mythos.config.base import ConfigError, Count, config, decode, encode
-from mythos.data.manifest import TOKENIZER_FILE, data_fingerprint, read_common_manifest
-from mythos.files import replacing, sha256, write_text
+from mythos.data.manifest import TOKENIZER_FILE, read_common_manifest
+from mythos.files import replacing, sha256
 
 FILE_NAME: Final = "data.json"
 """File of a run that states what its data are."""
@@ -25,23 +25,31 @@ class KeptData:
     """Id of the token that opens every document."""
 
 
-def keep_tokenizer(run: Path, directories: Sequence[str]) -> None:
-    """Copy the tokenizer of the packed datasets into the run's directory; print a warning if they have none."""
+def keep_tokenizer(run: Path, directories: Sequence[str], fingerprint: str) -> None:
+    """Copy the tokenizer of the packed datasets into the run's directory; print a warning if they have none.
+
+    Args:
+        fingerprint: fingerprint of the datasets.
+    """
     manifest, source = read_common_manifest(directories), Path(directories[0]) / TOKENIZER_FILE
     if not source.is_file() or sha256(source) != manifest.tokenizer_sha256:
         warning = f"{source} is not the tokenizer of the data, without which the run cannot be sampled or exported"
         print(f"warning: {warning}.", file=sys.stderr)
         return
     kept = KeptData(
-        data_fingerprint=data_fingerprint(directories),
+        data_fingerprint=fingerprint,
         tokenizer_sha256=manifest.tokenizer_sha256,
         separator_id=manifest.separator_id,
     )
-    if (run / FILE_NAME).is_file() and (run / TOKENIZER_FILE).is_file() and _read(run) == kept and sha256(run / TOKENIZER_FILE) == kept.tokenizer_sha256:
-        return
-    with replacing(run / TOKENIZER_FILE) as temporary:
-        temporary.write_bytes(source.read_bytes())
-    write_text(run / FILE_NAME, json.dumps(encode(kept), indent=1) + "\n")
+    contents = {
+        TOKENIZER_FILE: source.read_bytes(),
+        FILE_NAME: (json.dumps(encode(kept), indent=1) + "\n").encode(),
+    }
+    for name, content in contents.items():
+        path = run / name
+        if not path.is_file() or path.read_bytes() != content:
+            with replacing(path) as temporary:
+                temporary.write_bytes(content)
 
 
 def kept_data(run: Path, fingerprint: str) -> KeptData | None:
