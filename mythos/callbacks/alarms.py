@@ -4,10 +4,11 @@ import math
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning.pytorch as pl
 
+from mythos.callbacks.alarm import Alarm
 from mythos.callbacks.base import Metrics, StepCallback, StepResult
 from mythos.callbacks.metrics import MetricsWriter
 from mythos.callbacks.routing_alarm import collapsed_routing
@@ -19,23 +20,14 @@ _CONVERGED = 1e-4
 """Relative change of the state below which its growth is rounding."""
 
 
-class Alarm(NamedTuple):
-    """A value that crossed its limit."""
-
-    name: str
-    figure: float
-    limit: float
-    sentence: str
-
-
-def raised(history: Sequence[Metrics], step: int, mean_depth: float, config: AlarmsConfig) -> list[Alarm]:
+def raised(history: Sequence[Metrics], step: int, run: RunConfig) -> list[Alarm]:
     """Return the alarms of the last entry of ``history``.
 
     Args:
         history: telemetry in the order of its steps.
         step: number of finished optimiser steps.
-        mean_depth: mean number of loops in training.
     """
+    config = run.telemetry.alarms
     alarms = [*not_finite(history[-1]), *_idle_expert(history[-1], config)]
     recent = history[-config.num_records :]
     if len(recent) < config.num_records:
@@ -43,8 +35,9 @@ def raised(history: Sequence[Metrics], step: int, mean_depth: float, config: Ala
     checks = [_token_correlation, _growing_change]
     if step >= config.num_warmup_steps:
         checks += [_ignored_state, _starved_loop]
+    checks.append(collapsed_routing)
     for check in checks:
-        crossed = [alarm for metrics in recent if (alarm := check(metrics, mean_depth, config)) is not None]
+        crossed = [alarm for metrics in recent if (alarm := check(metrics, run)) is not None]
         if len(crossed) == len(recent):
             alarms.append(crossed[-1])
     return alarms
@@ -54,11 +47,9 @@ class Alarms(StepCallback):
     """Checks the telemetry against its limits, and that the training metrics are finite."""
 
     def __init__(self, config: RunConfig, metrics: MetricsWriter) -> None:
-        self.run = config
-        self.config = config.telemetry.alarms
-        self.mean_depth = config.depth.mean
+        self.config = config
         self.metrics = metrics
-        self.history: deque[Metrics] = deque(maxlen=self.config.num_records)
+        self.history: deque[Metrics] = deque(maxlen=config.telemetry.alarms.num_records)
         self.reported: set[str] = set()
 
     def on_step_end(self, trainer: pl.Trainer, module: Any, result: StepResult) -> None:
@@ -68,10 +59,7 @@ class Alarms(StepCallback):
             alarms += not_finite(result.training)
         if result.telemetry is not None:
             self.history.append(result.telemetry)
-            alarms += raised(list(self.history), step, self.mean_depth, self.config)
-            if (collapse := collapsed_routing(list(self.history), self.run)) is not None:
-                figure, sentence = collapse
-                alarms.append(Alarm("collapsed_routing", figure, self.config.collapsed_routing, sentence))
+            alarms += raised(list(self.history), step, self.config)
         for alarm in alarms:
             entry = {
                 records.alarm(alarm.name): 1.0,
@@ -116,58 +104,62 @@ def _idle_expert(metrics: Metrics, config: AlarmsConfig) -> Iterator[Alarm]:
         yield Alarm("dead_expert", idle[longest], float(config.idle_steps), sentence)
 
 
-def _token_correlation(metrics: Metrics, mean_depth: float, config: AlarmsConfig) -> Alarm | None:
+def _token_correlation(metrics: Metrics, run: RunConfig) -> Alarm | None:
+    limit = run.telemetry.alarms.token_correlation
     by_loop = _by_loop(metrics, records.token_correlation)
     loop = max(range(len(by_loop)), key=lambda loop: by_loop[loop])
-    if not by_loop[loop] > config.token_correlation:  # NaN raises another alarm
+    if not by_loop[loop] > limit:  # NaN raises another alarm
         return None
     sentence = (
         f"after loop {loop} the states of a sequence's tokens have a mean cosine of {by_loop[loop]:.3f}, above "
-        f"{config.token_correlation:g}; the state is collapsing to one vector."
+        f"{limit:g}; the state is collapsing to one vector."
     )
-    return Alarm("token_correlation", by_loop[loop], config.token_correlation, sentence)
+    return Alarm("token_correlation", by_loop[loop], limit, sentence)
 
 
-def _growing_change(metrics: Metrics, mean_depth: float, config: AlarmsConfig) -> Alarm | None:
+def _growing_change(metrics: Metrics, run: RunConfig) -> Alarm | None:
+    limit = run.telemetry.alarms.change_growth
     by_loop = _by_loop(metrics, records.relative_change)
     middle, last = len(by_loop) // 2, len(by_loop) - 1
     if last <= middle or by_loop[middle] <= 0 or by_loop[last] < _CONVERGED:
         return None
     factor = (by_loop[last] / by_loop[middle]) ** (1 / (last - middle))
-    if not factor > config.change_growth:
+    if not factor > limit:
         return None
     sentence = (
         f"the relative change of the state grows by {factor:.3f} a loop from loop {middle} to loop {last}, above "
-        f"{config.change_growth:g}; the state does not converge."
+        f"{limit:g}; the state does not converge."
     )
-    return Alarm("growing_change", factor, config.change_growth, sentence)
+    return Alarm("growing_change", factor, limit, sentence)
 
 
-def _ignored_state(metrics: Metrics, mean_depth: float, config: AlarmsConfig) -> Alarm | None:
-    deep = max(1, round(mean_depth))
+def _ignored_state(metrics: Metrics, run: RunConfig) -> Alarm | None:
+    limit = run.telemetry.alarms.ignored_state
+    deep = run.mean_loops
     once, loss = metrics.get(records.loss_at(1)), metrics.get(records.loss_at(deep))
     if deep == 1 or once is None or loss is None or once <= 0:
         return None
     gain = (once - loss) / once
-    if not gain < config.ignored_state:
+    if not gain < limit:
         return None
     sentence = (
         f"{deep} loops lower the loss by {100 * gain:.2f}% against one loop ({once:.4f} to {loss:.4f} nats per "
-        f"token), less than {100 * config.ignored_state:g}%; the model ignores its state."
+        f"token), less than {100 * limit:g}%; the model ignores its state."
     )
-    return Alarm("ignored_state", gain, config.ignored_state, sentence)
+    return Alarm("ignored_state", gain, limit, sentence)
 
 
-def _starved_loop(metrics: Metrics, mean_depth: float, config: AlarmsConfig) -> Alarm | None:
-    by_loop = _by_loop(metrics, records.halting_mass)[: max(1, round(mean_depth))]
-    if not by_loop or not min(by_loop) < config.halting_mass:
+def _starved_loop(metrics: Metrics, run: RunConfig) -> Alarm | None:
+    limit = run.telemetry.alarms.halting_mass
+    by_loop = _by_loop(metrics, records.halting_mass)[: run.mean_loops]
+    if not by_loop or not min(by_loop) < limit:
         return None
     loop = by_loop.index(min(by_loop))
     sentence = (
         f"the mean probability of exiting after loop {loop} is {by_loop[loop]:.2g}, below "
-        f"{config.halting_mass:g}; the output of that loop is not trained."
+        f"{limit:g}; the output of that loop is not trained."
     )
-    return Alarm("starved_loop", by_loop[loop], config.halting_mass, sentence)
+    return Alarm("starved_loop", by_loop[loop], limit, sentence)
 
 
 def _by_loop(metrics: Metrics, name_of: Any) -> list[float]:

@@ -1,7 +1,6 @@
 """The alarm of collapsed routing: nearly all tokens are routed to the same few experts."""
 
-from collections.abc import Sequence
-
+from mythos.callbacks.alarm import Alarm
 from mythos.callbacks.base import Metrics
 from mythos.config import records
 from mythos.config.balance import NoBalance, QuantileBalance, SignBalance
@@ -10,42 +9,28 @@ from mythos.config.run import RunConfig
 from mythos.config.schedule import warmup_steps
 
 
-def collapsed_layer(metrics: Metrics, config: RunConfig) -> tuple[int, float] | None:
-    """Return the layer with the most uneven load and its load violation over the largest possible one; None without.
+def collapsed_routing(metrics: Metrics, run: RunConfig) -> Alarm | None:
+    """Return an alarm if the load violation of a layer is above a share of the largest possible one.
 
-    The violation is the mean over the loops below the mean loop count; deeper ones run in few steps. The largest
-    possible is E / K - 1, where all tokens are routed to the same K experts.
+    The violation is the mean over the loops below the mean loop count; deeper ones run in few steps.
     """
-    experts = config.model.core_ffn
+    experts, limit = run.model.core_ffn, run.telemetry.alarms.collapsed_routing
     if isinstance(experts, DenseConfig) or experts.num_active == experts.num_experts:
         return None
     shares: dict[int, float] = {}
-    for layer in range(config.model.num_core_layers):
-        names = [records.load_violation(layer, loop) for loop in range(config.mean_loops)]
+    for layer in range(run.model.num_core_layers):
+        names = [records.load_violation(layer, loop) for loop in range(run.mean_loops)]
         values = [metrics[name] for name in names if name in metrics]
         if values:
-            shares[layer] = sum(values) / len(values) / (experts.num_experts / experts.num_active - 1)
-    if not shares:
+            shares[layer] = sum(values) / len(values) / experts.largest_violation
+    layer = max(shares, key=lambda layer: shares[layer], default=0)
+    if not shares.get(layer, 0.0) > limit:
         return None
-    layer = max(shares, key=lambda layer: shares[layer])
-    return layer, shares[layer]
-
-
-def collapsed_routing(history: Sequence[Metrics], config: RunConfig) -> tuple[float, str] | None:
-    """Return the figure and the sentence of the alarm, if each of the last ``num_records`` telemetries crosses it."""
-    limits = config.telemetry.alarms
-    recent = history[-limits.num_records :]
-    found = [collapsed_layer(metrics, config) for metrics in recent]
-    if len(recent) < limits.num_records or not all(each and each[1] > limits.collapsed_routing for each in found):
-        return None
-    assert found[-1] is not None
-    layer, share = found[-1]
     sentence = (
-        f"the routing of core layer {layer} has collapsed: its load violation is {100 * share:.0f}% of the largest "
-        f"possible, above {100 * limits.collapsed_routing:g}%, so that most tokens use the same experts; "
-        f"{advice(config)}"
+        f"the routing of core layer {layer} has collapsed: its load violation is {100 * shares[layer]:.0f}% of the "
+        f"largest possible, above {100 * limit:g}%, so that most tokens use the same experts; {advice(run)}"
     )
-    return share, sentence
+    return Alarm("collapsed_routing", shares[layer], limit, sentence)
 
 
 def advice(config: RunConfig) -> str:

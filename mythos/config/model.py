@@ -98,6 +98,11 @@ class MoEConfig:
                 "so make it a multiple of 8 or set dispatch=naive."
             )
 
+    @property
+    def largest_violation(self) -> float:
+        """Load violation where all tokens are routed to the same experts; 0 where each is routed to all."""
+        return self.num_experts / self.num_active - 1
+
 
 FeedForwardConfig = Annotated[DenseConfig | MoEConfig, Field(discriminator="kind")]
 

@@ -18,7 +18,7 @@ def routing(run: Run) -> str | None:
     frequent = [series for loop, series in loops.items() if loop < run.config.mean_loops]
     if not isinstance(experts, MoEConfig) or not frequent:
         return None
-    largest = experts.num_experts / experts.num_active - 1
+    largest = experts.largest_violation
     last = float(np.mean([_last(series) for series in frequent]))
     steps, worst = _worst(frequent)
     if last < BALANCED:

@@ -1,13 +1,14 @@
 import math
 
 import pytest
+from helpers import run_config
 
 from mythos.callbacks.alarms import Alarm, raised
 from mythos.config import records
-from mythos.config.alarms import AlarmsConfig
 
-LIMITS = AlarmsConfig(num_records=2, num_warmup_steps=100)
-MEAN_DEPTH = 6.0
+FEW = ("telemetry.alarms.num_records=2", "telemetry.alarms.num_warmup_steps=100")
+RUN = run_config("depth.mean=6", *FEW)
+LIMITS = RUN.telemetry.alarms
 HEALTHY = {
     **{records.token_correlation(t): 0.3 + 0.02 * t for t in range(6)},
     **{records.relative_change(t): 0.5**t for t in range(6)},
@@ -18,7 +19,7 @@ HEALTHY = {
 
 
 def judge(*history: dict[str, float], step: int = 100) -> list[Alarm]:
-    return raised(history, step, MEAN_DEPTH, LIMITS)
+    return raised(history, step, RUN)
 
 
 def only(alarms: list[Alarm]) -> Alarm:
@@ -91,4 +92,4 @@ def test_a_metric_that_is_nan_raises_one_alarm() -> None:
 def test_a_depth_of_one_loop_is_not_an_ignored_state() -> None:
     shallow = {name: value for name, value in HEALTHY.items() if not name.endswith(("1", "2", "3", "4", "5"))}
     shallow[records.loss_at(1)] = 4.0
-    assert raised([shallow, shallow], 100, 1.0, LIMITS) == []
+    assert raised([shallow, shallow], 100, run_config("depth.mean=1", *FEW)) == []
