@@ -1,6 +1,7 @@
 """The LightningModule: one training step, the optimiser, and what callbacks read and move of the model."""
 
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from typing import Any
 
 import lightning.pytorch as pl
@@ -166,7 +167,7 @@ class MythosModule(pl.LightningModule):
     def _totals(self, counts: Sequence[Tensor]) -> Tensor:
         """Return the sum over micro-batches and ranks of ``[T, L, ...]``, by the rows of the per-loop tables."""
         num_rows = self.model.core.router_bias.shape[1]
-        totals_LR = torch.stack([bucket_loops(each, num_rows) for each in counts]).sum(0)  # [L, max_loops, ...]
+        totals_LR = reduce(torch.add, (bucket_loops(each, num_rows) for each in counts))
         return self.trainer.strategy.reduce(totals_LR, reduce_op="sum") if totals_LR.numel() else totals_LR
 
     def configure_gradient_clipping(
