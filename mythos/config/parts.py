@@ -29,10 +29,9 @@ class FilmConfig:
 
 
 @config
-class KeepGateConfig:
-    """h' = y + tanh(a) (h - y), y = F(h): an input-dependent gate of low rank keeps part of the old state."""
+class LowRankGate:
+    """What the gates have in common."""
 
-    kind: Literal["keep_gate"] = "keep_gate"
     rank: PositiveInt | None = None
     """Rank of the gate's matrix; null for an eighth of the width."""
 
@@ -42,16 +41,17 @@ class KeepGateConfig:
 
 
 @config
-class MemoryGateConfig:
+class KeepGateConfig(LowRankGate):
+    """h' = y + tanh(a) (h - y), y = F(h): an input-dependent gate of low rank keeps part of the old state."""
+
+    kind: Literal["keep_gate"] = "keep_gate"
+
+
+@config
+class MemoryGateConfig(LowRankGate):
     """c' = f c + i y, h' = y + tanh(a) (o c' - y), y = F(h): a memory over loops with the gates of an LSTM."""
 
     kind: Literal["memory_gate"] = "memory_gate"
-    rank: PositiveInt | None = None
-    """Rank of the gates' matrix; null for an eighth of the width."""
-
-    def rank_for(self, dim: int) -> int:
-        """Return the rank in a model of this width."""
-        return self.rank or max(1, dim // 8)
 
 
 @config
@@ -82,22 +82,20 @@ class LoopConfig:
                 raise ValueError(f"parts holds {count} of kind {kind}, but a model has at most 1; leave one out.")
 
 
+def _gate_saves(part: LowRankGate, model: "ModelConfig", runtime: Runtime, num_operands: int, num_fp32: int) -> int:
+    """Both states and the roots of their norms, the gate's hidden vector, and vectors of the model's width."""
+    vectors = 2 * runtime.state_width + num_operands * runtime.width + num_fp32 * _FP32
+    return vectors * model.dim + runtime.width * part.rank_for(model.dim) + 2 * _FP32
+
+
 def _keep_gate_saves(part: KeepGateConfig, model: "ModelConfig", runtime: Runtime) -> int:
-    """Both states, their norms, the gate's input, its hidden vector and what the mixture multiplies."""
-    state, operand = runtime.state_width * model.dim, runtime.width * model.dim
-    rank = runtime.width * part.rank_for(model.dim)
-    if runtime.compiled:
-        return 2 * state + 3 * operand + rank + 2 * _FP32
-    return 2 * state + 4 * _FP32 * model.dim + 2 * operand + rank + 2 * _FP32
+    """The gate's input and, if not compiled, both norms and what the mixture multiplies; else the gate's value."""
+    return _gate_saves(part, model, runtime, *((3, 0) if runtime.compiled else (2, 4)))
 
 
 def _memory_gate_saves(part: MemoryGateConfig, model: "ModelConfig", runtime: Runtime) -> int:
-    """Both states, their norms, the gates' input, hidden vector and values, the cells, and their products."""
-    state, operand = runtime.state_width * model.dim, runtime.width * model.dim
-    rank = runtime.width * part.rank_for(model.dim)
-    if runtime.compiled:
-        return 2 * state + 6 * operand + 2 * _FP32 * model.dim + rank + 2 * _FP32
-    return 2 * state + 8 * _FP32 * model.dim + 3 * operand + rank + 2 * _FP32
+    """The gates' input and the cells and, if not compiled, norms, gates and products; else the gates' values."""
+    return _gate_saves(part, model, runtime, *((6, 2) if runtime.compiled else (3, 8)))
 
 
 PARTS: Final = {

@@ -68,6 +68,13 @@ def unrolled(without: Mythos, new_state) -> Tensor:
     return h_BSD
 
 
+def assert_equation(with_gate: Mythos, without: Mythos, new_state) -> None:
+    expected = unrolled(without, new_state)
+    found = with_gate(random_batch(without.config, num_documents=2), NUM_LOOPS).state_BSD
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(expected, unrolled(without, lambda h, e, y: y), rtol=1e-2)
+
+
 @pytest.mark.parametrize("name", MODELS)
 @torch.no_grad()
 def test_an_open_keep_gate_is_its_equation(name: str) -> None:
@@ -81,10 +88,7 @@ def test_an_open_keep_gate_is_its_equation(name: str) -> None:
         keep = torch.tanh(both @ part.down.weight.T @ part.up.weight.T)
         return y + keep * (h - y)
 
-    expected = unrolled(without, new_state)
-    found = with_gate(random_batch(without.config, num_documents=2), NUM_LOOPS).state_BSD
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(expected, unrolled(without, lambda h, e, y: y), rtol=1e-2)
+    assert_equation(with_gate, without, new_state)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -103,10 +107,7 @@ def test_an_open_memory_gate_is_its_equation(name: str) -> None:
         cells.append(forget * cells[-1] + write * y)
         return y + torch.tanh(part.opening) * (2 * read * cells[-1] - y)
 
-    expected = unrolled(without, new_state)
-    found = with_gate(random_batch(without.config, num_documents=2), NUM_LOOPS).state_BSD
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(expected, unrolled(without, lambda h, e, y: y), rtol=1e-2)
+    assert_equation(with_gate, without, new_state)
 
 
 @torch.no_grad()
