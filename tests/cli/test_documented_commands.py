@@ -121,7 +121,7 @@ def collected() -> list[Command]:
 
 
 def words_of(line: str) -> list[str]:
-    """Words of a command: without variables and comments, with ``...`` and placeholders replaced."""
+    """Return the words of a command, without variables and comments; ``...`` and placeholders are replaced."""
     words = shlex.split(line, comments=True)
     while re.match(r"[A-Z_]+=", words[0]):
         del words[0]

@@ -172,21 +172,9 @@ def test_a_killed_run_resumes_where_it_stopped(source: Path, tmp_path: Path) -> 
     assert not list(target.rglob("*.tmp-*"))
 
 
-def test_workers_exit_when_their_run_is_killed(source: Path, tmp_path: Path) -> None:
+def test_workers_exit_when_their_run_is_killed(source: Path, tmp_path: Path, workers_end_with) -> None:
     program = "import test_corpus_build as t; t.run_step(t.Step('sleep', 2, t.mark_and_sleep), t.Path('out'), 2)"
-    environment = os.environ | {"PYTHONPATH": f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}"}
-    process = subprocess.Popen(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL
-    )
-    marks = [tmp_path / f"{index}.pid" for index in range(2)]
-    while not all(mark.exists() and mark.read_text() for mark in marks):
-        assert process.poll() is None
-        time.sleep(0.05)
-    workers = [int(mark.read_text()) for mark in marks]
-    process.kill()
-    process.wait()
-    while any(Path(f"/proc/{worker}").exists() for worker in workers):
-        time.sleep(0.05)
+    workers_end_with(program, [tmp_path / f"{index}.pid" for index in range(2)])
 
 
 def mark_and_sleep(output: Path, index: int) -> object:

@@ -1,6 +1,4 @@
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -56,21 +54,9 @@ def mark_and_sleep(path: Path, texts: list[str]) -> object:
     raise AssertionError("the worker outlived its run")
 
 
-def test_workers_exit_when_their_run_is_killed(tmp_path: Path) -> None:
+def test_workers_exit_when_their_run_is_killed(tmp_path: Path, workers_end_with) -> None:
     program = (
         "import test_tokenize as t; t.module.encode_texts = t.mark_and_sleep; t.module.PORTION_NUM_CHARS = 1\n"
         "list(t.tokenize(['a', 'b', 'c'], str, t.Path('none'), 2))"
     )
-    environment = os.environ | {"PYTHONPATH": f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}"}
-    process = subprocess.Popen(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL
-    )
-    marks = [tmp_path / f"{name}.pid" for name in "ab"]
-    while not all(mark.exists() and mark.read_text() for mark in marks):
-        assert process.poll() is None
-        time.sleep(0.05)
-    workers = [int(mark.read_text()) for mark in marks]
-    process.kill()
-    process.wait()
-    while any(Path(f"/proc/{worker}").exists() for worker in workers):
-        time.sleep(0.05)
+    workers_end_with(program, [tmp_path / f"{name}.pid" for name in "ab"])
