@@ -8,7 +8,8 @@ import torch
 from attention_parts import ENTRIES, PACKAGE
 from helpers import relative_error
 
-from mythos.config.parts import FilmConfig, ForeignPart, LoopConfig
+from mythos.config.loop_parts.film import FilmConfig
+from mythos.config.parts import ForeignPart, LoopConfig
 
 
 @pytest.mark.parametrize("name", ["debug", "debug-mla"])

@@ -6,7 +6,8 @@ from helpers import model_config, random_batch, random_model
 from torch import nn
 from torch._dynamo.utils import counters
 
-from mythos.config.parts import FilmConfig, LoopConfig
+from mythos.config.loop_parts.film import FilmConfig
+from mythos.config.parts import LoopConfig
 from mythos.parallel.compile import compile_parts
 
 PARTS = {"no part": (), "film": (FilmConfig(),)}

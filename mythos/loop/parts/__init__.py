@@ -1,1 +1,1 @@
-"""Loop parts, one file each; their rows are in ``config.parts``."""
+"""Loop parts, one file each; their rows are in ``config.loop_parts``."""

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
+from mythos.config.loop_parts.film import FilmConfig
 from mythos.config.model import ModelConfig
-from mythos.config.parts import FilmConfig
 from mythos.layers.attention_part import Carry
 from mythos.loop.part import LoopInputs, LoopPart, Rest
 from mythos.loop.table import LoopTable

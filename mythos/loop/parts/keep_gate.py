@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from mythos.config.loop_parts.gates import KeepGateConfig
 from mythos.config.model import ModelConfig
-from mythos.config.parts import KeepGateConfig
 from mythos.layers.attention_part import Carry
 from mythos.layers.norm import RMSNorm
 from mythos.loop.part import LoopInputs, LoopPart, Rest

@@ -5,7 +5,8 @@ import torch
 from helpers import MODELS, gradients, model_config, random_batch, random_model
 from torch import Tensor
 
-from mythos.config.parts import FilmConfig, LoopConfig
+from mythos.config.loop_parts.film import FilmConfig
+from mythos.config.parts import LoopConfig
 from mythos.loop.part import LoopState
 from mythos.model.init import initialize
 from mythos.model.mythos import Mythos

@@ -8,7 +8,8 @@ from helpers import MODELS, gradients, model_config, random_batch, random_model
 from torch import Tensor
 from torch.nn.functional import rms_norm
 
-from mythos.config.parts import KeepGateConfig, LoopConfig, MemoryGateConfig
+from mythos.config.loop_parts.gates import KeepGateConfig, MemoryGateConfig
+from mythos.config.parts import LoopConfig
 from mythos.loop.part import LoopState
 from mythos.model.init import initialize
 from mythos.model.mythos import Mythos
