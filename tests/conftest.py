@@ -32,6 +32,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="overwrite tests/golden with the numbers of this run")
 
 
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Lightning ignores SIGINT from the first KeyboardInterrupt on, which some tests raise."""
+    yield
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(scope="session")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A packed data set of three documents of random words, with a vocabulary of 512 tokens."""
