@@ -1,5 +1,7 @@
 """Grouped-query attention (Ainslie et al. 2023, arXiv 2305.13245) with optional query-key normalisation."""
 
+from functools import partial
+
 from torch import Tensor, nn
 
 from mythos.config.model import GQAConfig
@@ -45,6 +47,12 @@ class GroupedQueryAttention(nn.Module):
         key_BSGP = norm_and_rotate(key_BSGP, self.k_norm, rotation)
         carry = self.part.remember((key_BSGP, value_BSGP), inputs)
         memory = (key_BSGP, value_BSGP) if cache is None else cache.append(key_BSGP, value_BSGP)
-        (key_BCGP, value_BCGP), mask = self.part.attend_to(memory, mask, inputs)
-        mixed_BHSP = attend(query_BSHP.transpose(1, 2), key_BCGP.transpose(1, 2), value_BCGP.transpose(1, 2), mask)
-        return self.o_proj(mixed_BHSP.transpose(1, 2).flatten(2)), carry
+        read = partial(_read, query_BSHP)
+        mixed_BSHP = self.part.attend_further(read(*self.part.attend_to(memory, mask, inputs)), read, mask, inputs)
+        return self.o_proj(mixed_BSHP.flatten(2)), carry
+
+
+def _read(query_BSHP: Tensor, memory: tuple[Tensor, ...], mask: Mask | None) -> Tensor:
+    """Attention over keys and values ``[B, C, G, P]``."""
+    query_BHSP, key_BGCP, value_BGCP = (each.transpose(1, 2) for each in (query_BSHP, *memory))
+    return attend(query_BHSP, key_BGCP, value_BGCP, mask).transpose(1, 2)

@@ -1,5 +1,6 @@
 """Interface with which a loop part changes the attention of a layer."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -8,6 +9,9 @@ from mythos.layers.mask import Mask
 
 Carry = Any
 """State from loop to loop: a pytree of tensors of fixed shapes, batch first; () without state."""
+
+Attend = Callable[[tuple[Tensor, ...], Mask | None], Tensor]
+"""Attention of a layer's queries over a ``memory`` with a mask; returns the values of each head, ``[B, S, H, P]``."""
 
 
 class LayerInputs(NamedTuple):
@@ -43,6 +47,14 @@ class AttentionPart(nn.Module):
         """Return keys and values with further ones, and the mask over all of them."""
         return memory, mask
 
+    def attend_further(self, mixed_BSHP: Tensor, attend: Attend, mask: Mask | None, inputs: LayerInputs) -> Tensor:
+        """Return what the heads read with further attention added, before the output projection.
+
+        Args:
+            mask: the layer's mask, as ``attend_to`` received it.
+        """
+        return mixed_BSHP
+
     def remember(self, written: tuple[Tensor, ...], inputs: LayerInputs) -> Carry:
         """Return the next carry, given the keys and values of the new tokens."""
         return inputs.carry
@@ -69,6 +81,11 @@ class AttentionParts(AttentionPart):
         for part, carry in zip(self._parts(), inputs.carry, strict=True):
             memory, mask = part.attend_to(memory, mask, inputs._replace(carry=carry))
         return memory, mask
+
+    def attend_further(self, mixed_BSHP: Tensor, attend: Attend, mask: Mask | None, inputs: LayerInputs) -> Tensor:
+        for part, carry in zip(self._parts(), inputs.carry, strict=True):
+            mixed_BSHP = part.attend_further(mixed_BSHP, attend, mask, inputs._replace(carry=carry))
+        return mixed_BSHP
 
     def remember(self, written: tuple[Tensor, ...], inputs: LayerInputs) -> Carry:
         parts = zip(self._parts(), inputs.carry, strict=True)

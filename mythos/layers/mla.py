@@ -1,5 +1,7 @@
 """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434)."""
 
+from functools import partial
+
 from torch import Tensor, cat, einsum, nn
 
 from mythos.config.model import MLAConfig
@@ -58,23 +60,16 @@ class LatentAttention(nn.Module):
         key_rope_BSP = rotate(key_rope_BSP.unsqueeze(2), rotation).squeeze(2)
         carry = self.part.remember((latent_BSR, key_rope_BSP), inputs)
         memory = (latent_BSR, key_rope_BSP) if cache is None else cache.append(latent_BSR, key_rope_BSP)
-        (latent_BCR, key_rope_BCP), mask = self.part.attend_to(memory, mask, inputs)
-        attend_over = self._expanded if cache is None else self._absorbed
-        mixed_BSHP = attend_over(nope_BSHP, rope_BSHP, mask, latent_BCR, key_rope_BCP)
+        read = partial(self._expanded if cache is None else self._absorbed, nope_BSHP, rope_BSHP)
+        mixed_BSHP = self.part.attend_further(read(*self.part.attend_to(memory, mask, inputs)), read, mask, inputs)
         return self.o_proj(mixed_BSHP.flatten(2)), carry
 
     def _query_latent(self, x_BSD: Tensor) -> Tensor:
         return self.q_latent_norm(self.q_down(x_BSD))
 
-    def _expanded(
-        self,
-        nope_BSHP: Tensor,
-        rope_BSHP: Tensor,
-        mask: Mask | None,
-        latent_BSR: Tensor,
-        key_rope_BSP: Tensor,
-    ) -> Tensor:
+    def _expanded(self, nope_BSHP: Tensor, rope_BSHP: Tensor, memory: tuple[Tensor, ...], mask: Mask | None) -> Tensor:
         """Attention over the expanded keys and values of every head."""
+        latent_BSR, key_rope_BSP = memory
         both_BSHP = self.kv_up(latent_BSR).unflatten(-1, (self.num_heads, -1))
         key_BSHP, value_BSHP = both_BSHP.split((self.nope_head_dim, self.value_head_dim), dim=-1)
         key_rope_BSHP = key_rope_BSP.unsqueeze(2).expand(-1, -1, self.num_heads, -1)
@@ -82,10 +77,9 @@ class LatentAttention(nn.Module):
         key_BHSP = _join(key_BSHP, key_rope_BSHP).transpose(1, 2)
         return attend(query_BHSP, key_BHSP, value_BSHP.transpose(1, 2), mask, self.scale).transpose(1, 2)
 
-    def _absorbed(
-        self, nope_BSHP: Tensor, rope_BSHP: Tensor, mask: Mask | None, latent_BCR: Tensor, key_rope_BCP: Tensor
-    ) -> Tensor:
+    def _absorbed(self, nope_BSHP: Tensor, rope_BSHP: Tensor, memory: tuple[Tensor, ...], mask: Mask | None) -> Tensor:
         """Attention over the latents; C is the number of cached tokens."""
+        latent_BCR, key_rope_BCP = memory
         up_HPR = self.kv_up.weight.unflatten(0, (self.num_heads, -1))
         key_up_HPR, value_up_HPR = up_HPR.split((self.nope_head_dim, self.value_head_dim), dim=1)
         query_BSHR = einsum("bshp,hpr->bshr", nope_BSHP, key_up_HPR)
