@@ -5,6 +5,7 @@ import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,12 @@ MODELS = ("debug", "debug-dense", "debug-mla")
 
 def model_config(name: str = "debug", **changes: Any) -> ModelConfig:
     """A model configuration from ``conf/model`` with fields replaced."""
-    return replace(run_config(f"model={name}").model, **changes)
+    return replace(_model_config(name), **changes)
+
+
+@cache
+def _model_config(name: str) -> ModelConfig:
+    return run_config(f"model={name}").model
 
 
 def run_config(*overrides: str) -> RunConfig:
