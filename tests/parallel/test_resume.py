@@ -8,6 +8,8 @@ from helpers import saved
 
 from parallel.ranks import Result, run_cases
 
+pytestmark = pytest.mark.slow
+
 EIGHT_STEPS = ["run.num_steps=8", "run.checkpoint.every=4"]
 LAYOUTS = {
     "ddp": ["parallel=ddp"],
@@ -85,7 +87,6 @@ def assert_continues(resumed: Result, whole: Result) -> None:
     assert resumed.weights["core.router_bias"].any()
 
 
-@pytest.mark.slow
 def test_four_ranks_and_back(alone, tmp_path: Path, packed: Path) -> None:
     """(2 ranks, 2 expert ranks) to (4, 2) and (4, 4), and from there to (2, 1)."""
     run_cases(tmp_path / "first", 2, packed, [[*LAYOUTS["zero1-ep2"], *EIGHT_STEPS]])
@@ -99,7 +100,6 @@ def test_four_ranks_and_back(alone, tmp_path: Path, packed: Path) -> None:
     assert back.losses == pytest.approx(alone[1].losses[6:], rel=1e-6)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("forgotten", "named"), [("experts", r"experts\.w\d\|\w+"), ("moments", r"\|exp_avg")])
 def test_a_part_that_a_rank_does_not_restore_is_caught(
     alone, tmp_path: Path, packed: Path, forgotten: str, named: str
