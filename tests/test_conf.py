@@ -13,6 +13,7 @@ from mythos.config.base import ConfigError, decode
 from mythos.config.load import default_config_dir, load
 from mythos.config.model import ModelConfig
 from mythos.config.optim import AdamWConfig
+from mythos.config.parts import PARTS, LoopConfig
 from mythos.config.run import RunConfig
 
 CONF = default_config_dir()
@@ -49,6 +50,17 @@ def test_every_option_composes_and_validates(group, option):
     given = OmegaConf.load(CONF / group / f"{option}.yaml").get("kind")
     if given is not None:
         assert getattr(run, group).kind == given
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_every_kind_of_loop_part_has_an_option_with_its_defaults(kind):
+    assert load([f"model/loop={kind}"]).model.loop == LoopConfig(parts=(PARTS[kind].config(),))
+
+
+def test_options_of_loop_parts_are_those_kinds():
+    options = {path.stem for path in (CONF / "model" / "loop").glob("*.yaml")}
+    assert options == {"none", *PARTS}
+    assert load([]).model.loop == load(["model/loop=none"]).model.loop == LoopConfig()
 
 
 def test_a_learned_exit_needs_gradients_in_every_loop():
