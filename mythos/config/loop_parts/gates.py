@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Final, Literal
 
-from mythos.config.base import PositiveInt, config
+from mythos.config.base import Positive, PositiveInt, config
 from mythos.config.part_spec import PartSpec, Runtime, nothing
 
 if TYPE_CHECKING:
@@ -25,6 +25,15 @@ class LowRankGate:
 
 
 @config
+class GrtGateConfig(LowRankGate):
+    """h' = g h + (1 - g) y, y = F(h), of the Gated Recurrent Transformer; at the start g is 0.98: not the identity."""
+
+    kind: Literal["grt_gate"] = "grt_gate"
+    temperature: Positive = 1.0
+    """Divides the logits of g."""
+
+
+@config
 class KeepGateConfig(LowRankGate):
     """h' = y + tanh(a) (h - y), y = F(h): an input-dependent gate of low rank keeps part of the old state."""
 
@@ -44,6 +53,12 @@ def _gate_saves(part: LowRankGate, model: "ModelConfig", runtime: Runtime, num_o
     return vectors * model.dim + runtime.width * part.rank_for(model.dim) + 2 * _FP32
 
 
+def _grt_gate_saves(part: GrtGateConfig, model: "ModelConfig", runtime: Runtime) -> int:
+    """What the keep gate saves, and the hidden layer before its activation."""
+    hidden = runtime.width * part.rank_for(model.dim)
+    return hidden + _gate_saves(part, model, runtime, *((3, 0) if runtime.compiled else (2, 4)))
+
+
 def _keep_gate_saves(part: KeepGateConfig, model: "ModelConfig", runtime: Runtime) -> int:
     """The gate's input and, if not compiled, both norms and what the mixture multiplies; else the gate's value."""
     return _gate_saves(part, model, runtime, *((3, 0) if runtime.compiled else (2, 4)))
@@ -53,6 +68,39 @@ def _memory_gate_saves(part: MemoryGateConfig, model: "ModelConfig", runtime: Ru
     """The gates' input and the cells and, if not compiled, norms, gates and products; else the gates' values."""
     return _gate_saves(part, model, runtime, *((6, 2) if runtime.compiled else (3, 8)))
 
+
+GRT_GATE: Final = PartSpec(
+    config=GrtGateConfig,
+    build="mythos.loop.parts.grt_gate:GrtGate",
+    family="loop/grt_gate",
+    shapes=lambda part, model: {
+        "gate.norm_h.weight": (model.dim,),
+        "gate.norm_y.weight": (model.dim,),
+        "gate.down.weight": (part.rank_for(model.dim), 2 * model.dim),
+        "gate.up.weight": (model.dim, part.rank_for(model.dim)),
+        "gate.up.bias": (model.dim,),
+    },
+    initial_values={
+        "gate.norm_h.weight": "ones",
+        "gate.norm_y.weight": "ones",
+        "gate.down.weight": "input",
+        "gate.up.weight": "zeros",
+        "gate.up.bias": "mythos.loop.parts.grt_gate:initialize_bias",
+    },
+    optimizer_group={
+        "gate.norm_h.weight": "other",
+        "gate.norm_y.weight": "other",
+        "gate.down.weight": "hidden",
+        "gate.up.weight": "other",
+        "gate.up.bias": "other",
+    },
+    fp32=("gate.up.bias",),
+    flops=lambda part, model, seq_len: 6 * part.rank_for(model.dim) * model.dim,
+    saved_activations=_grt_gate_saves,
+    carry_elements=nothing,
+    cached_elements=nothing,
+    is_repeatable=False,
+)
 
 KEEP_GATE: Final = PartSpec(
     config=KeepGateConfig,

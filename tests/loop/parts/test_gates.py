@@ -1,4 +1,4 @@
-"""Keep gate and memory gate: the identity at the start, and their equations."""
+"""Gates: keep gate and memory gate start as the identity, the GRT gate does not, and each is its equation."""
 
 from dataclasses import replace
 
@@ -8,15 +8,19 @@ from helpers import MODELS, gradients, model_config, random_batch, random_model
 from torch import Tensor
 from torch.nn.functional import rms_norm
 
-from mythos.config.loop_parts.gates import KeepGateConfig, MemoryGateConfig
+from mythos.config.loop_parts.gates import GrtGateConfig, KeepGateConfig, MemoryGateConfig
 from mythos.config.parts import LoopConfig
 from mythos.loop.part import LoopState
 from mythos.model.init import initialize
 from mythos.model.mythos import Mythos
 
 NUM_LOOPS = 5
-GATES = {"keep_gate": KeepGateConfig(rank=3), "memory_gate": MemoryGateConfig(rank=3)}
-every_gate = pytest.mark.parametrize("kind", GATES)
+GATES = {
+    "grt_gate": GrtGateConfig(rank=3, temperature=0.5),
+    "keep_gate": KeepGateConfig(rank=3),
+    "memory_gate": MemoryGateConfig(rank=3),
+}
+IDENTITIES = ["keep_gate", "memory_gate"]
 
 
 def pair(kind: str, name: str = "debug") -> tuple[Mythos, Mythos]:
@@ -41,7 +45,7 @@ def trained(model: Mythos) -> tuple[Tensor, dict[str, Tensor]]:
     return output.nll_XBS.detach(), gradients(model)
 
 
-@every_gate
+@pytest.mark.parametrize("kind", IDENTITIES)
 @pytest.mark.parametrize("name", MODELS)
 def test_a_new_gate_is_the_model_without_it_bitwise(kind: str, name: str) -> None:
     with_gate, without = pair(kind, name)
@@ -90,6 +94,37 @@ def test_an_open_keep_gate_is_its_equation(name: str) -> None:
         return y + keep * (h - y)
 
     assert_equation(with_gate, without, new_state)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@torch.no_grad()
+def test_a_grt_gate_is_its_equation(name: str) -> None:
+    with_gate, without = pair("grt_gate", name)
+    part = with_gate.core.parts[0].gate
+    for norm in (part.norm_h, part.norm_y):
+        norm.weight.fill_(1.0)
+
+    def new_state(h: Tensor, e: Tensor, y: Tensor) -> Tensor:
+        both = torch.cat([rms_norm(each, each.shape[-1:], eps=1e-6) for each in (h, y)], -1)
+        hidden = both @ part.down.weight.T
+        logits = (hidden / (1 + (-hidden).exp())) @ part.up.weight.T + part.up.bias
+        gate = 1 / (1 + (-logits / 0.5).exp())
+        return gate * h + (1 - gate) * y
+
+    assert_equation(with_gate, without, new_state)
+
+
+def test_a_new_grt_gate_keeps_most_of_the_old_state_and_learns_from_the_first_step() -> None:
+    """It is not the identity."""
+    with_gate, without = pair("grt_gate")
+    close(with_gate)
+    kept = torch.tensor(4.0 / 0.5).sigmoid().item()
+    with torch.no_grad():
+        assert_equation(with_gate, without, lambda h, e, y: kept * h + (1 - kept) * y)
+    assert with_gate.core.parts[0].figures()["bias_gate"].item() == pytest.approx(kept, rel=1e-6)
+    _, our_gradients = trained(with_gate)
+    assert our_gradients["core.parts.0.gate.up.weight"].any()
+    assert our_gradients["core.parts.0.gate.up.bias"].any()
 
 
 @pytest.mark.parametrize("name", MODELS)
