@@ -12,6 +12,7 @@ from mythos.config.base import ConfigError, config, decode
 from mythos.config.injection import INJECTIONS
 from mythos.config.loop_parts.film import FILM, FilmConfig
 from mythos.config.loop_parts.gates import KEEP_GATE, MEMORY_GATE, KeepGateConfig, MemoryGateConfig
+from mythos.config.loop_parts.lanes import LANES, LanesConfig
 from mythos.config.part_spec import FIELDS, GroupName, PartSpec
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ class ForeignPart:
     """The part's own configuration."""
 
 
-PartConfig = Annotated[FilmConfig | KeepGateConfig | MemoryGateConfig | ForeignPart, Field(discriminator="kind")]
+PartConfig = Annotated[
+    FilmConfig | KeepGateConfig | LanesConfig | MemoryGateConfig | ForeignPart, Field(discriminator="kind")
+]
 
 
 @config
@@ -49,7 +52,7 @@ class LoopConfig:
                 raise ValueError(f"parts holds {count} of kind {kind}, but a model has at most 1; leave one out.")
 
 
-PARTS: Final = {"film": FILM, "keep_gate": KEEP_GATE, "memory_gate": MEMORY_GATE}
+PARTS: Final = {"film": FILM, "keep_gate": KEEP_GATE, "lanes": LANES, "memory_gate": MEMORY_GATE}
 """By ``kind``. A part is a file of ``mythos/loop/parts``, one of ``mythos/config/loop_parts``, and an entry here."""
 
 
