@@ -11,6 +11,7 @@ import pytest
 from foreign_part import TIDE, write_package
 
 from mythos.cli.main import main
+from mythos.config.parts import PARTS
 
 BAD = "from mythos.config.part_spec import PartSpec\n\nclass Empty:\n    config = None\n"
 LACKS = "model.loop.parts.0.name: bad_parts:Empty of bad_parts 0.3 lacks build, family, "
@@ -27,8 +28,7 @@ def tide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(
     ("parts", "sentence"),
     [
-        ("{kind: flim}", "model.loop.parts.0.kind: 'flim' was given; it is one of 'film', 'keep_gate', 'memory_gate', "
-                         "'foreign'."),
+        ("{kind: flim}", f"model.loop.parts.0.kind: 'flim' was given; it is one of {str([*PARTS, 'foreign'])[1:-1]}."),
         ("{kind: film, scale: 1}", "model.loop.parts.0.scale: no such key; known here: kind."),
         ("{kind: film}, {kind: film}", "model.loop: parts holds 2 of kind film, but a model has at most 1; leave one "
                                        "out."),
