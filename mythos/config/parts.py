@@ -19,6 +19,7 @@ from mythos.config.loop_parts.gates import (
     KeepGateConfig,
     MemoryGateConfig,
 )
+from mythos.config.loop_parts.lanes import LANES, LanesConfig
 from mythos.config.part_spec import FIELDS, GroupName, PartSpec
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class ForeignPart:
 
 
 PartConfig = Annotated[
-    FilmConfig | GrtGateConfig | KeepGateConfig | MemoryGateConfig | ForeignPart, Field(discriminator="kind")
+    FilmConfig | GrtGateConfig | KeepGateConfig | LanesConfig | MemoryGateConfig | ForeignPart,
+    Field(discriminator="kind"),
 ]
 
 
@@ -58,7 +60,13 @@ class LoopConfig:
                 raise ValueError(f"parts holds {count} of kind {kind}, but a model has at most 1; leave one out.")
 
 
-PARTS: Final = {"film": FILM, "grt_gate": GRT_GATE, "keep_gate": KEEP_GATE, "memory_gate": MEMORY_GATE}
+PARTS: Final = {
+    "film": FILM,
+    "grt_gate": GRT_GATE,
+    "keep_gate": KEEP_GATE,
+    "lanes": LANES,
+    "memory_gate": MEMORY_GATE,
+}
 """By ``kind``. A part is a file of ``mythos/loop/parts``, one of ``mythos/config/loop_parts``, and an entry here."""
 
 

@@ -14,6 +14,7 @@ from mythos.account.saved import Runtime, SavedActivations
 from mythos.config.injection import AdditiveInjection, DiagonalInjection, LinearInjection
 from mythos.config.model import ModelConfig
 from mythos.config.parallel import SingleParallel
+from mythos.config.parts import PARTS, LoopConfig
 from mythos.loop.remat import remat_of
 from mythos.model.mythos import Mythos
 
@@ -73,6 +74,7 @@ def variants() -> list[ModelConfig]:
         replace(base, injection=LinearInjection(), norm_position="sandwich"),
         replace(base, injection=AdditiveInjection(), prelude_norm=False),
         replace(base, injection=DiagonalInjection(update_rule="parallel"), attention=replace(attention, qk_norm=False)),
+        *(replace(base, loop=LoopConfig(parts=(PARTS[kind].config(),))) for kind in ("lanes",)),
     ]
 
 

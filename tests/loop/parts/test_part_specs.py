@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers import gradients, model_config, random_batch, random_model, recorded, relative_error, run_config
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 from mythos.account.decoding import decode_bytes
@@ -108,7 +108,9 @@ def run_alone(module: nn.Module, h_BSD: Tensor, e_BSD: Tensor) -> Tensor:
     """One loop of the part, in which the rest of the loop adds one."""
     if isinstance(module, LoopPart):
         inputs = LoopInputs(e_BSD, rotation=None, mask=None, loop=1)
-        return module(h_BSD, module.start(h_BSD, e_BSD), inputs, lambda x_BSD: x_BSD + 1)[0]
+        # A carry that starts as e is a tensor of its own in later loops.
+        carry = tree_map(lambda each: each + 0 if each is e_BSD else each, module.start(h_BSD, e_BSD))
+        return module(h_BSD, carry, inputs, lambda x_BSD: x_BSD + 1)[0]
     return module(h_BSD, e_BSD)
 
 
