@@ -9,7 +9,7 @@ import numpy.typing as npt
 from mythos.config.base import ConfigError
 from mythos.config.extras import install_command
 from mythos.report.read import Run, Series, by_index
-from mythos.report.reduce import table, thin
+from mythos.report.reduce import quarters, table, thin
 from mythos.report.theme import SCHEMES, mix
 
 try:
@@ -23,8 +23,8 @@ MAX_POINTS = 1000
 """Points in one line: more than a screen can resolve."""
 MAX_COLUMNS = 200
 """Columns in a heatmap."""
-MAX_NAMES = 8
-"""Lines in a legend; a longer one would push the plot off a phone's screen."""
+MAX_NAMES = 7
+"""Lines in a legend: as many as there are distinct colours, and no more than a phone's screen has room for."""
 _MAX_LOG_TICKS = 8
 """Ticks of a logarithmic colour bar."""
 LOSS = "loss (nats per token)"
@@ -106,22 +106,27 @@ def heatmap(
         z=shown,
         hovertemplate=f"{hover_x}<br>{hover_y}<br>{what} {hover_z}<extra></extra>",
         hoverongaps=False,
-        colorbar={"thickness": 10, "outlinewidth": 0, "tickfont": {"size": 11}} | bar,
+        colorbar={"thickness": 10, "outlinewidth": 0, "tickfont": {"size": 11}, "title": _side_title(what)} | bar,
         **options,
     )
     return figure([trace], xaxis, yaxis | {"showgrid": False}, hovermode="closest")
 
 
+def _side_title(what: str) -> dict[str, Any]:
+    """The title of a colour bar, along its right side."""
+    return {"text": what, "side": "right", "font": {"size": 12}}
+
+
 def profile(loops: dict[int, Series], what: str, **yaxis: Any) -> go.Figure | None:
-    """A quantity against the loop, averaged over each quarter of the run; None without its series."""
-    if not loops:
+    """A quantity against the loop, averaged over each quarter of the run as ``quarters`` does; None without values."""
+    shown = quarters(loops)
+    if not shown.loops:
         return None
-    steps, values = table(list(loops.values()), 4)
     traces = [
-        curve(Series(np.array(list(loops)), column), f"around step {step:,.0f}", shade(index, len(steps)))
-        for index, (step, column) in enumerate(zip(steps, values.T, strict=True))
+        curve(Series(np.array(shown.loops), column), f"around step {step:,.0f}", shade(index, len(shown.steps)))
+        for index, (step, column) in enumerate(zip(shown.steps, shown.values.T, strict=True))
     ]
-    return figure(traces, loop_axis(loops), {"title": what} | yaxis)
+    return figure(traces, loop_axis(shown.loops), {"title": what} | yaxis)
 
 
 def at(series: Series, indices: Any) -> Series:
@@ -180,6 +185,12 @@ def log_axis(title: str, shown: list[Series]) -> dict[str, Any]:
     positive = values[np.isfinite(values) & (values > 0)]
     num_decades = np.log10(positive.max() / positive.min()) if len(positive) else 0.0
     return {"title": title, "type": "log", "dtick": "D2" if num_decades < 2 else 1, "tickformat": "~g"}
+
+
+def share_axis(title: str, shown: list[Series]) -> dict[str, Any]:
+    """An axis of shares from 0 to at least 5 percent, so that small shares look small, in percent."""
+    highest = max((float(np.nanmax(series.values, initial=0.0)) for series in shown), default=0.0)
+    return {"title": title, "range": [0, max(1.05 * highest, 0.05)], "tickformat": ".3~%"}
 
 
 def _log_ticks(exponents: npt.NDArray[np.float32]) -> dict[str, Any]:
