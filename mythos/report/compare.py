@@ -9,12 +9,14 @@ from mythos.config import records
 from mythos.config.base import encode, flatten
 from mythos.report.read import Run, nearest_num_loops
 
+Runs = dict[str, Run]
+"""Runs by displayed name."""
 _OWN = ("run.name", "run.dir")
 """Paths whose values differ between any two runs."""
 _ABSENT = "–"
 
 
-def named(runs: list[Run], directories: list[Path]) -> dict[str, Run]:
+def named(runs: list[Run], directories: list[Path]) -> Runs:
     """Runs by name; if two runs share a name, by the paths of their directories."""
     names = [run.config.run.name for run in runs]
     if len(set(names)) < len(names):
@@ -22,7 +24,7 @@ def named(runs: list[Run], directories: list[Path]) -> dict[str, Run]:
     return dict(zip(names, runs, strict=True))
 
 
-def differences(runs: dict[str, Run]) -> dict[str, list[Any]]:
+def differences(runs: Runs) -> dict[str, list[Any]]:
     """The values of each run by dotted path, for all paths whose values differ; a dash where a run lacks the path."""
     flat = [flatten(encode(run.config)) for run in runs.values()]
     paths = dict.fromkeys(path for values in flat for path in values)
@@ -31,12 +33,12 @@ def differences(runs: dict[str, Run]) -> dict[str, list[Any]]:
 
 
 def final_validation(run: Run) -> float:
-    """The last validation loss at ``nearest_num_loops``, in nats per token; NaN without one."""
+    """The last validation loss at ``nearest_num_loops``, in the run's unit of losses; NaN without one."""
     num_loops = nearest_num_loops(run)
     return float("nan") if num_loops is None else float(run.series[records.validation_loss(num_loops)].values[-1])
 
 
-def ranked(runs: dict[str, Run]) -> list[str]:
+def ranked(runs: Runs) -> list[str]:
     """The names of the runs, the lowest final validation loss first and runs without one last."""
     losses = np.array([final_validation(run) for run in runs.values()])
     names = list(runs)

@@ -11,6 +11,7 @@ from mythos.config.extras import install_command
 from mythos.report.read import Run, Series, by_index
 from mythos.report.reduce import quarters, table, thin
 from mythos.report.theme import SCHEMES, mix
+from mythos.report.units import NATS
 
 try:
     import plotly.graph_objects as go
@@ -27,7 +28,6 @@ MAX_NAMES = 7
 """Lines in a legend: as many as there are distinct colours, and no more than a phone's screen has room for."""
 _MAX_LOG_TICKS = 8
 """Ticks of a logarithmic colour bar."""
-LOSS = "loss (nats per token)"
 STEP: dict[str, Any] = {"title": "optimiser step", "tickformat": ",d", "hoverformat": ",d"}
 
 
@@ -56,6 +56,19 @@ def curve(series: Series, name: str, color: dict[str, str], **options: Any) -> g
 def dots(series: Series, name: str, color: dict[str, str]) -> go.Scatter:
     """Faint points, for a noisy series."""
     return line(series, name, color, mode="markers", marker={"size": 3.5}, opacity=0.45, hovertemplate="%{y:.3g}")
+
+
+def loss_title(run: Run) -> str:
+    """The title of an axis of losses."""
+    return f"loss ({run.loss_unit})"
+
+
+def with_bits(run: Run, trace: go.Scatter, head: str = "") -> go.Scatter:
+    """The trace of a loss in nats, whose hover text states bits per byte too where the run knows them."""
+    if run.loss_unit == NATS and run.text is not None and run.text.bytes_per_token is not None:
+        trace.customdata = np.asarray(trace.y) * run.text.bits_per_nat
+        trace.hovertemplate = head + "%{y:.4f} nats per token, %{customdata:.4f} bits per byte"
+    return trace
 
 
 def lines(named: dict[str, Series], yaxis: dict[str, Any], hover: str = "%{y:.4g}") -> go.Figure | None:

@@ -6,18 +6,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mythos.report import draw
-from mythos.report.compare import differences, final_validation, format_value
+from mythos.report.compare import Runs, differences, final_validation, format_value
 from mythos.report.draw import go
-from mythos.report.figures.compare import Runs, colors
+from mythos.report.figures.compare import colors
 from mythos.report.read import Series
 from mythos.report.reduce import Floats
+from mythos.report.units import NATS
 
 _LOG_SPAN = 20.0
 """Positive numbers that span more than this factor have a logarithmic axis."""
 _MAX_TICKS = 10
 _MAX_LETTERS = 24
 """Letters of a label on an axis; hovering shows the whole label."""
-_LOSS = "validation loss"
 
 
 class Axis(NamedTuple):
@@ -36,14 +36,16 @@ def parallel_coordinates(runs: Runs) -> go.Figure | None:
         return None
     shown = {name: runs[name] for name in losses}
     axes = [axis_of(path, values) for path, values in differences(shown).items()]
-    axes.append(axis_of(_LOSS, list(losses.values())))
+    unit = next(iter(runs.values())).loss_unit
+    name_of_loss = "validation loss" if unit == NATS else f"validation loss, {unit}"
+    axes.append(axis_of(name_of_loss, list(losses.values())))
     color, crossings = colors(runs), np.arange(len(axes))
     traces = []
     for index, (name, loss) in enumerate(losses.items()):
         through = Series(crossings, np.array([axis.positions[index] for axis in axes]))
         hover = f"{name}<br>loss {loss:.4f}<br>" + "%{text}<extra></extra>"
         texts = [f"{path}: {format_value(values[index])}" for path, values in differences(shown).items()]
-        text = [*texts, f"{_LOSS}: {loss:.4f}"]
+        text = [*texts, f"{name_of_loss}: {loss:.4f}"]
         traces.append(draw.curve(through, name, color[name], width=2, text=text, hovertemplate=hover))
     xaxis = {
         "tickvals": crossings,
