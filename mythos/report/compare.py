@@ -13,7 +13,8 @@ Runs = dict[str, Run]
 """Runs by displayed name."""
 _OWN = ("run.name", "run.dir")
 """Paths whose values differ between any two runs."""
-_ABSENT = "–"
+ABSENT = "–"
+"""Stands for a value that a run does not have."""
 
 
 def named(runs: list[Run], directories: list[Path]) -> Runs:
@@ -28,7 +29,7 @@ def differences(runs: Runs) -> dict[str, list[Any]]:
     """The values of each run by dotted path, for all paths whose values differ; a dash where a run lacks the path."""
     flat = [flatten(encode(run.config)) for run in runs.values()]
     paths = dict.fromkeys(path for values in flat for path in values)
-    by_path = {path: [values.get(path, _ABSENT) for values in flat] for path in paths if path not in _OWN}
+    by_path = {path: [values.get(path, ABSENT) for values in flat] for path in paths if path not in _OWN}
     return {path: values for path, values in by_path.items() if any(value != values[0] for value in values)}
 
 

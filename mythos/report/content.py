@@ -2,11 +2,12 @@
 
 import html
 import json
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from mythos.report.comparable import comparable
-from mythos.report.compare import Runs, differences, final_validation, format_value, ranked
+from mythos.report.compare import ABSENT, Runs, differences, final_validation, format_value, ranked
 from mythos.report.draw import MAX_NAMES
 from mythos.report.facts import (
     Fact,
@@ -124,9 +125,11 @@ def _section(section: Section[T], shown: T, plots: dict[str, str], verdicts: dic
         if figure is not None:
             key = plot.draw.__name__
             plots[key] = figure.to_json()
+            width = (figure.layout.meta or {}).get("min_width")
+            style = "" if width is None else f' style="min-width:{width}px"'
             cards.append(
                 f'<figure class="{plot.size}"><figcaption>{plot.title}</figcaption>'
-                f'<div class="frame"><div class="plot" id="{key}"></div></div></figure>'
+                f'<div class="frame"><div class="plot" id="{key}"{style}></div></div></figure>'
             )
     if not cards:
         return ""
@@ -194,8 +197,9 @@ def _loss_name(runs: Runs) -> str:
 
 
 def _loss(run: Run) -> str:
-    """The last validation loss, in the unit of the page."""
-    return f"{final_validation(run):.4f}"
+    """The last validation loss, in the unit of the page; a dash where it has none in that unit."""
+    loss = final_validation(run)
+    return ABSENT if math.isnan(loss) and run.in_nats is not None else f"{loss:.4f}"
 
 
 def _bits(run: Run) -> str:

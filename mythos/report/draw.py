@@ -38,8 +38,18 @@ def plotly_javascript() -> str:
 
 def figure(traces: list[Any], xaxis: dict[str, Any], yaxis: dict[str, Any], **options: Any) -> go.Figure:
     """A figure without a theme, which the page's script adds for the reader's colour scheme."""
+    if xaxis == STEP:
+        xaxis = STEP | _whole_ticks([trace.x for trace in traces])
     layout = {"template": go.layout.Template(), "xaxis": xaxis, "yaxis": yaxis, "hovermode": "x unified"}
     return go.Figure(traces, layout | options)
+
+
+def _whole_ticks(shown: list[Any]) -> dict[str, Any]:
+    """Ticks at whole numbers over a span so short that plotly would repeat them, rounded; none for a longer one."""
+    lows, highs = [min(x) for x in shown if len(x)], [max(x) for x in shown if len(x)]
+    if not lows or (span := max(highs) - min(lows)) > 5:
+        return {}
+    return {"dtick": 1} | ({"range": [lows[0] - 1, lows[0] + 1]} if span == 0 else {})
 
 
 def line(series: Series, name: str, color: dict[str, str], width: float = 2.25, **options: Any) -> go.Scatter:
@@ -206,12 +216,39 @@ def share_axis(title: str, shown: list[Series]) -> dict[str, Any]:
     return {"title": title, "range": [0, max(1.05 * highest, 0.05)], "tickformat": ".3~%"}
 
 
+def count_axis(title: str, shown: list[Series]) -> dict[str, Any]:
+    """A logarithmic axis over the steps of series, which may be large, with few ticks that have whole labels."""
+    values = np.concatenate([series.steps for series in shown]).astype(np.float64) if shown else np.ones(1)
+    values = values[np.isfinite(values) & (values > 0)]
+    if not len(values):
+        return {"title": title, "type": "log"}
+    ticks = [10**exponent for exponent in _round_exponents(np.log10(values.min()), np.log10(values.max()))]
+    low, high = np.log10(min(values.min(), ticks[0])), np.log10(max(values.max(), ticks[-1]))
+    margin = 0.04 * (high - low) or 0.1
+    axis = {"title": title, "type": "log", "range": [low - margin, high + margin]}
+    return axis | {"tickvals": ticks, "ticktext": [_power(tick) for tick in ticks]}
+
+
+def _power(number: float) -> str:
+    """A number with its power of ten from a million on: 2·10¹²; as it is below."""
+    if number < 1e6:
+        return f"{number:,.3g}" if number < 1000 else f"{number:,.0f}"
+    factor, _, exponent = f"{number:.2e}".partition("e")
+    raised = str(int(exponent)).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"10{raised}" if float(factor) == 1 else f"{float(factor):g}·10{raised}"
+
+
 def _log_ticks(exponents: npt.NDArray[np.float32]) -> dict[str, Any]:
     """Ticks of a colour bar over powers of ten, written as the numbers that they stand for."""
     finite = exponents[np.isfinite(exponents)]
     if not len(finite):
         return {}
-    low, high = float(finite.min()), float(finite.max())
+    ticks = _round_exponents(float(finite.min()), float(finite.max()))
+    return {"tickvals": ticks, "ticktext": [f"{10**tick:.3g}" for tick in ticks]}
+
+
+def _round_exponents(low: float, high: float) -> list[float]:
+    """Exponents of few round numbers between two exponents, ascending; at least the two ends."""
     decades = range(int(np.floor(low)), int(np.ceil(high)) + 1)
     for digits in ((1, 2, 3, 5), (1, 2, 5), (1,)):
         ticks = [np.log10(digit) + decade for decade in decades for digit in digits]
@@ -220,5 +257,4 @@ def _log_ticks(exponents: npt.NDArray[np.float32]) -> dict[str, Any]:
             break
     if len(ticks) < 2:
         ticks = np.linspace(low, high, 4).tolist()
-    ticks = ticks[:: -(-len(ticks) // _MAX_LOG_TICKS)]
-    return {"tickvals": ticks, "ticktext": [f"{10**tick:.3g}" for tick in ticks]}
+    return [float(tick) for tick in ticks[:: -(-len(ticks) // _MAX_LOG_TICKS)]]

@@ -83,7 +83,8 @@ def _over_cost(runs: Runs, cost: str, title: str) -> go.Figure | None:
     for name, run in runs.items():
         if (cost_of_run := spent(run)) is not None and np.isfinite(getattr(cost_of_run, cost)).any():
             series_of[name] = Series(getattr(cost_of_run, cost), cost_of_run.loss)
-    return _curves(runs, series_of, {"title": title, "type": "log", "hoverformat": ".3g"}, {"title": _loss_title(runs)})
+    xaxis = draw.count_axis(title, list(series_of.values())) | {"hoverformat": ".3g"}
+    return _curves(runs, series_of, xaxis, {"title": _loss_title(runs)})
 
 
 def _over_the_run(
@@ -112,7 +113,8 @@ def _over_loops(runs: Runs, name_of: Callable[[int], str], yaxis: dict[str, Any]
 
 
 def _curves(runs: Runs, series_of: dict[str, Series], xaxis: dict[str, Any], yaxis: dict[str, Any]) -> go.Figure | None:
-    """Lines in the colours of their runs, which are the same in every plot."""
+    """Lines in the colours of their runs, which are the same in every plot; runs without a value are left out."""
+    series_of = {name: series for name, series in series_of.items() if np.isfinite(series.values).any()}
     if not series_of:
         return None
     color, is_few = colors(runs), len(runs) <= MAX_NAMES

@@ -20,6 +20,12 @@ _MAX_LETTERS = 24
 """Letters of a label on an axis; hovering shows the whole label."""
 
 
+_MAX_LABEL = 14
+"""Letters of a label on one line."""
+_LETTER_PIXELS = 7
+_GAP_LETTERS = 4
+
+
 class Axis(NamedTuple):
     """One vertical axis of the plot; positions run from 0 at the bottom to 1 at the top."""
 
@@ -49,13 +55,15 @@ def parallel_coordinates(runs: Runs) -> go.Figure | None:
         traces.append(draw.curve(through, name, color[name], width=2, text=text, hovertemplate=hover))
     xaxis = {
         "tickvals": crossings,
-        "ticktext": [axis.label for axis in axes],
+        "ticktext": ["<br>".join(_label_lines(axis)) for axis in axes],
         "side": "top",
         "showline": False,
         "ticks": "",
         "range": [-0.3, len(axes) - 0.55],
     }
-    figure = draw.figure(traces, xaxis, {"visible": False}, showlegend=False, hovermode="closest")
+    letters = sum(max(map(len, _lines(axis))) + _GAP_LETTERS for axis in axes)
+    meta = {"min_width": _LETTER_PIXELS * letters}
+    figure = draw.figure(traces, xaxis, {"visible": False}, showlegend=False, hovermode="closest", meta=meta)
     for crossing, axis in enumerate(axes):
         figure.add_shape(type="line", x0=crossing, x1=crossing, y0=0, y1=1, line={"width": 1}, layer="below")
         for position, word in axis.ticks:
@@ -77,6 +85,16 @@ def axis_of(path: str, values: list[Any]) -> Axis:
     numbers_of_words = [words.index(format_value(value)) for value in values]
     short = [word if len(word) <= _MAX_LETTERS else f"{word[: _MAX_LETTERS - 1]}…" for word in words]
     return _spread(label, np.array(numbers_of_words), np.arange(len(words), dtype=float), short)
+
+
+def _lines(axis: Axis) -> list[str]:
+    """The lines of text that need room on the axis: those of the label, and those of the ticks, right of it."""
+    return [*_label_lines(axis), *(f"  {word}" * 2 for _, word in axis.ticks)]
+
+
+def _label_lines(axis: Axis) -> list[str]:
+    """A long dotted path is broken after its dots."""
+    return axis.label.replace(".", ".\n").split("\n") if len(axis.label) > _MAX_LABEL else [axis.label]
 
 
 def _spread(label: str, values: Floats, ticks: Floats, words: list[str]) -> Axis:

@@ -6,18 +6,17 @@ import numpy as np
 
 from mythos.config import records
 from mythos.report.read import Run, Series, by_index, nearest_num_loops
-from mythos.report.reduce import smoothed
 from mythos.report.verdicts.check import Check, Verdict, judge
 from mythos.report.verdicts.series import last, last_step, num_events
 
 DIVERGED_NATS = (0.1, 0.5)
-"""Smoothed training loss above its lowest value, in nats per token: amber, red."""
+"""Mean training loss of the last tenth of the run above that of the best tenth, in nats per token: amber, red."""
 OVERFITTED_NATS = (0.02, 0.2)
 """Last held-out loss above its lowest value, in nats per token."""
 SKIPPED_SHARE = (0.001, 0.01)
 """Skipped steps, as a share of all steps."""
 GUESSING_SHARE = (0.9, 0.98)
-"""Smoothed training loss, as a share of that of guessing among all tokens, from ``MIN_STEPS`` on."""
+"""Mean training loss of the last tenth, as a share of that of guessing among all tokens, from ``MIN_STEPS`` on."""
 MIN_STEPS = 200
 RISE_NATS = (0.02, 0.2)
 """Loss at the largest number of loops above the lowest one, in nats per token."""
@@ -83,12 +82,12 @@ def _of_training(run: Run, train: Series | None) -> list[Check]:
     if not math.isfinite(train.values[-1]):
         finding = f"the training loss is {train.values[-1]} at step {train.steps[-1]:,}"
         return [Check(finding, math.nan, 0, 0, "lower optim.lr, and resume from an earlier checkpoint")]
-    smooth = smoothed(train).values
-    rise_nats = float(smooth[-1] - np.nanmin(smooth))
-    finding = f"the training loss, smoothed, is {rise_nats:.3f} nats above its lowest"
+    tenths = [float(np.nanmean(part)) for part in np.array_split(train.values, 10) if np.isfinite(part).any()]
+    rise_nats = tenths[-1] - min(tenths)
+    finding = f"the training loss of the last tenth of the run is {rise_nats:.3f} nats above that of the best tenth"
     checks = [Check(finding, rise_nats, *DIVERGED_NATS, "lower optim.lr or lengthen schedule.num_warmup_steps")]
     if last_step(run) >= MIN_STEPS:
-        share = float(smooth[-1]) / math.log(run.config.model.vocab_size)
+        share = tenths[-1] / math.log(run.config.model.vocab_size)
         finding = f"it is {100 * share:.0f}% of that of guessing"
         checks.append(
             Check(finding, share, *GUESSING_SHARE, "nothing is learned: change optim.lr, check data.dir", is_share=True)

@@ -62,7 +62,7 @@ def _growing_change(run: Run, change: Series) -> Check | None:
     if end <= middle or values[middle] <= 0 or values[end] < _CONVERGED:
         return None
     factor = float((values[end] / values[middle]) ** (1 / (end - middle)))
-    finding = f"the relative change grows by a factor of {factor:.2f} per loop over the second half of the loops"
+    finding = f"over the second half of the loops each one multiplies the relative change by {factor:.2f}"
     advice = "the state does not converge: lower optim.lr, or set objective.consistency to 0.01"
     return Check(finding, factor, limit, GROWTH_MARGIN * limit, advice)
 
@@ -138,7 +138,7 @@ def _jacobian(run: Run) -> Check | None:
     if records.JACOBIAN_RADIUS not in run.series:
         return None
     growth = last(run.series[records.JACOBIAN_RADIUS])
-    finding = f"a small change of the state grows by a factor of {growth:.2f} per loop"
+    finding = f"each loop multiplies a small change of the state by {growth:.2f}"
     return Check(finding, growth, *JACOBIAN_GROWTH, "set objective.jacobian to 0.01, or lower optim.lr")
 
 
