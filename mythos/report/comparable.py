@@ -39,7 +39,7 @@ def comparable(runs: Runs) -> Comparable:
     if unknown:
         note += (
             f" The losses of {', '.join(unknown)} are left out, because the bytes per token of their data are not "
-            "known; report them where their data are, or resume them, which records it."
+            "known; run this command where their data.dir can be read, or resume them, which records it."
         )
     return Comparable({name: in_bits_per_byte(run) for name, run in runs.items()}, note)
 

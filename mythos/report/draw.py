@@ -136,8 +136,8 @@ def heatmap(
 
 
 def _side_title(what: str) -> dict[str, Any]:
-    """The title of a colour bar, along its right side."""
-    return {"text": what, "side": "right", "font": {"size": 12}}
+    """The title of a colour bar, along its right side; the empty second line keeps it off the tick labels."""
+    return {"text": f"{what}<br> ", "side": "right", "font": {"size": 11}}
 
 
 def profile(loops: dict[int, Series], what: str, **yaxis: Any) -> go.Figure | None:

@@ -54,7 +54,7 @@ class Check(NamedTuple):
         """The limits as text: amber above 0.02, red above 0.2."""
         side = "below" if self.is_floor else "above"
         named = (("amber", self.amber), ("red", self.red))
-        form = "{:.4g}%" if self.is_share else "{:.4g}"
+        form = "{:,.6g}%" if self.is_share else "{:,.6g}"
         scale = 100 if self.is_share else 1
         return ", ".join(f"{word} {side} {form.format(scale * limit)}" for word, limit in named if limit is not None)
 

@@ -57,7 +57,7 @@ def gain(run: Run, losses: dict[int, float], num_loops: int) -> Check | None:
         return None
     share = (losses[fewest] - losses[num_loops]) / losses[fewest]
     is_early = last_step(run) < limits.num_warmup_steps
-    finding = f"{num_loops} loops lower the loss by {100 * share:.2g}% against {fewest}"
+    finding = f"the decrease of the loss from T = {fewest} to {num_loops} is {100 * share:.2g}%"
     if is_early:
         advice = f"train on: before step {limits.num_warmup_steps:,} this is no fault"
     else:

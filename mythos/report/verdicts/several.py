@@ -13,12 +13,12 @@ UNEQUAL_FLOPS = 1.1
 """Largest over smallest training FLOPs of the runs: amber above."""
 FAILED_SHARE = (0.0, 0.5)
 """Share of the runs without a finite validation loss: amber, red above."""
-_MAX_NAMED = 3
-"""Runs whose verdicts are stated."""
+_MAX_NAMED = 4
+"""Runs at the worst level that are named."""
 
 
 def worst_of(verdict: Callable[[Run], Verdict | None]) -> Callable[[Runs], Verdict | None]:
-    """The verdict of the runs that have the worst one, by name; if all are green, that of the lowest loss."""
+    """The worst verdict, stated for the run of the lowest loss among those that have it; others are named."""
 
     def of_runs(runs: Runs) -> Verdict | None:
         by_name = {name: one for name in ranked(runs) if (one := verdict(_in_nats(runs[name]))) is not None}
@@ -26,9 +26,11 @@ def worst_of(verdict: Callable[[Run], Verdict | None]) -> Callable[[Runs], Verdi
             return None
         level = max(one.level for one in by_name.values())
         named = [name for name, one in by_name.items() if one.level == level]
-        shown = named[:1] if level == Level.GREEN else named[:_MAX_NAMED]
-        head = f"{len(named)} of {len(by_name)} runs {'is' if len(named) == 1 else 'are'} {level.word}."
-        return Verdict(level, " ".join([head, *(f"{name}: {by_name[name].text}" for name in shown)]))
+        head = f"{len(named)} of {len(by_name)} runs {'is' if len(named) == 1 else 'are'} {level.word}"
+        if level > Level.GREEN:
+            more = f" and {len(named) - _MAX_NAMED} more" if len(named) > _MAX_NAMED else ""
+            head += f" ({', '.join(named[:_MAX_NAMED])}{more})"
+        return Verdict(level, f"{head}. {named[0]}: {by_name[named[0]].text}")
 
     return of_runs
 
