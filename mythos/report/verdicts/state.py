@@ -151,4 +151,4 @@ def _starved(run: Run) -> Check | None:
     smallest = float(below.min())
     finding = f"the smallest probability of exiting after a loop below the mean depth is {smallest:.2g}"
     advice = "the output of that loop is not trained: raise objective.supervise_loops or halting.weight"
-    return Check(finding, smallest, limits.halting_mass, 0.0, advice, is_floor=True)
+    return Check(finding, smallest, limits.halting_mass, None, advice, is_floor=True)
