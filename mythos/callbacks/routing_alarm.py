@@ -3,10 +3,9 @@
 from mythos.callbacks.alarm import Alarm
 from mythos.callbacks.base import Metrics
 from mythos.config import records
-from mythos.config.balance import NoBalance, QuantileBalance, SignBalance
 from mythos.config.model import DenseConfig
+from mythos.config.routing_advice import routing_advice
 from mythos.config.run import RunConfig
-from mythos.config.schedule import warmup_steps
 
 
 def collapsed_routing(metrics: Metrics, run: RunConfig) -> Alarm | None:
@@ -28,24 +27,6 @@ def collapsed_routing(metrics: Metrics, run: RunConfig) -> Alarm | None:
         return None
     sentence = (
         f"the routing of core layer {layer} has collapsed: its load violation is {100 * shares[layer]:.0f}% of the "
-        f"largest possible, above {100 * limit:g}%, so that most tokens use the same experts; {advice(run)}"
+        f"largest possible, above {100 * limit:g}%, so that most tokens use the same experts; {routing_advice(run)}"
     )
     return Alarm("collapsed_routing", shares[layer], limit, sentence)
-
-
-def advice(config: RunConfig) -> str:
-    """Return the likely cause and the key to change."""
-    num_warmup_steps = warmup_steps(config.schedule, config.run.num_steps)
-    match config.balance:
-        case NoBalance():
-            return "balance is none and nothing balances the experts; set balance=quantile."
-        case SignBalance(rate=rate):
-            return (
-                f"balance=sign moves the selection bias by {rate:g} a step, which a new model outruns; set "
-                "balance=quantile."
-            )
-        case QuantileBalance():
-            return (
-                "all tokens give the router the same input, mostly because the first updates were too large; lower "
-                f"optim.lr ({config.optim.lr:g}) or lengthen schedule.num_warmup_steps ({num_warmup_steps})."
-            )

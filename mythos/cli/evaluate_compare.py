@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from mythos.config.base import ConfigError
+from mythos.report.comparable import comparable
 from mythos.report.compare import named
 from mythos.report.read import read_run
 from mythos.report.spent import Spent, at_equal, at_equal_parameters, spent
@@ -13,7 +14,9 @@ def compare(directories: list[Path]) -> dict[str, Any]:
     """Several runs at equal parameters, equal training FLOPs and equal seconds; reads records only."""
     if len({directory.resolve() for directory in directories}) < max(2, len(directories)):
         raise ConfigError(f"compare: {len(directories)} directories were given; name at least 2, each of them once.")
-    runs = named([read_run(directory) for directory in directories], directories)
+    runs, note = comparable(named([read_run(directory) for directory in directories], directories))
+    if note is not None:
+        print(note)
     costs = {}
     for name, run in runs.items():
         cost = spent(run)
@@ -29,7 +32,7 @@ def compare(directories: list[Path]) -> dict[str, Any]:
         found[f"equal_{cost_name}"] = table._asdict()
         _print_equal(title, table.budgets, table.losses)
     found["runs"] = {
-        name: {key: value if isinstance(value, int) else value.tolist() for key, value in cost._asdict().items()}
+        name: {key: value if isinstance(value, int | str) else value.tolist() for key, value in cost._asdict().items()}
         for name, cost in costs.items()
     }
     return found

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from mythos.config.base import ConfigError, Count, config, decode, encode
-from mythos.data.manifest import TOKENIZER_FILE, read_common_manifest
+from mythos.data.manifest import TOKENIZER_FILE, read_common_manifest, validation_bytes_per_token
 from mythos.files import replacing, sha256
 
 FILE_NAME: Final = "data.json"
@@ -23,13 +23,16 @@ class KeptData:
     tokenizer_sha256: str
     separator_id: Count
     """Id of the token that opens every document."""
+    validation_bytes_per_token: float | None = None
+    """UTF-8 bytes of held-out text per token; null for tasks, and in runs of earlier versions."""
 
 
-def keep_tokenizer(run: Path, directories: Sequence[str], fingerprint: str) -> None:
+def keep_tokenizer(run: Path, directories: Sequence[str], fingerprint: str, weights: Sequence[int] = (1,)) -> None:
     """Copy the tokenizer of the packed datasets into the run's directory; print a warning if they have none.
 
     Args:
         fingerprint: fingerprint of the datasets.
+        weights: weights of the datasets in the held-out batches.
     """
     manifest, source = read_common_manifest(directories), Path(directories[0]) / TOKENIZER_FILE
     if not source.is_file() or sha256(source) != manifest.tokenizer_sha256:
@@ -40,6 +43,7 @@ def keep_tokenizer(run: Path, directories: Sequence[str], fingerprint: str) -> N
         data_fingerprint=fingerprint,
         tokenizer_sha256=manifest.tokenizer_sha256,
         separator_id=manifest.separator_id,
+        validation_bytes_per_token=validation_bytes_per_token(directories, weights),
     )
     contents = {
         TOKENIZER_FILE: source.read_bytes(),

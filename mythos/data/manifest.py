@@ -178,6 +178,24 @@ def check_vocabulary(directories: Sequence[str], vocab_size: int) -> None:
         )
 
 
+def validation_bytes_per_token(directories: Sequence[str], weights: Sequence[int]) -> float | None:
+    """UTF-8 bytes of text per token of the held-out splits, mixed by weight; None for tasks and empty texts.
+
+    The validation batches of a run may be only the first ones of these splits.
+
+    Raises:
+        ConfigError: a dataset is missing or damaged.
+    """
+    total = 0.0
+    used = [(directory, weight) for directory, weight in zip(directories, weights, strict=True) if weight]
+    for directory, weight in used:
+        split = read_manifest(Path(directory)).splits.get("validation")
+        if split is None or split.examples_file is not None or not split.num_bytes:
+            return None
+        total += weight * split.num_bytes / split.num_tokens
+    return total / sum(weights)
+
+
 def data_fingerprint(directories: Sequence[str]) -> str:
     """Return 16 hexadecimal digits that change when any of the datasets or their order changes."""
     digests = [sha256(Path(directory) / FILE_NAME) for directory in directories]

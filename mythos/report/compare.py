@@ -9,12 +9,15 @@ from mythos.config import records
 from mythos.config.base import encode, flatten
 from mythos.report.read import Run, nearest_num_loops
 
+Runs = dict[str, Run]
+"""Runs by displayed name."""
 _OWN = ("run.name", "run.dir")
 """Paths whose values differ between any two runs."""
-_ABSENT = "–"
+ABSENT = "–"
+"""Stands for a value that a run does not have."""
 
 
-def named(runs: list[Run], directories: list[Path]) -> dict[str, Run]:
+def named(runs: list[Run], directories: list[Path]) -> Runs:
     """Runs by name; if two runs share a name, by the paths of their directories."""
     names = [run.config.run.name for run in runs]
     if len(set(names)) < len(names):
@@ -22,21 +25,21 @@ def named(runs: list[Run], directories: list[Path]) -> dict[str, Run]:
     return dict(zip(names, runs, strict=True))
 
 
-def differences(runs: dict[str, Run]) -> dict[str, list[Any]]:
+def differences(runs: Runs) -> dict[str, list[Any]]:
     """The values of each run by dotted path, for all paths whose values differ; a dash where a run lacks the path."""
     flat = [flatten(encode(run.config)) for run in runs.values()]
     paths = dict.fromkeys(path for values in flat for path in values)
-    by_path = {path: [values.get(path, _ABSENT) for values in flat] for path in paths if path not in _OWN}
+    by_path = {path: [values.get(path, ABSENT) for values in flat] for path in paths if path not in _OWN}
     return {path: values for path, values in by_path.items() if any(value != values[0] for value in values)}
 
 
 def final_validation(run: Run) -> float:
-    """The last validation loss at ``nearest_num_loops``, in nats per token; NaN without one."""
+    """The last validation loss at ``nearest_num_loops``, in the run's unit of losses; NaN without one."""
     num_loops = nearest_num_loops(run)
     return float("nan") if num_loops is None else float(run.series[records.validation_loss(num_loops)].values[-1])
 
 
-def ranked(runs: dict[str, Run]) -> list[str]:
+def ranked(runs: Runs) -> list[str]:
     """The names of the runs, the lowest final validation loss first and runs without one last."""
     losses = np.array([final_validation(run) for run in runs.values()])
     names = list(runs)

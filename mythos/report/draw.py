@@ -9,8 +9,9 @@ import numpy.typing as npt
 from mythos.config.base import ConfigError
 from mythos.config.extras import install_command
 from mythos.report.read import Run, Series, by_index
-from mythos.report.reduce import table, thin
+from mythos.report.reduce import quarters, table, thin
 from mythos.report.theme import SCHEMES, mix
+from mythos.report.units import NATS
 
 try:
     import plotly.graph_objects as go
@@ -23,11 +24,10 @@ MAX_POINTS = 1000
 """Points in one line: more than a screen can resolve."""
 MAX_COLUMNS = 200
 """Columns in a heatmap."""
-MAX_NAMES = 8
-"""Lines in a legend; a longer one would push the plot off a phone's screen."""
+MAX_NAMES = 7
+"""Lines in a legend: as many as there are distinct colours, and no more than a phone's screen has room for."""
 _MAX_LOG_TICKS = 8
 """Ticks of a logarithmic colour bar."""
-LOSS = "loss (nats per token)"
 STEP: dict[str, Any] = {"title": "optimiser step", "tickformat": ",d", "hoverformat": ",d"}
 
 
@@ -38,8 +38,18 @@ def plotly_javascript() -> str:
 
 def figure(traces: list[Any], xaxis: dict[str, Any], yaxis: dict[str, Any], **options: Any) -> go.Figure:
     """A figure without a theme, which the page's script adds for the reader's colour scheme."""
+    if xaxis == STEP:
+        xaxis = STEP | _whole_ticks([trace.x for trace in traces])
     layout = {"template": go.layout.Template(), "xaxis": xaxis, "yaxis": yaxis, "hovermode": "x unified"}
     return go.Figure(traces, layout | options)
+
+
+def _whole_ticks(shown: list[Any]) -> dict[str, Any]:
+    """Ticks at whole numbers over a span so short that plotly would repeat them, rounded; none for a longer one."""
+    lows, highs = [min(x) for x in shown if len(x)], [max(x) for x in shown if len(x)]
+    if not lows or (span := max(highs) - min(lows)) > 5:
+        return {}
+    return {"dtick": 1} | ({"range": [lows[0] - 1, lows[0] + 1]} if span == 0 else {})
 
 
 def line(series: Series, name: str, color: dict[str, str], width: float = 2.25, **options: Any) -> go.Scatter:
@@ -56,6 +66,19 @@ def curve(series: Series, name: str, color: dict[str, str], **options: Any) -> g
 def dots(series: Series, name: str, color: dict[str, str]) -> go.Scatter:
     """Faint points, for a noisy series."""
     return line(series, name, color, mode="markers", marker={"size": 3.5}, opacity=0.45, hovertemplate="%{y:.3g}")
+
+
+def loss_title(run: Run) -> str:
+    """The title of an axis of losses."""
+    return f"loss ({run.loss_unit})"
+
+
+def with_bits(run: Run, trace: go.Scatter, head: str = "") -> go.Scatter:
+    """The trace of a loss in nats, whose hover text states bits per byte too where the run knows them."""
+    if run.loss_unit == NATS and run.text is not None and run.text.bytes_per_token is not None:
+        trace.customdata = np.asarray(trace.y) * run.text.bits_per_nat
+        trace.hovertemplate = head + "%{y:.4f} nats per token, %{customdata:.4f} bits per byte"
+    return trace
 
 
 def lines(named: dict[str, Series], yaxis: dict[str, Any], hover: str = "%{y:.4g}") -> go.Figure | None:
@@ -106,22 +129,27 @@ def heatmap(
         z=shown,
         hovertemplate=f"{hover_x}<br>{hover_y}<br>{what} {hover_z}<extra></extra>",
         hoverongaps=False,
-        colorbar={"thickness": 10, "outlinewidth": 0, "tickfont": {"size": 11}} | bar,
+        colorbar={"thickness": 10, "outlinewidth": 0, "tickfont": {"size": 11}, "title": _side_title(what)} | bar,
         **options,
     )
     return figure([trace], xaxis, yaxis | {"showgrid": False}, hovermode="closest")
 
 
+def _side_title(what: str) -> dict[str, Any]:
+    """The title of a colour bar, along its right side; the empty second line keeps it off the tick labels."""
+    return {"text": f"{what}<br> ", "side": "right", "font": {"size": 11}}
+
+
 def profile(loops: dict[int, Series], what: str, **yaxis: Any) -> go.Figure | None:
-    """A quantity against the loop, averaged over each quarter of the run; None without its series."""
-    if not loops:
+    """A quantity against the loop, averaged over each quarter of the run as ``quarters`` does; None without values."""
+    shown = quarters(loops)
+    if not shown.loops:
         return None
-    steps, values = table(list(loops.values()), 4)
     traces = [
-        curve(Series(np.array(list(loops)), column), f"around step {step:,.0f}", shade(index, len(steps)))
-        for index, (step, column) in enumerate(zip(steps, values.T, strict=True))
+        curve(Series(np.array(shown.loops), column), f"around step {step:,.0f}", shade(index, len(shown.steps)))
+        for index, (step, column) in enumerate(zip(shown.steps, shown.values.T, strict=True))
     ]
-    return figure(traces, loop_axis(loops), {"title": what} | yaxis)
+    return figure(traces, loop_axis(shown.loops), {"title": what} | yaxis)
 
 
 def at(series: Series, indices: Any) -> Series:
@@ -182,12 +210,45 @@ def log_axis(title: str, shown: list[Series]) -> dict[str, Any]:
     return {"title": title, "type": "log", "dtick": "D2" if num_decades < 2 else 1, "tickformat": "~g"}
 
 
+def share_axis(title: str, shown: list[Series]) -> dict[str, Any]:
+    """An axis of shares from 0 to at least 5 percent, so that small shares look small, in percent."""
+    highest = max((float(np.nanmax(series.values, initial=0.0)) for series in shown), default=0.0)
+    return {"title": title, "range": [0, max(1.05 * highest, 0.05)], "tickformat": ".3~%"}
+
+
+def count_axis(title: str, shown: list[Series]) -> dict[str, Any]:
+    """A logarithmic axis over the steps of series, which may be large, with few ticks that have whole labels."""
+    values = np.concatenate([series.steps for series in shown]).astype(np.float64) if shown else np.ones(1)
+    values = values[np.isfinite(values) & (values > 0)]
+    if not len(values):
+        return {"title": title, "type": "log"}
+    ticks = [10**exponent for exponent in _round_exponents(np.log10(values.min()), np.log10(values.max()))]
+    low, high = np.log10(min(values.min(), ticks[0])), np.log10(max(values.max(), ticks[-1]))
+    margin = 0.04 * (high - low) or 0.1
+    axis = {"title": title, "type": "log", "range": [low - margin, high + margin]}
+    return axis | {"tickvals": ticks, "ticktext": [_power(tick) for tick in ticks]}
+
+
+def _power(number: float) -> str:
+    """A number with its power of ten from a million on: 2·10¹²; as it is below."""
+    if number < 1e6:
+        return f"{number:,.3g}" if number < 1000 else f"{number:,.0f}"
+    factor, _, exponent = f"{number:.2e}".partition("e")
+    raised = str(int(exponent)).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"10{raised}" if float(factor) == 1 else f"{float(factor):g}·10{raised}"
+
+
 def _log_ticks(exponents: npt.NDArray[np.float32]) -> dict[str, Any]:
     """Ticks of a colour bar over powers of ten, written as the numbers that they stand for."""
     finite = exponents[np.isfinite(exponents)]
     if not len(finite):
         return {}
-    low, high = float(finite.min()), float(finite.max())
+    ticks = _round_exponents(float(finite.min()), float(finite.max()))
+    return {"tickvals": ticks, "ticktext": [f"{10**tick:.3g}" for tick in ticks]}
+
+
+def _round_exponents(low: float, high: float) -> list[float]:
+    """Exponents of few round numbers between two exponents, ascending; at least the two ends."""
     decades = range(int(np.floor(low)), int(np.ceil(high)) + 1)
     for digits in ((1, 2, 3, 5), (1, 2, 5), (1,)):
         ticks = [np.log10(digit) + decade for decade in decades for digit in digits]
@@ -196,5 +257,4 @@ def _log_ticks(exponents: npt.NDArray[np.float32]) -> dict[str, Any]:
             break
     if len(ticks) < 2:
         ticks = np.linspace(low, high, 4).tolist()
-    ticks = ticks[:: -(-len(ticks) // _MAX_LOG_TICKS)]
-    return {"tickvals": ticks, "ticktext": [f"{10**tick:.3g}" for tick in ticks]}
+    return [float(tick) for tick in ticks[:: -(-len(ticks) // _MAX_LOG_TICKS)]]

@@ -45,26 +45,46 @@ def describe_model(config: RunConfig) -> str:
     )
 
 
-def facts(run: Run) -> list[tuple[str, str]]:
-    """Label and value of each fact that the metrics contain."""
+class Fact(NamedTuple):
+    """One quantity of the header."""
+
+    label: str
+    value: str
+    detail: str = ""
+    """The same in another unit; empty without one."""
+
+
+def facts(run: Run) -> list[Fact]:
+    """Each fact that the metrics contain; held-out losses in bits per byte as well where the run knows its bytes."""
     clock, tokens = run.series["time"], run.series["tokens"]
     result = [
-        ("Parameters", describe_parameters(run.config)),
-        (f"Steps of {run.config.run.num_steps:,}", f"{clock.steps[-1]:,}"),
-        ("Tokens", quantity(tokens.values[-1])),
-        ("Wall time", duration(wall_seconds(run))),
+        Fact("Parameters", describe_parameters(run.config)),
+        Fact(f"Steps of {run.config.run.num_steps:,}", f"{clock.steps[-1]:,}"),
+        Fact("Tokens", quantity(tokens.values[-1])),
+        Fact("Wall time", duration(wall_seconds(run))),
     ]
     if train := run.series.get(records.TRAIN_LOSS):
-        result.append(("Training loss, smoothed", f"{smoothed(train).values[-1]:.3f} nats"))
+        result.append(Fact("Training loss, smoothed", f"{smoothed(train).values[-1]:.3f} nats"))
     losses = by_index(run.series, records.validation_loss)
     if (num_loops := nearest_num_loops(run)) is not None:
-        result.append((f"Validation loss, T = {num_loops}", f"{_last(losses[num_loops]):.3f} nats"))
+        result.append(_loss(run, f"Validation loss, T = {num_loops}", _last(losses[num_loops])))
         if (best := best_validation(losses)) is not None:
-            result.append((f"Best validation, T = {best.num_loops}, step {best.step:,}", f"{best.loss:.3f} nats"))
+            result.append(_loss(run, f"Best validation, T = {best.num_loops}, step {best.step:,}", best.loss))
         if num_loops > (fewest := min(losses)):
             gain = _last(losses[fewest]) - _last(losses[num_loops])
-            result.append((f"Gained from T = {fewest} to {num_loops}", f"{gain:.3f} nats"))
+            result.append(_loss(run, f"Gained from T = {fewest} to {num_loops}", gain))
     return result
+
+
+def bits_per_byte(run: Run, nats: float) -> str:
+    """A loss in nats per token as text in bits per byte; empty if the run's bytes per token are not known."""
+    if run.text is None or run.text.bytes_per_token is None:
+        return ""
+    return f"{nats * run.text.bits_per_nat:.3f} bits per byte"
+
+
+def _loss(run: Run, label: str, nats: float) -> Fact:
+    return Fact(label, f"{nats:.3f} nats", bits_per_byte(run, nats))
 
 
 class Best(NamedTuple):

@@ -50,10 +50,13 @@ function replaceContent(content) {
   byId("last-update").textContent = content.last_update;
   const fresh = document.createElement("main");
   fresh.innerHTML = content.sections;
-  const ids = (root) => [...root.querySelectorAll(".plot, .wide-table")].map((part) => part.id).join();
+  const ids = (root) => [...root.querySelectorAll(".plot, .wide-table, .verdict, .health")].map((part) => part.id).join();
   const main = document.querySelector("main");
   if (ids(main) === ids(fresh)) {
-    for (const table of fresh.querySelectorAll(".wide-table")) byId(table.id).innerHTML = table.innerHTML;
+    for (const part of fresh.querySelectorAll(".wide-table, .verdict, .health")) {
+      byId(part.id).className = part.className;
+      byId(part.id).innerHTML = part.innerHTML;
+    }
     redraw();
     return;
   }

@@ -16,6 +16,7 @@ from mythos.config.run import RunConfig
 from mythos.config.schema import OtherSchema, check_schema, decode_run
 from mythos.files import read_regular
 from mythos.report.evaluations import read_studies
+from mythos.report.units import NATS, Text, read_text
 
 _ALWAYS: Final = {"step", "time", "tokens"}
 """Keys of every line of metrics."""
@@ -44,6 +45,12 @@ class Run(NamedTuple):
     """Arrays of the last line of ``trace.jsonl``, by name; empty without one."""
     evaluations: dict[str, dict[str, Any]] = {}  # noqa: RUF012
     """Results of ``mythos evaluate``, by study; see ``report.evaluations``."""
+    text: Text | None = None
+    """The held-out text, where the run's directory states it."""
+    loss_unit: str = NATS
+    """Unit of all losses in ``series`` and ``evaluations``."""
+    in_nats: "Run | None" = None
+    """The run as it was read, if its losses have been converted to another unit."""
 
 
 def read_run(directory: Path) -> Run:
@@ -60,7 +67,8 @@ def read_run(directory: Path) -> Run:
             )
     series = read_series(directory / records.FILE_NAME)
     arrays = read_arrays(directory / records.TRACE_FILE_NAME)
-    return Run(_read_config(directory / "config.json"), series, arrays, read_studies(directory))
+    config = _read_config(directory / "config.json")
+    return Run(config, series, arrays, read_studies(directory), read_text(directory, config))
 
 
 def read_series(path: Path) -> dict[str, Series]:

@@ -1,6 +1,7 @@
 """Reduction of long series to a number of points that can be drawn, and smoothing of noisy ones."""
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -67,12 +68,51 @@ def table(rows: list[Series], limit: int) -> tuple[Floats, Floats]:
     return np.bincount(column_of, weights=steps) / np.bincount(column_of), matrix
 
 
-def at_the_end(loops: dict[int, Series]) -> Series:
-    """Each loop's mean over the last quarter of the run, as a series over the loops.
+class Quarters(NamedTuple):
+    """Means of a quantity of the loops over parts of the run, one column for each part."""
 
-    A loop that no step ran in that quarter is left out, since its last value is from an earlier part of the run.
+    loops: list[int]
+    steps: Floats
+    """Mean step of each part, ``[parts]``."""
+    values: Floats
+    """``[loops, parts]``."""
+
+
+def quarters(loops: dict[int, Series], num_parts: int = 4) -> Quarters:
+    """Means over equal parts of the measurements, all loops and all parts at equal depth.
+
+    A measurement with few loops has no value for the deeper ones, so means over all measurements would compare one
+    loop's with another's of other steps. Shown are the loops that more than half of the measurements of every part
+    ran; measurements of fewer loops are left out.
+
+    Returns:
+        No loops if there are no finite values.
+    """
+    if not loops:
+        return Quarters([], np.zeros(0), np.zeros((0, 0)))
+    steps, values = table(list(loops.values()), sum(len(series.steps) for series in loops.values()))
+    depth = np.isfinite(values).cumprod(0).sum(0)
+    steps, values, depth = steps[depth > 0], values[:, depth > 0], depth[depth > 0]
+    parts = [part for part in np.array_split(np.arange(len(steps)), num_parts) if len(part)]
+    common = min((int(np.sort(depth[part])[::-1][len(part) // 2]) for part in parts), default=0)
+    kept = [part[depth[part] >= common] for part in parts]
+    means = [values[:common, part].mean(1) for part in kept]
+    return Quarters(
+        list(loops)[:common],
+        np.array([steps[part].mean() for part in kept]),
+        np.stack(means, axis=1) if means else np.zeros((0, 0)),
+    )
+
+
+def at_the_end(loops: dict[int, Series]) -> Series:
+    """Each loop's mean over the last quarter of the run's steps, as a series over the loops, all at equal depth.
+
+    See ``quarters`` for the loops and measurements that are left out.
     """
     start = (1 - _LAST_SHARE) * max((series.steps[-1] for series in loops.values()), default=0)
-    late = {loop: series.values[(series.steps > start) & np.isfinite(series.values)] for loop, series in loops.items()}
-    means = {loop: float(values.mean()) for loop, values in late.items() if len(values)}
-    return Series.of(list(means), list(means.values()))
+    late = {
+        loop: Series(series.steps[series.steps > start], series.values[series.steps > start])
+        for loop, series in loops.items()
+    }
+    result = quarters({loop: series for loop, series in late.items() if len(series.steps)}, 1)
+    return Series.of(result.loops, result.values[:, 0].tolist() if result.loops else [])

@@ -10,6 +10,10 @@ Floats = npt.NDArray[np.float64]
 _RATES = np.geomspace(0.02, 60, 400)
 """Values of z to search: below, the curve is a straight line over the given loop counts; above, flat after one loop."""
 _REFINEMENTS = 5
+MAX_ERROR = 0.1
+"""Largest root mean square of the residuals, as a share of the losses' range, of a curve that counts as a fit."""
+MAX_OVERSHOOT = 0.01
+"""Largest height of the floor above the lowest loss, as a share of the losses' range."""
 
 
 class Saturation(NamedTuple):
@@ -33,8 +37,10 @@ class Saturation(NamedTuple):
 def fit(num_loops: Floats, losses: Floats, mean_depth: float) -> Saturation | None:
     """The least-squares curve: floor and amplitude in closed form, the rate by search.
 
-    None with fewer than four loop counts, or if no rate inside the range is best (the loss does not saturate over
-    these loop counts, or does not fall with the number of loops at all).
+    None with fewer than four loop counts; if no rate inside the range is best (the loss does not saturate over these
+    loop counts, or does not fall with the number of loops at all); or if the best curve does not describe the losses:
+    its floor, which no number of loops reaches, lies above one of them by more than ``MAX_OVERSHOOT``, or it misses
+    them by more than ``MAX_ERROR``.
     """
     if len(num_loops) < 4 or not np.isfinite(losses).all():
         return None
@@ -47,7 +53,8 @@ def fit(num_loops: Floats, losses: Floats, mean_depth: float) -> Saturation | No
         floor, amplitude, error = candidates[best]
         rate = float(rates[best])
         rates = np.geomspace(rates[max(best - 1, 0)], rates[min(best + 1, len(rates) - 1)], 41)
-    if amplitude <= 0:
+    width = np.ptp(losses)
+    if amplitude <= 0 or floor > losses.min() + MAX_OVERSHOOT * width or error > MAX_ERROR * width:
         return None
     return Saturation(floor, amplitude, rate, mean_depth, error)
 

@@ -3,10 +3,17 @@
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from mythos.report import verdicts
+from mythos.report.compare import Runs
 from mythos.report.figures import compare, evaluation, experts, halting, loss, state, sweep, training
-from mythos.report.figures.compare import Runs
 from mythos.report.read import Run
+from mythos.report.verdicts import evaluation as of_evaluation
+from mythos.report.verdicts import loss as of_loss
+from mythos.report.verdicts import several
+from mythos.report.verdicts import state as of_state
+from mythos.report.verdicts import training as of_training
+from mythos.report.verdicts.check import Verdict
+from mythos.report.verdicts.experts import routing
+from mythos.report.verdicts.several import worst_of
 
 T = TypeVar("T", Run, Runs)
 
@@ -20,18 +27,14 @@ class Plot(NamedTuple, Generic[T]):
     """``short``, ``tall`` or ``wide`` (which scrolls sideways on a phone); empty for the default size."""
 
 
-def nothing(shown: Any) -> None:
-    """Return no verdict."""
-
-
 class Section(NamedTuple, Generic[T]):
     """A group of plots; left out when all of them are absent."""
 
     title: str
     note: str
     plots: tuple[Plot[T], ...]
-    verdict: Callable[[T], str | None] = nothing
-    """Returns what the figures mean in this case, as text; None without them."""
+    verdict: Callable[[T], Verdict | None]
+    """Returns whether what the section shows is healthy; None where its metrics are missing."""
 
 
 ONE_RUN: tuple[Section[Run], ...] = (
@@ -43,6 +46,7 @@ ONE_RUN: tuple[Section[Run], ...] = (
             Plot("Penalties", loss.penalties),
             Plot("Alarms, skipped steps, rollbacks", loss.timeline, "short"),
         ),
+        of_loss.loss,
     ),
     Section(
         "Loss by number of loops",
@@ -55,6 +59,7 @@ ONE_RUN: tuple[Section[Run], ...] = (
             Plot("On a few training sequences", loss.slice_loss_by_num_loops),
             Plot("Number of loops drawn", loss.loops_drawn),
         ),
+        of_loss.by_num_loops,
     ),
     Section(
         "Evaluation: depth sweep",
@@ -71,6 +76,7 @@ ONE_RUN: tuple[Section[Run], ...] = (
             Plot("Exit rules: accuracy", evaluation.exit_accuracies),
             Plot("Exits that change when the input is perturbed", evaluation.exit_sensitivity),
         ),
+        of_evaluation.depth_sweep,
     ),
     Section(
         "Evaluation: tasks",
@@ -81,6 +87,7 @@ ONE_RUN: tuple[Section[Run], ...] = (
             Plot("Solved, by difficulty and number of loops", evaluation.solved_by_difficulty),
             Plot("Accuracy by task", evaluation.task_accuracies),
         ),
+        of_evaluation.tasks,
     ),
     Section(
         "The recurrent state",
@@ -92,19 +99,23 @@ ONE_RUN: tuple[Section[Run], ...] = (
             Plot("Relative change |h′ − h| / |h′|", state.relative_changes),
             Plot("Relative change, by quarter of the run", state.relative_change_profile),
         ),
+        of_state.recurrent,
     ),
     Section(
         "Collapse and divergence",
-        "If token correlation is near 1, all tokens of a sequence have the same state. If the cosine is below that of "
-        "the previous loop, or the curvature ratio is above 1, the state oscillates instead of converging.",
+        "If token correlation is near 1, all tokens of a sequence have the same state. The cosine compares "
+        "the states before and after a loop: 1 keeps the direction, 0 replaces the state, −1 reverses it. A curvature "
+        "ratio of 0 is a straight path; loops that shrink their updates by a factor r along one line have (1 − r) / r, "
+        "and loops whose updates alternate have (1 + r) / r.",
         (
             Plot("Token correlation", state.token_correlations),
             Plot("Token correlation, by quarter of the run", state.token_correlation_profile),
-            Plot("Cosine to the previous state", state.cosines),
+            Plot("Cosine to the previous state, from loop 1 on", state.cosines),
             Plot("Curvature ratio", state.curvature_ratios),
             Plot("Decay, gain and growth of one loop", state.recurrence),
             Plot("Relative update of each core block, last measurement", state.update_norms),
         ),
+        of_state.collapse,
     ),
     Section(
         "Exits",
@@ -115,6 +126,7 @@ ONE_RUN: tuple[Section[Run], ...] = (
             Plot("By quarter of the run", halting.halting_profile),
             Plot("Expected number of loops", halting.expected_loops),
         ),
+        of_state.exits,
     ),
     Section(
         "Experts",
@@ -130,7 +142,7 @@ ONE_RUN: tuple[Section[Run], ...] = (
             Plot("Load violation, all loops", experts.balance),
             Plot("Steps without a token, least-loaded expert", experts.idle_experts),
         ),
-        verdict=verdicts.routing,
+        routing,
     ),
     Section(
         "Gradients and learning rates",
@@ -143,6 +155,7 @@ ONE_RUN: tuple[Section[Run], ...] = (
             Plot("Relative size of an update", training.update_sizes),
             Plot("Scale of the logits", training.logit_scale),
         ),
+        of_training.gradients,
     ),
     Section(
         "Speed and memory",
@@ -153,6 +166,7 @@ ONE_RUN: tuple[Section[Run], ...] = (
             Plot("Utilisation", training.utilisation),
             Plot("Memory", training.memory),
         ),
+        of_training.speed,
     ),
 )
 
@@ -162,6 +176,7 @@ SWEEP: tuple[Section[Runs], ...] = (
         "One line per run, the strongest colour for the lowest validation loss. Hover over a line to read its values. "
         "Numbers that span more than a factor of 20 have logarithmic axes.",
         (Plot("Values that differ", sweep.parallel_coordinates, "wide"),),
+        several.sweep,
     ),
 )
 
@@ -170,11 +185,13 @@ SEVERAL_RUNS: tuple[Section[Runs], ...] = (
         "Loss",
         "Training loss is smoothed; validation is at the number of loops nearest to each run's own mean depth.",
         (Plot("Validation", compare.validations), Plot("Training", compare.losses)),
+        worst_of(of_loss.loss),
     ),
     Section(
         "Loss by number of loops",
         "The last validation loss against the number of loops.",
         (Plot("Validation loss", compare.losses_over_num_loops),),
+        worst_of(of_loss.by_num_loops),
     ),
     Section(
         "Loss by cost",
@@ -184,6 +201,7 @@ SEVERAL_RUNS: tuple[Section[Runs], ...] = (
             Plot("By training FLOPs", compare.losses_over_flops),
             Plot("By training time", compare.losses_over_seconds),
         ),
+        several.costs,
     ),
     Section(
         "The recurrent state",
@@ -193,10 +211,12 @@ SEVERAL_RUNS: tuple[Section[Runs], ...] = (
             Plot("Relative change", compare.relative_changes),
             Plot("Token correlation", compare.token_correlations),
         ),
+        worst_of(of_state.recurrent),
     ),
     Section(
         "Gradients and speed",
         "Running means.",
         (Plot("Gradient norm", compare.gradient_norms), Plot("Throughput", compare.speeds)),
+        worst_of(of_training.gradients),
     ),
 )

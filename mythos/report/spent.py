@@ -15,6 +15,7 @@ from mythos.account.flops import run_flops
 from mythos.account.parameters import count_parameters
 from mythos.config import records
 from mythos.report.read import Run, Series, nearest_num_loops
+from mythos.report.units import NATS
 
 Floats = npt.NDArray[np.float64]
 
@@ -38,7 +39,9 @@ class Spent(NamedTuple):
     seconds: Floats
     """Seconds of training; NaN where no speed was logged."""
     loss: Floats
-    """Held-out loss in nats per token."""
+    """Held-out loss."""
+    unit: str = NATS
+    """Unit of the loss."""
 
 
 def spent(run: Run) -> Spent | None:
@@ -57,6 +60,7 @@ def spent(run: Run) -> Spent | None:
         flops=tokens * _flops_per_token(run, steps),
         seconds=_seconds(run, steps),
         loss=validation.values,
+        unit=run.loss_unit,
     )
 
 
@@ -74,7 +78,7 @@ class EqualBudget(NamedTuple):
 
     budgets: list[float]
     losses: dict[str, list[float]]
-    """Nats per token at each budget, by run; NaN before its first validation."""
+    """Loss at each budget, by run; NaN before its first validation."""
 
 
 def at_equal(runs: dict[str, Spent], cost: str) -> EqualBudget:

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 from mythos.config.base import ConfigError
 from mythos.files import write_text
 from mythos.report import static_draw as draw
+from mythos.report.comparable import comparable
 from mythos.report.read import Run, read_run
 from mythos.report.static_series import read_depth_sweep, read_exits, read_losses, read_norms
 from mythos.report.static_style import MAX_RUNS, LineStyle, line_styles
@@ -48,8 +49,9 @@ def write_figures(directories: Sequence[Path], folder: Path) -> list[str]:
             "show all of them with mythos report --sweep."
         )
     runs = {name: read_run(directory) for name, directory in zip(labels(directories), directories, strict=True)}
+    runs, note = comparable(runs)
     style_of = line_styles(runs)
-    texts, lines = {}, []
+    texts, lines = {}, [] if note is None else [note]
     for kind in _KINDS:
         data = {name: shown for name, run in runs.items() if (shown := kind.read(run)) is not None}
         if not data:

@@ -1,5 +1,6 @@
 """The static figures: loss by cost, loss by number of loops, the state by loop, exit rules."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,6 @@ from mythos.report.static_style import (
 )
 from mythos.report.theme import LIGHT
 
-_LOSS = "loss (nats per token)"
 _MAX_POINTS = 3000
 """Points in all panels together, some 22 bytes each."""
 _COSTS = (
@@ -54,7 +54,7 @@ def losses(runs: dict[str, Spent], style_of: dict[str, LineStyle]) -> str:
             log_axis(panel, "x", np.concatenate([getattr(run, name) for run in runs.values()]), label)
             panel.set_xlabel(title)
         _share_heights(panels)
-        panels[0].set_ylabel(f"validation {_LOSS}")
+        panels[0].set_ylabel(f"validation {_loss_title(runs)}")
 
     return render(len(costs), draw)
 
@@ -74,7 +74,7 @@ def depth_sweeps(sweeps: dict[str, DepthSweep], style_of: dict[str, LineStyle]) 
             panels[0].plot([], [], color=LIGHT.muted, label="mean depth of training", **_RING)
         if any(sweep.fitted is not None for sweep in sweeps.values()):
             panels[0].plot([], [], label="fit L∞ + Z exp(-z T / mean)", **_FIT)
-        panels[0].set_ylabel(_LOSS)
+        panels[0].set_ylabel(_loss_title(sweeps))
         panels[1].set_ylabel("accuracy")
 
     return render(2, draw)
@@ -116,10 +116,15 @@ def exits(sweeps: dict[str, DepthSweep], style_of: dict[str, LineStyle]) -> str:
             mean_loops, loss = ([point[key] for point in points] for key in ("mean_loops", "loss"))
             panel.plot(mean_loops, loss, label=rule.replace("_", " "), **style.of(len(points)))
         panel.set_xlabel("mean number of loops")
-        panel.set_ylabel(_LOSS)
+        panel.set_ylabel(_loss_title(sweeps))
         panel.set_title(name, loc="left", fontsize=9)
 
     return render(1, draw)
+
+
+def _loss_title(shown: Mapping[str, Spent | DepthSweep]) -> str:
+    """The title of an axis of losses, which have one unit in all runs."""
+    return f"loss ({next(iter(shown.values())).unit})"
 
 
 def _plot_curve(panel: Axes, sweep: DepthSweep, values: list[float], name: str, style: LineStyle) -> None:

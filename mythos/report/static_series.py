@@ -10,6 +10,7 @@ from mythos.report.read import Run, Series, by_index
 from mythos.report.reduce import at_the_end
 from mythos.report.saturation import Saturation
 from mythos.report.spent import Spent, spent
+from mythos.report.units import NATS
 
 
 class Norms(NamedTuple):
@@ -24,7 +25,6 @@ class DepthSweep(NamedTuple):
     """A depth sweep; lists begin with the first loop."""
 
     loss: list[float]
-    """Nats per token."""
     accuracy: list[float]
     num_loops: list[int]
     """Requested loop counts, which the fit uses."""
@@ -33,6 +33,8 @@ class DepthSweep(NamedTuple):
     fitted: Saturation | None
     rules: dict[str, list[dict[str, Any]]]
     """Points of each exit rule, in increasing order of the mean number of loops."""
+    unit: str = NATS
+    """Unit of the losses."""
 
 
 def read_losses(run: Run) -> Spent | None:
@@ -55,7 +57,8 @@ def read_depth_sweep(run: Run) -> DepthSweep | None:
         return None
     mean = run.config.depth.mean
     fitted = saturation(sweep, mean)
-    return DepthSweep(sweep["loss"], sweep["accuracy"], sweep["num_loops"], mean, fitted, by_rule(sweep["rules"]))
+    rules = by_rule(sweep["rules"])
+    return DepthSweep(sweep["loss"], sweep["accuracy"], sweep["num_loops"], mean, fitted, rules, run.loss_unit)
 
 
 def read_exits(run: Run) -> DepthSweep | None:

@@ -19,8 +19,7 @@ except ModuleNotFoundError:
     command = install_command("report")
     raise ConfigError(f"matplotlib, which draws the figures, is not installed; run {command}.") from None
 
-COLORS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""Okabe and Ito's colours (Wong, Nature Methods 8, 441, 2011), distinct for colour-blind readers as well."""
+COLORS: Final = LIGHT.categories
 _MARKERS: Final = "osD^vPX"
 _DASHES: Final = ("solid", (0, (4, 1.5)), (0, (1, 1.2)))
 MAX_RUNS: Final = len(COLORS) * len(_DASHES)

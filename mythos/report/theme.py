@@ -1,6 +1,12 @@
 """Colours of the page and its plots, one palette for each colour scheme."""
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
+
+OKABE_ITO: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+"""Okabe and Ito's colours (Wong, Nature Methods 8, 441, 2011), distinct for colour-blind readers as well.
+
+Without their yellow, which white paper swallows; on a dark ground white takes the place of black.
+"""
 
 
 class Palette(NamedTuple):
@@ -14,6 +20,10 @@ class Palette(NamedTuple):
     muted: str
     train: str
     validation: str
+    good: str
+    """Verdicts: healthy, to be watched, at fault; a mark and a word accompany the colour."""
+    fair: str
+    bad: str
     categories: tuple[str, ...]
     """Colours of unordered items, distinguished by hue and by lightness."""
     ramp: tuple[str, ...]
@@ -28,9 +38,12 @@ LIGHT = Palette(
     line="#e6e9ec",
     text="#1b2430",
     muted="#66717f",
-    train="#2b7a9b",
-    validation="#d2562b",
-    categories=("#2b7a9b", "#d2562b", "#6a8f1f", "#8a4fb5", "#b8860b", "#c2407f", "#1f9a86", "#5a6472"),
+    train="#0072b2",
+    validation="#d55e00",
+    good="#009e73",
+    fair="#e69f00",
+    bad="#d55e00",
+    categories=OKABE_ITO,
     ramp=("#8fcfc0", "#46a3ad", "#2b7396", "#26497a", "#1c2350"),
     surface=("#eff8f5", "#b5dfd4", "#62b2b5", "#2f7a9b", "#28477a", "#1a1d45"),
 )
@@ -40,9 +53,12 @@ DARK = Palette(
     line="#2a313a",
     text="#e7ebef",
     muted="#98a3af",
-    train="#5db6cf",
-    validation="#ff9466",
-    categories=("#5db6cf", "#ff9466", "#a9cf5c", "#c296ec", "#e6bd4f", "#f08bbb", "#4fd1bb", "#a8b3bf"),
+    train="#56b4e9",
+    validation="#e69f00",
+    good="#009e73",
+    fair="#e69f00",
+    bad="#d55e00",
+    categories=(*OKABE_ITO[:-1], "#ffffff"),
     ramp=("#3c5f96", "#3c87ac", "#48b0b4", "#82d6bb", "#dcf7d8"),
     surface=("#212e3b", "#28435f", "#2f6a8e", "#3f9fae", "#7fd3bb", "#e3f9dc"),
 )

@@ -5,11 +5,16 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 const { T, S, L, K } = data;
 const width = innerWidth < 640 ? 66 : 82;
 const words = data.words.map(visible);
-const state = { token: 0, measure: "top", loop: T - 1, layer: 0, map: 0, head: -1 };
+const state = { token: 0, measure: "top", loop: T - 1, layer: 0, map: 0, head: -1, hasFirst: false };
 let maps = null;
 
 function visible(word) {
-  return word.replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/ /g, " ") || "∅";
+  const shown = word.replace(/\n/g, "⏎").replace(/\t/g, "⇥");
+  return shown.trim() ? shown.replace(/ /g, "\u00a0") : shown.replace(/\s/g, "␣") || "∅";
+}
+// In running text a word keeps its spaces, and one that is nothing but space is shown by symbols.
+function inText(word) {
+  return word.trim() ? word : visible(word) + (word.includes("\n") ? "\n" : "");
 }
 function element(tag, options = {}, ...children) {
   const made = Object.assign(document.createElement(tag), options);
@@ -39,9 +44,10 @@ for (const measure of Object.values(measures)) {
 }
 
 const channels = (color) => [1, 3, 5].map((start) => parseInt(color.slice(start, start + 2), 16));
+const theme = () => themes[dark.matches ? "dark" : "light"];
 let ramp = [];
 function setScheme() {
-  const stops = themes[dark.matches ? "dark" : "light"].map(channels);
+  const stops = theme().surface.map(channels);
   ramp = Array.from({ length: 256 }, (_, index) => {
     const position = index / 255 * (stops.length - 1), low = Math.min(Math.floor(position), stops.length - 2);
     return stops[low].map((value, i) => Math.round(value + (stops[low + 1][i] - value) * (position - low)));
@@ -56,9 +62,15 @@ function ink([red, green, blue]) {
   return 0.2126 * linear(red) + 0.7152 * linear(green) + 0.0722 * linear(blue) > 0.2 ? "#12161c" : "#ffffff";
 }
 function expertColor(expert) {
-  const ring = Math.floor(expert / 8) % 2;
-  const hue = 360 * expert / Math.min(data.E, 8) + 24 * Math.floor(expert / 8);
-  return `oklch(${(dark.matches ? 0.72 : 0.66) - 0.14 * ring} 0.13 ${hue % 360})`;
+  const colors = theme().categories.slice(0, -1); // without the text's own black or white
+  const color = channels(colors[expert % colors.length]);
+  const paler = Math.floor(expert / colors.length) % 2 ? 0.5 : 0; // every second round of the colours
+  return `#${color.map((value) => Math.round(value + paler * (255 - value)).toString(16).padStart(2, "0")).join("")}`;
+}
+// A strip has the numbers of its experts as well where they fit, since colours repeat and not everybody sees them.
+function expertMark(expert, count) {
+  const color = expertColor(expert), text = width / count >= 18 ? `${expert}` : "";
+  return element("i", { style: `background:${color};color:${ink(channels(color))}`, textContent: text });
 }
 
 function choose(holder, key, options, then) {
@@ -123,7 +135,7 @@ function expertsOf(t, layer, s) {
 function experts(t, layer, s) {
   const indices = expertsOf(t, layer, s);
   const strip = element("div", { className: "experts", title: `loop ${t + 1}, layer ${layer}: experts ${indices.join(", ")}` });
-  for (const expert of indices) strip.append(element("i", { style: `background:${expertColor(expert)}` }));
+  strip.append(...indices.map((expert) => expertMark(expert, indices.length)));
   return strip;
 }
 
@@ -168,11 +180,11 @@ function drawChips() {
 }
 
 function drawToken() {
-  const s = state.token, before = data.tokens.slice(Math.max(0, s - 14), s).map((id) => data.words[id]).join("");
+  const s = state.token, before = data.tokens.slice(Math.max(0, s - 14), s).map((id) => inText(data.words[id])).join("");
   const next = s + 1 < S ? data.words[data.tokens[s + 1]] : null;
   byId("context").replaceChildren(
     element("span", { textContent: (s > 14 ? "…" : "") + before }), element("mark", { textContent: words[data.tokens[s]] }),
-    element("span", { textContent: next === null ? "  → end of the text" : `${data.words[data.tokens[s + 1]]}` }));
+    element("span", { textContent: next === null ? "  → end of the text" : inText(next) }));
   const heads = ["loop", ..."12345".slice(0, data.R), "true next", "entropy", "norm", "change"];
   if (data.halting) heads.push("exit");
   if (data.experts) for (let layer = 0; layer < L; layer++) heads.push(`experts, layer ${layer}`);
@@ -222,15 +234,27 @@ async function unpackMaps() {
   byId("loop").value = state.loop;
   for (let head = 0; head < data.heads.length; head++) {
     const canvas = element("canvas", { width: S, height: S });
+    const caption = element("figcaption", { id: `caption-${head}` });
     canvas.onmousemove = (event) => point(event, canvas, head);
     canvas.onclick = (event) => select(cellAt(event, canvas)[0]);
-    byId("maps").append(element("figure", {}, element("figcaption", { textContent: `head ${data.heads[head]}` }), canvas));
+    byId("maps").append(element("figure", {}, caption, canvas));
   }
   drawMaps();
 }
-function weightRow(head, query) {
-  const start = (((state.loop * data.layers.length + state.map) * data.heads.length + head) * S + query) * S;
+function weightRow(head, query, loop = state.loop) {
+  const start = (((loop * data.layers.length + state.map) * data.heads.length + head) * S + query) * S;
   return maps.subarray(start, start + S);
+}
+// The largest byte of a head among the tokens that are shown, over all loops, so that its colours stay comparable.
+function largest(head) {
+  let most = 1;
+  for (let loop = 0; loop < T; loop++) {
+    for (let query = 0; query < S; query++) {
+      const row = weightRow(head, query, loop);
+      for (let key = state.hasFirst ? 0 : 1; key <= query; key++) most = Math.max(most, row[key]);
+    }
+  }
+  return most;
 }
 function cellAt(event, canvas) {
   const box = canvas.getBoundingClientRect();
@@ -250,11 +274,14 @@ function drawMaps() {
   const mark = channels(getComputedStyle(document.documentElement).getPropertyValue("--validation").trim());
   const empty = channels(getComputedStyle(document.documentElement).getPropertyValue("--page").trim());
   byId("maps").querySelectorAll("canvas").forEach((canvas, head) => {
+    const most = largest(head);
+    byId(`caption-${head}`).textContent = `head ${data.heads[head]}, up to ${((most / 255) ** 2).toFixed(2)}`;
     const image = new ImageData(S, S);
     for (let query = 0; query < S; query++) {
       const row = weightRow(head, query);
       for (let key = 0; key < S; key++) {
-        const color = key > query ? (query === state.token ? mark : empty) : ramp[row[key]];
+        const isShown = key <= query && (key > 0 || state.hasFirst);
+        const color = isShown ? ramp[Math.round(255 * row[key] / most)] : key > query && query === state.token ? mark : empty;
         image.data.set([...color, 255], 4 * (query * S + key));
       }
     }
@@ -262,11 +289,14 @@ function drawMaps() {
   });
   const used = state.head < 0 ? data.heads.map((_, head) => head) : [state.head];
   const rows = used.map((head) => weightRow(head, state.token));
+  const weights = Array.from({ length: S }, (_, key) => rows.reduce((sum, row) => sum + (row[key] / 255) ** 2, 0) / rows.length);
+  const isColored = (key) => key <= state.token && (key > 0 || state.hasFirst);
+  const heaviest = Math.max(1e-6, ...weights.filter((_, key) => isColored(key)));
   byId("attended").replaceChildren(...Array.from({ length: S }, (_, key) => {
-    const weight = rows.reduce((sum, row) => sum + (row[key] / 255) ** 2, 0) / rows.length;
-    const span = element("span", { textContent: data.words[data.tokens[key]], onclick: () => select(key) });
-    if (key <= state.token) {
-      const color = shade(Math.sqrt(weight));
+    const weight = weights[key];
+    const span = element("span", { textContent: inText(data.words[data.tokens[key]]), onclick: () => select(key) });
+    if (isColored(key)) {
+      const color = shade(Math.sqrt(weight / heaviest));
       span.style.background = css(color);
       span.style.color = ink(color);
       span.title = `weight ${weight.toFixed(3)}`;
@@ -309,6 +339,7 @@ choose(byId("measures"), "measure", Object.entries(measures).map(([key, measure]
   drawColumns(true);
 });
 choose(byId("layers"), "map", data.layers.map((layer, index) => [index, layer]), drawMaps);
+choose(byId("first"), "hasFirst", [[false, "hidden"], [true, "shown"]], drawMaps);
 choose(byId("heads"), "head", [[-1, "mean of heads"], ...data.heads.map((head, index) => [index, `head ${head}`])], drawMaps);
 drawLabels();
 const stripHeight = data.experts ? 26 + L * (T * 16 + 8) : 0;

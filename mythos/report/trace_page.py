@@ -16,6 +16,9 @@ from mythos.files import write_text
 from mythos.report.facts import describe_model
 from mythos.report.theme import DARK, LIGHT, SCHEMES, css_variables
 from mythos.report.trace_arrays import TokenTrace
+from mythos.report.verdict_lines import verdict_line
+from mythos.report.verdicts.check import Verdict
+from mythos.report.verdicts.trace import attention, predictions
 
 _DIGITS = 4
 """Decimal places of the numbers on the page; the npz has full precision."""
@@ -45,11 +48,22 @@ def render(trace: TokenTrace, origin: Origin) -> str:
         origin=f"Checkpoint of step {origin.step:,}.",
         light=css_variables(LIGHT),
         dark=css_variables(DARK),
-        themes=json.dumps({scheme: palette.surface for scheme, palette in SCHEMES.items()}),
+        themes=json.dumps(
+            {
+                scheme: {"surface": palette.surface, "categories": palette.categories}
+                for scheme, palette in SCHEMES.items()
+            }
+        ),
+        predictions_verdict=_line(predictions(trace, origin.config), "predictions-verdict"),
+        attention_verdict=_line(attention(trace), "attention-verdict"),
         data=_as_json(trace, origin.config),
         maps=_packed_maps(trace),
         script=resources.joinpath("trace.js").read_text(encoding="utf-8"),
     )
+
+
+def _line(verdict: Verdict | None, key: str) -> str:
+    return "" if verdict is None else verdict_line(verdict, key)
 
 
 def facts(trace: TokenTrace) -> list[tuple[str, str]]:

@@ -82,7 +82,7 @@ def prepare(config: RunConfig) -> RunDirectory:
         write_text(path / "config.json", json.dumps(encode_run(config), indent=1))
     with explained(path / ownership.FILE_NAME):
         ownership.write_id(path, run_id)
-    keep_tokenizer(path, config.data.directories, data_fingerprint)
+    keep_tokenizer(path, config.data.directories, data_fingerprint, config.data.stage_weights[0][1])
     checkpoint, manifest = resumed or (None, None)
     return RunDirectory(
         path=path,

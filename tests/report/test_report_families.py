@@ -131,6 +131,21 @@ def test_speed_memory_and_depth_hold_their_series(run: Run) -> None:
     assert 2 <= grad_loops.y.min() <= grad_loops.y.max() <= 4
 
 
+@pytest.mark.parametrize(("highest", "end"), [(4e-6, 0.05), (0.04, 0.05), (0.5, 0.525)])
+def test_small_shares_have_an_axis_with_distinct_ticks(run: Run, highest: float, end: float) -> None:
+    run.series[records.DATA_WAIT_SHARE].values[:] = highest
+    run.series[records.MFU].values[:] = highest / 2
+    axis = training.utilisation(run).layout.yaxis
+    assert axis.range == pytest.approx((0, end))
+    assert axis.tickformat == ".3~%"  # 0.5% stays 0.5%, not 0%
+
+
+def test_a_colour_bar_names_its_quantity_and_cosines_begin_with_the_second_loop(run: Run) -> None:
+    heatmap = state.cosines(run).data[0]
+    assert heatmap.colorbar.title.text.startswith("cosine")
+    assert heatmap.y[0] == 1
+
+
 def test_events_are_alarms_with_their_values_and_guard_interventions(run: Run) -> None:
     assert [(event.step, event.kind, event.name, event.detail) for event in events(run)] == [
         (500, "alarm", "token correlation", "0.97, limit 0.95"),

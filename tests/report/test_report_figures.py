@@ -82,11 +82,16 @@ def test_the_heatmap_holds_every_norm_and_gaps_where_a_loop_did_not_run(run: Run
         assert heatmap.x[np.isfinite(shown)].tolist() == series.steps.tolist()
 
 
-def test_the_profile_averages_quarters(run: Run) -> None:
+def test_the_profile_averages_quarters_over_steps_of_at_least_eight_loops(run: Run) -> None:
     lines = state.state_norm_profile(run).data
-    first = run.series[records.state_norm(0)].values
-    assert [line.name for line in lines] == [f"around step {step:,}" for step in (275, 775, 1275, 1775)]
-    np.testing.assert_allclose([line.y[0] for line in lines], first.reshape(4, 10).mean(axis=1), rtol=1e-6)
+    loops = by_index(run.series, records.state_norm)
+    deep = loops[7].steps
+    assert [line.x.tolist() for line in lines] == [list(range(8))] * 4
+    for quarter, line in enumerate(lines):
+        kept = deep[(deep > 500 * quarter) & (deep <= 500 * (quarter + 1))]
+        assert line.name == f"around step {kept.mean():,.0f}"
+        expected = [loops[loop].values[np.isin(loops[loop].steps, kept)].mean() for loop in range(8)]
+        np.testing.assert_allclose(line.y, expected, rtol=1e-6)
 
 
 def test_a_plot_is_absent_when_its_series_are(run: Run) -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mythos.report.read import Series
-from mythos.report.reduce import at_the_end, smooth, table, thin
+from mythos.report.reduce import at_the_end, quarters, smooth, table, thin
 
 
 @pytest.mark.parametrize("length", [101, 1000, 12_345])
@@ -61,4 +61,22 @@ def test_the_end_of_a_run_is_the_last_quarter_of_its_steps() -> None:
     loops[2] = Series.of([10, 70], [1.0, 1.0])  # no step of the last quarter was that deep
     result = at_the_end(loops)
     assert result.steps.tolist() == [0, 1]
-    assert result.values.tolist() == [(80 + 90 + 100) / 3, 6.0]
+    assert result.values.tolist() == [(80 + 90) / 2, 6.0]  # both loops over the steps that ran both
+
+
+def test_quarters_average_all_loops_over_the_same_measurements() -> None:
+    """The value is the step, for every loop; 3 of 4 measurements of the first half ran loop 1, half of them loop 2."""
+    steps = list(range(1, 17))
+    shallow = [step for step in steps if step % 4]
+    loops = {0: steps, 1: shallow, 2: [step for step in steps if step % 2]}
+    result = quarters({loop: Series.of(each, [float(step) for step in each]) for loop, each in loops.items()})
+    assert result.loops == [0, 1]
+    assert result.steps.tolist() == [2.0, 6.0, 10.0, 14.0]
+    assert result.values.tolist() == [[2.0, 6.0, 10.0, 14.0]] * 2
+
+
+def test_few_measurements_have_fewer_parts_and_none_without_values() -> None:
+    assert quarters({0: Series.of([5, 9], [1.0, 3.0])}).values.tolist() == [[1.0, 3.0]]
+    assert quarters({0: Series.of([5, 9], [np.nan, np.nan])}).loops == []
+    assert quarters({}).loops == []
+    assert at_the_end({}).steps.tolist() == []

@@ -44,3 +44,17 @@ def test_losses_that_do_not_saturate_have_no_fit(losses: np.ndarray) -> None:
 
 def test_three_loop_counts_are_too_few_for_three_parameters() -> None:
     assert fit(NUM_LOOPS[:3], 3 + np.exp(-NUM_LOOPS[:3]), mean_depth=8) is None
+
+
+def test_a_floor_above_a_measured_loss_is_no_fit() -> None:
+    """The best curve of these losses has its floor at 4.1206, above the 4.118 that were measured at T = 8."""
+    num_loops = np.array([1, 2, 4, 8, 16], dtype=float)
+    assert fit(num_loops, np.array([4.16, 4.13, 4.119, 4.118, 4.125]), mean_depth=8) is None
+    assert fit(num_loops, 4.118 + 0.05 * np.exp(-num_loops / 2), mean_depth=8).floor == pytest.approx(4.118, abs=1e-6)
+
+
+@pytest.mark.parametrize(("size", "is_drawn"), [(0.03, True), (0.04, False)])
+def test_a_curve_that_misses_the_losses_is_no_fit(size: float, is_drawn: bool) -> None:
+    """The limit of a tenth of the losses' range lies between the two: 0.084 and 0.105."""
+    losses = 2.9 + 0.3 * np.exp(-NUM_LOOPS / 8) + size * np.array([1, -1, 1, -1, 1, -1, -1])
+    assert (fit(NUM_LOOPS, losses, mean_depth=8) is not None) == is_drawn

@@ -5,7 +5,9 @@ import sys
 import numpy as np
 import pytest
 
+from mythos.report.draw import MAX_NAMES
 from mythos.report.static_style import COLORS, MAX_RUNS, line_styles, log_ticks, scientific, short
+from mythos.report.theme import DARK, LIGHT, Palette
 
 # What deuteranopes and protanopes see of linear RGB: Machado, Oliveira and Fernandes, IEEE TVCG 15, 1291, 2009.
 SEEN = {
@@ -25,10 +27,18 @@ def lab(color: str, seen: np.ndarray) -> np.ndarray:
     return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
 
 
+@pytest.mark.parametrize("palette", [LIGHT, DARK], ids=["light", "dark"])
 @pytest.mark.parametrize("seen", SEEN.values(), ids=SEEN)
-def test_any_two_colours_differ_for_colour_blind_readers_too(seen: np.ndarray) -> None:
-    differences = [np.linalg.norm(lab(a, seen) - lab(b, seen)) for a, b in itertools.combinations(COLORS, 2)]
-    assert min(differences) > 15  # 2.3 is a just noticeable difference
+def test_any_two_colours_differ_for_colour_blind_readers_too(seen: np.ndarray, palette: Palette) -> None:
+    verdicts = (palette.good, palette.fair, palette.bad)
+    for colors in (palette.categories, verdicts, (palette.train, palette.validation)):
+        differences = [np.linalg.norm(lab(a, seen) - lab(b, seen)) for a, b in itertools.combinations(colors, 2)]
+        assert min(differences) > 15  # 2.3 is a just noticeable difference
+
+
+def test_figures_and_page_share_their_colours() -> None:
+    assert COLORS == LIGHT.categories == (*DARK.categories[:-1], "#000000")
+    assert len(COLORS) == MAX_NAMES
 
 
 def test_every_run_has_a_distinct_style() -> None:

@@ -6,7 +6,7 @@ import pytest
 from mythos.config import records
 from mythos.report.page import write_report
 from mythos.report.read import read_run
-from mythos.report.verdicts import routing
+from mythos.report.verdicts.experts import routing
 
 MakeRun = Callable[..., Path]
 MIXTURE = ("model.core_ffn.num_experts=64", "model.core_ffn.num_active=8")
@@ -48,8 +48,8 @@ def test_the_verdict_on_routing_states_its_numbers(make_run: MakeRun, violations
     lines = [{"schema": records.SCHEMA}, *(telemetry(50 * (i + 1), each) for i, each in enumerate(violations))]
     verdict = routing(read_run(make_run(*MIXTURE, lines=lines)))
     assert verdict is not None
-    assert verdict.startswith(sentence)
-    assert "No expert is idle. From one loop to the next 25% of the tokens keep all of their experts." in verdict
+    assert verdict.text.startswith(sentence)
+    assert "No expert is idle. From one loop to the next 25% of the tokens keep all of their experts." in verdict.text
 
 
 def test_idle_experts_are_named(make_run: MakeRun) -> None:
@@ -65,4 +65,4 @@ def test_a_dense_model_and_a_run_without_telemetry_have_no_verdict(make_run: Mak
 
 def test_the_page_shows_the_verdict(make_run: MakeRun, tmp_path: Path) -> None:
     page = write_report([make_run(trace_every=100)], tmp_path / "page")
-    assert "<p><strong>Routing is balanced: at the last measurement" in page.read_text(encoding="utf-8")
+    assert "<b>✓ Green</b> Routing is balanced: at the last measurement" in page.read_text(encoding="utf-8")

@@ -7,25 +7,23 @@ import numpy as np
 
 from mythos.config import records
 from mythos.report import draw
-from mythos.report.compare import ranked
-from mythos.report.draw import LOSS, MAX_NAMES, go
+from mythos.report.compare import Runs, ranked
+from mythos.report.draw import MAX_NAMES, go
 from mythos.report.figures.loss import last_losses
 from mythos.report.read import Run, Series, by_index, nearest_num_loops
 from mythos.report.reduce import at_the_end, smoothed
 from mythos.report.spent import spent
 
-Runs = dict[str, Run]
-"""Runs by displayed name."""
-
 
 def losses(runs: Runs) -> go.Figure | None:
     """Smoothed training loss of each run."""
-    return _over_the_run(runs, lambda run: _smooth(run, records.TRAIN_LOSS), {"title": LOSS}, is_focused=True)
+    yaxis = {"title": _loss_title(runs)}
+    return _over_the_run(runs, lambda run: _smooth(run, records.TRAIN_LOSS), yaxis, is_focused=True)
 
 
 def validations(runs: Runs) -> go.Figure | None:
     """Validation loss of each run at the number of loops nearest to its own mean depth."""
-    return _over_the_run(runs, _validation, {"title": LOSS}, is_focused=True)
+    return _over_the_run(runs, _validation, {"title": _loss_title(runs)}, is_focused=True)
 
 
 def losses_over_num_loops(runs: Runs) -> go.Figure | None:
@@ -33,7 +31,7 @@ def losses_over_num_loops(runs: Runs) -> go.Figure | None:
     curve_of = {name: curve for name, run in runs.items() if (curve := last_losses(run)) is not None}
     loop_counts = sorted({int(num_loops) for curve in curve_of.values() for num_loops in curve.steps})
     xaxis = {"title": "loops T", "type": "log", "tickvals": draw.spaced(loop_counts, 1.3)}
-    return _curves(runs, curve_of, xaxis, {"title": LOSS})
+    return _curves(runs, curve_of, xaxis, {"title": _loss_title(runs)})
 
 
 def losses_over_flops(runs: Runs) -> go.Figure | None:
@@ -75,12 +73,18 @@ def token_correlations(runs: Runs) -> go.Figure | None:
     return _over_loops(runs, records.token_correlation, {"title": "token correlation"})
 
 
+def _loss_title(runs: Runs) -> str:
+    """All runs have losses of one unit; see ``report.comparable``."""
+    return draw.loss_title(next(iter(runs.values())))
+
+
 def _over_cost(runs: Runs, cost: str, title: str) -> go.Figure | None:
     series_of = {}
     for name, run in runs.items():
         if (cost_of_run := spent(run)) is not None and np.isfinite(getattr(cost_of_run, cost)).any():
             series_of[name] = Series(getattr(cost_of_run, cost), cost_of_run.loss)
-    return _curves(runs, series_of, {"title": title, "type": "log", "hoverformat": ".3g"}, {"title": LOSS})
+    xaxis = draw.count_axis(title, list(series_of.values())) | {"hoverformat": ".3g"}
+    return _curves(runs, series_of, xaxis, {"title": _loss_title(runs)})
 
 
 def _over_the_run(
@@ -109,7 +113,8 @@ def _over_loops(runs: Runs, name_of: Callable[[int], str], yaxis: dict[str, Any]
 
 
 def _curves(runs: Runs, series_of: dict[str, Series], xaxis: dict[str, Any], yaxis: dict[str, Any]) -> go.Figure | None:
-    """Lines in the colours of their runs, which are the same in every plot."""
+    """Lines in the colours of their runs, which are the same in every plot; runs without a value are left out."""
+    series_of = {name: series for name, series in series_of.items() if np.isfinite(series.values).any()}
     if not series_of:
         return None
     color, is_few = colors(runs), len(runs) <= MAX_NAMES

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from mythos.report import draw
-from mythos.report.draw import LOSS, go
+from mythos.report.draw import go
 from mythos.report.evaluations import DEPTH_SWEEP, REASONING, TASKS, by_rule, saturation
 from mythos.report.figures.loss import as_formula
 from mythos.report.read import Run, Series
@@ -20,7 +20,7 @@ def swept_loss(run: Run) -> go.Figure | None:
     if sweep is None:
         return None
     loop_counts = np.arange(1, len(sweep["loss"]) + 1)
-    traces = [draw.curve(_by_loop(sweep["loss"]), "T loops, all tokens", draw.color("train"))]
+    traces = [draw.with_bits(run, draw.curve(_by_loop(sweep["loss"]), "T loops, all tokens", draw.color("train")))]
     fitted = saturation(sweep, run.config.depth.mean)
     if fitted is not None:
         between: Any = np.geomspace(1, len(loop_counts), 80)
@@ -29,7 +29,9 @@ def swept_loss(run: Run) -> go.Figure | None:
         traces.append(draw.line(curve, as_formula(fitted), draw.color("muted"), width=1.5, **quiet))
     if (frozen := sweep.get("frozen_loss")) is not None:
         traces.append(draw.curve(_by_loop(frozen), "experts of the first loop", draw.category(1)))
-    figure = draw.figure(traces, _NUM_LOOPS | {"tickvals": draw.spaced(loop_counts.tolist(), 1.3)}, {"title": LOSS})
+    figure = draw.figure(
+        traces, _NUM_LOOPS | {"tickvals": draw.spaced(loop_counts.tolist(), 1.3)}, {"title": draw.loss_title(run)}
+    )
     return figure.add_vline(x=run.config.depth.mean, line={"width": 1, "dash": "dot"})
 
 
@@ -75,7 +77,7 @@ def angles(run: Run) -> go.Figure | None:
 
 def exit_rules(run: Run) -> go.Figure | None:
     """Loss against the mean number of loops, one line per rule; and with T loops for all tokens."""
-    return _rules(run, "loss", {"title": LOSS})
+    return _rules(run, "loss", {"title": draw.loss_title(run)})
 
 
 def exit_accuracies(run: Run) -> go.Figure | None:

@@ -4,7 +4,7 @@ import numpy as np
 
 from mythos.config import records
 from mythos.report import draw
-from mythos.report.draw import LOSS, MAX_NAMES, MAX_POINTS, STEP, go
+from mythos.report.draw import MAX_NAMES, MAX_POINTS, STEP, go
 from mythos.report.events import events
 from mythos.report.read import Run, Series, by_index, nearest_num_loops, with_prefix
 from mythos.report.reduce import smoothed, thin
@@ -27,8 +27,9 @@ def loss(run: Run) -> go.Figure | None:
     if num_loops is not None:
         validation = run.series[records.validation_loss(num_loops)]
         shown.append(validation)
-        traces.append(draw.curve(draw.thinned(validation), f"validation at T = {num_loops}", draw.color("validation")))
-    return draw.figure(traces, STEP, {"title": LOSS, "range": draw.focus(shown)}) if shown else None
+        curve = draw.curve(draw.thinned(validation), f"validation at T = {num_loops}", draw.color("validation"))
+        traces.append(draw.with_bits(run, curve))
+    return draw.figure(traces, STEP, {"title": draw.loss_title(run), "range": draw.focus(shown)}) if shown else None
 
 
 def timeline(run: Run) -> go.Figure | None:
@@ -70,15 +71,18 @@ def loss_by_num_loops(run: Run) -> go.Figure | None:
         return None
     in_legend = draw.spaced(list(losses), 2) if len(losses) > MAX_NAMES else losses
     traces = [
-        draw.curve(
-            draw.thinned(series),
-            f"T = {num_loops}",
-            draw.shade(index, len(losses)),
-            showlegend=num_loops in in_legend,
+        draw.with_bits(
+            run,
+            draw.curve(
+                draw.thinned(series),
+                f"T = {num_loops}",
+                draw.shade(index, len(losses)),
+                showlegend=num_loops in in_legend,
+            ),
         )
         for index, (num_loops, series) in enumerate(losses.items())
     ]
-    return draw.figure(traces, STEP, {"title": LOSS, "range": draw.focus(list(losses.values()))})
+    return draw.figure(traces, STEP, {"title": draw.loss_title(run), "range": draw.focus(list(losses.values()))})
 
 
 def loss_over_num_loops(run: Run) -> go.Figure | None:
@@ -86,15 +90,19 @@ def loss_over_num_loops(run: Run) -> go.Figure | None:
     curve = last_losses(run)
     if curve is None:
         return None
-    hover = "T = %{x}<br>%{y:.4f} nats per token<extra></extra>"
+    hover = f"T = %{{x}}<br>%{{y:.4f}} {run.loss_unit}<extra></extra>"
     points = [
-        draw.curve(
-            draw.at(curve, [index]),
-            "",
-            draw.shade(index, len(curve.steps)),
-            marker={"size": 10},
-            hovertemplate=hover,
-            showlegend=False,
+        draw.with_bits(
+            run,
+            draw.curve(
+                draw.at(curve, [index]),
+                "",
+                draw.shade(index, len(curve.steps)),
+                marker={"size": 10},
+                hovertemplate=hover,
+                showlegend=False,
+            ),
+            "T = %{x}<br>",
         )
         for index in range(len(curve.steps))
     ]
@@ -108,7 +116,7 @@ def loss_over_num_loops(run: Run) -> go.Figure | None:
     quiet = {"hovertemplate": None, "hoverinfo": "skip", "showlegend": bool(name)}
     xaxis = {"title": "loops T", "type": "log", "tickvals": draw.spaced(curve.steps.tolist(), 1.3)}
     traces = [draw.line(between, name, muted, width=1.5, **quiet), *points]
-    figure = draw.figure(traces, xaxis, {"title": LOSS}, hovermode="closest")
+    figure = draw.figure(traces, xaxis, {"title": draw.loss_title(run)}, hovermode="closest")
     return figure.add_vline(x=run.config.depth.mean, line={"width": 1, "dash": "dot"})
 
 
@@ -159,4 +167,6 @@ def slice_loss_by_num_loops(run: Run) -> go.Figure | None:
         draw.line(draw.thinned(smoothed(series)), f"T = {num_loops}", draw.shade(index, len(losses)))
         for index, (num_loops, series) in enumerate(losses.items())
     ]
-    return draw.figure(traces, STEP, {"title": LOSS, "range": draw.focus([smoothed(s) for s in losses.values()])})
+    return draw.figure(
+        traces, STEP, {"title": draw.loss_title(run), "range": draw.focus([smoothed(s) for s in losses.values()])}
+    )

@@ -28,8 +28,9 @@ def relative_change_profile(run: Run) -> go.Figure | None:
 
 
 def cosines(run: Run) -> go.Figure | None:
-    """Cosine of the states before and after each loop as a heatmap."""
-    return draw.loop_heatmap(run, records.cosine, "cosine")
+    """Cosine of the states before and after each loop as a heatmap, without loop 0, which starts without a state."""
+    loops = by_index(run.series, records.cosine)
+    return draw.heatmap_of({loop: series for loop, series in loops.items() if loop > 0}, "cosine")
 
 
 def curvature_ratios(run: Run) -> go.Figure | None:

@@ -53,8 +53,8 @@ def throughput(run: Run) -> go.Figure | None:
 def utilisation(run: Run) -> go.Figure | None:
     """Model FLOPs utilisation, and the share of time spent waiting for data."""
     names = {"MFU": "speed/mfu", "waiting for data": "speed/data_wait_share"}
-    yaxis = {"title": "share", "rangemode": "tozero", "tickformat": ".0%"}
-    return draw.lines(_known(run, names), yaxis, "%{y:.1%}")
+    known = _known(run, names)
+    return draw.lines(known, draw.share_axis("share of time", list(known.values())), "%{y:.3~%}")
 
 
 def memory(run: Run) -> go.Figure | None:

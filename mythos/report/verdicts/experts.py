@@ -1,17 +1,20 @@
-"""Sentences that say what a run's figures mean, with the numbers."""
+"""The verdict on routing: whether the experts are balanced."""
 
 import numpy as np
 
 from mythos.config import records
 from mythos.config.model import MoEConfig
+from mythos.config.routing_advice import routing_advice
 from mythos.report.figures.experts import layer_means
 from mythos.report.read import Run, Series
+from mythos.report.verdicts.check import Level, Verdict
+from mythos.report.verdicts.series import last
 
 BALANCED = 0.5
 """Load violation below which routing counts as balanced: no expert has 1.5 times the mean load."""
 
 
-def routing(run: Run) -> str | None:
+def routing(run: Run) -> Verdict | None:
     """Whether routing is balanced, over the loops below the mean depth; deeper loops run in few steps."""
     experts = run.config.model.core_ffn
     loops = layer_means(run, records.load_violation)
@@ -19,28 +22,41 @@ def routing(run: Run) -> str | None:
     if not isinstance(experts, MoEConfig) or not frequent:
         return None
     largest = experts.largest_violation
-    last = float(np.mean([_last(series) for series in frequent]))
+    collapsed = run.config.telemetry.alarms.collapsed_routing * largest
+    violation = float(np.mean([last(series) for series in frequent]))
     steps, worst = _worst(frequent)
-    if last < BALANCED:
-        state = "Routing is balanced"
-    elif last > run.config.telemetry.alarms.collapsed_routing * largest:
-        state = "Routing has collapsed: most tokens use the same experts"
+    if violation < BALANCED:
+        level, state = Level.GREEN, "Routing is balanced"
+    elif violation > collapsed:
+        level, state = Level.RED, "Routing has collapsed: most tokens use the same experts"
     else:
-        state = "Routing is uneven but recovering" if last < worst / 2 else "Routing is uneven"
+        level = Level.AMBER
+        state = "Routing is uneven but recovering" if violation < worst / 2 else "Routing is uneven"
+    idle, idle_limit = _idle_steps(run), run.config.telemetry.alarms.idle_steps
+    if idle is not None and idle >= idle_limit:
+        level = Level.RED
     sentences = [
-        f"{state}: at the last measurement the load violation of the first {len(frequent)} loops is {last:.2f} of at "
-        f"most {largest:g}; its largest was {worst:.2f}, at step {steps}."
+        f"{state}: at the last measurement the load violation of the first {len(frequent)} loops is {violation:.2f} of "
+        f"at most {largest:g}; its largest was {worst:.2f}, at step {steps}."
     ]
-    sentences += [text for text in (_idle(run), _repeated(run)) if text]
-    return " ".join(sentences)
+    sentences += [text for text in (_idle(idle), _repeated(run)) if text]
+    sentences.append(
+        f"Amber from a violation of {BALANCED:g}, red above {collapsed:g} or from {idle_limit} idle steps."
+    )
+    if level > Level.GREEN:
+        sentences.append(f"What to do: {routing_advice(run.config)}")
+    return Verdict(level, " ".join(sentences))
 
 
-def _idle(run: Run) -> str | None:
-    """How long the least-loaded experts have been without a token."""
+def _idle_steps(run: Run) -> float | None:
+    """For how many steps the least-loaded expert has been without a token; None if it was not logged."""
     series = [each for name, each in run.series.items() if name.startswith("experts/idle_steps/")]
-    if not series:
+    return max((last(each) for each in series), default=None)
+
+
+def _idle(longest: float | None) -> str | None:
+    if longest is None:
         return None
-    longest = max(_last(each) for each in series)
     return (
         "No expert is idle." if longest == 0 else f"The least-loaded expert has had no token for {longest:.0f} steps."
     )
@@ -49,14 +65,10 @@ def _idle(run: Run) -> str | None:
 def _repeated(run: Run) -> str | None:
     """The share of tokens that keep all of their experts from loop to loop."""
     loops = layer_means(run, records.identical_experts)
-    shares = [_last(series) for loop, series in loops.items() if 0 < loop < run.config.mean_loops]
+    shares = [last(series) for loop, series in loops.items() if 0 < loop < run.config.mean_loops]
     if not shares:
         return None
     return f"From one loop to the next {100 * float(np.mean(shares)):.0f}% of the tokens keep all of their experts."
-
-
-def _last(series: Series) -> float:
-    return float(series.values[np.isfinite(series.values)][-1])
 
 
 def _worst(loops: list[Series]) -> tuple[int, float]:
