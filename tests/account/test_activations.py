@@ -133,6 +133,6 @@ def test_a_compiled_mixture_on_a_gpu_saves_the_measured_bytes(fused: bool, measu
     """docs/performance.md: a layer D 1024, E 64, F 512, K 8, 32,768 tokens, with bf16 weight copies of the experts."""
     model = model_config("560m-a210m")
     runtime = Runtime(width=2, casts_weights=True, is_cuda=True, compiled=True, fused_experts=fused)
-    saved = SavedActivations(model, runtime, num_masked_keys=0)
+    saved = SavedActivations(model, runtime)
     counted = 32_768 * saved.mixture(model.core_ffn) + saved.expert_weight_copies
     assert counted / 2**20 == pytest.approx(measured_mib, rel=0.10)
