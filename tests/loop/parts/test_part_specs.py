@@ -323,3 +323,37 @@ def test_sequences_of_their_own_depth_equal_each_alone(kind: str, remat: str) ->
 
 def one_row(batch: Batch, row: int) -> Batch:
     return take_rows(batch, slice(row, row + 1))
+
+
+@every_kind
+@torch.no_grad()
+def test_a_token_changes_no_earlier_token_and_no_other_document(kind: str) -> None:
+    model = random_model(with_kind(kind, "debug-dense"))
+    batch = random_batch(model.config, batch=BATCH, length=LENGTH, num_documents=3)
+    changed_BS = torch.arange(LENGTH).expand(BATCH, LENGTH) == torch.tensor([[4], [9], [13]])[:BATCH]
+    tokens_BS = torch.where(changed_BS, (batch.tokens_BS + 1) % model.config.vocab_size, batch.tokens_BS)
+    position_B1, ids_BS = changed_BS.long().argmax(1, keepdim=True), batch.document_ids_BS
+    may_change_BS = (torch.arange(LENGTH) >= position_B1) & (ids_BS == ids_BS.gather(1, position_B1))
+    states = [model(each, NUM_LOOPS).state_BSD for each in (batch, batch._replace(tokens_BS=tokens_BS))]
+    differs_BS = ((states[0] - states[1]).abs() > 1e-5).any(-1)
+    assert differs_BS[changed_BS].all()
+    assert not (differs_BS & ~may_change_BS).any()
+
+
+@every_kind
+@pytest.mark.parametrize("remat", ["none", "loop", "block"])
+def test_truncated_gradients_are_those_of_loops_from_a_detached_state(kind: str, remat: str) -> None:
+    """The border stops the gradients of the carries as it does those of the state."""
+    model = random_model(with_kind(kind, "debug-dense"))
+    batch = random_batch(model.config, num_documents=2)
+    model.core.remat = Remat(remat)
+    model(batch, NUM_LOOPS, 2).state_BSD.square().sum().backward()
+    found = gradients(model)
+    model.zero_grad()
+    inputs = model._inputs(batch)
+    state = run_loop(model.core.step, model._start(inputs), inputs, Schedule(NUM_LOOPS - 2)).map(Tensor.detach)
+    for loop in range(NUM_LOOPS - 2, NUM_LOOPS):
+        state, _ = model.core.step(state, inputs._replace(loop=loop))
+    state.h_BSD.square().sum().backward()
+    for name, gradient in gradients(model).items():
+        assert relative_error(found[name], gradient) < 1e-5, name
