@@ -194,9 +194,7 @@ class SavedActivations:
     @property
     def in_attention(self) -> int:
         """What the loop parts save in one loop inside the attention of one block."""
-        return sum(
-            part.spec.saved_in_attention(part.config, self.model, self.runtime) for part in parts_of(self.model)
-        )
+        return sum(part.spec.saved_in_attention(part.config, self.model, self.runtime) for part in parts_of(self.model))
 
     @property
     def carried(self) -> int:

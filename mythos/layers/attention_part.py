@@ -1,6 +1,6 @@
 """Interface with which a loop part changes the attention of a layer."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -80,26 +80,30 @@ class AttentionParts(AttentionPart):
     def start(self, e_BSD: Tensor) -> Carry:
         return tuple(part.start(e_BSD) for part in self._parts())
 
-    def project(self, x_BSD: Tensor, heads: tuple[Tensor, ...], inputs: LayerInputs) -> tuple[Tensor, ...]:
+    def each(self, inputs: LayerInputs) -> Iterator[tuple[AttentionPart, LayerInputs]]:
+        """Yield each part and its inputs."""
         for part, carry in zip(self._parts(), inputs.carry, strict=True):
-            heads = part.project(x_BSD, heads, inputs._replace(carry=carry))
+            yield part, inputs._replace(carry=carry)
+
+    def project(self, x_BSD: Tensor, heads: tuple[Tensor, ...], inputs: LayerInputs) -> tuple[Tensor, ...]:
+        for part, own in self.each(inputs):
+            heads = part.project(x_BSD, heads, own)
         return heads
 
     def attend_to(
         self, memory: tuple[Tensor, ...], mask: Mask | None, inputs: LayerInputs
     ) -> tuple[tuple[Tensor, ...], Mask | None]:
-        for part, carry in zip(self._parts(), inputs.carry, strict=True):
-            memory, mask = part.attend_to(memory, mask, inputs._replace(carry=carry))
+        for part, own in self.each(inputs):
+            memory, mask = part.attend_to(memory, mask, own)
         return memory, mask
 
     def attend_further(self, mixed_BSHP: Tensor, attend: Attend, mask: Mask | None, inputs: LayerInputs) -> Tensor:
-        for part, carry in zip(self._parts(), inputs.carry, strict=True):
-            mixed_BSHP = part.attend_further(mixed_BSHP, attend, mask, inputs._replace(carry=carry))
+        for part, own in self.each(inputs):
+            mixed_BSHP = part.attend_further(mixed_BSHP, attend, mask, own)
         return mixed_BSHP
 
     def remember(self, written: tuple[Tensor, ...], inputs: LayerInputs) -> Carry:
-        parts = zip(self._parts(), inputs.carry, strict=True)
-        return tuple(part.remember(written, inputs._replace(carry=carry)) for part, carry in parts)
+        return tuple(part.remember(written, own) for part, own in self.each(inputs))
 
     def _parts(self) -> list[AttentionPart]:
         return list(self.parts)  # type: ignore[arg-type]

@@ -221,15 +221,23 @@ async function unpackMaps() {
   byId("loop").max = T - 1;
   byId("loop").value = state.loop;
   for (let head = 0; head < data.heads.length; head++) {
-    const canvas = element("canvas", { width: S, height: S });
-    canvas.onmousemove = (event) => point(event, canvas, head);
-    canvas.onclick = (event) => select(cellAt(event, canvas)[0]);
-    byId("maps").append(element("figure", {}, element("figcaption", { textContent: `head ${data.heads[head]}` }), canvas));
+    for (let source = 0; source < data.sources; source++) {
+      const canvas = element("canvas", { width: S, height: S });
+      canvas.onmousemove = (event) => point(event, canvas, head, source);
+      canvas.onclick = (event) => select(cellAt(event, canvas)[0]);
+      byId("maps").append(element("figure", {}, element("figcaption"), canvas));
+    }
   }
   drawMaps();
 }
-function weightRow(head, query) {
-  const start = (((state.loop * data.layers.length + state.map) * data.heads.length + head) * S + query) * S;
+function mapName(head, source) {
+  if (!source) return `head ${data.heads[head]}`;
+  const gate = data.gates === null ? "" : `, gate ${number(data.gates[state.map * data.heads.length + head])}`;
+  return `head ${data.heads[head]}, second attention${gate}${state.loop ? "" : " (none in the first loop)"}`;
+}
+function weightRow(head, query, source = 0) {
+  const loop = source * T + state.loop;
+  const start = (((loop * data.layers.length + state.map) * data.heads.length + head) * S + query) * S;
   return maps.subarray(start, start + S);
 }
 function cellAt(event, canvas) {
@@ -237,11 +245,11 @@ function cellAt(event, canvas) {
   const of = (part, size) => Math.min(S - 1, Math.max(0, Math.floor(part / size * S)));
   return [of(event.clientY - box.top, box.height), of(event.clientX - box.left, box.width)];
 }
-function point(event, canvas, head) {
+function point(event, canvas, head, source) {
   const [query, key] = cellAt(event, canvas);
-  const weight = (weightRow(head, query)[key] / 255) ** 2;
+  const weight = (weightRow(head, query, source)[key] / 255) ** 2;
   byId("weight").textContent = key > query ? "" :
-    `head ${data.heads[head]}: ${words[data.tokens[query]]} (token ${query}) attends to ${words[data.tokens[key]]} (token ${key}) ` +
+    `${mapName(head, source)}: ${words[data.tokens[query]]} (token ${query}) attends to ${words[data.tokens[key]]} (token ${key}) ` +
     `with weight ${weight.toFixed(3)}`;
 }
 function drawMaps() {
@@ -249,10 +257,12 @@ function drawMaps() {
   byId("loop-name").textContent = `${state.loop + 1} of ${T}`;
   const mark = channels(getComputedStyle(document.documentElement).getPropertyValue("--validation").trim());
   const empty = channels(getComputedStyle(document.documentElement).getPropertyValue("--page").trim());
-  byId("maps").querySelectorAll("canvas").forEach((canvas, head) => {
+  byId("maps").querySelectorAll("canvas").forEach((canvas, index) => {
+    const head = Math.floor(index / data.sources), source = index % data.sources;
+    canvas.previousElementSibling.textContent = mapName(head, source);
     const image = new ImageData(S, S);
     for (let query = 0; query < S; query++) {
-      const row = weightRow(head, query);
+      const row = weightRow(head, query, source);
       for (let key = 0; key < S; key++) {
         const color = key > query ? (query === state.token ? mark : empty) : ramp[row[key]];
         image.data.set([...color, 255], 4 * (query * S + key));

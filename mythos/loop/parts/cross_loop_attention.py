@@ -11,7 +11,7 @@ from mythos.layers.precision import compute_dtype
 
 
 class CrossLoopAttention(AttentionPart):
-    """o = attend(q, K, V) + tanh(g_h) attend(q, K_prev, V_prev), with the layer's own keys and values of the loop before.
+    """o = attend(q, K, V) + tanh(g_h) attend(q, K_prev, V_prev), with the layer's keys and values of the loop before.
 
     g has a number for each head and starts at zero: the identity (the gate of Flamingo's cross attention, Alayrac et
     al. 2022). Before the first loop the values are zero, and so is attention over them. In the decoding cache, earlier

@@ -10,9 +10,9 @@ from mythos.layers.precision import compute_dtype
 
 
 class ValueResidual(AttentionPart):
-    """V' = V + g_h (V_first - V), with the layer's own values of the first loop (ResFormer, arXiv 2410.17897, over loops).
+    """V' = V + g_h (V_first - V), with the layer's own values of the first loop.
 
-    g has a number for each key-value head and starts at zero: the identity. MLA computes keys and values from one
+    ResFormer (arXiv 2410.17897) does so over layers. g has a number for each key-value head and starts at zero: the identity. MLA computes keys and values from one
     latent, which is mixed in their place with one number, so that keys change as well.
     """
 

@@ -4,14 +4,22 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers import assert_same_with_gradients, fill, gradients, model_config, random_batch, random_model, relative_error
+from helpers import (
+    assert_same_with_gradients,
+    fill,
+    gradients,
+    model_config,
+    random_batch,
+    random_model,
+    relative_error,
+)
 from torch import Tensor, nn
 
 from mythos.config.decoding import ExitRule
 from mythos.config.loop_parts.attention import CrossLoopAttentionConfig, ValueResidualConfig
 from mythos.config.model import GQAConfig, MLAConfig, ModelConfig
 from mythos.config.parts import LoopConfig
-from mythos.eval.attention_pattern import heads_of, pattern
+from mythos.eval.attention_pattern import heads_of
 from mythos.layers.attention import GroupedQueryAttention
 from mythos.layers.attention_part import Attend, AttentionPart, Carry, LayerInputs, gate_figures
 from mythos.layers.mask import Mask, dense_mask
