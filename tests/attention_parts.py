@@ -31,7 +31,7 @@ def shapes_written(model):
 
 def is_first(inputs, like):
     """Whether a sequence is in its first loop, to be broadcast over a tensor [B, ...]."""
-    return (inputs.row == 0).view(-1, *[1] * (like.dim() - 1))
+    return (inputs.loop == 0).view(-1, *[1] * (like.dim() - 1))
 
 
 class Mix(nn.Module):

@@ -1,6 +1,6 @@
 """Bytes of activations: what the forward of one micro-batch saves for its backward, under each remat policy."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mythos.account.saved import FP32_BYTES, Runtime, SavedActivations
 from mythos.config.model import ModelConfig
@@ -51,11 +51,11 @@ def activation_bytes(
         num_exits: exits with a loss; with more than one, each saves a coda and each loop saves its state.
     """
     assert parallel.remat != "auto", "choose_remat first"
-    runtime = runtime or eager(parallel)
-    saved = SavedActivations(model, runtime, seq_len if mask_documents else 0)
+    runtime = replace(runtime or eager(parallel), num_masked_keys=seq_len if mask_documents else 0)
+    saved = SavedActivations(model, runtime)
     num_tokens, num_layers = batch_size * seq_len, model.num_core_layers
     dense_block = num_tokens * saved.block(model.ffn)
-    core_block = num_tokens * saved.block(model.core_ffn)
+    core_block = num_tokens * (saved.block(model.core_ffn) + saved.in_attention)
     parts = num_tokens * saved.parts
     once = saved.dense_weight_copies
     if runtime.shares_experts:
@@ -63,7 +63,7 @@ def activation_bytes(
     else:
         core_block += saved.expert_weight_copies
     state, expert_indices = num_tokens * saved.stream, num_tokens * saved.expert_indices
-    carried = num_tokens * saved.carried
+    carried, carried_by_blocks = num_tokens * saved.carried, num_tokens * saved.carried_by_blocks
     if runtime.shares_weights or parallel.remat == "none":
         once += num_layers * saved.core_weight_copies
         weight_copies = 0
@@ -73,11 +73,12 @@ def activation_bytes(
         case "none":
             per_loop, recomputed = parts + num_layers * core_block, 0
         case "block":
-            per_loop, recomputed = parts + num_layers * (state + expert_indices), core_block + weight_copies
+            per_loop = parts + carried_by_blocks + num_layers * (state + expert_indices)
+            recomputed = core_block + weight_copies
         case "loop":
             per_loop = num_layers * expert_indices + (0 if parallel.offload_states else carried)
             recomputed = parts + num_layers * (core_block + weight_copies)
-    once += num_tokens * (saved.prelude_norm + saved.num_masked_keys) + state
+    once += num_tokens * (saved.prelude_norm + runtime.num_masked_keys) + state + carried_by_blocks
     logits = saved.logits(min(num_tokens, model.head.chunk_tokens))
     coda = model.num_coda_layers * dense_block + num_tokens * saved.norm(model.dim) + state
     return ActivationBytes(

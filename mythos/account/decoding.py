@@ -1,9 +1,10 @@
 """Bytes of decoding: cached keys and values of every layer and loop, and the states of the tokens in flight."""
 
 from dataclasses import dataclass
+from math import prod
 
 from mythos.config.decoding import num_cache_slots
-from mythos.config.model import GQAConfig, MLAConfig, ModelConfig
+from mythos.config.model import ModelConfig
 from mythos.config.parts import parts_of
 
 _FP32_BYTES = 4
@@ -62,9 +63,5 @@ def decode_bytes(
 
 
 def num_cached_elements(model: ModelConfig) -> int:
-    """Elements that one attention layer caches for one token: keys and values, or a latent and one rotated key."""
-    match model.attention:
-        case GQAConfig(num_kv_heads=num_kv_heads):
-            return 2 * num_kv_heads * model.head_dim
-        case MLAConfig(kv_rank=kv_rank, rope_head_dim=rope_head_dim):
-            return kv_rank + rope_head_dim
+    """Elements that one attention layer caches for one token."""
+    return sum(map(prod, model.cached_shapes))

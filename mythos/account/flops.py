@@ -72,8 +72,11 @@ def outer_flops(model: ModelConfig, seq_len: int, num_exits: float = 1) -> Flops
 
 def loop_flops(model: ModelConfig, seq_len: int) -> Flops:
     """Forward FLOPs of one loop of the core, its injection and its parts included."""
-    parts = sum(part.spec.flops(part.config, model, seq_len) for part in parts_of(model))
-    return _block_flops(model, model.core_ffn, seq_len) * model.num_core_layers + Flops(matrices=parts, attention=0)
+    blocks = _block_flops(model, model.core_ffn, seq_len) * model.num_core_layers
+    matrices, total = (
+        sum(part.spec.flops(part.config, model, length) for part in parts_of(model)) for length in (0, seq_len)
+    )
+    return blocks + Flops(matrices=matrices, attention=total - matrices)
 
 
 def _gate_flops(run: RunConfig) -> Flops:

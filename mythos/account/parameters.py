@@ -46,14 +46,15 @@ def count_parameters(
         embedding=model.vocab_size * model.dim,
         prelude=model.num_prelude_layers * dense_block + (model.dim if model.prelude_norm else 0),
         core=model.num_core_layers * core_block + (model.dim if is_parallel else 0),
-        parts=sum(_num_in_part(part, model) for part in parts_of(model)),
+        parts=sum(num_in_part(part, model) for part in parts_of(model)),
         coda=model.num_coda_layers * dense_block,
         head=num_elements(head_shapes(model)),
         halting=num_elements(gate_shapes(model, halting)),
     )
 
 
-def _num_in_part(part: Part, model: ModelConfig) -> int:
+def num_in_part(part: Part, model: ModelConfig) -> int:
+    """Number of parameters of the injection or of a loop part."""
     inside_attention = num_elements(part.spec.attention_shapes(part.config, model))
     return num_elements(part.spec.shapes(part.config, model)) + model.num_core_layers * inside_attention
 

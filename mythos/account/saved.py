@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from mythos.account.parameters import block_shapes, num_matrix_elements
+from mythos.account.parameters import block_shapes, num_in_part, num_matrix_elements
 from mythos.config.model import DenseConfig, FeedForwardConfig, GQAConfig, MLAConfig, ModelConfig, MoEConfig
 from mythos.config.part_spec import Shapes
-from mythos.config.parts import parts_of
+from mythos.config.parts import Part, parts_of
 
 FP32_BYTES = 4
 _INT64_BYTES = 8
@@ -34,6 +34,8 @@ class Runtime:
     for the experts' matrices only with the fused kernels."""
     ep_size: int = 1
     """Ranks over which the experts are sharded; above 1 the mixture is not compiled."""
+    num_masked_keys: int = 0
+    """Length of the row of a dense mask; 0 without one."""
     expert_skew: float = 1.0
     """Ratio of the rows that the fullest rank's experts receive to the mean; used only with ``ep_size`` above 1."""
 
@@ -55,13 +57,12 @@ class Runtime:
 
 class SavedActivations:
     """Saved activations by part. In eager bf16 each product saves its own cast copy of its input; norms and the
-    residual stream stay in fp32. ``num_masked_keys`` is the length of a mask's row, 0 without a dense mask."""
+    residual stream stay in fp32."""
 
-    def __init__(self, model: ModelConfig, runtime: Runtime, num_masked_keys: int) -> None:
+    def __init__(self, model: ModelConfig, runtime: Runtime) -> None:
         self.model = model
         self.runtime = runtime
         self.width = runtime.width
-        self.num_masked_keys = num_masked_keys
 
     @property
     def stream(self) -> int:
@@ -103,7 +104,7 @@ class SavedActivations:
                 )
                 expanded = mla.nope_head_dim + mla.value_head_dim  # keys and values are one tensor
                 heads = num_heads * (2 * self.model.head_dim + expanded + mla.value_head_dim)
-        log_partition, mask = FP32_BYTES * num_heads, self.width * self.num_masked_keys
+        log_partition, mask = FP32_BYTES * num_heads, self.width * self.runtime.num_masked_keys
         return self.products(self.model.dim, 3) + latents + self.width * heads + log_partition + mask
 
     def feed_forward(self, ffn: FeedForwardConfig) -> int:
@@ -191,10 +192,23 @@ class SavedActivations:
         return normed + sum(part.spec.saved_activations(part.config, model, self.runtime) for part in parts_of(model))
 
     @property
+    def in_attention(self) -> int:
+        """What the loop parts save in one loop inside the attention of one block."""
+        return sum(part.spec.saved_in_attention(part.config, self.model, self.runtime) for part in parts_of(self.model))
+
+    @property
     def carried(self) -> int:
         """What goes from loop to loop: one vector of the residual stream, and what the parts carry."""
-        num_elements = sum(part.spec.carry_elements(part.config, self.model) for part in parts_of(self.model))
-        return self.stream + self.runtime.state_width * num_elements
+        return self.stream + sum(map(self._carry, parts_of(self.model)))
+
+    @property
+    def carried_by_blocks(self) -> int:
+        """What the parts inside the attention of the blocks carry."""
+        return sum(self._carry(part) for part in parts_of(self.model) if part.spec.attention_build is not None)
+
+    def _carry(self, part: Part) -> int:
+        widths = {"state": self.runtime.state_width, "product": self.width, "fp32": FP32_BYTES}
+        return widths[part.spec.carry_dtype] * part.spec.carry_elements(part.config, self.model)
 
     @property
     def expert_indices(self) -> int:
@@ -235,7 +249,9 @@ class SavedActivations:
         """Weight copies of the matrices of prelude, coda, injection and parts; not for each token."""
         num_blocks = self.model.num_prelude_layers + self.model.num_coda_layers
         num_elements = num_blocks * num_matrix_elements(block_shapes(self.model, self.model.ffn))
-        num_elements += sum(int(part.spec.flops(part.config, self.model, 0)) // 2 for part in parts_of(self.model))
+        for part in parts_of(self.model):  # a part may also multiply by matrices of a block
+            products = int(part.spec.flops(part.config, self.model, 0)) // 2
+            num_elements += min(products, num_in_part(part, self.model))
         return self._copy_bytes(num_elements)
 
     @property

@@ -178,6 +178,15 @@ class ModelConfig:
                 return nope_head_dim + rope_head_dim
 
     @property
+    def cached_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of what an attention layer caches of one token: key and value, or a latent and one rotated key."""
+        match self.attention:
+            case GQAConfig(num_kv_heads=num_kv_heads):
+                return ((num_kv_heads, self.head_dim),) * 2
+            case MLAConfig(kv_rank=kv_rank, rope_head_dim=rope_head_dim):
+                return (kv_rank,), (rope_head_dim,)
+
+    @property
     def core_residual_scale(self) -> float:
         """Factor that ``residual_scale`` stands for."""
         powers = {"none": 0.0, "inverse_sqrt": -0.5, "inverse": -1.0}

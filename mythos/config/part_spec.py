@@ -30,6 +30,10 @@ class Runtime(Protocol):
         """Whether the part's own modules are compiled."""
 
     @property
+    def num_masked_keys(self) -> int:
+        """Length of the row of a dense mask, which each attention saves; 0 without one."""
+
+    @property
     def is_cast(self) -> bool:
         """Whether matrix products read casts of an fp32 state."""
 
@@ -71,6 +75,10 @@ class PartSpec:
     ``layers.attention_part.AttentionPart``. Its parameters are those of ``attention_shapes``."""
     attention_shapes: Callable[[Any, "ModelConfig"], Shapes] = lambda config, model: {}
     """Parameters inside the attention of one block; ``initial_values`` and ``optimizer_group`` name them as well."""
+    saved_in_attention: Callable[[Any, "ModelConfig", Runtime], int] = lambda config, model, runtime: 0
+    """Bytes that one token saves in one loop inside the attention of one block, besides ``saved_activations``."""
+    carry_dtype: Literal["state", "product", "fp32"] = "state"
+    """Dtype of the carry: that of the state, that of matrix products such as keys and values, or fp32."""
 
 
 FIELDS = tuple(PartSpec.__dataclass_fields__)

@@ -10,6 +10,12 @@ from pydantic import Field
 from mythos.config import plugins
 from mythos.config.base import ConfigError, config, decode
 from mythos.config.injection import INJECTIONS
+from mythos.config.loop_parts.attention import (
+    CROSS_LOOP_ATTENTION,
+    VALUE_RESIDUAL,
+    CrossLoopAttentionConfig,
+    ValueResidualConfig,
+)
 from mythos.config.loop_parts.film import FILM, FilmConfig
 from mythos.config.loop_parts.gates import (
     GRT_GATE,
@@ -41,7 +47,14 @@ class ForeignPart:
 
 
 PartConfig = Annotated[
-    FilmConfig | GrtGateConfig | KeepGateConfig | LanesConfig | MemoryGateConfig | ForeignPart,
+    CrossLoopAttentionConfig
+    | FilmConfig
+    | GrtGateConfig
+    | KeepGateConfig
+    | LanesConfig
+    | MemoryGateConfig
+    | ValueResidualConfig
+    | ForeignPart,
     Field(discriminator="kind"),
 ]
 
@@ -61,11 +74,13 @@ class LoopConfig:
 
 
 PARTS: Final = {
+    "cross_loop_attention": CROSS_LOOP_ATTENTION,
     "film": FILM,
     "grt_gate": GRT_GATE,
     "keep_gate": KEEP_GATE,
     "lanes": LANES,
     "memory_gate": MEMORY_GATE,
+    "value_residual": VALUE_RESIDUAL,
 }
 """By ``kind``. A part is a file of ``mythos/loop/parts``, one of ``mythos/config/loop_parts``, and an entry here."""
 
@@ -79,6 +94,11 @@ class Part(NamedTuple):
     """Pattern for those inside the attention of the core's blocks."""
     spec: PartSpec
     config: Any
+
+    def attention_prefixes(self, model: "ModelConfig") -> list[str]:
+        """Prefix inside the attention of each block of the core; empty if the part is not there."""
+        num_layers = 0 if self.spec.attention_build is None else model.num_core_layers
+        return [self.attention_prefix.replace("*", str(layer)) for layer in range(num_layers)]
 
     def parameters(self, model: "ModelConfig") -> Iterator[tuple[str, str]]:
         """Pattern of each parameter's name in the model, and its name in the spec."""

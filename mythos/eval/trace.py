@@ -9,7 +9,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from mythos.data.tokenizer import token_ids
-from mythos.eval.attention_pattern import heads_of, pattern
+from mythos.eval.attention_pattern import further_part, pattern, replay
+from mythos.layers.attention_part import AttentionPart, LayerInputs
 from mythos.loop.run import ExpertIndices
 from mythos.model.mythos import Mythos, Unrolled
 from mythos.report.trace_arrays import TokenTrace
@@ -52,7 +53,8 @@ def trace_text(
     layers = _chosen("layers", layers, model.config.num_core_layers, "core layers")
     heads = _chosen("heads", heads, model.config.attention.num_heads, "heads")
     tokens = token_ids(tokenizer, prompt)
-    _check_size(len(tokens), model.config.max_seq_len, num_loops * len(layers) * len(heads))
+    num_sources = 1 if _further_part(model) is None else 2
+    _check_size(len(tokens), model.config.max_seq_len, num_sources * num_loops * len(layers) * len(heads))
 
     def text_of(token: int) -> str:
         return tokenizer.decode([token], skip_special_tokens=False)
@@ -88,6 +90,7 @@ def trace(
     state_TSD = torch.cat(unrolled.states).float()
     halting_TBS = unrolled.halting_output.halting_TBS
     change_TS = (state_TSD[1:] - state_TSD[:-1]).norm(dim=-1) / state_TSD[1:].norm(dim=-1).clamp(min=1e-12)
+    attention_TCHSS, further_TCHSS = _attention(model, unrolled, layers, heads)
     return TokenTrace(
         token_S=np.array(tokens),
         state_norm_TS=(state_TSD[1:].norm(dim=-1) / state_TSD.shape[-1] ** 0.5).cpu().numpy(),
@@ -98,11 +101,13 @@ def trace(
         entropy_TS=entropy_TS,
         halting_TS=None if halting_TBS is None else halting_TBS[:, 0].float().cpu().numpy(),
         expert_TLSK=_experts(unrolled.expert_indices),
-        attention_TCHSS=_attention(model, unrolled, layers, heads),
+        attention_TCHSS=attention_TCHSS,
         layer_C=np.array(sorted(set(layers)), dtype=np.int64),
         head_H=np.array(heads, dtype=np.int64),
         word_id_W=word_ids,
         word_W=np.array([text_of(int(word_id)) for word_id in word_ids]),
+        further_attention_TCHSS=further_TCHSS,
+        further_gate_CH=_further_gates(model, layers, heads),
     )
 
 
@@ -147,17 +152,48 @@ def _experts(expert_indices: list[ExpertIndices]) -> np.ndarray | None:
     return torch.stack([torch.stack(of_layers) for of_layers in loops]).cpu().numpy() if loops[0] else None
 
 
-def _attention(model: Mythos, unrolled: Unrolled, layers: Sequence[int], heads: Sequence[int]) -> np.ndarray:
-    """Attention of every loop, requested layer and head, ``[T, C, H, S, S]``; empty when no layer is requested."""
-    blocks = [(layer, block) for layer, block in enumerate(model.core.blocks) if layer in layers]
-    patterns = []
-    for block_inputs in unrolled.watched:
-        for layer, block in blocks:
-            x_BSD = block.get_submodule("attention_norm")(block_inputs[layer])
-            attention = block.get_submodule("attention")
-            pattern_BHSS = pattern(heads_of(attention, x_BSD, unrolled.rotation), None)  # one document
-            patterns.append(pattern_BHSS[0, list(heads)].cpu())
-    num_loops = len(unrolled.watched)
-    if not patterns:
-        return np.zeros((num_loops, 0, len(heads), 0, 0), dtype=np.float32)
-    return torch.stack(patterns).unflatten(0, (num_loops, -1)).numpy()
+def _attention(
+    model: Mythos, unrolled: Unrolled, layers: Sequence[int], heads: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Attention of every loop, requested layer and head, ``[T, C, H, S, S]``; empty when no layer is requested.
+
+    The second array is that of the further attention which a loop part adds, zero in the first loop; None without one.
+    """
+    num_loops, has_further = len(unrolled.watched), _further_part(model) is not None
+    own, further = [], []
+    for layer in sorted(set(layers)):
+        block = model.core.blocks[layer]
+        attention = block.get_submodule("attention")
+        carry = model.core.attention_parts()[layer].start(unrolled.watched[0][layer])
+        for loop in range(num_loops):
+            x_BSD = block.get_submodule("attention_norm")(unrolled.watched[loop][layer])
+            row, index = (
+                torch.tensor(each, device=x_BSD.device) for each in (min(loop, model.core.max_loops - 1), loop)
+            )
+            replayed = replay(attention, x_BSD, unrolled.rotation, LayerInputs(row, carry, index))
+            carry = replayed.carry
+            own.append(pattern(replayed.heads, None)[0, list(heads)].cpu())  # one document
+            if replayed.further is not None:
+                further.append(pattern(replayed.further, None)[0, list(heads)].cpu() * bool(loop))
+    if not own:
+        empty = np.zeros((num_loops, 0, len(heads), 0, 0), dtype=np.float32)
+        return empty, empty if has_further else None
+    own_TCHSS, further_TCHSS = (
+        torch.stack(each).unflatten(0, (-1, num_loops)).transpose(0, 1).contiguous().numpy() if each else None
+        for each in (own, further)
+    )
+    return own_TCHSS, further_TCHSS
+
+
+def _further_part(model: Mythos) -> AttentionPart | None:
+    """The part of the first core layer that adds a second attention."""
+    return further_part(model.core.blocks[0].get_submodule("attention"))
+
+
+def _further_gates(model: Mythos, layers: Sequence[int], heads: Sequence[int]) -> np.ndarray | None:
+    """Factor of what the second attention of each requested layer and head adds, ``[C, H]``; None without one."""
+    parts = [further_part(model.core.blocks[layer].get_submodule("attention")) for layer in sorted(set(layers))]
+    gates = [
+        gates_H.float()[list(heads)] for part in parts if part is not None and (gates_H := part.gates()) is not None
+    ]
+    return torch.stack(gates).cpu().numpy() if gates else None

@@ -46,7 +46,9 @@ class GroupedQueryAttention(nn.Module):
         query_BSHP = norm_and_rotate(query_BSHP, self.q_norm, rotation)
         key_BSGP = norm_and_rotate(key_BSGP, self.k_norm, rotation)
         carry = self.part.remember((key_BSGP, value_BSGP), inputs)
-        memory = (key_BSGP, value_BSGP) if cache is None else cache.append(key_BSGP, value_BSGP)
+        memory: tuple[Tensor, ...] = (key_BSGP, value_BSGP)
+        if cache is not None:
+            inputs, memory = inputs._replace(earlier=cache.earlier()), cache.append(*memory)
         read = partial(_read, query_BSHP)
         mixed_BSHP = self.part.attend_further(read(*self.part.attend_to(memory, mask, inputs)), read, mask, inputs)
         return self.o_proj(mixed_BSHP.flatten(2)), carry

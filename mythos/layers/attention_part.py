@@ -1,8 +1,9 @@
 """Interface with which a loop part changes the attention of a layer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from mythos.layers.mask import Mask
@@ -20,6 +21,11 @@ class LayerInputs(NamedTuple):
     row: Tensor | None = None
     """Row of tables over loops, a scalar, or ``[B]`` with one for each sequence; None outside of the core."""
     carry: Carry = ()
+    loop: Tensor | None = None
+    """Index of the loop, a scalar, or ``[B]`` with one for each sequence; None outside of the core."""
+    earlier: tuple[Tensor, ...] = ()
+    """While decoding, what the cache contains of the earlier tokens in the loop before, shaped like ``memory``; zeros
+    in the first loop; () without earlier tokens."""
 
 
 NO_INPUTS = LayerInputs()
@@ -59,6 +65,10 @@ class AttentionPart(nn.Module):
         """Return the next carry, given the keys and values of the new tokens."""
         return inputs.carry
 
+    def gates(self) -> Tensor | None:
+        """Return the factors of what the part adds, a vector with one for each head; None if it has none."""
+        return None
+
 
 class AttentionParts(AttentionPart):
     """Several parts, applied in order; the carry is the tuple of their carries."""
@@ -70,29 +80,39 @@ class AttentionParts(AttentionPart):
     def start(self, e_BSD: Tensor) -> Carry:
         return tuple(part.start(e_BSD) for part in self._parts())
 
-    def project(self, x_BSD: Tensor, heads: tuple[Tensor, ...], inputs: LayerInputs) -> tuple[Tensor, ...]:
+    def each(self, inputs: LayerInputs) -> Iterator[tuple[AttentionPart, LayerInputs]]:
+        """Yield each part and its inputs."""
         for part, carry in zip(self._parts(), inputs.carry, strict=True):
-            heads = part.project(x_BSD, heads, inputs._replace(carry=carry))
+            yield part, inputs._replace(carry=carry)
+
+    def project(self, x_BSD: Tensor, heads: tuple[Tensor, ...], inputs: LayerInputs) -> tuple[Tensor, ...]:
+        for part, own in self.each(inputs):
+            heads = part.project(x_BSD, heads, own)
         return heads
 
     def attend_to(
         self, memory: tuple[Tensor, ...], mask: Mask | None, inputs: LayerInputs
     ) -> tuple[tuple[Tensor, ...], Mask | None]:
-        for part, carry in zip(self._parts(), inputs.carry, strict=True):
-            memory, mask = part.attend_to(memory, mask, inputs._replace(carry=carry))
+        for part, own in self.each(inputs):
+            memory, mask = part.attend_to(memory, mask, own)
         return memory, mask
 
     def attend_further(self, mixed_BSHP: Tensor, attend: Attend, mask: Mask | None, inputs: LayerInputs) -> Tensor:
-        for part, carry in zip(self._parts(), inputs.carry, strict=True):
-            mixed_BSHP = part.attend_further(mixed_BSHP, attend, mask, inputs._replace(carry=carry))
+        for part, own in self.each(inputs):
+            mixed_BSHP = part.attend_further(mixed_BSHP, attend, mask, own)
         return mixed_BSHP
 
     def remember(self, written: tuple[Tensor, ...], inputs: LayerInputs) -> Carry:
-        parts = zip(self._parts(), inputs.carry, strict=True)
-        return tuple(part.remember(written, inputs._replace(carry=carry)) for part, carry in parts)
+        return tuple(part.remember(written, own) for part, own in self.each(inputs))
 
     def _parts(self) -> list[AttentionPart]:
         return list(self.parts)  # type: ignore[arg-type]
+
+
+def gate_figures(size_by_layer: Iterable[Tensor]) -> dict[str, Tensor]:
+    """Mean and largest absolute gate over all layers, by the names of their figures; {} without gates."""
+    sizes = list(size_by_layer)
+    return {"gate": torch.cat(sizes).mean(), "largest_gate": torch.cat(sizes).max()} if sizes else {}
 
 
 def attention_part(parts: list[AttentionPart]) -> AttentionPart:

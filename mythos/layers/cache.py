@@ -16,6 +16,9 @@ class KVCache(Protocol):
     def append(self, *new_parts: Tensor) -> tuple[Tensor, ...]:
         """Append tensors ``[B, S, ...]`` of the new tokens; returns those of all tokens, oldest first."""
 
+    def earlier(self) -> tuple[Tensor, ...]:
+        """Return the tensors of the earlier tokens in the loop before; zeros in the first loop, () without any."""
+
 
 class _Nothing:
     """A sequence of any length whose elements are None."""
@@ -75,6 +78,14 @@ class LayerCache:
             part[:, self.length : end] = new
         return tuple(part[:, :end] for part in self.parts)
 
+    def earlier(self) -> tuple[Tensor, ...]:
+        """Return nothing: no loop is before that of a layer outside of the core."""
+        return ()
+
+    def committed(self) -> tuple[Tensor, ...]:
+        """Return the tensors of the past."""
+        return tuple(part[:, : self.length] for part in self.parts)
+
     def uncommitted(self, num_tokens: int) -> tuple[Tensor, ...]:
         """Return the last written tensors of ``num_tokens`` tokens that are not committed yet."""
         return tuple(part[:, self.length : self.length + num_tokens] for part in self.parts)
@@ -124,6 +135,14 @@ class LoopCacheView:
             sums = self.accumulators or [torch.zeros_like(new, dtype=torch.float32) for new in new_parts]
             self.accumulators[:] = [total + new for total, new in zip(sums, new_parts, strict=True)]
         return self.slot.append(*new_parts)
+
+    def earlier(self) -> tuple[Tensor, ...]:
+        """Return what the loop before attends to in the past; see ``KVCache``."""
+        if self.slot.length == 0:
+            return ()
+        if self.previous is None:
+            return tuple(torch.zeros_like(part) for part in self.slot.committed())
+        return self.previous.committed()
 
     def copy_previous(self, num_tokens: int) -> None:
         """Write the tensors that the previous loop wrote, for all new tokens."""

@@ -59,7 +59,9 @@ class LatentAttention(nn.Module):
         rope_BSHP = rotate(rope_BSHP, rotation)
         key_rope_BSP = rotate(key_rope_BSP.unsqueeze(2), rotation).squeeze(2)
         carry = self.part.remember((latent_BSR, key_rope_BSP), inputs)
-        memory = (latent_BSR, key_rope_BSP) if cache is None else cache.append(latent_BSR, key_rope_BSP)
+        memory: tuple[Tensor, ...] = (latent_BSR, key_rope_BSP)
+        if cache is not None:
+            inputs, memory = inputs._replace(earlier=cache.earlier()), cache.append(*memory)
         read = partial(self._expanded if cache is None else self._absorbed, nope_BSHP, rope_BSHP)
         mixed_BSHP = self.part.attend_further(read(*self.part.attend_to(memory, mask, inputs)), read, mask, inputs)
         return self.o_proj(mixed_BSHP.flatten(2)), carry

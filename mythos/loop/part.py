@@ -91,6 +91,13 @@ class LoopPart(nn.Module):
         return {}
 
 
+class InsideAttention(LoopPart):
+    """A part that changes nothing but the attention of the core's blocks; see ``PartSpec.attention_build``."""
+
+    def __init__(self, config: Any, model: Any) -> None:
+        super().__init__()
+
+
 def frozen(exited_BS: Tensor, old: Any, new: Any) -> Any:
     """Return the new pytree of tensors ``[B, S, ...]``, in which exited tokens keep their old values."""
 

@@ -76,11 +76,12 @@ class Core(nn.Module):
         """
         stats, carries, layer_carries = LoopStats([], [], []), list(state.carries), list(state.layer_carries)
         row = inputs.table_row(self.max_loops)
-        bias_LE, row_index = self.router_bias[:, row], _on_device(row, state.h_BSD)
+        bias_LE = self.router_bias[:, row]
+        row_index, loop_index = (_on_device(index, state.h_BSD) for index in (row, inputs.loop))
 
         def blocks(x_BSD: Tensor) -> Tensor:
             for layer, block in enumerate(self.blocks):
-                of_layer = LayerInputs(row_index, layer_carries[layer])
+                of_layer = LayerInputs(row_index, layer_carries[layer], loop_index)
                 run = partial(_run_block, block, inputs, bias_LE[layer], inputs.cache.layers[layer], of_layer)
                 before_BSD, given = x_BSD, None if expert_indices is None else expert_indices[layer]
                 x_BSD, (router, layer_carries[layer]), indices_NK = self.remat.block(run, before_BSD, given)
@@ -103,9 +104,9 @@ class Core(nn.Module):
         )
 
 
-def _on_device(row: int | Tensor, like: Tensor) -> Tensor:
-    """Return a row as a tensor, so that compiled blocks serve every loop; it is filled on the device without a copy."""
-    return row if isinstance(row, Tensor) else like.new_full((), row, dtype=torch.int64)
+def _on_device(index: int | Tensor, like: Tensor) -> Tensor:
+    """Return an index as a tensor, so that compiled blocks serve every loop; the device fills it without a copy."""
+    return index if isinstance(index, Tensor) else like.new_full((), index, dtype=torch.int64)
 
 
 def _run_part(

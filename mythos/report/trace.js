@@ -233,24 +233,30 @@ async function unpackMaps() {
   byId("loop").max = T - 1;
   byId("loop").value = state.loop;
   for (let head = 0; head < data.heads.length; head++) {
-    const canvas = element("canvas", { width: S, height: S });
-    const caption = element("figcaption", { id: `caption-${head}` });
-    canvas.onmousemove = (event) => point(event, canvas, head);
-    canvas.onclick = (event) => select(cellAt(event, canvas)[0]);
-    byId("maps").append(element("figure", {}, caption, canvas));
+    for (let source = 0; source < data.sources; source++) {
+      const canvas = element("canvas", { width: S, height: S });
+      canvas.onmousemove = (event) => point(event, canvas, head, source);
+      canvas.onclick = (event) => select(cellAt(event, canvas)[0]);
+      byId("maps").append(element("figure", {}, element("figcaption"), canvas));
+    }
   }
   drawMaps();
 }
-function weightRow(head, query, loop = state.loop) {
-  const start = (((loop * data.layers.length + state.map) * data.heads.length + head) * S + query) * S;
+function mapName(head, source) {
+  if (!source) return `head ${data.heads[head]}`;
+  const gate = data.gates === null ? "" : `, gate ${number(data.gates[state.map * data.heads.length + head])}`;
+  return `head ${data.heads[head]}, second attention${gate}${state.loop ? "" : " (none in the first loop)"}`;
+}
+function weightRow(head, query, source = 0, loop = state.loop) {
+  const start = ((((source * T + loop) * data.layers.length + state.map) * data.heads.length + head) * S + query) * S;
   return maps.subarray(start, start + S);
 }
-// The largest byte of a head among the tokens that are shown, over all loops, so that its colours stay comparable.
-function largest(head) {
+// The largest byte of a map among the tokens that are shown, over all loops, so that its colours stay comparable.
+function largest(head, source) {
   let most = 1;
   for (let loop = 0; loop < T; loop++) {
     for (let query = 0; query < S; query++) {
-      const row = weightRow(head, query, loop);
+      const row = weightRow(head, query, source, loop);
       for (let key = state.hasFirst ? 0 : 1; key <= query; key++) most = Math.max(most, row[key]);
     }
   }
@@ -261,11 +267,11 @@ function cellAt(event, canvas) {
   const of = (part, size) => Math.min(S - 1, Math.max(0, Math.floor(part / size * S)));
   return [of(event.clientY - box.top, box.height), of(event.clientX - box.left, box.width)];
 }
-function point(event, canvas, head) {
+function point(event, canvas, head, source) {
   const [query, key] = cellAt(event, canvas);
-  const weight = (weightRow(head, query)[key] / 255) ** 2;
+  const weight = (weightRow(head, query, source)[key] / 255) ** 2;
   byId("weight").textContent = key > query ? "" :
-    `head ${data.heads[head]}: ${words[data.tokens[query]]} (token ${query}) attends to ${words[data.tokens[key]]} (token ${key}) ` +
+    `${mapName(head, source)}: ${words[data.tokens[query]]} (token ${query}) attends to ${words[data.tokens[key]]} (token ${key}) ` +
     `with weight ${weight.toFixed(3)}`;
 }
 function drawMaps() {
@@ -273,12 +279,12 @@ function drawMaps() {
   byId("loop-name").textContent = `${state.loop + 1} of ${T}`;
   const mark = channels(getComputedStyle(document.documentElement).getPropertyValue("--validation").trim());
   const empty = channels(getComputedStyle(document.documentElement).getPropertyValue("--page").trim());
-  byId("maps").querySelectorAll("canvas").forEach((canvas, head) => {
-    const most = largest(head);
-    byId(`caption-${head}`).textContent = `head ${data.heads[head]}, up to ${((most / 255) ** 2).toFixed(2)}`;
+  byId("maps").querySelectorAll("canvas").forEach((canvas, index) => {
+    const head = Math.floor(index / data.sources), source = index % data.sources, most = largest(head, source);
+    canvas.previousElementSibling.textContent = `${mapName(head, source)}, up to ${((most / 255) ** 2).toFixed(2)}`;
     const image = new ImageData(S, S);
     for (let query = 0; query < S; query++) {
-      const row = weightRow(head, query);
+      const row = weightRow(head, query, source);
       for (let key = 0; key < S; key++) {
         const isShown = key <= query && (key > 0 || state.hasFirst);
         const color = isShown ? ramp[Math.round(255 * row[key] / most)] : key > query && query === state.token ? mark : empty;

@@ -47,6 +47,11 @@ class TokenTrace(NamedTuple):
     """Ids of all tokens that appear above, ascending."""
     word_W: npt.NDArray[np.str_]
     """Their texts."""
+    further_attention_TCHSS: Floats | None = None
+    """Weights of the second attention that a loop part adds, such as that over the keys of the loop before; zero in the
+    first loop. None without such a part."""
+    further_gate_CH: Floats | None = None
+    """Factor of what it adds to each head; None without gates."""
 
 
 def write_arrays(path: Path, trace: TokenTrace) -> None:

@@ -112,6 +112,8 @@ def _as_json(trace: TokenTrace, config: RunConfig) -> str:
         "experts": None if experts is None else experts.ravel().tolist(),
         "layers": trace.layer_C.tolist(),
         "heads": trace.head_H.tolist(),
+        "sources": 1 if trace.further_attention_TCHSS is None else 2,
+        "gates": None if trace.further_gate_CH is None else _rounded(trace.further_gate_CH),
     }
     return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
 
@@ -122,8 +124,12 @@ def _rounded(values: np.ndarray) -> list[Any]:
 
 
 def _packed_maps(trace: TokenTrace) -> str:
-    """Attention as bytes, 255 times the square root of the weight, compressed; empty when none was requested."""
+    """Attention as bytes, 255 times the square root of the weight, compressed; empty when none was requested.
+
+    Those of a second attention follow.
+    """
     if not trace.attention_TCHSS.size:
         return ""
-    byte = np.rint(255 * np.sqrt(np.clip(trace.attention_TCHSS, 0, 1))).astype(np.uint8)
-    return base64.b64encode(gzip.compress(byte.tobytes(), compresslevel=6, mtime=0)).decode()
+    maps = [each for each in (trace.attention_TCHSS, trace.further_attention_TCHSS) if each is not None]
+    packed = b"".join(np.rint(255 * np.sqrt(np.clip(each, 0, 1))).astype(np.uint8).tobytes() for each in maps)
+    return base64.b64encode(gzip.compress(packed, compresslevel=6, mtime=0)).decode()

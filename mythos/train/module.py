@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from mythos.config.parallel import shares_weights
-from mythos.config.parts import parts_of
+from mythos.config.parts import Part, parts_of
 from mythos.config.run import RunConfig
+from mythos.layers.attention_part import gate_figures
 from mythos.layers.shared import share, unshare
 from mythos.loop.plan import plan_step
 from mythos.losses.objective import objective
@@ -119,8 +120,20 @@ class MythosModule(pl.LightningModule):
         for part in parts_of(self.config.model):
             module = self.model.get_submodule(part.prefix)
             with whole(module):
-                figures |= {f"{part.spec.family}/{name}": value for name, value in module.figures().items()}  # type: ignore[operator]
+                of_part: dict[str, Tensor] = module.figures()  # type: ignore[operator]
+            if part.spec.attention_build is not None:
+                of_part |= gate_figures(self._gate_sizes(part))
+            figures |= {f"{part.spec.family}/{name}": value for name, value in of_part.items()}
         return figures
+
+    def _gate_sizes(self, part: Part) -> Iterator[Tensor]:
+        """Absolute gates of a part inside the attention of each block."""
+        for prefix in part.attention_prefixes(self.config.model):
+            module = self.model.get_submodule(prefix)
+            with whole(module):
+                gates = module.gates()  # type: ignore[operator]
+                if gates is not None:
+                    yield gates.abs()
 
     def squared_gradient_norms(self) -> dict[str, Tensor]:
         """Squared norm of the complete, unclipped gradient of each parameter group, equal on all ranks."""

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 from mythos.account.activations import ActivationBytes, activation_bytes
 from mythos.account.saved import Runtime, SavedActivations
 from mythos.config.injection import AdditiveInjection, DiagonalInjection, LinearInjection
+from mythos.config.loop_parts.attention import CrossLoopAttentionConfig, ValueResidualConfig
 from mythos.config.model import ModelConfig
 from mythos.config.parallel import SingleParallel
 from mythos.config.parts import PARTS, LoopConfig
@@ -74,7 +75,9 @@ def variants() -> list[ModelConfig]:
         replace(base, injection=LinearInjection(), norm_position="sandwich"),
         replace(base, injection=AdditiveInjection(), prelude_norm=False),
         replace(base, injection=DiagonalInjection(update_rule="parallel"), attention=replace(attention, qk_norm=False)),
+        *(replace(base, loop=LoopConfig(parts=(spec.config(),))) for spec in PARTS.values() if spec.attention_build),
         *(replace(base, loop=LoopConfig(parts=(PARTS[kind].config(),))) for kind in ("lanes",)),
+        model_of_width_64("debug-mla", loop=LoopConfig(parts=(CrossLoopAttentionConfig(), ValueResidualConfig()))),
     ]
 
 
@@ -133,6 +136,6 @@ def test_a_compiled_mixture_on_a_gpu_saves_the_measured_bytes(fused: bool, measu
     """docs/performance.md: a layer D 1024, E 64, F 512, K 8, 32,768 tokens, with bf16 weight copies of the experts."""
     model = model_config("560m-a210m")
     runtime = Runtime(width=2, casts_weights=True, is_cuda=True, compiled=True, fused_experts=fused)
-    saved = SavedActivations(model, runtime, num_masked_keys=0)
+    saved = SavedActivations(model, runtime)
     counted = 32_768 * saved.mixture(model.core_ffn) + saved.expert_weight_copies
     assert counted / 2**20 == pytest.approx(measured_mib, rel=0.10)

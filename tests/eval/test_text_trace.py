@@ -7,6 +7,8 @@ import torch
 from helpers import MODELS, fill, model_config, random_batch, random_model
 
 from mythos.config.halting import ActHalting, PonderHalting
+from mythos.config.loop_parts.attention import CrossLoopAttentionConfig, ValueResidualConfig
+from mythos.config.parts import LoopConfig
 from mythos.eval.attention_pattern import heads_of, pattern
 from mythos.eval.trace import trace
 from mythos.layers.mask import dense_mask
@@ -135,6 +137,47 @@ def test_attention_changes_from_loop_to_loop_with_the_state() -> None:
     assert (difference > 1e-3).all()
 
 
+@pytest.mark.parametrize("name", ["debug-dense", "debug-mla"])
+def test_both_attentions_of_every_loop_give_the_output_of_the_layer(name: str) -> None:
+    """Own weights times own values, plus gate times further weights times the values of the loop before."""
+    parts = (CrossLoopAttentionConfig(), ValueResidualConfig())
+    model = random_model(model_config(name, loop=LoopConfig(parts=parts))).eval()
+    calls: list[list[tuple[torch.Tensor, ...]]] = [[], []]
+    for layer, block in enumerate(model.core.blocks):
+        block.attention.o_proj.register_forward_hook(
+            lambda module, given, output, layer=layer: calls[layer].append(given[0])
+        )
+        block.attention.register_forward_hook(
+            lambda module, given, output, layer=layer: calls[layer].append((given[0], given[4]))
+        )
+    result = traced(model)
+    gate_CH = np.stack([block.attention.part.parts[0].gate.weight.detach().tanh() for block in model.core.blocks])
+    np.testing.assert_allclose(result.further_gate_CH, gate_CH, rtol=1e-6)
+    assert not result.further_attention_TCHSS[0].any()
+    np.testing.assert_allclose(result.further_attention_TCHSS[1:].sum(-1), 1, rtol=1e-5)
+    rotation = rotation_at(torch.arange(len(TOKENS))[None], *rotation_of(model))
+    with torch.no_grad():
+        for layer, block in enumerate(model.core.blocks):
+            before = None
+            for loop in range(4):
+                mixed_BSE, (x_BSD, inputs) = calls[layer][2 * loop : 2 * loop + 2]
+                heads = heads_of(block.attention, x_BSD, rotation, inputs)
+                own, further = (
+                    torch.from_numpy(each[loop, layer])
+                    for each in (result.attention_TCHSS, result.further_attention_TCHSS)
+                )
+                expected_HSP = own @ heads.value_BHSP[0]
+                if before is not None:
+                    expected_HSP += torch.from_numpy(gate_CH[layer])[:, None, None] * (further @ before.value_BHSP[0])
+                np.testing.assert_allclose(mixed_BSE[0], expected_HSP.transpose(0, 1).flatten(1), rtol=1e-3, atol=1e-5)
+                before = heads
+
+
+def rotation_of(model: Mythos) -> tuple[int, float]:
+    attention = model.config.attention
+    return getattr(attention, "rope_head_dim", model.config.head_dim), attention.rope_base
+
+
 def test_a_trace_leaves_no_hooks() -> None:
     model = random_model(model_config()).eval()
     traced(model)
@@ -142,8 +185,9 @@ def test_a_trace_leaves_no_hooks() -> None:
 
 
 def test_arrays_survive_a_round_trip_through_the_file(tmp_path: Path) -> None:
-    for name in ("debug", "debug-dense"):
-        result = traced(random_model(model_config(name)))
+    cross = LoopConfig(parts=(CrossLoopAttentionConfig(),))
+    for config in (model_config("debug"), model_config("debug-dense"), model_config("debug", loop=cross)):
+        result = traced(random_model(config))
         write_arrays(tmp_path / "trace.npz", result)
         with np.load(tmp_path / "trace.npz") as arrays:
             assert set(arrays) == {name for name, part in result._asdict().items() if part is not None}

@@ -58,12 +58,27 @@ def test_logits_and_greedy_text_equal_those_of_the_model(kind: str, exported) ->
     assert torch.equal(text[:, 5:], expected_text)
 
 
-@pytest.mark.parametrize(("name", "policy"), [("debug", "mean"), ("debug", "mod-2"), ("debug-mla", "last")])
+IN_ATTENTION = LoopConfig(parts=tuple(spec.config() for spec in PARTS.values() if spec.attention_build is not None))
+
+
+@pytest.mark.parametrize(
+    ("name", "policy", "loop"),
+    [
+        ("debug", "mean", LoopConfig()),
+        ("debug", "mod-2", LoopConfig()),
+        ("debug-mla", "last", LoopConfig()),
+        *(
+            pytest.param("debug", policy, IN_ATTENTION, marks=pytest.mark.slow, id=f"parts-{policy}")
+            for policy in ("all", "mean", "mod-2")
+        ),
+        pytest.param("debug-mla", "last", IN_ATTENTION, marks=pytest.mark.slow, id="parts-mla-last"),
+    ],
+)
 @pytest.mark.parametrize("rule", [None, ExitRule("relative_change", 0.4), ExitRule("output_divergence", 0.02)])
 def test_padded_prompts_exit_rules_and_shared_caches_give_the_text_of_the_model(
-    name: str, policy: str, rule: ExitRule | None, exported
+    name: str, policy: str, loop: LoopConfig, rule: ExitRule | None, exported
 ) -> None:
-    model, loaded = exported(name)
+    model, loaded = exported(name, loop=loop)
     is_real = torch.arange(7) >= 7 - torch.tensor([4, 7, 1])[:, None]
     prompts = TOKENS[:, :7] * is_real
     expected = generate(model, prompts, 8, 5, 0, None, 0, rule=rule, cache_policy=policy, is_real_BS=is_real).tokens_BS
@@ -101,8 +116,9 @@ def test_a_call_with_a_cache_continues_the_call_before(exported) -> None:
             loaded(TOKENS, past_key_values=first.past_key_values, num_loops=2)
 
 
-def test_beam_search_with_a_cache_equals_beam_search_without(exported) -> None:
-    _, loaded = exported()
+@pytest.mark.parametrize("loop", [LoopConfig(), pytest.param(IN_ATTENTION, marks=pytest.mark.slow)], ids=["", "parts"])
+def test_beam_search_with_a_cache_equals_beam_search_without(loop: LoopConfig, exported) -> None:
+    _, loaded = exported(loop=loop)
     options = {"max_new_tokens": 6, "num_beams": 3, "num_return_sequences": 2, "eos_token_id": None}
     options["attention_mask"] = torch.ones(3, 5)
     text = loaded.generate(TOKENS[:, :5], **options)

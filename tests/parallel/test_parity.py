@@ -16,6 +16,8 @@ from parallel.worker import SGD_RATE
 OUTPUT_SCALE = "model.output_scale=0.25"
 """Output projections that start at zero would leave nearly every gradient zero; with large ones, depth amplifies the
 rounding, which differs between processors."""
+INSIDE = ("0.gate", "1.mix")
+"""Weights of cross-loop attention and value residual inside the attention of a block."""
 FACTORS = ((0, 1, 2, 3), (1, 2), ("none", "loop"), (2, 4))
 """Stages of ZeRO, ranks that share experts, what is recomputed, sequences in a micro-batch."""
 PAIRWISE = pairwise(*FACTORS)
@@ -153,11 +155,14 @@ def test_quantile_balancing_does_not_depend_on_the_layout(tmp_path: Path, packed
 
 @pytest.mark.slow
 def test_loop_parts_do_not_depend_on_the_layout(tmp_path: Path, packed: Path) -> None:
-    """FiLM and both gates together, opened by large steps."""
-    parts = ["model.loop.parts=[{kind: film}, {kind: keep_gate}, {kind: memory_gate}]", OUTPUT_SCALE]
+    """FiLM, both gates and both parts inside attention together, opened by large steps."""
+    kinds = ("film", "keep_gate", "memory_gate", "cross_loop_attention", "value_residual")
+    parts = [f"model.loop.parts=[{', '.join(f'{{kind: {kind}}}' for kind in kinds)}]", OUTPUT_SCALE]
     layouts = [(2, 2, "loop", 2), (3, 2, "none", 4)]
     [expected] = run_cases(tmp_path / "one", 1, packed, [["data.micro_batch_size=8", *parts]])
     found = run_cases(tmp_path / "two", 2, packed, [[*overrides(*layout), *parts] for layout in layouts])
     assert expected.weights["core.parts.2.cell.opening"].abs().amax() > 1e-3
+    for name in INSIDE:
+        assert expected.weights[f"core.blocks.1.attention.part.parts.{name}.weight"].abs().amax() > 5e-4
     for layout, result in zip(layouts, found, strict=True):
         assert_equal_training(result, expected, layout)

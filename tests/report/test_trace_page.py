@@ -78,6 +78,12 @@ def test_the_maps_are_square_roots_as_bytes() -> None:
     packed = np.frombuffer(gzip.decompress(base64.b64decode(embedded(page(trace), "maps-packed"))), np.uint8)
     weights = (packed.reshape(trace.attention_TCHSS.shape) / 255) ** 2
     np.testing.assert_allclose(weights, trace.attention_TCHSS, atol=0.5 / 255 * 2 + 1e-4)
+    both = made(further_attention_TCHSS=trace.attention_TCHSS[::-1], further_gate_CH=np.array([[0.25, -0.5]]))
+    packed = np.frombuffer(gzip.decompress(base64.b64decode(embedded(page(both), "maps-packed"))), np.uint8)
+    weights = (packed.reshape(2, *trace.attention_TCHSS.shape) / 255) ** 2
+    np.testing.assert_allclose(weights[1], trace.attention_TCHSS[::-1], atol=0.5 / 255 * 2 + 1e-4)
+    data = json.loads(embedded(page(both), "data"))
+    assert (data["sources"], data["gates"]) == (2, [0.25, -0.5])
     none = made(attention_TCHSS=np.zeros((3, 0, 2, 0, 0)), layer_C=np.zeros(0, dtype=int))
     assert embedded(page(none), "maps-packed") == ""
 

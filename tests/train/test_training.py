@@ -33,6 +33,14 @@ def progress(run: Path, step: int) -> dict:
         *(("model=debug", "optim=adamw"), ("model=debug", "optim=muon_adamw")),
         *(("model=debug-mla", "optim=adamw"), ("model=debug-mla", "optim=muon_adamw")),
         ("depth.per_sequence=true", "balance=sign", "depth.damping=0.5", "depth.num_grad_loops=1"),
+        pytest.param(
+            (
+                "balance=sign",
+                "depth.per_sequence=true",
+                "model.loop.parts=[{kind: cross_loop_attention}, {kind: value_residual}]",
+            ),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_resumed_run_is_bitwise_the_uninterrupted_one(

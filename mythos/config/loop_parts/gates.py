@@ -164,6 +164,7 @@ MEMORY_GATE: Final = PartSpec(
     flops=lambda part, model, seq_len: 12 * part.rank_for(model.dim) * model.dim,
     saved_activations=_memory_gate_saves,
     carry_elements=lambda part, model: model.dim,
+    carry_dtype="fp32",
     cached_elements=nothing,
     is_repeatable=False,
 )

@@ -1,6 +1,7 @@
 """Every kind of injection and loop part is complete: what its spec states is what the part does."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,21 @@ import pytest
 import torch
 from helpers import gradients, model_config, random_batch, random_model, recorded, relative_error, run_config
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 from mythos.account.decoding import decode_bytes
+from mythos.account.flops import loop_flops
 from mythos.account.saved import Runtime
 from mythos.config.injection import INJECTIONS
 from mythos.config.model import ModelConfig
 from mythos.config.part_spec import FIELDS, PartSpec, load_object
 from mythos.config.parts import PARTS, LoopConfig, Part, optimizer_groups, parts_of
+from mythos.layers.attention_part import gate_figures
 from mythos.loop.part import LoopInputs, LoopPart
 from mythos.loop.remat import Remat
+from mythos.loop.run import Schedule, run_loop
 from mythos.model.init import initialize, rule_for
 from mythos.model.mythos import Mythos
 from mythos.optim.groups import grouping
@@ -28,11 +33,13 @@ from mythos.train.run_directory import prepare
 from mythos.types import Batch, take_rows
 
 KINDS: dict[str, PartSpec] = INJECTIONS | PARTS
-BATCH, LENGTH, NUM_LOOPS = 2, 20, 5
+BATCH, LENGTH, NUM_LOOPS = 3, 20, 5
 ONE_STEP = """data.seq_len=32 data.batch_size=2 data.micro_batch_size=2 depth.mean=2 run.num_steps=1 run.name=figures
 run.validation.num_batches=2 schedule.num_warmup_steps=0 tracking.log_every=1 telemetry.trace_every=1
 parallel.device=cpu""".split()
 every_kind = pytest.mark.parametrize("kind", KINDS)
+inside = pytest.mark.parametrize("kind", [kind for kind, spec in PARTS.items() if spec.attention_build is not None])
+every_attention = pytest.mark.parametrize("name", ["debug-dense", "debug-mla"])
 
 
 def with_kind(kind: str, name: str = "debug", **changes: Any) -> ModelConfig:
@@ -126,7 +133,33 @@ def test_flops_are_those_of_the_part_alone(kind: str) -> None:
     part, module = of_kind(config), random_model(config).get_submodule(of_kind(config).prefix)
     with FlopCounterMode(display=False) as counter:
         run_alone(module, *states(config))
-    assert counter.get_total_flops() == BATCH * LENGTH * part.spec.flops(part.config, config, LENGTH)
+    alone = counter.get_total_flops() / (BATCH * LENGTH)
+    if part.spec.attention_build is None:
+        assert alone == part.spec.flops(part.config, config, LENGTH)
+
+
+class Saved:
+    """Tensors that a graph saves, one for each storage."""
+
+    def __init__(self, is_bf16: bool) -> None:
+        self.tensors: dict[int, Tensor] = {}
+        self.is_bf16 = is_bf16
+        self.runtime = Runtime(width=2, casts_weights=True) if is_bf16 else Runtime()
+
+    def run(self, function: Callable[[], Tensor]) -> None:
+        hooks = torch.autograd.graph.saved_tensors_hooks(self.pack, lambda tensor: tensor)
+        with hooks, torch.autocast("cpu", torch.bfloat16, enabled=self.is_bf16):
+            assert function().requires_grad
+
+    def pack(self, tensor: Tensor) -> Tensor:
+        self.tensors[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    def num_bytes(self, shared: Iterable[Tensor]) -> int:
+        """Bytes that hold a value for each token, without shared tensors and casts of weights."""
+        pointers = {each.untyped_storage().data_ptr() for each in shared}
+        own = [each for pointer, each in self.tensors.items() if pointer not in pointers]
+        return sum(each.untyped_storage().nbytes() for each in own if each.shape[0] in (BATCH, BATCH * LENGTH))
 
 
 @every_kind
@@ -135,24 +168,64 @@ def test_saved_activations_are_what_the_graph_saves(kind: str, is_bf16: bool) ->
     config = with_kind(kind)
     part, module = of_kind(config), random_model(config).get_submodule(of_kind(config).prefix)
     h_BSD, e_BSD = states(config)
-    saved: dict[int, Tensor] = {}
+    saved = Saved(is_bf16)
+    saved.run(lambda: run_alone(module, h_BSD, e_BSD))
+    num_bytes = saved.num_bytes((e_BSD, *module.parameters()))  # all loops share them
+    assert num_bytes == BATCH * LENGTH * part.spec.saved_activations(part.config, config, saved.runtime)
 
-    def pack(tensor: Tensor) -> Tensor:
-        saved[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
 
-    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
-    with hooks, torch.autocast("cpu", torch.bfloat16, enabled=is_bf16):
-        new_BSD = run_alone(module, h_BSD, e_BSD)
-    assert new_BSD.requires_grad
-    for tensor in (e_BSD, *module.parameters()):  # all loops share them
-        saved.pop(tensor.untyped_storage().data_ptr(), None)
-    of_tokens = [
-        each for each in saved.values() if each.shape[0] in (BATCH, BATCH * LENGTH)
-    ]  # casts of weights are not
-    runtime = Runtime(width=2, casts_weights=True) if is_bf16 else Runtime()
-    num_bytes = sum(each.untyped_storage().nbytes() for each in of_tokens)
-    assert num_bytes == BATCH * LENGTH * part.spec.saved_activations(part.config, config, runtime)
+def run_core(model: Mythos, batch: Batch, num_loops: int) -> Tensor:
+    """The core alone."""
+    with torch.no_grad():
+        inputs = model._inputs(batch)
+    return run_loop(model.core.step, model._start(inputs), inputs, Schedule(num_loops)).h_BSD
+
+
+def with_and_without(kind: str, name: str) -> tuple[Mythos, Mythos]:
+    """A model with a part inside attention, and one without it that has the same weights otherwise."""
+    model = random_model(with_kind(kind, name, core_ffn=model_config("debug-dense").core_ffn))
+    bare = Mythos(replace(model.config, loop=LoopConfig()))
+    own = (".attention.part.", "core.parts.")
+    bare.load_state_dict({k: v for k, v in model.state_dict().items() if not any(each in k for each in own)})
+    return model, bare
+
+
+@inside
+@every_attention
+def test_flops_inside_attention_are_those_that_a_loop_has_more(kind: str, name: str) -> None:
+    """The counter knows no causal masks, which leave half of the attention."""
+    model, bare = with_and_without(kind, name)
+    batch, counts = random_batch(model.config, batch=BATCH, length=LENGTH, num_documents=2), []
+    for each in (model, bare):
+        with sdpa_kernel(SDPBackend.MATH), torch.no_grad(), FlopCounterMode(display=False) as counter:
+            run_core(each, batch, NUM_LOOPS)
+        counts.append(counter.get_total_flops())
+    of_loop = [loop_flops(each.config, LENGTH) for each in (model, bare)]
+    matrices, attention = (of_loop[0].matrices - of_loop[1].matrices, of_loop[0].attention - of_loop[1].attention)
+    assert counts[0] - counts[1] == BATCH * LENGTH * NUM_LOOPS * (matrices + 2 * attention)
+
+
+@inside
+@every_attention
+@pytest.mark.parametrize("is_bf16", [False, True])
+@pytest.mark.parametrize("has_mask", [False, True])
+def test_activations_saved_inside_attention_are_what_a_further_loop_saves_more(
+    kind: str, name: str, is_bf16: bool, has_mask: bool
+) -> None:
+    models = with_and_without(kind, name)
+    batch, measured = random_batch(models[0].config, batch=BATCH, length=LENGTH, num_documents=2), []
+    batch = batch if has_mask else batch._replace(document_ids_BS=None)
+    for model in models:
+        of_loops = []
+        for num_loops in (2, 3):
+            saved = Saved(is_bf16)
+            saved.run(lambda: run_core(model, batch, num_loops))  # noqa: B023  (called at once)
+            of_loops.append(saved.num_bytes(model.parameters()))
+        measured.append(of_loops[1] - of_loops[0])
+    part = of_kind(models[0].config)
+    runtime = replace(saved.runtime, num_masked_keys=LENGTH if has_mask else 0)
+    of_block = part.spec.saved_in_attention(part.config, models[0].config, runtime)
+    assert measured[0] - measured[1] == BATCH * LENGTH * models[0].config.num_core_layers * of_block
 
 
 @every_kind
@@ -186,7 +259,9 @@ def test_figures_are_finite_scalars_of_the_metrics(kind: str, packed: Path, tmp_
     own = f"model.injection={{kind: {kind}}}" if kind in INJECTIONS else f"model.loop.parts=[{{kind: {kind}}}]"
     run = run_config(*ONE_STEP, own, f"data.dir={packed}", f"run.dir={tmp_path}")
     module = random_model(run.model).get_submodule(of_kind(run.model).prefix)
-    figures = module.figures()
+    figures = module.figures() | gate_figures(
+        each.gates().abs() for each in inside_attention(random_model(run.model)) if each.gates() is not None
+    )
     assert all(value.dim() == 0 and value.isfinite() for value in figures.values())
     train(run, prepare(run))
     for name in figures:
@@ -248,3 +323,37 @@ def test_sequences_of_their_own_depth_equal_each_alone(kind: str, remat: str) ->
 
 def one_row(batch: Batch, row: int) -> Batch:
     return take_rows(batch, slice(row, row + 1))
+
+
+@every_kind
+@torch.no_grad()
+def test_a_token_changes_no_earlier_token_and_no_other_document(kind: str) -> None:
+    model = random_model(with_kind(kind, "debug-dense"))
+    batch = random_batch(model.config, batch=BATCH, length=LENGTH, num_documents=3)
+    changed_BS = torch.arange(LENGTH).expand(BATCH, LENGTH) == torch.tensor([[4], [9], [13]])[:BATCH]
+    tokens_BS = torch.where(changed_BS, (batch.tokens_BS + 1) % model.config.vocab_size, batch.tokens_BS)
+    position_B1, ids_BS = changed_BS.long().argmax(1, keepdim=True), batch.document_ids_BS
+    may_change_BS = (torch.arange(LENGTH) >= position_B1) & (ids_BS == ids_BS.gather(1, position_B1))
+    states = [model(each, NUM_LOOPS).state_BSD for each in (batch, batch._replace(tokens_BS=tokens_BS))]
+    differs_BS = ((states[0] - states[1]).abs() > 1e-5).any(-1)
+    assert differs_BS[changed_BS].all()
+    assert not (differs_BS & ~may_change_BS).any()
+
+
+@every_kind
+@pytest.mark.parametrize("remat", ["none", "loop", "block"])
+def test_truncated_gradients_are_those_of_loops_from_a_detached_state(kind: str, remat: str) -> None:
+    """The border stops the gradients of the carries as it does those of the state."""
+    model = random_model(with_kind(kind, "debug-dense"))
+    batch = random_batch(model.config, num_documents=2)
+    model.core.remat = Remat(remat)
+    model(batch, NUM_LOOPS, 2).state_BSD.square().sum().backward()
+    found = gradients(model)
+    model.zero_grad()
+    inputs = model._inputs(batch)
+    state = run_loop(model.core.step, model._start(inputs), inputs, Schedule(NUM_LOOPS - 2)).map(Tensor.detach)
+    for loop in range(NUM_LOOPS - 2, NUM_LOOPS):
+        state, _ = model.core.step(state, inputs._replace(loop=loop))
+    state.h_BSD.square().sum().backward()
+    for name, gradient in gradients(model).items():
+        assert relative_error(found[name], gradient) < 1e-5, name
