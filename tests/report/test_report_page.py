@@ -26,12 +26,6 @@ from mythos.sweep.table import as_text, read_rows
 MakeRun = Callable[..., Path]
 
 
-def write_text_of_run(run: Path, tokenizer_sha256: str, bytes_per_token: float | None) -> None:
-    """Write ``data.json`` as ``mythos.data.kept`` does."""
-    kept = {"data_fingerprint": "f" * 16, "tokenizer_sha256": tokenizer_sha256, "separator_id": 0}
-    (run / "data.json").write_text(json.dumps(kept | {"validation_bytes_per_token": bytes_per_token}))
-
-
 class Page(HTMLParser):
     """Attributes, headings and texts of scripts by id."""
 
@@ -176,8 +170,7 @@ def test_a_sweeps_page_states_the_wall_times_of_its_table(make_run: MakeRun, tmp
 
 
 def test_the_header_states_bits_per_byte_where_the_bytes_per_token_are_known(make_run: MakeRun) -> None:
-    directory = make_run(num_steps=200)
-    write_text_of_run(directory, "a" * 64, bytes_per_token=4.0)
+    directory = make_run(num_steps=200, text=("x", 4.0))
     text = write_report([directory]).read_text()
     loss = read_run(directory).series[records.validation_loss(8)].values[-1]
     bits = loss / math.log(2) / 4
@@ -187,9 +180,8 @@ def test_the_header_states_bits_per_byte_where_the_bytes_per_token_are_known(mak
 
 
 def test_runs_of_different_tokenizers_are_compared_in_bits_per_byte_only(make_run: MakeRun) -> None:
-    runs = [make_run(num_steps=200, name=name, trace_every=20, is_evaluated=True) for name in "abc"]
-    for run, tokenizer, bytes_per_token in zip(runs, "xyz", (3.0, 4.0, None), strict=True):
-        write_text_of_run(run, tokenizer * 64, bytes_per_token)
+    texts = {"a": ("x", 3.0), "b": ("y", 4.0), "c": ("z", None)}
+    runs = [make_run(num_steps=200, name=name, trace_every=20, text=text) for name, text in texts.items()]
     text = write_report(runs).read_text()
     assert "The runs have 3 different tokenizers" in text
     assert f"The losses of {runs[2]} are left out" in text
