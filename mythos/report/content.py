@@ -78,7 +78,7 @@ def of_runs(runs: Runs, is_sweep: bool, title: str | None = None, jobs: Sequence
     if jobs:
         parts.append(_jobs_table(jobs))
     parts += [_section(section, runs, plots, verdicts) for section in SEVERAL_RUNS]
-    seconds = sum(job.record.seconds for job in jobs) if jobs else sum(map(wall_seconds, runs.values()))
+    seconds = sum(job.record.wall_seconds for job in jobs) if jobs else sum(map(wall_seconds, runs.values()))
     labelled = [
         Fact("Runs", f"{len(runs)}"),
         _lowest_loss(runs[best]),
@@ -167,7 +167,7 @@ def _best_table(runs: Runs) -> str:
 def _jobs_table(jobs: Sequence[Job]) -> str:
     """A table with one row per job, in the order of the plan."""
     rows = [
-        [record.name, job.state, record.num_starts, duration(record.seconds), " ".join(record.overrides)]
+        [record.name, job.state, record.num_starts, duration(record.wall_seconds), " ".join(record.overrides)]
         for job in jobs
         for record in (job.record,)
     ]

@@ -226,7 +226,8 @@ def count_axis(title: str, shown: list[Series]) -> dict[str, Any]:
     low, high = np.log10(min(values.min(), ticks[0])), np.log10(max(values.max(), ticks[-1]))
     margin = 0.04 * (high - low) or 0.1
     axis = {"title": title, "type": "log", "range": [low - margin, high + margin]}
-    return axis | {"tickvals": ticks, "ticktext": [_power(tick) for tick in ticks]}
+    labelled = {_power(tick): tick for tick in ticks}  # of equal costs, the ticks are equal
+    return axis | {"tickvals": list(labelled.values()), "ticktext": list(labelled)}
 
 
 def _power(number: float) -> str:

@@ -44,6 +44,11 @@ class JobRecord:
     """Exit status of each command that follows the training, in order; None before it has ended."""
 
     @property
+    def wall_seconds(self) -> float:
+        """``seconds`` as tables and pages state it."""
+        return round(self.seconds, 1)
+
+    @property
     def is_complete(self) -> bool:
         """Whether the training and all commands have succeeded."""
         return self.status == 0 and all(status == 0 for status in self.after.values())

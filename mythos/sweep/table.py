@@ -92,7 +92,7 @@ def _row(job: Job) -> Row:
         "overrides": dict(_split(override) for override in record.overrides if "=" in override),
         "state": job.state,
         "num_starts": record.num_starts,
-        "wall_seconds": round(record.seconds, 1),
+        "wall_seconds": record.wall_seconds,
     }
     try:
         run = read_run(job.directory)

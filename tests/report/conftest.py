@@ -165,6 +165,7 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         num_experts: int = 8,
         name: str = "run",
         is_evaluated: bool = False,
+        text: tuple[str, float | None] | None = None,
     ) -> Path:
         config = load(["run.name=quickstart-moe", "depth.mean=8", f"run.num_steps={num_steps}", *overrides])
         directory = tmp_path / name
@@ -177,6 +178,9 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
             lines[1:] = sorted([*lines[1:], *telemetry], key=lambda line: line["step"])
             write_lines(directory / records.TRACE_FILE_NAME, arrays)
         write_lines(directory / records.FILE_NAME, lines)
+        if text is not None:  # the tokenizer's SHA-256, and the bytes per token of the held-out text
+            kept = {"data_fingerprint": "f" * 16, "tokenizer_sha256": text[0], "separator_id": 0}
+            (directory / "data.json").write_text(json.dumps(kept | {"validation_bytes_per_token": text[1]}))
         for study, results in fake_studies(num_loops).items() if is_evaluated else ():
             write_study(directory, study, results)
         return directory

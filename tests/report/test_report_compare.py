@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from mythos.config import records
+from mythos.report import draw
 from mythos.report.compare import differences, final_validation, named, ranked
 from mythos.report.figures import compare
 from mythos.report.figures.sweep import axis_of, parallel_coordinates
-from mythos.report.read import Run, read_run
+from mythos.report.read import Run, Series, read_run
 
 MakeRun = Callable[..., Path]
 
@@ -89,3 +90,41 @@ def test_axes_are_logarithmic_over_a_wide_span_and_categories_are_in_order() -> 
     assert words.ticks == [(0, "b"), (0.5, "null"), (1, "true")]
     assert words.positions == [1, 0.5, 0]
     assert axis_of("x", [3, 3]).positions == [0, 0]
+
+
+def test_a_long_path_of_a_sweep_is_broken_after_its_dots_and_the_plot_is_wide_enough(make_run: MakeRun) -> None:
+    changes = ((20, 0.01), (40, 0.02))
+    runs = {
+        f"{steps}": read_run(
+            make_run(f"schedule.num_warmup_steps={steps}", f"optim.lr={lr}", num_steps=100, name=f"{steps}")
+        )
+        for steps, lr in changes
+    }
+    figure = parallel_coordinates(runs)
+    assert set(figure.layout.xaxis.ticktext) == {"optim.lr", "schedule.<br>num_warmup_steps", "validation loss"}
+    letters = len("num_warmup_steps") + len("validation loss") + len("  0.01") * 2
+    assert figure.layout.meta["min_width"] >= 7 * letters
+
+
+def test_a_single_step_has_one_tick(runs: dict[str, Run]) -> None:
+    for run in runs.values():
+        for name in (records.validation_loss(4), records.validation_loss(8)):
+            run.series[name] = Series.of([80], [3.0])
+    axis = compare.validations(runs).layout.xaxis
+    assert (axis.dtick, axis.range) == (1, (79, 81))
+
+
+@pytest.mark.parametrize(
+    ("costs", "labels"),
+    [
+        ([4.08e12], ["4.08·10¹²"]),
+        ([1e12, 9e12], ["10¹²", "2·10¹²", "3·10¹²", "5·10¹²"]),
+        ([70.0, 90.0], ["70", "76.1", "82.8", "90"]),
+        ([3.0, 40_000.0], ["10", "100", "1,000", "10,000"]),
+    ],
+)
+def test_an_axis_of_costs_has_few_distinct_labels(costs: list[float], labels: list[str]) -> None:
+    axis = draw.count_axis("FLOPs", [Series(np.array(costs), np.ones(len(costs)))])
+    assert axis["ticktext"] == labels
+    low, high = axis["range"]
+    assert low < np.log10(min(costs)) <= np.log10(max(costs)) < high

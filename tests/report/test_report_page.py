@@ -2,6 +2,7 @@ import argparse
 import base64
 import gzip
 import json
+import math
 import os
 import re
 import subprocess
@@ -16,9 +17,11 @@ from mythos.cli import report as command
 from mythos.config import records
 from mythos.config.base import ConfigError
 from mythos.report.facts import duration, quantity
+from mythos.report.jobs import PLAN_FILE, JobRecord, write_record
 from mythos.report.page import write_report
 from mythos.report.read import read_run
 from mythos.report.sections import ONE_RUN, SEVERAL_RUNS
+from mythos.sweep.table import as_text, read_rows
 
 MakeRun = Callable[..., Path]
 
@@ -145,6 +148,51 @@ def test_many_runs_or_the_option_make_a_sweep_with_a_table_of_the_best(make_run:
     for page in (many, requested):
         assert next(iter(json.loads(page.scripts["figures"]))) == "parallel_coordinates"
         assert page.headings[1:3] == ["Configuration and loss", "Best runs"]
+
+
+def test_a_sweeps_page_states_the_wall_times_of_its_table(make_run: MakeRun, tmp_path: Path) -> None:
+    """The first run logs for 25 s, of which its job took 59.46 s in all; the last line of metrics is not the end."""
+    directory = tmp_path / "sweep"
+    seconds = {"sweep/a": 59.46, "sweep/b": 3661.0}
+    for name in seconds:
+        write_record(make_run(num_steps=100, name=name), JobRecord(name=name[6:], seconds=seconds[name], num_starts=1))
+    plan = {"schema": records.SCHEMA, "name": "s", "jobs": [{"name": name, "overrides": []} for name in "ab"]}
+    (directory / PLAN_FILE).write_text(json.dumps(plan))
+    text = write_report([directory]).read_text()
+    printed = as_text(read_rows(directory)).splitlines()
+    times = [duration(59.5), duration(3661)]
+    assert [line.split("  ")[-1] for line in printed[1:]] == times
+    assert [
+        re.search(rf"<td>{name}</td>.*?</tr>", text[text.index('id="jobs"') :])[0].count(time)
+        for name, time in zip("ab", times, strict=True)
+    ] == [1, 1]
+    assert f"<dt>Total wall time</dt><dd>{duration(3720.5)}</dd>" in text
+
+
+def test_the_header_states_bits_per_byte_where_the_bytes_per_token_are_known(make_run: MakeRun) -> None:
+    directory = make_run(num_steps=200, text=("x", 4.0))
+    text = write_report([directory]).read_text()
+    loss = read_run(directory).series[records.validation_loss(8)].values[-1]
+    bits = loss / math.log(2) / 4
+    assert f"<dt>Validation loss, T = 8</dt><dd>{loss:.3f} nats<small>{bits:.3f} bits per byte</small></dd>" in text
+    points = json.loads(Page(text).scripts["figures"])["loss_over_num_loops"]["data"]
+    assert "bits per byte" in points[-1]["hovertemplate"]
+
+
+def test_runs_of_different_tokenizers_are_compared_in_bits_per_byte_only(make_run: MakeRun) -> None:
+    texts = {"a": ("x", 3.0), "b": ("y", 4.0), "c": ("z", None)}
+    runs = [make_run(num_steps=200, name=name, trace_every=20, text=text) for name, text in texts.items()]
+    text = write_report(runs).read_text()
+    assert "The runs have 3 different tokenizers" in text
+    assert f"The losses of {runs[2]} are left out" in text
+    drawn = json.loads(Page(text).scripts["figures"])
+    assert "nats per token)" not in json.dumps(drawn)
+    assert drawn["validations"]["layout"]["yaxis"]["title"]["text"] == "loss (bits per byte)"
+    assert [trace["name"] for trace in drawn["validations"]["data"]] == [str(run) for run in runs[:2]]
+    nats = read_run(runs[0]).series[records.validation_loss(8)].values[-1]
+    cells = [f"{nats / math.log(2) / size:.4f}" for size in (3, 4)]
+    assert f"<td>validation loss, bits per byte</td><td>{cells[0]}</td><td>{cells[1]}</td><td>–</td>" in text
+    assert f"<dt>Lowest validation loss</dt><dd>{nats / math.log(2) / 4:.3f} bits per byte</dd>" in text
 
 
 def test_a_hostile_name_stays_text(make_run: MakeRun) -> None:

@@ -121,6 +121,23 @@ def test_exit_rules_are_those_of_the_first_run_with_a_sweep(
     ]
 
 
+def test_runs_of_different_tokenizers_are_drawn_in_bits_per_byte(make_run: MakeRun, tmp_path: Path) -> None:
+    texts = {"a": ("x", 3.0), "b": ("y", 4.0)}
+    runs = [make_run(num_steps=400, trace_every=20, is_evaluated=True, name=n, text=text) for n, text in texts.items()]
+    note, *_ = write_figures(runs, tmp_path / "out")
+    assert note.startswith("The runs have 2 different tokenizers")
+    for name, title in (("loss", "validation loss"), ("depth", "loss"), ("exits", "loss")):
+        tree = ElementTree.parse(tmp_path / "out" / f"{name}.svg").getroot()
+        words = [element.text for element in tree.iter(f"{SVG}text")]
+        assert f"{title} (bits per byte)" in words
+        assert not any("nats" in (word or "") for word in words)
+    panel = group(ElementTree.parse(tmp_path / "out" / "loss.svg").getroot(), "axes_1")
+    (line,) = lines_of(panel, COLORS[1])
+    nats = spent(read_run(runs[1])).loss
+    expected = nats / np.log(2) / 4
+    np.testing.assert_allclose(scale(panel, "y", is_log=False)(line[:, 1]), expected, rtol=1e-4)
+
+
 def test_equal_runs_give_equal_files_whatever_the_matplotlibrc(runs: list[Path], tmp_path: Path) -> None:
     write_figures(runs, tmp_path / "a")
     with matplotlib.rc_context({"font.size": 30, "svg.fonttype": "path", "axes.facecolor": "black"}):

@@ -124,3 +124,38 @@ def test_the_header_shows_how_well_the_text_is_predicted() -> None:
 def test_the_page_needs_neither_torch_nor_plotly(absent: str) -> None:
     code = f"import sys; sys.modules['{absent}'] = None; import mythos.report.trace_page"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("gained", "changed", "color"),
+    [
+        (0.011, 0.09, "green"),
+        (0.009, 0.09, "amber"),
+        (0.011, 0.11, "amber"),
+        (-0.011, 0.09, "red"),
+        (0.02, 0.51, "red"),
+    ],
+)
+def test_the_predictions_have_a_verdict(gained: float, changed: float, color: str) -> None:
+    """The first loop's loss is 2 nats; the loops lower it by a share of that."""
+    next_prob = np.exp(-np.linspace(2, 2 - 2 * gained, NUM_LOOPS))[:, None].repeat(NUM_TOKENS, 1)
+    change = np.full((NUM_LOOPS, NUM_TOKENS), changed)
+    text = page(made(next_prob_TS=next_prob, relative_change_TS=change))
+    assert f'<p class="verdict {color}" id="predictions-verdict">' in text
+
+
+@pytest.mark.parametrize(("share", "color"), [(0.79, "green"), (0.81, "amber"), (0.96, "red")])
+def test_attention_to_the_first_token_has_a_verdict(share: float, color: str) -> None:
+    attention = np.zeros((NUM_LOOPS, 1, 2, NUM_TOKENS, NUM_TOKENS))
+    attention[..., 0] = share
+    text = page(made(attention_TCHSS=attention))
+    assert f'<p class="verdict {color}" id="attention-verdict">' in text
+    assert f"The first token takes {100 * share:.0f}% of the attention" in text
+
+
+def test_a_single_loop_has_no_verdict() -> None:
+    trace = made()
+    single = {
+        name: part[:1] for name, part in trace._asdict().items() if name.endswith(("_TS", "_TSR", "_TLSK", "_TCHSS"))
+    }
+    assert 'id="predictions-verdict"' not in page(trace._replace(**single))
