@@ -16,8 +16,8 @@ class Progress(StepCallback):
 
     def __init__(self, num_steps: int) -> None:
         self.num_steps = num_steps
-        self.held_out_loss: float | None = None
-        """Of the last validation, at its largest number of loops."""
+        self.held_out: tuple[int, float] | None = None
+        """Largest number of loops of the last validation, and the loss there."""
         self.bar: tqdm | None = None
         self.first_step = 0
         self.start_time = 0.0
@@ -37,7 +37,7 @@ class Progress(StepCallback):
     def on_step_end(self, trainer: pl.Trainer, module: Any, result: StepResult) -> None:
         step = result.step
         if result.validation is not None:
-            self.held_out_loss = result.validation[max(result.validation)]
+            self.held_out = max(result.validation.items())
         if self.bar is not None:
             self.bar.update(step - self.bar.n)
         if result.training is None:
@@ -58,8 +58,8 @@ class Progress(StepCallback):
 
     def _facts(self, training: Metrics, speed: Metrics) -> str:
         facts = [f"loss {training[records.TRAIN_LOSS]:.3f}"]
-        if self.held_out_loss is not None:
-            facts.append(f"held-out {self.held_out_loss:.3f}")
+        if self.held_out is not None:
+            facts.append("held-out {1:.3f} at T={0}".format(*self.held_out))
         if records.TOKENS_PER_SECOND in speed:
             facts.append(f"{speed[records.TOKENS_PER_SECOND]:,.0f} tokens/s")
         if records.MFU in speed:

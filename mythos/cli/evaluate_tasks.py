@@ -23,10 +23,17 @@ class _ResultTable:
         self.setting = setting
         self.results: list[dict[str, Any]] = []
 
-    def add(self, task: str, metrics: dict[str, float], num_items: int | None, mean_loops: float) -> None:
+    def add(
+        self,
+        task: str,
+        metrics: dict[str, float],
+        errors: dict[str, float],
+        num_items: int | None,
+        mean_loops: float,
+    ) -> None:
         result = {"task": task, **self.setting, "num_items": num_items, "mean_loops": mean_loops, "metrics": metrics}
-        self.results.append(result)
-        values = "   ".join(f"{key} {value:.4f}" for key, value in metrics.items())
+        self.results.append({**result, "standard_errors": errors})
+        values = "   ".join(_with_error(key, value, errors.get(key)) for key, value in metrics.items())
         items = "" if num_items is None else f"{num_items:,} items"
         loops = "" if self.setting["exit_rule"] is None else f"   {mean_loops:.2f} loops"
         print(f"  {task:<40}{items:>14}   {values}{loops}")
@@ -56,7 +63,7 @@ def tasks(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         for name in of_harness:
             assert evaluate is not None
             for task, result in evaluate(scorer, name).items():
-                table.add(task, result.metrics, result.num_items, result.mean_loops)
+                table.add(task, result.metrics, result.errors, result.num_items, result.mean_loops)
         results += table.results
     print(add_task_results(run, results))
     return {"results": results}
@@ -70,7 +77,9 @@ def _evaluate_core(
     for task in chosen:
         result = core_tasks.evaluate_task(scorer, task, arguments.data_dir, arguments.limit)
         metrics = {"acc": result.accuracy, "centred": result.centred}
-        table.add(f"core_{task.name}", metrics, result.num_items, result.mean_loops)
+        error = result.error
+        errors = {} if error is None else {"acc": error, "centred": task.scaled(error)}
+        table.add(f"core_{task.name}", metrics, errors, result.num_items, result.mean_loops)
         results[task.name] = result
     if name != core_tasks.NAME:
         return
@@ -79,7 +88,8 @@ def _evaluate_core(
         print(f"  no CORE: {len(missing)} of its 22 tasks have no file ({', '.join(missing)})")
         return
     mean_loops = sum(result.mean_loops for result in results.values()) / len(results)
-    table.add(name, {"core": value}, sum(result.num_items for result in results.values()), mean_loops)
+    errors = {} if (error := core_tasks.core_error(results)) is None else {"core": error}
+    table.add(name, {"core": value}, errors, sum(result.num_items for result in results.values()), mean_loops)
 
 
 def _harness(
@@ -102,6 +112,10 @@ def _setting(scorer: Scorer, step: int, arguments: argparse.Namespace) -> dict[s
         "limit": arguments.limit,
         "num_fewshot": arguments.num_fewshot,
     }
+
+
+def _with_error(name: str, value: float, error: float | None) -> str:
+    return f"{name} {value:.4f}" if error is None else f"{name} {value:.4f} ± {error:.4f}"
 
 
 def _loops_in_words(scorer: Scorer) -> str:

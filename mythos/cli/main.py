@@ -9,6 +9,7 @@ import sys
 import mythos
 from mythos.cli import (
     bench,
+    config,
     consolidate,
     costs,
     doctor,
@@ -26,13 +27,16 @@ from mythos.cli.options import check_paths
 from mythos.files import restrict_umask
 from mythos.terminal import plain_output
 
-_COMMANDS = (train, sweep, evaluate, sample, trace, report, figures, consolidate, export, doctor, costs, plan, bench)
+_COMMANDS = (
+    *(train, config, sweep, evaluate, sample, trace, report, figures),
+    *(consolidate, export, doctor, costs, plan, bench),
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the arguments, run the command, and report a user's mistake in one line with exit status 2."""
     with plain_output():
-        parsed = _parser().parse_args(arguments)
+        parsed = _parse(arguments)
         restrict_umask()
         return _run(parsed)
 
@@ -42,10 +46,20 @@ def mistake_in(words: list[str]) -> str | None:
     messages = io.StringIO()
     try:
         with contextlib.redirect_stderr(messages):
-            _parser().parse_args(words)
+            _parse(words)
     except SystemExit:
         return messages.getvalue().rpartition("error: ")[2].strip()
     return None
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Parse a command line, in which overrides may stand on both sides of options."""
+    parser = _parser()
+    parsed, rest = parser.parse_known_args(arguments)
+    if not hasattr(parsed, "overrides") or any(word.startswith("-") for word in rest):
+        return parser.parse_args(arguments)  # reports the words that no command knows
+    parsed.overrides += rest
+    return parsed
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from mythos.cli.config import add_groups
 from mythos.cli.options import add_config
 
 
@@ -21,6 +22,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         action="store_true",
         help="run a sweep over every combination of overrides with several values",
     )
+    add_groups(parser)
     parser.set_defaults(run=run)
 
 

@@ -36,6 +36,7 @@ class LocalCluster:
 
     kind: Literal["local"] = "local"
     num_nodes: PositiveInt = 1
+    """Machines of the run."""
     num_devices: PositiveInt = 1
     """Devices, and processes, on each node."""
     timeout_seconds: Annotated[PositiveInt, Field(le=10**9)] = 600
@@ -60,6 +61,7 @@ class TorchrunCluster(LocalCluster):
     master_address: Host | None = None
     """Address at which the other nodes reach the first one; null takes the first of ``hosts``."""
     master_port: Port = 29400
+    """Port at which the first node waits for the others."""
     network_interface: Word | None = None
     """Network interface for NCCL and gloo, where a machine has several; null lets them choose."""
 
@@ -80,9 +82,13 @@ class SlurmCluster(LocalCluster):
 
     kind: Literal["slurm"] = "slurm"  # type: ignore[assignment]
     partition: Word | None = None
+    """Partition of the job; null takes the cluster's default."""
     account: Word | None = None
+    """Account that the job is charged to; null takes the user's default."""
     qos: Word | None = None
+    """Quality of service of the job; null takes the default."""
     constraint: Word | None = None
+    """Features that the nodes must have; null asks for none."""
     time_limit: str | None = None
     """``HH:MM:SS`` or ``D-HH:MM:SS`` for each start of the job; null takes the partition's."""
     gpus_per_node: Count | None = None
@@ -135,6 +141,7 @@ class KubernetesCluster(LocalCluster):
 
     kind: Literal["kubernetes"] = "kubernetes"  # type: ignore[assignment]
     namespace: DNSLabel = "default"
+    """Namespace of the Job, which must exist."""
     image: Word | None = None
     """Image built from the Dockerfile, which contains the code; with a tag other than ``latest``, or a digest."""
     gpu_resource: Word | None = "nvidia.com/gpu"
@@ -150,6 +157,7 @@ class KubernetesCluster(LocalCluster):
     volume_claims: dict[DNSLabel, MountPath] = field(default_factory=dict)
     """Mount path by PersistentVolumeClaim; ``run.dir`` and ``data.dir`` must lie in them. Pods share them."""
     node_selector: dict[Word, str] = field(default_factory=dict)
+    """Labels that the nodes must have, name to value."""
     tolerations: tuple[Word, ...] = ("nvidia.com/gpu",)
     """Keys of taints that the pods tolerate."""
     secret_name: DNSLabel | None = None
@@ -165,6 +173,7 @@ class KubernetesCluster(LocalCluster):
     max_restarts: Count = 20
     """Failures of each node, beyond pre-emption and lost peers, before the job fails."""
     master_port: Port = 29400
+    """Port at which the first pod waits for the others."""
     network_interface: Word | None = None
     """Network interface for NCCL and gloo, where a pod has several; null lets them choose."""
     local_dir: FolderPath = "runs"

@@ -43,6 +43,7 @@ class DataConfig:
     stages: tuple[Stage, ...] = ()
     """How the weights of ``sources`` change over training; each stage lasts until the next."""
     seq_len: PositiveInt
+    """Tokens of a sequence, the window of training."""
     batch_size: PositiveInt
     """Sequences in one optimiser step, over all devices and micro-batches."""
     micro_batch_size: PositiveInt

@@ -32,7 +32,9 @@ class GrowthStage:
     """From ``step`` on, the mean of T is ``mean``."""
 
     step: PositiveInt
+    """First optimiser step with this mean."""
     mean: Positive
+    """Mean of T from then on."""
     num_grad_loops: PositiveInt | None = None
     """k from then on; null means the policy's ``num_grad_loops``, or half of this mean, rounded up."""
 
@@ -52,6 +54,7 @@ class FixedDepth(GradientRule):
 
     kind: Literal["fixed"] = "fixed"
     num_loops: PositiveInt
+    """T, the number of loops of every step."""
     num_grad_loops: PositiveInt | None = None
     """k; null keeps the gradients of all loops."""
 
@@ -106,6 +109,7 @@ class PoissonDepth(Drawn):
     mean: Positive
     """Mean of the Poisson distribution before clamping."""
     max_loops: PositiveInt = 32
+    """Largest T; larger draws are clamped to it."""
 
     def __post_init__(self) -> None:
         _check(self)
@@ -124,7 +128,9 @@ class LogNormalPoissonDepth(Drawn):
     mean: Positive
     """Mean of e^tau: T is ``mean`` + 1 on average, before clamping at max_loops."""
     sigma: Positive = 0.5
+    """Standard deviation of tau, the logarithm of the rate."""
     max_loops: PositiveInt = 128
+    """Largest T; larger draws are clamped to it."""
 
     def __post_init__(self) -> None:
         _check(self)
@@ -141,7 +147,9 @@ class UniformDepth(Drawn):
 
     kind: Literal["uniform"] = "uniform"
     min_loops: PositiveInt = 1
+    """Smallest T."""
     max_loops: PositiveInt
+    """Largest T."""
 
     def __post_init__(self) -> None:
         if self.min_loops > self.max_loops:

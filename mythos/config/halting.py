@@ -30,6 +30,7 @@ class ActHalting:
     initial_probability: OpenFraction = 0.1
     """Halting unit at the start; small, so that training begins with many loops."""
     threshold: OpenFraction = 0.01
+    """A token exits once its halting units sum to 1 minus this."""
     weight: NonNegative = 0.01
     """Weight of the ponder cost: loops used plus the remainder, per token."""
     num_warmup_steps: Count = 0
@@ -53,6 +54,7 @@ class PonderHalting:
     prior: Literal["uniform", "geometric"] = "uniform"
     """The prior of p: ``uniform`` is an entropy bonus, ``geometric`` exits with ``prior_probability`` in each loop."""
     prior_probability: OpenFraction = 0.2
+    """Probability of exiting in each loop under the geometric prior."""
     weight: NonNegative = 0.1
     """Weight of KL(p, prior), per token; with ``uniform`` it is Ouro's beta."""
     final_weight: NonNegative | None = None

@@ -28,6 +28,7 @@ class DiagonalInjection:
 
     kind: Literal["diagonal"] = "diagonal"
     update_rule: UpdateRule = "inject_then_blocks"
+    """``inject_then_blocks`` computes h' = u + R(u), ``parallel`` h' = u + R(norm(h + e)), R the blocks' change."""
     initial_decay: Annotated[float, Field(gt=0, lt=1)] = 0.4472135955
     """A at the start; the default is sqrt(1/5)."""
     discretization: Literal["euler", "zoh"] = "euler"
@@ -40,7 +41,9 @@ class LinearInjection:
 
     kind: Literal["linear"] = "linear"
     update_rule: UpdateRule = "inject_then_blocks"
+    """``inject_then_blocks`` computes h' = u + R(u), ``parallel`` h' = u + R(norm(h + e)), R the blocks' change."""
     initial_decay: Annotated[float, Field(gt=0, lt=1)] = 0.4472135955
+    """Weight of h in u at the start; the default is sqrt(1/5)."""
 
 
 @config
@@ -49,6 +52,7 @@ class AdditiveInjection:
 
     kind: Literal["additive"] = "additive"
     update_rule: UpdateRule = "inject_then_blocks"
+    """``inject_then_blocks`` computes h' = u + R(u), ``parallel`` h' = u + R(norm(h + e)), R the blocks' change."""
 
 
 InjectionConfig = Annotated[DiagonalInjection | LinearInjection | AdditiveInjection, Field(discriminator="kind")]

@@ -14,20 +14,13 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from mythos.config.base import ConfigError, decode, suggestion
+from mythos.config.groups import default_config_dir
 from mythos.config.model import ModelConfig
 from mythos.config.overrides import check_override
 from mythos.config.parts import check_parts
 from mythos.config.run import RunConfig
 from mythos.config.secrets import check_overrides, check_secrets
 from mythos.config.variants import obsolete_keys
-
-_PACKAGE = Path(__file__).parents[1]
-
-
-def default_config_dir() -> Path:
-    """Return ``conf/`` of the installed package, or of the checkout."""
-    packaged = _PACKAGE / "conf"
-    return packaged if packaged.is_dir() else _PACKAGE.parent / "conf"
 
 
 def check_run(config: RunConfig) -> None:

@@ -15,11 +15,15 @@ class GQAConfig:
 
     kind: Literal["gqa"] = "gqa"
     num_heads: PositiveInt
+    """Query heads."""
     num_kv_heads: PositiveInt
+    """Heads of keys and values, which divide ``num_heads``."""
     head_dim: PositiveInt | None = None
     """Width of one head; null means dim / num_heads."""
     qk_norm: bool = True
+    """Normalise queries and keys."""
     rope_base: Positive = 50_000.0
+    """Base of the rotary embedding; a larger one suits longer sequences."""
 
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:
@@ -37,6 +41,7 @@ class MLAConfig:
 
     kind: Literal["mla"] = "mla"
     num_heads: PositiveInt
+    """Heads of queries, keys and values."""
     query_rank: PositiveInt | None = None
     """Width of the query latent; null projects queries from the full width."""
     kv_rank: PositiveInt
@@ -46,9 +51,11 @@ class MLAConfig:
     rope_head_dim: PositiveInt
     """Part that is rotated; its key is shared by all heads."""
     value_head_dim: PositiveInt
+    """Width of the values of one head."""
     qk_norm: bool = True
     """Normalise the latents, which bounds queries and keys through their projections."""
     rope_base: Positive = 50_000.0
+    """Base of the rotary embedding; a larger one suits longer sequences."""
 
     def __post_init__(self) -> None:
         if self.rope_head_dim % 2:
@@ -64,6 +71,7 @@ class DenseConfig:
 
     kind: Literal["dense"] = "dense"
     hidden_dim: PositiveInt
+    """Hidden width."""
 
 
 @config
@@ -72,6 +80,7 @@ class MoEConfig:
 
     kind: Literal["moe"] = "moe"
     num_experts: PositiveInt
+    """Routed experts of each layer of the core."""
     num_active: PositiveInt
     """Routed experts of each token (top-k)."""
     hidden_dim: PositiveInt
@@ -79,6 +88,7 @@ class MoEConfig:
     num_shared: Count = 1
     """Experts that every token uses; computed as one layer of ``num_shared`` times the width."""
     score: Literal["sigmoid", "softmax"] = "sigmoid"
+    """Function of the router's logits; the scores select the experts, once the bias is added, and weigh them."""
     normalize_weights: bool = True
     """Divide the scores of a token's experts by their sum."""
     weight_scale: Positive = 1.0
@@ -124,11 +134,17 @@ class ModelConfig:
     """A looped transformer: ``num_prelude_layers``, then ``num_core_layers`` looped T times, then the coda."""
 
     vocab_size: PositiveInt
+    """Entries of the vocabulary, at least those of the data's tokenizer."""
     dim: PositiveInt
+    """Width of the residual stream and of the state."""
     max_seq_len: PositiveInt
+    """Longest sequence, in tokens."""
     num_prelude_layers: Count
+    """Layers before the loop."""
     num_core_layers: PositiveInt
+    """Layers of the loop."""
     num_coda_layers: Count
+    """Layers after the loop."""
     attention: AttentionConfig
     ffn: DenseConfig
     """Feed-forward layer of prelude and coda."""
@@ -146,7 +162,9 @@ class ModelConfig:
     """Scale of what the core's blocks add, by the loops N = ``residual_num_loops``: 1, N ** -0.5 or 1 / N. Loops with
     tied weights add up in phase, which 1 / N undoes (arXiv 2606.18524)."""
     residual_num_loops: PositiveInt = 8
+    """N of ``residual_scale``."""
     norm_eps: Positive = 1e-6
+    """Small number that is added under the root of every norm."""
     max_loops: PositiveInt = 64
     """Rows of every per-loop table; a loop beyond uses the last row."""
     head: HeadConfig

@@ -20,9 +20,13 @@ class AdamWConfig:
 
     kind: Literal["adamw"] = "adamw"
     lr: Positive
+    """Learning rate at its highest."""
     beta1: Beta = 0.9
+    """Decay of the first moment, per step."""
     beta2: Beta = 0.95
+    """Decay of the second moment, per step."""
     eps: Positive = 1e-8
+    """Added to the root of the second moment."""
     weight_decay: NonNegative = 0.1
     """Decay of matrices only; norms, injection, router and embedding are never decayed."""
     clip_norm: Positive | None = 0.5
@@ -39,12 +43,17 @@ class MuonAdamWConfig:
     muon_lr: Positive
     """Learning rate of the Muon part."""
     beta1: Beta = 0.9
+    """Decay of the first moment, per step."""
     beta2: Beta = 0.95
+    """Decay of the second moment, per step."""
     eps: Positive = 1e-8
+    """Added to the root of the second moment."""
     weight_decay: NonNegative = 0.0
     """Decoupled decay of the Muon matrices; the AdamW part is not decayed."""
     muon_momentum: Beta = 0.95
+    """Decay of Muon's momentum, per step."""
     num_newton_schulz_steps: PositiveInt = 5
+    """Iterations of the orthogonalisation."""
     clip_norm: Positive | None = 0.5
     """Largest global gradient norm; null disables clipping."""
 
@@ -57,6 +66,7 @@ class ForeignOptimConfig:
     name: PluginName
     """Name of its entry point in ``mythos.optimizers``."""
     lr: Positive
+    """Learning rate at its highest."""
     weight_decay: NonNegative = 0.0
     """Decay of matrices only; norms, injection, router and embedding are never decayed."""
     clip_norm: Positive | None = 0.5

@@ -28,6 +28,7 @@ class ParallelBase:
     """Fields of every kind."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """``auto`` takes the GPU if there is one."""
     compile: bool = False
     """Compile each block once; the loop around the core's blocks is never compiled."""
     remat: Literal["none", "loop", "block", "auto"] = "none"

@@ -69,11 +69,13 @@ class RunSettings(SurvivalSettings):
     """Name, folder and length of the run, and how it reacts to failures."""
 
     name: FolderName
+    """Name of the run, and of its folder."""
     dir: FolderPath = "runs"
     """Folder that holds the run's own folder ``<dir>/<name>``."""
     seed: Count = 0
     """Seed of initial values, numbers of loops, noise and data order, each through a stream of its own."""
     num_steps: PositiveInt
+    """Length of the run in optimiser steps."""
     validation: ValidationConfig
     checkpoint: CheckpointConfig
     guard: GuardConfig = GuardConfig()

@@ -19,6 +19,7 @@ class CosineSchedule:
     num_warmup_steps: Count | None = None
     """Steps of the warm-up; null for a tenth of the run, see ``warmup_steps``."""
     final_factor: Fraction = 0.1
+    """Rate at the end of the run, relative to the highest."""
 
 
 @config
@@ -29,7 +30,9 @@ class TrapezoidSchedule:
     num_warmup_steps: Count | None = None
     """Steps of the warm-up; null for a tenth of the run, see ``warmup_steps``."""
     cooldown_fraction: Fraction = 0.5
+    """Share of the run over which the rate descends."""
     final_factor: Fraction = 0.0
+    """Rate at the end of the run, relative to the highest."""
 
 
 ScheduleConfig = Annotated[CosineSchedule | TrapezoidSchedule, Field(discriminator="kind")]

@@ -26,6 +26,7 @@ class ProfileConfig:
     start: PositiveInt
     """The first step of the window; a run counts its steps from 1."""
     num_steps: PositiveInt = 3
+    """Steps of the window."""
     memory: bool = True
     """Also record the CUDA allocator's history."""
 
@@ -56,8 +57,11 @@ class WandbTracking(Tracking):
 
     kind: Literal["wandb"] = "wandb"
     project: str = "mythos"
+    """Project of the run."""
     entity: str | None = None
+    """User or team; null takes the user's default."""
     mode: Literal["online", "offline"] = "online"
+    """``offline`` needs no network."""
     max_cells: PositiveInt = 1_000_000
     """Largest number of values sent over the whole run for one kind of record; a longer run sends a part of them."""
     num_charts: PositiveInt = 50
@@ -77,6 +81,7 @@ class MlflowTracking(Tracking):
 
     kind: Literal["mlflow"] = "mlflow"
     experiment: str = "mythos"
+    """Experiment of the run."""
     uri: str | None = None
     """Address of the server or store; null reads ``MLFLOW_TRACKING_URI``. User and password belong in
     ``MLFLOW_TRACKING_USERNAME`` and ``MLFLOW_TRACKING_PASSWORD``, not here."""
@@ -88,6 +93,7 @@ class TrackioTracking(Tracking):
 
     kind: Literal["trackio"] = "trackio"
     project: str = "mythos"
+    """Project of the run."""
     space: str | None = None
     """``user/name`` of the Space; null stays on this machine."""
 

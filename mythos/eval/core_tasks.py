@@ -5,6 +5,7 @@ logits give an equal metric. Among given answers, the prediction is the one with
 exact continuation counts if every one of its tokens is predicted.
 """
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from importlib.resources import files
@@ -38,7 +39,11 @@ class CoreTask(NamedTuple):
 
     def centred(self, accuracy: float) -> float:
         """Centred accuracy, (accuracy - baseline) / (1 - baseline)."""
-        return (accuracy - self.baseline) / (1 - self.baseline)
+        return self.scaled(accuracy - self.baseline)
+
+    def scaled(self, difference: float) -> float:
+        """A difference of accuracies as one of centred accuracies."""
+        return difference / (1 - self.baseline)
 
 
 class TaskResult(NamedTuple):
@@ -49,6 +54,12 @@ class TaskResult(NamedTuple):
     num_items: int
     mean_loops: float
     """Average number of loops of a scored token."""
+
+    @property
+    def error(self) -> float | None:
+        """Standard error of the accuracy; None for a single item."""
+        p, n = self.accuracy, self.num_items
+        return math.sqrt(p * (1 - p) / (n - 1)) if n > 1 else None
 
 
 def core_tasks() -> dict[str, CoreTask]:
@@ -84,6 +95,14 @@ def core(results: dict[str, TaskResult]) -> float | None:
     if results.keys() != core_tasks().keys():
         return None
     return sum(result.centred for result in results.values()) / len(results)
+
+
+def core_error(results: dict[str, TaskResult]) -> float | None:
+    """Standard error of ``core``, whose items are independent; None if that of a task is unknown."""
+    tasks = core_tasks()
+    errors = [None if result.error is None else tasks[name].scaled(result.error) for name, result in results.items()]
+    known = [error for error in errors if error is not None]
+    return math.hypot(*known) / len(errors) if len(known) == len(errors) else None
 
 
 def evaluate_task(scorer: Scorer, task: CoreTask, data_dir: Path | None, limit: int | None = None) -> TaskResult:

@@ -2,8 +2,11 @@
 
 import difflib
 import logging
+import math
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -28,6 +31,9 @@ TASKS: Final = Path(__file__).parent / "tasks"
 """Folder of the task files that read local data."""
 _LOCAL: Final = "_local"
 """Suffix of the names of those tasks."""
+_ERROR: Final = "_stderr"
+"""Suffix of the harness's names of standard errors."""
+_BOOTSTRAP_DRAWS: Final = 1000
 
 
 @register_model("mythos")
@@ -186,6 +192,9 @@ class TaskResult(NamedTuple):
     """Number of items; None for a group."""
     mean_loops: float
     """Average number of loops of a scored token, over the tasks evaluated together."""
+    errors: dict[str, float]
+    """Standard errors of the metrics for which the harness has one: of means by their formula, of others by bootstrap;
+    none for a single item."""
 
 
 def evaluate(
@@ -203,21 +212,39 @@ def evaluate(
         num_fewshot: few-shot examples before each item; None for the number that the task specifies.
     """
     model = MythosLM.from_scorer(scorer)
-    evaluated = simple_evaluate(
-        model=model,
-        tasks=list(names),
-        num_fewshot=num_fewshot,
-        limit=limit,
-        task_manager=manager,
-        log_samples=False,
-        bootstrap_iters=0,
-    )
+    with _quiet_bootstrap():
+        evaluated = simple_evaluate(
+            model=model,
+            tasks=list(names),
+            num_fewshot=num_fewshot,
+            limit=limit,
+            task_manager=manager,
+            log_samples=False,
+            bootstrap_iters=_BOOTSTRAP_DRAWS,
+        )
     assert evaluated is not None
     counts = {name: count["effective"] for name, count in evaluated["n-samples"].items()}
     loops = mean_loops(model.scores) if model.scores else float(scorer.num_loops)
     results = {}
     for name, metrics in {**evaluated["results"], **evaluated.get("groups", {})}.items():
         values = {key.partition(",")[0]: float(value) for key, value in metrics.items() if isinstance(value, float)}
-        without_errors = {key: value for key, value in values.items() if not key.endswith("_stderr")}
-        results[name] = TaskResult(without_errors, counts.get(name), loops)
+        errors = {key.removesuffix(_ERROR): value for key, value in values.items() if key.endswith(_ERROR)}
+        without_errors = {key: value for key, value in values.items() if not key.endswith(_ERROR)}
+        known = {key: error for key, error in errors.items() if math.isfinite(error)}
+        results[name] = TaskResult(without_errors, counts.get(name), loops, known)
     return results
+
+
+@contextmanager
+def _quiet_bootstrap() -> Iterator[None]:
+    """Let the harness draw in this process: it would fork one that has threads, and print to stdout."""
+    before = os.environ.get("DISABLE_MULTIPROC")
+    os.environ["DISABLE_MULTIPROC"] = "1"
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if before is None:
+            del os.environ["DISABLE_MULTIPROC"]
+        else:
+            os.environ["DISABLE_MULTIPROC"] = before

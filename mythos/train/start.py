@@ -129,8 +129,14 @@ def _resolve(config: RunConfig) -> RunConfig:
 
 
 def _train(config: RunConfig, directory: RunDirectory, request: StopRequest, watchdog: Watchdog) -> TrainingResult:
-    if is_first_rank() and directory.manifest is not None:
-        print(f"resuming from {directory.checkpoint} (step {directory.manifest.step})")
+    num_steps, manifest = config.run.num_steps, directory.manifest
+    is_finished = manifest is not None and manifest.step == num_steps
+    if is_first_rank() and is_finished:
+        print(f"already at {num_steps} of {num_steps} steps: {directory.checkpoint}; raise run.num_steps to continue.")
+    elif is_first_rank() and manifest is not None:
+        print(f"resuming from {directory.checkpoint} (step {manifest.step})")
+    if is_finished and config.run.checkpoint.copy_to is None:  # else checkpoints without a copy are copied
+        return TrainingResult(directory.path, {})
 
     watchdog.beat("building the model")
     from mythos.train import build

@@ -141,7 +141,7 @@ def compose(words: list[str], config_dir: Path) -> None:
     """Compose the configuration that a command of ``mythos`` names, or run the command if it takes no device."""
     arguments = mythos.cli.main._parser().parse_args(words)
     match words[0]:
-        case "costs" | "plan":
+        case "config" | "costs" | "plan":
             assert mythos.cli.main.main(words) == 0
         case "sweep" if arguments.table is not None:
             return

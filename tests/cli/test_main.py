@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,8 @@ def run(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = mythos("train", *SMALL, f"data.dir={packed}", f"run.dir={parent}", "run.name=short")
     assert done.returncode == 0, done.stderr
     assert "held-out loss at T=8:" in done.stdout
-    assert "step 6/6  loss " in done.stderr
+    assert re.search(r"^step 6/6  loss \d\.\d{3}, held-out \d\.\d{3} at T=8, ", done.stderr, flags=re.M)
+    assert "held-out" not in next(line for line in done.stderr.splitlines() if line.startswith("step 2/6"))
     assert "tokens/s, mean depth " in done.stderr
     return parent / "short"
 
@@ -44,9 +46,8 @@ def test_help_names_every_command_in_under_a_second() -> None:
         done = mythos("--help")
         seconds.append(children_cpu_seconds() - start)
     assert done.returncode == 0
-    assert all(
-        f"    {command} " in done.stdout for command in ("train", "evaluate", "sample", "trace", "report", "doctor")
-    )
+    commands = ("train", "config", "evaluate", "sample", "trace", "report", "doctor")
+    assert all(f"    {command} " in done.stdout for command in commands)
     assert min(seconds) < 1
 
 
@@ -104,7 +105,11 @@ def test_resume_auto_resumes_and_reports_the_checkpoint(run: Path, packed: Path)
     assert "step 8/8" in done.stderr
     again = mythos("train", *SMALL, *options, "run.num_steps=8")
     assert again.returncode == 0, again.stderr
-    assert "step" not in again.stderr
+    assert again.stderr == ""
+    assert again.stdout.splitlines() == [
+        f"already at 8 of 8 steps: {run / 'checkpoints' / 'step-00000008'}; raise run.num_steps to continue.",
+        f"run directory: {run}",
+    ]
 
 
 @pytest.mark.parametrize(

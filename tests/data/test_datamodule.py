@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from mythos.config.base import ConfigError
 from mythos.config.data import DataConfig
 from mythos.data.datamodule import TokenDataModule
+from mythos.train.build import load_only_given_checkpoint
 from mythos.types import Batch
 
 MakeDataset = Callable[..., Path]
@@ -55,7 +57,9 @@ def fit(directory: Path, num_steps: int, num_workers: int, checkpoint: Path | No
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        plugins=[LightningEnvironment()],
     )
+    load_only_given_checkpoint(trainer)
     module = Recorder()
     trainer.fit(module, data, ckpt_path=str(checkpoint) if checkpoint else None)
     return module, trainer

@@ -1,3 +1,4 @@
+import math
 import random
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import torch
 
 from mythos.config.base import ConfigError
 from mythos.eval import core_tasks
-from mythos.eval.core_tasks import TaskResult, core, evaluate_task, is_core, pairs_of, select_tasks
+from mythos.eval.core_tasks import TaskResult, core, core_error, evaluate_task, is_core, pairs_of, select_tasks
 from mythos.eval.local_data import read
 from mythos.eval.scoring import Scorer
 
@@ -111,6 +112,20 @@ def test_core_is_the_mean_of_all_22_centred_accuracies() -> None:
     assert core(results) == pytest.approx(21 / 22)
     del results["boolq"]
     assert core(results) is None
+
+
+def test_standard_errors_are_those_of_means() -> None:
+    half = TaskResult(0.5, TASKS["boolq"].centred(0.5), 101, 3.0)
+    assert half.error == pytest.approx(0.05)
+    assert TaskResult(1.0, 1.0, 1, 3.0).error is None
+    results = {name: TaskResult(1.0, 1.0, 5, 3.0) for name in TASKS}
+    assert core_error(results) == 0
+    results["boolq"] = half
+    assert core_error(results) == pytest.approx(0.05 / (1 - 0.62) / 22)
+    results["piqa"] = half
+    assert core_error(results) == pytest.approx(math.hypot(0.05 / (1 - 0.62), 0.05 / (1 - 0.5)) / 22)
+    results["piqa"] = TaskResult(1.0, 1.0, 1, 3.0)
+    assert core_error(results) is None
 
 
 def test_core_tasks_are_selected_only_with_their_prefix(sets: Path, tmp_path: Path) -> None:

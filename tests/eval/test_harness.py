@@ -1,5 +1,8 @@
 import json
 import math
+import os
+import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -115,6 +118,11 @@ def test_metrics_are_computed_from_the_scores(scorer: Scorer, sets: Path) -> Non
         values = [one.log_prob for one in scorer.score(pairs)]
         correct.append(values.index(max(values)) == row["gold"])
     assert results["piqa_local"].metrics["acc"] == sum(correct) / 2
+    share = sum(correct) / 2
+    assert results["piqa_local"].errors["acc"] == pytest.approx(math.sqrt(share * (1 - share) / (2 - 1)))
+    assert results["piqa_local"].errors.keys() == {"acc", "acc_norm"}
+    assert results["arithmetic_local"].errors["acc"] == 0
+    assert results["wikitext_local"].errors == {}
     assert results["piqa_local"].num_items == 2
     assert results["piqa_local"].mean_loops == 3
     assert results["arithmetic_local"].metrics.keys() == {"acc"}
@@ -122,6 +130,28 @@ def test_metrics_are_computed_from_the_scores(scorer: Scorer, sets: Path) -> Non
     total = sum(one.log_prob for one in scorer.score([([0], scorer.encode(page)) for page in pages]))
     num_bytes = sum(len(page.encode()) for page in pages)
     assert results["wikitext_local"].metrics["bits_per_byte"] == pytest.approx(-total / num_bytes / math.log(2))
+
+
+def test_a_perplexity_has_an_error_by_bootstrap_and_one_item_has_none(
+    scorer: Scorer, sets: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DISABLE_MULTIPROC", raising=False)
+    names = ["lambada_openai_local"]
+    two = evaluate(scorer, names, task_manager(names, sets), num_fewshot=0)["lambada_openai_local"]
+    assert capsys.readouterr().out == ""
+    assert "DISABLE_MULTIPROC" not in os.environ
+    assert two.errors.keys() == {"acc", "perplexity"}
+    pairs = [
+        ([0, *scorer.encode(row["context"].rstrip())], scorer.encode(f" {row['continuation']}"))
+        for row in local_data.read(sets / "lambada_openai.jsonl")
+    ]
+    first, second = (math.exp(-one.log_prob) for one in scorer.score(pairs))
+    middle = math.sqrt(first * second)
+    assert two.metrics["perplexity"] == pytest.approx(middle)
+    of_draws = statistics.pstdev([first, middle, middle, second])
+    assert two.errors["perplexity"] == pytest.approx(of_draws, rel=0.1)
+    one = evaluate(scorer, names, task_manager(names, sets), limit=1, num_fewshot=0)["lambada_openai_local"]
+    assert one.errors == {}
 
 
 @pytest.mark.parametrize(
@@ -172,13 +202,21 @@ def test_the_command_keeps_results_of_several_loop_counts(short_run: Path, sets:
     command = ["evaluate", str(short_run), "--tasks", "piqa_local,core_copa", "--data-dir", str(sets)]
     assert main([*command, "--num-loops", "2"]) == 0
     assert main([*command, "--num-loops", "4", "--exit-rule", "stable_argmax", "--exit-threshold", "2"]) == 0
-    assert "at most 4 loops, exit by stable_argmax" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "at most 4 loops, exit by stable_argmax" in out
+    assert (
+        len(re.findall(r"core_copa +2 items   acc \d\.\d{4} ± \d\.\d{4}   centred -?\d\.\d{4} ± \d\.\d{4}", out)) == 2
+    )
+    assert len(re.findall(r"piqa_local +2 items   acc \d\.\d{4} ± \d\.\d{4}   acc_norm ", out)) == 2
     results = json.loads((short_run / "evaluation" / "tasks.json").read_text())["results"]
     assert [(one["task"], one["num_loops"], one["exit_rule"]) for one in results] == [
         (task, *setting) for setting in ((2, None), (4, "stable_argmax")) for task in ("core_copa", "piqa_local")
     ]
     assert all(1 <= one["mean_loops"] <= one["num_loops"] for one in results)
     assert all(one["num_items"] == 2 for one in results)
+    for one in results:
+        share = one["metrics"]["acc"]
+        assert one["standard_errors"]["acc"] == pytest.approx(math.sqrt(share * (1 - share)))
 
 
 @pytest.mark.slow

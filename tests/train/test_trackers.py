@@ -4,6 +4,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import signal
 import sqlite3
 import struct
@@ -151,6 +152,26 @@ def test_wandb_receives_configuration_axes_code_and_environment(configure) -> No
     ]
 
 
+def test_the_summary_of_a_wandb_run_is_short_and_charts_have_the_rest(configure) -> None:
+    depths = f"run.validation.num_loops={list(range(1, 25))}"
+    options = ("tracking=wandb", "tracking.mode=offline", "run.name=short", depths, "telemetry.trace_every=2")
+    train(config := configure(*options, depth=("depth.mean=8", "depth.max_loops=16")), prepare(config))
+    run = Path(config.run.dir) / "short"
+    (path,) = run.glob("wandb/offline-run-*/run-*.wandb")
+    rows = history(path)
+    updates = [r.summary.update for r in wandb_records(path) if r.WhichOneof("record_type") == "summary"]
+    summary = {name: value for update in updates for name, value in items(update).items()}
+    assert len(summary) <= 25 < 150 < len({name for row in rows for name in row})
+    assert sorted(name for name in summary if name.startswith("val/")) == [
+        f"val/loss/T{num_loops:02d}" for num_loops in (1, 5, 9, 13, 16, 20, 24)
+    ]
+    assert {"step", "tokens", "train/loss", "train/grad_norm", "depth/mean", "speed/mean_tokens_per_second"} < set(
+        summary
+    )
+    assert summary["train/loss"] == rows[-1]["train/loss"]
+    assert not any(re.search(r"/[tl]\d\d$", name) for name in summary)
+
+
 def test_alerts_arrays_and_layers_reach_wandb(configure, tmp_path: Path) -> None:
     config = configure("tracking=wandb", "tracking.mode=offline", "run.name=alerted")
     directory = prepare(config)
@@ -259,7 +280,7 @@ class Recorder:
     def __init__(self, sent: list[int]) -> None:
         self.sent = sent
 
-    def define_metric(self, name: str, step_metric: str | None = None) -> None:
+    def define_metric(self, name: str, **_: str) -> None:
         """Ignore axes."""
 
     def log(self, row: dict, step: int) -> None:

@@ -4,18 +4,28 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import wandb
 
+from mythos.config import records
 from mythos.config.base import ConfigError
 from mythos.config.run import RunConfig
 from mythos.config.tracking import WandbTracking
 from mythos.files import read_regular, write_text
 from mythos.train.trackers.base import Tracker
 from mythos.train.trackers.charts import LoopHistory, heatmap, layer_rows, per_layer, spread
+
+_SUMMARY: Final = (
+    *(records.TRAIN_LOSS, records.GRAD_NORM, records.MEAN_LOOPS, records.EXPECTED_LOOPS),
+    *(records.LOAD_VIOLATION, records.ROUTER_ENTROPY, records.JACOBIAN_RADIUS, records.DECAY_MAX),
+    *(records.MEAN_TOKENS_PER_SECOND, records.MEAN_MFU, records.DATA_WAIT_SHARE, records.PEAK_ALLOCATED),
+)
+"""Metrics of the run's summary beside ``step``, ``tokens`` and held-out losses."""
+_NUM_LOSSES: Final = 7
+"""Largest number of held-out losses in the summary."""
 
 
 class WandbTracker(Tracker):
@@ -62,7 +72,9 @@ class WandbTracker(Tracker):
             ) from None
         self.run.define_metric("step")
         self.run.define_metric("tokens", step_metric="step")
-        self.run.define_metric("*", step_metric="step")
+        self.run.define_metric("*", step_metric="step", summary="none")
+        for name in _summary_metrics(config):
+            self.run.define_metric(name, step_metric="step")
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         assert step is not None
@@ -141,6 +153,14 @@ class WandbTracker(Tracker):
             charts["tables/layers"] = wandb.Table(columns=list(columns), data=cells)
         self._send(charts, self.unsent)
         self.unsent = None
+
+
+def _summary_metrics(config: RunConfig) -> list[str]:
+    """Return the metrics of the run's summary, whose table would otherwise have a line for every loop and layer."""
+    num_loops = sorted(set(config.run.validation.num_loops))
+    last = len(num_loops) - 1
+    shown = {num_loops[round(part * last / (_NUM_LOSSES - 1))] for part in range(_NUM_LOSSES)}
+    return [*_SUMMARY, *map(records.validation_loss, sorted(shown))]
 
 
 def _kind(metrics: Mapping[str, float]) -> str:
