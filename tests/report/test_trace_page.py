@@ -155,7 +155,8 @@ def test_attention_to_the_first_token_has_a_verdict(share: float, color: str) ->
 
 def test_a_single_loop_has_no_verdict() -> None:
     trace = made()
-    single = {
-        name: part[:1] for name, part in trace._asdict().items() if name.endswith(("_TS", "_TSR", "_TLSK", "_TCHSS"))
+    by_loop = {
+        name: part for name, part in trace._asdict().items() if name.endswith(("_TS", "_TSR", "_TLSK", "_TCHSS"))
     }
+    single = {name: part[:1] for name, part in by_loop.items() if part is not None}
     assert 'id="predictions-verdict"' not in page(trace._replace(**single))
