@@ -113,6 +113,7 @@ ONE_RUN: tuple[Section[Run], ...] = (
             Plot("Cosine to the previous state, from loop 1 on", state.cosines),
             Plot("Curvature ratio", state.curvature_ratios),
             Plot("Decay, gain and growth of one loop", state.recurrence),
+            Plot("Gates and other figures of the loop parts", state.part_figures),
             Plot("Relative update of each core block, last measurement", state.update_norms),
         ),
         of_state.collapse,

@@ -170,3 +170,11 @@ def test_an_incomplete_last_line_of_arrays_is_ignored(directory: Path) -> None:
     assert torn.keys() == whole.keys() == {records.EXPERT_LOAD, records.EXPERT_LOAD_LAYERS, records.EXPERT_OVERLAP}
     for name, array in whole.items():
         np.testing.assert_array_equal(torn[name], array)
+
+
+def test_figures_of_loop_parts_are_those_with_the_name_of_a_kind(make_run: MakeRun) -> None:
+    names = ("loop/cross_loop_attention/gate", "loop/cross_loop_attention/largest_gate", "loop/film/scale")
+    others = (records.state_norm(0), records.JACOBIAN_RADIUS, "loop/loss/T08", "loop/update_norm/l00/t01")
+    line = {"step": 1, "time": 1.0, "tokens": 1} | dict.fromkeys((*names, *others), 0.5)
+    figure = state.part_figures(read_run(make_run(lines=[{"schema": records.SCHEMA}, line])))
+    assert [trace.name for trace in figure.data] == [name.removeprefix("loop/") for name in names]

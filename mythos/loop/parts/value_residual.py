@@ -12,8 +12,9 @@ from mythos.layers.precision import compute_dtype
 class ValueResidual(AttentionPart):
     """V' = V + g_h (V_first - V), with the layer's own values of the first loop.
 
-    ResFormer (arXiv 2410.17897) does so over layers. g has a number for each key-value head and starts at zero: the identity. MLA computes keys and values from one
-    latent, which is mixed in their place with one number, so that keys change as well.
+    ResFormer (arXiv 2410.17897) does so over layers. g has a number for each key-value head and starts at zero: the
+    identity. MLA computes keys and values from one latent, which is mixed in their place with one number, so that keys
+    change as well.
     """
 
     def __init__(self, config: ValueResidualConfig, model: ModelConfig) -> None:

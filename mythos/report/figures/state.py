@@ -3,7 +3,7 @@
 from mythos.config import records
 from mythos.report import draw
 from mythos.report.draw import go
-from mythos.report.read import Run, Series, by_index, by_layer
+from mythos.report.read import Run, Series, by_index, by_layer, with_prefix
 
 
 def state_norms(run: Run) -> go.Figure | None:
@@ -71,6 +71,13 @@ def recurrence(run: Run) -> go.Figure | None:
     }
     series = {label: run.series[name] for label, name in names.items() if name in run.series}
     return draw.lines(series, {"title": "factor", "rangemode": "tozero"})
+
+
+def part_figures(run: Run) -> go.Figure | None:
+    """Figures of the loop parts, such as the mean and the largest gate of cross-loop attention, against the step."""
+    series = with_prefix(run, "loop/")
+    figures = {name: each for name, each in series.items() if name.count("/") == 1 and records.index_of(name) is None}
+    return draw.lines(figures, {"title": "figure", "rangemode": "tozero"})
 
 
 def last_of(loops: dict[int, Series]) -> Series:
