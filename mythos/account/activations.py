@@ -16,7 +16,8 @@ class ActivationBytes:
     coda: int
     """Coda and head with one chunk of logits; freed before the backward reaches the core."""
     per_loop: int
-    """Added by each loop with gradients; a loop without gradients adds nothing."""
+    """Added by each loop with gradients; a loop without gradients adds nothing, except that a later loop may read the
+    slots which it filled (``PartSpec.new_carry_elements``)."""
     host_per_loop: int
     """Added in host memory by each loop with gradients."""
     recomputed: int
@@ -56,14 +57,16 @@ def activation_bytes(
     num_tokens, num_layers = batch_size * seq_len, model.num_core_layers
     dense_block = num_tokens * saved.block(model.ffn)
     core_block = num_tokens * (saved.block(model.core_ffn) + saved.in_attention)
-    parts = num_tokens * saved.parts
+    core_block += batch_size * saved.of_sequence_in_attention
+    parts = num_tokens * saved.parts + batch_size * saved.of_sequence
     once = saved.dense_weight_copies
     if runtime.shares_experts:
         once += num_layers * saved.expert_weight_copies
     else:
         core_block += saved.expert_weight_copies
     state, expert_indices = num_tokens * saved.stream, num_tokens * saved.expert_indices
-    carried, carried_by_blocks = num_tokens * saved.carried, num_tokens * saved.carried_by_blocks
+    carried = num_tokens * saved.carried + batch_size * saved.carried_by_sequence
+    carried_by_blocks = num_tokens * saved.carried_by_blocks
     if runtime.shares_weights or parallel.remat == "none":
         once += num_layers * saved.core_weight_copies
         weight_copies = 0

@@ -53,12 +53,13 @@ def decode_bytes(
     parts = parts_of(model)
     cached_by_parts = sum(part.spec.cached_elements(part.config, model, num_loops) for part in parts)
     carried = sum(part.spec.carry_elements(part.config, model) for part in parts)
+    carried_by_sequence = sum(part.spec.of_sequence.carry_elements(part.config, model) for part in parts)
     layer = num_cached_elements(model) * num_tokens * num_sequences * width
     return DecodeBytes(
         once=(model.num_prelude_layers + model.num_coda_layers) * layer,
         core=num_cache_slots(cache_policy, num_loops) * model.num_core_layers * layer,
         parts=cached_by_parts * num_tokens * num_sequences * width,
-        states=(2 * model.dim + carried) * num_in_flight * num_sequences * _FP32_BYTES,
+        states=((2 * model.dim + carried) * num_in_flight + carried_by_sequence) * num_sequences * _FP32_BYTES,
     )
 
 

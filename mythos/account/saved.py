@@ -198,17 +198,41 @@ class SavedActivations:
 
     @property
     def carried(self) -> int:
-        """What goes from loop to loop: one vector of the residual stream, and what the parts carry."""
-        return self.stream + sum(map(self._carry, parts_of(self.model)))
+        """What a loop hands to the next: one vector of the residual stream, and what it makes of the parts' carries."""
+        return self.stream + sum(map(self._new_carry, parts_of(self.model)))
+
+    @property
+    def of_sequence(self) -> int:
+        """What the parts save in one loop for each sequence, besides what they save for its tokens."""
+        return sum(
+            part.spec.of_sequence.saved_activations(part.config, self.model, self.runtime)
+            for part in parts_of(self.model)
+        )
+
+    @property
+    def of_sequence_in_attention(self) -> int:
+        """What the parts save in one loop for each sequence inside the attention of one block."""
+        return sum(
+            part.spec.of_sequence.saved_in_attention(part.config, self.model, self.runtime)
+            for part in parts_of(self.model)
+        )
+
+    @property
+    def carried_by_sequence(self) -> int:
+        """What the parts carry for each sequence, besides what they carry for its tokens."""
+        return self.runtime.state_width * sum(
+            part.spec.of_sequence.carry_elements(part.config, self.model) for part in parts_of(self.model)
+        )
 
     @property
     def carried_by_blocks(self) -> int:
         """What the parts inside the attention of the blocks carry."""
-        return sum(self._carry(part) for part in parts_of(self.model) if part.spec.attention_build is not None)
+        return sum(self._new_carry(part) for part in parts_of(self.model) if part.spec.attention_build is not None)
 
-    def _carry(self, part: Part) -> int:
+    def _new_carry(self, part: Part) -> int:
         widths = {"state": self.runtime.state_width, "product": self.width, "fp32": FP32_BYTES}
-        return widths[part.spec.carry_dtype] * part.spec.carry_elements(part.config, self.model)
+        num_elements = part.spec.new_carry_elements or part.spec.carry_elements
+        return widths[part.spec.carry_dtype] * num_elements(part.config, self.model)
 
     @property
     def expert_indices(self) -> int:

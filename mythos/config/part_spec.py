@@ -39,6 +39,18 @@ class Runtime(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OfSequence:
+    """What a part adds for each sequence, however many tokens it has."""
+
+    carry_elements: Callable[[Any, "ModelConfig"], int] = lambda config, model: 0
+    """Elements that one sequence carries from loop to loop."""
+    saved_activations: Callable[[Any, "ModelConfig", Runtime], int] = lambda config, model, runtime: 0
+    """Bytes that one sequence saves in one loop."""
+    saved_in_attention: Callable[[Any, "ModelConfig", Runtime], int] = lambda config, model, runtime: 0
+    """Bytes that one sequence saves in one loop inside the attention of one block, besides ``saved_activations``."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PartSpec:
     """One kind of part. Functions take the part's configuration and the model's.
 
@@ -70,6 +82,8 @@ class PartSpec:
     """Elements that one token leaves in the decoding cache, for a number of loops."""
     is_repeatable: bool
     """Whether a model may have several parts of this kind."""
+    new_carry_elements: Callable[[Any, "ModelConfig"], int] | None = None
+    """Those of ``carry_elements`` that one loop makes, where the others are the state or tensors of earlier loops."""
     attention_build: str | None = None
     """``module:Class`` of what the part puts into the attention of each block of the core, called like ``build``; a
     ``layers.attention_part.AttentionPart``. Its parameters are those of ``attention_shapes``."""
@@ -79,6 +93,8 @@ class PartSpec:
     """Bytes that one token saves in one loop inside the attention of one block, besides ``saved_activations``."""
     carry_dtype: Literal["state", "product", "fp32"] = "state"
     """Dtype of the carry: that of the state, that of matrix products such as keys and values, or fp32."""
+    of_sequence: OfSequence = OfSequence()
+    """What is added for each sequence."""
 
 
 FIELDS = tuple(PartSpec.__dataclass_fields__)

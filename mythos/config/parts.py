@@ -16,6 +16,7 @@ from mythos.config.loop_parts.attention import (
     CrossLoopAttentionConfig,
     ValueResidualConfig,
 )
+from mythos.config.loop_parts.depth_attention import DEPTH_ATTENTION, DepthAttentionConfig
 from mythos.config.loop_parts.film import FILM, FilmConfig
 from mythos.config.loop_parts.gates import (
     GRT_GATE,
@@ -26,6 +27,8 @@ from mythos.config.loop_parts.gates import (
     MemoryGateConfig,
 )
 from mythos.config.loop_parts.lanes import LANES, LanesConfig
+from mythos.config.loop_parts.loop_average import LOOP_AVERAGE, LoopAverageConfig
+from mythos.config.loop_parts.memory_tokens import MEMORY_TOKENS, MemoryTokensConfig
 from mythos.config.part_spec import FIELDS, GroupName, PartSpec
 
 if TYPE_CHECKING:
@@ -48,11 +51,14 @@ class ForeignPart:
 
 PartConfig = Annotated[
     CrossLoopAttentionConfig
+    | DepthAttentionConfig
     | FilmConfig
     | GrtGateConfig
     | KeepGateConfig
     | LanesConfig
+    | LoopAverageConfig
     | MemoryGateConfig
+    | MemoryTokensConfig
     | ValueResidualConfig
     | ForeignPart,
     Field(discriminator="kind"),
@@ -75,11 +81,14 @@ class LoopConfig:
 
 PARTS: Final = {
     "cross_loop_attention": CROSS_LOOP_ATTENTION,
+    "depth_attention": DEPTH_ATTENTION,
     "film": FILM,
     "grt_gate": GRT_GATE,
     "keep_gate": KEEP_GATE,
     "lanes": LANES,
+    "loop_average": LOOP_AVERAGE,
     "memory_gate": MEMORY_GATE,
+    "memory_tokens": MEMORY_TOKENS,
     "value_residual": VALUE_RESIDUAL,
 }
 """By ``kind``. A part is a file of ``mythos/loop/parts``, one of ``mythos/config/loop_parts``, and an entry here."""

@@ -59,16 +59,19 @@ def replay(attention: nn.Module, x_BSD: Tensor, rotation: Rotation, inputs: Laye
         return torch.zeros_like(heads.value_BHSP).transpose(1, 2)
 
     part: AttentionPart = attention.get_submodule("part")  # type: ignore[assignment]
-    part.attend_further(torch.zeros_like(heads.value_BHSP).transpose(1, 2), record, None, inputs)
+    for each, own in part.each(inputs) if isinstance(part, AttentionParts) else ():
+        if each is further_part(attention):
+            each.attend_further(torch.zeros_like(heads.value_BHSP).transpose(1, 2), record, None, own)
     return Replayed(heads, further[0] if further else None, part.remember(written, inputs))
 
 
 def further_part(attention: nn.Module) -> AttentionPart | None:
-    """The first part of a layer that adds a second attention."""
+    """The first part of a layer that adds a second attention over tokens."""
     parts = attention.get_submodule("part")
-    for part in parts.parts if isinstance(parts, AttentionParts) else ():
-        if type(part).attend_further is not AttentionPart.attend_further:  # type: ignore[union-attr]
-            return part  # type: ignore[return-value]
+    each: list[AttentionPart] = list(parts.parts) if isinstance(parts, AttentionParts) else []  # type: ignore[arg-type]
+    for part in each:
+        if type(part).attend_further is not AttentionPart.attend_further and part.attends_to_tokens:
+            return part
     return None
 
 

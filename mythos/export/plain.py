@@ -44,10 +44,10 @@ def build_parts(model: ModelConfig) -> list[LoopPart]:
     return [PART_CLASSES[_key(part)][1](_options(part), model) for part in model.loop.parts]
 
 
-def build_attention_parts(model: ModelConfig) -> list[AttentionPart]:
+def build_attention_parts(model: ModelConfig) -> list[AttentionPart | None]:
     """The attention parts of one block; replaces the function of ``mythos.loop.build`` in the exported file."""
     classes = [(PART_CLASSES[_key(part)][2], _options(part)) for part in model.loop.parts]
-    return [build(options, model) for build, options in classes if build is not None]
+    return [None if build is None else build(options, model) for build, options in classes]
 
 
 def halting_config(raw: Mapping[str, Any]) -> HaltingConfig:

@@ -49,9 +49,15 @@ class GroupedQueryAttention(nn.Module):
         memory: tuple[Tensor, ...] = (key_BSGP, value_BSGP)
         if cache is not None:
             inputs, memory = inputs._replace(earlier=cache.earlier()), cache.append(*memory)
+        inputs = inputs._replace(unplaced=self._unplaced)
         read = partial(_read, query_BSHP)
         mixed_BSHP = self.part.attend_further(read(*self.part.attend_to(memory, mask, inputs)), read, mask, inputs)
         return self.o_proj(mixed_BSHP.flatten(2)), carry
+
+    def _unplaced(self, x_BCD: Tensor) -> tuple[Tensor, ...]:
+        """Keys and values of vectors without a position; keys are not rotated."""
+        key_BCGP = self.k_norm(self.k_proj(x_BCD).unflatten(-1, (self.num_kv_heads, -1)))
+        return key_BCGP, self.v_proj(x_BCD).unflatten(-1, (self.num_kv_heads, -1))
 
 
 def _read(query_BSHP: Tensor, memory: tuple[Tensor, ...], mask: Mask | None) -> Tensor:

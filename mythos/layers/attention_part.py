@@ -1,6 +1,6 @@
 """Interface with which a loop part changes the attention of a layer."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +23,10 @@ class LayerInputs(NamedTuple):
     carry: Carry = ()
     loop: Tensor | None = None
     """Index of the loop, a scalar, or ``[B]`` with one for each sequence; None outside of the core."""
+    loop_carry: Carry = ()
+    """What the loop part, to which the part in the layer belongs, shows of its carry; see ``LoopPart.for_blocks``."""
+    unplaced: Callable[[Tensor], tuple[Tensor, ...]] = lambda x_BCD: ()
+    """The layer's function from normed vectors ``[B, C, D]`` without a position to a ``memory`` of them."""
     earlier: tuple[Tensor, ...] = ()
     """While decoding, what the cache contains of the earlier tokens in the loop before, shaped like ``memory``; zeros
     in the first loop; () without earlier tokens."""
@@ -38,6 +42,9 @@ class AttentionPart(nn.Module):
     latent ``[B, S, R]`` and shared key. ``memory`` holds the attended tensors: keys and values ``[B, C, G, P]``, for
     MLA latents and rotated keys. Weights belong into submodules, whose calls gather them under ZeRO 3.
     """
+
+    attends_to_tokens = True
+    """Whether what ``attend_further`` reads are tokens, so that a trace can show it."""
 
     def start(self, e_BSD: Tensor) -> Carry:
         """Return the carry of the first loop."""
@@ -65,25 +72,37 @@ class AttentionPart(nn.Module):
         """Return the next carry, given the keys and values of the new tokens."""
         return inputs.carry
 
+    def select(self, carries: Sequence[Carry]) -> Carry:
+        """Return what ``LayerInputs.loop_carry`` is, from what all loop parts show to the blocks."""
+        return ()
+
     def gates(self) -> Tensor | None:
         """Return the factors of what the part adds, a vector with one for each head; None if it has none."""
         return None
 
 
 class AttentionParts(AttentionPart):
-    """Several parts, applied in order; the carry is the tuple of their carries."""
+    """Several parts, applied in order; both carries are tuples with an element for each.
 
-    def __init__(self, parts: list[AttentionPart]) -> None:
+    ``parts`` has an element for each loop part, None where nothing of it is inside attention.
+    """
+
+    def __init__(self, parts: Sequence[AttentionPart | None]) -> None:
         super().__init__()
-        self.parts = nn.ModuleList(parts)
+        self.indices = [index for index, part in enumerate(parts) if part is not None]
+        self.parts = nn.ModuleList(part for part in parts if part is not None)
 
     def start(self, e_BSD: Tensor) -> Carry:
         return tuple(part.start(e_BSD) for part in self._parts())
 
     def each(self, inputs: LayerInputs) -> Iterator[tuple[AttentionPart, LayerInputs]]:
         """Yield each part and its inputs."""
-        for part, carry in zip(self._parts(), inputs.carry, strict=True):
-            yield part, inputs._replace(carry=carry)
+        shown = inputs.loop_carry or ((),) * len(self.parts)  # () in a layer that is called alone
+        for part, carry, of_loop in zip(self._parts(), inputs.carry, shown, strict=True):
+            yield part, inputs._replace(carry=carry, loop_carry=of_loop)
+
+    def select(self, carries: Sequence[Carry]) -> Carry:
+        return tuple(carries[index] for index in self.indices)
 
     def project(self, x_BSD: Tensor, heads: tuple[Tensor, ...], inputs: LayerInputs) -> tuple[Tensor, ...]:
         for part, own in self.each(inputs):
@@ -115,6 +134,6 @@ def gate_figures(size_by_layer: Iterable[Tensor]) -> dict[str, Tensor]:
     return {"gate": torch.cat(sizes).mean(), "largest_gate": torch.cat(sizes).max()} if sizes else {}
 
 
-def attention_part(parts: list[AttentionPart]) -> AttentionPart:
-    """Several parts as one, or the null object."""
-    return AttentionParts(parts) if parts else AttentionPart()
+def attention_part(parts: Sequence[AttentionPart | None]) -> AttentionPart:
+    """Several parts as one, or the null object; see ``AttentionParts``."""
+    return AttentionPart() if all(part is None for part in parts) else AttentionParts(parts)

@@ -16,9 +16,15 @@ from mythos.layers.documents import Documents, attend_documents, documents_of, i
 BLOCK = 128
 """Queries and keys in a block of ``BlockMask``."""
 
-Mask = Tensor | BlockMask | Documents
-"""A boolean ``[B, 1, S, S]``, true where a query attends to a key; the same as a block mask; or the offsets of the
-documents."""
+
+class Unmasked:
+    """Mask with which every query attends to every key."""
+
+
+UNMASKED = Unmasked()
+Mask = Tensor | BlockMask | Documents | Unmasked
+"""A boolean ``[B, 1, S, S]``, true where a query attends to a key; the same as a block mask; the offsets of the
+documents; or no mask at all."""
 
 _PREFERRED = [
     SDPBackend.CUDNN_ATTENTION,
@@ -86,6 +92,7 @@ def mask_of_rows(mask: Mask, num_rows: int) -> Mask:
         return mask[:num_rows]
     if isinstance(mask, Documents):
         return mask.first(num_rows)
+    assert isinstance(mask, BlockMask)
     assert mask.full_kv_num_blocks is not None
     assert mask.full_kv_indices is not None
     return BlockMask.from_kv_blocks(
@@ -111,8 +118,11 @@ def attend(
     """Compute causal scaled dot-product attention; with more keys than queries, the queries are the last tokens.
 
     Args:
-        mask: None for plain causal attention, or a causal mask.
+        mask: None for plain causal attention, a causal mask, or ``UNMASKED``.
     """
+    is_causal = mask is None
+    if isinstance(mask, Unmasked):
+        mask = None
     num_queries, num_keys = query_BHSP.shape[2], key_BGSP.shape[2]
     enable_gqa = query_BHSP.shape[1] != key_BGSP.shape[1]
     if isinstance(mask, Documents):
@@ -120,7 +130,7 @@ def attend(
     if isinstance(mask, BlockMask):
         run = _flex_attention if torch.compiler.is_compiling() else _compiled_flex_attention()
         return run(query_BHSP, key_BGSP, value_BGSP, block_mask=mask, scale=scale, enable_gqa=enable_gqa)
-    if mask is None and 1 < num_queries < num_keys:
+    if is_causal and 1 < num_queries < num_keys:
         mask = causal_mask(num_queries, num_keys, query_BHSP.device)
     with sdpa_kernel(_PREFERRED, set_priority=True) if query_BHSP.is_cuda else nullcontext():
         return functional.scaled_dot_product_attention(
@@ -128,7 +138,7 @@ def attend(
             key_BGSP,
             value_BGSP,
             attn_mask=mask,
-            is_causal=mask is None and num_queries == num_keys,
+            is_causal=is_causal and num_queries == num_keys,
             scale=scale,
             enable_gqa=enable_gqa,
         )

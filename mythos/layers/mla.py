@@ -7,7 +7,7 @@ from torch import Tensor, cat, einsum, nn
 from mythos.config.model import MLAConfig
 from mythos.layers.attention_part import NO_INPUTS, AttentionPart, Carry, LayerInputs
 from mythos.layers.cache import KVCache
-from mythos.layers.mask import Mask, attend, causal_mask
+from mythos.layers.mask import Mask, Unmasked, attend, causal_mask
 from mythos.layers.norm import RMSNorm
 from mythos.layers.projection import Projection
 from mythos.layers.rope import Rotation, rotate
@@ -62,9 +62,14 @@ class LatentAttention(nn.Module):
         memory: tuple[Tensor, ...] = (latent_BSR, key_rope_BSP)
         if cache is not None:
             inputs, memory = inputs._replace(earlier=cache.earlier()), cache.append(*memory)
+        inputs = inputs._replace(unplaced=self._unplaced)
         read = partial(self._expanded if cache is None else self._absorbed, nope_BSHP, rope_BSHP)
         mixed_BSHP = self.part.attend_further(read(*self.part.attend_to(memory, mask, inputs)), read, mask, inputs)
         return self.o_proj(mixed_BSHP.flatten(2)), carry
+
+    def _unplaced(self, x_BCD: Tensor) -> tuple[Tensor, ...]:
+        """Latents and shared keys of vectors without a position; keys are not rotated."""
+        return self.kv_latent_norm(self.kv_down(x_BCD)), self.k_rope(x_BCD)
 
     def _query_latent(self, x_BSD: Tensor) -> Tensor:
         return self.q_latent_norm(self.q_down(x_BSD))
@@ -89,8 +94,10 @@ class LatentAttention(nn.Module):
         score_BHSC = (score_BHSC + einsum("bshp,bcp->bhsc", rope_BSHP, key_rope_BCP)) * self.scale
         if mask is None:
             mask = causal_mask(score_BHSC.shape[2], score_BHSC.shape[3], score_BHSC.device)
-        assert isinstance(mask, Tensor), "decoding has no block masks"
-        weight_BHSC = score_BHSC.masked_fill(~mask, float("-inf")).float().softmax(-1).to(score_BHSC.dtype)
+        if not isinstance(mask, Unmasked):
+            assert isinstance(mask, Tensor), "decoding has no block masks"
+            score_BHSC = score_BHSC.masked_fill(~mask, float("-inf"))
+        weight_BHSC = score_BHSC.float().softmax(-1).to(score_BHSC.dtype)
         mixed_BSHR = einsum("bhsc,bcr->bshr", weight_BHSC, latent_BCR)
         return einsum("bshr,hpr->bshp", mixed_BSHR, value_up_HPR)
 

@@ -12,7 +12,7 @@ def build_parts(model: ModelConfig) -> list[LoopPart]:
     return [load_object(part.spec.build)(part.config, model) for part in parts_of(model)[1:]]
 
 
-def build_attention_parts(model: ModelConfig) -> list[AttentionPart]:
-    """Return their attention parts for one block."""
-    builds = [(part.spec.attention_build, part.config) for part in parts_of(model)]
-    return [load_object(build)(config, model) for build, config in builds if build is not None]
+def build_attention_parts(model: ModelConfig) -> list[AttentionPart | None]:
+    """Return their attention parts for one block, None for a part without one."""
+    builds = [(part.spec.attention_build, part.config) for part in parts_of(model)[1:]]
+    return [None if build is None else load_object(build)(config, model) for build, config in builds]

@@ -74,6 +74,10 @@ class LoopPart(nn.Module):
         """Return the state after the loop and the next carry; call ``rest`` exactly once."""
         return rest(h_BSD), carry
 
+    def for_blocks(self, carry: Carry) -> Carry:
+        """Return what the part inside the attention of the blocks reads in ``LayerInputs.loop_carry``."""
+        return carry
+
     def new_cache(self, num_loops: int, capacity: int | None) -> Any:
         """Return the cache of earlier tokens while decoding, a ``layers.cache.PartCache``; None without one."""
         return None

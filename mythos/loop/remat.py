@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import checkpoint
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from mythos.config.parallel import ParallelBase
 
@@ -43,6 +44,8 @@ class Remat(NamedTuple):
 
 
 NO_REMAT = Remat()
+_HOST_COPIES: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+"""Copies in host memory of tensors that are alive: a carry may hold states of earlier loops, which were copied then."""
 
 
 def remat_of(parallel: ParallelBase) -> Remat:
@@ -83,9 +86,12 @@ class _Waiting:
         self.requires_grad = x.requires_grad
 
     def move_to_host(self) -> None:
-        """Copy the values to the host; gradients flow through the graph of the first forward."""
-        host = torch.empty_like(self.value, device="cpu", pin_memory=self.value.is_cuda, requires_grad=False)
-        self.value = host.copy_(self.value.detach(), non_blocking=True)
+        """Copy the values to the host, once for all loops; gradients flow through the graph of the first forward."""
+        host = _HOST_COPIES.get(self.value)
+        if host is None:
+            host = torch.empty_like(self.value, device="cpu", pin_memory=self.value.is_cuda, requires_grad=False)
+            _HOST_COPIES[self.value] = host.copy_(self.value.detach(), non_blocking=True)
+        self.value = host
 
     def load(self) -> Tensor:
         if self.value.requires_grad == self.requires_grad and self.value.device == self.device:

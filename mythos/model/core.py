@@ -80,8 +80,10 @@ class Core(nn.Module):
         row_index, loop_index = (_on_device(index, state.h_BSD) for index in (row, inputs.loop))
 
         def blocks(x_BSD: Tensor) -> Tensor:
+            shown = [part.for_blocks(carry) for part, carry in zip(self.loop_parts(), carries, strict=True)]
             for layer, block in enumerate(self.blocks):
-                of_layer = LayerInputs(row_index, layer_carries[layer], loop_index)
+                of_loop = self.attention_parts()[layer].select(shown)
+                of_layer = LayerInputs(row_index, layer_carries[layer], loop_index, of_loop)
                 run = partial(_run_block, block, inputs, bias_LE[layer], inputs.cache.layers[layer], of_layer)
                 before_BSD, given = x_BSD, None if expert_indices is None else expert_indices[layer]
                 x_BSD, (router, layer_carries[layer]), indices_NK = self.remat.block(run, before_BSD, given)

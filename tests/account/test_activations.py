@@ -13,6 +13,7 @@ from mythos.account.activations import ActivationBytes, activation_bytes
 from mythos.account.saved import Runtime, SavedActivations
 from mythos.config.injection import AdditiveInjection, DiagonalInjection, LinearInjection
 from mythos.config.loop_parts.attention import CrossLoopAttentionConfig, ValueResidualConfig
+from mythos.config.loop_parts.memory_tokens import MemoryTokensConfig
 from mythos.config.model import ModelConfig
 from mythos.config.parallel import SingleParallel
 from mythos.config.parts import PARTS, LoopConfig
@@ -20,6 +21,8 @@ from mythos.loop.remat import remat_of
 from mythos.model.mythos import Mythos
 
 BATCH, LENGTH, CHUNK = 2, 64, 32
+COUNTED = ["depth_attention", "lanes", "loop_average"]
+"""Loop parts whose bytes are compared; ``tests/loop/parts`` compares those of every part alone."""
 STATE = 4 * BATCH * LENGTH * 64
 
 
@@ -76,7 +79,7 @@ def variants() -> list[ModelConfig]:
         replace(base, injection=AdditiveInjection(), prelude_norm=False),
         replace(base, injection=DiagonalInjection(update_rule="parallel"), attention=replace(attention, qk_norm=False)),
         *(replace(base, loop=LoopConfig(parts=(spec.config(),))) for spec in PARTS.values() if spec.attention_build),
-        *(replace(base, loop=LoopConfig(parts=(PARTS[kind].config(),))) for kind in ("lanes",)),
+        *(replace(base, loop=LoopConfig(parts=(PARTS[kind].config(),))) for kind in COUNTED),
         model_of_width_64("debug-mla", loop=LoopConfig(parts=(CrossLoopAttentionConfig(), ValueResidualConfig()))),
     ]
 
@@ -99,6 +102,34 @@ def test_prelude_and_coda_save_the_bytes_of_the_account(config: ModelConfig, pre
     chunk = CHUNK * config.vocab_size * (18 if precision == "bf16" else 16) + weight_copies
     expected = counted.prelude + counted.coda - chunk + counted.per_loop  # the chunk is alive in the backward only
     assert expected == pytest.approx(live_bytes(config, parallel, 1, 1), rel=0.05)
+
+
+@pytest.mark.parametrize("kind", ["depth_attention", "loop_average"])
+@pytest.mark.parametrize("remat", ["none", "loop", "offload"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_carried_slots_are_saved_once_for_all_loops(kind: str, remat: str, precision: str) -> None:
+    """The bytes are linear in the loops, although each loop reads the slots of all before it."""
+    config = model_of_width_64("debug-dense", max_loops=64, loop=LoopConfig(parts=(PARTS[kind].config(num_slots=16),)))
+    is_offloaded = remat == "offload"
+    parallel = SingleParallel(remat="loop" if is_offloaded else remat, offload_states=is_offloaded, precision=precision)
+    by_loops = {num_loops: live_bytes(config, parallel, num_loops, num_loops) for num_loops in (2, 4, 8, 16)}
+    counted = account(config, parallel)
+    for num_loops in (4, 8, 16):
+        measured = by_loops[num_loops] - by_loops[2]
+        assert (num_loops - 2) * (counted.per_loop + counted.host_per_loop) == pytest.approx(measured, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["debug-dense", "debug-mla"])
+@pytest.mark.parametrize("remat", ["none", "loop"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_registers_are_counted_for_each_sequence(name: str, remat: str, precision: str) -> None:
+    """What 48 registers save more than 16."""
+    parallel, counted, measured = SingleParallel(remat=remat, precision=precision), [], []
+    for num_tokens in (16, 48):
+        config = model_of_width_64(name, loop=LoopConfig(parts=(MemoryTokensConfig(num_tokens=num_tokens),)))
+        counted.append(account(config, parallel).per_loop)
+        measured.append(live_bytes(config, parallel, 3, 3) - live_bytes(config, parallel, 2, 2))
+    assert counted[1] - counted[0] == pytest.approx(measured[1] - measured[0], rel=0.1)
 
 
 def test_loops_without_gradients_save_nothing() -> None:

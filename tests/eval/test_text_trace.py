@@ -8,6 +8,7 @@ from helpers import MODELS, fill, model_config, random_batch, random_model
 
 from mythos.config.halting import ActHalting, PonderHalting
 from mythos.config.loop_parts.attention import CrossLoopAttentionConfig, ValueResidualConfig
+from mythos.config.loop_parts.memory_tokens import MemoryTokensConfig
 from mythos.config.parts import LoopConfig
 from mythos.eval.attention_pattern import heads_of, pattern
 from mythos.eval.trace import trace
@@ -127,6 +128,15 @@ def test_requested_layers_and_heads_equal_those_of_a_full_trace() -> None:
     np.testing.assert_array_equal(part.attention_TCHSS[:, 0, 0], whole.attention_TCHSS[:, 1, 1])
     assert (part.layer_C.tolist(), part.head_H.tolist()) == ([1], [1])
     assert traced(model, layers=()).attention_TCHSS.size == 0
+
+
+def test_registers_are_no_tokens_of_a_trace() -> None:
+    registers, cross = MemoryTokensConfig(num_tokens=5), CrossLoopAttentionConfig()
+    alone = traced(random_model(model_config(loop=LoopConfig(parts=(registers,)))).eval())
+    assert alone.further_attention_TCHSS is None
+    assert alone.further_gate_CH is None
+    both = traced(random_model(model_config(loop=LoopConfig(parts=(registers, cross)))).eval())
+    assert both.further_attention_TCHSS.shape == both.attention_TCHSS.shape
 
 
 def test_attention_changes_from_loop_to_loop_with_the_state() -> None:

@@ -166,3 +166,17 @@ def test_loop_parts_do_not_depend_on_the_layout(tmp_path: Path, packed: Path) ->
         assert expected.weights[f"core.blocks.1.attention.part.parts.{name}.weight"].abs().amax() > 5e-4
     for layout, result in zip(layouts, found, strict=True):
         assert_equal_training(result, expected, layout)
+
+
+@pytest.mark.slow
+def test_lanes_slots_and_registers_do_not_depend_on_the_layout(tmp_path: Path, packed: Path) -> None:
+    kinds = ("depth_attention", "lanes", "loop_average", "memory_tokens")
+    parts = [f"model.loop.parts=[{', '.join(f'{{kind: {kind}}}' for kind in kinds)}]", OUTPUT_SCALE]
+    layouts = [(2, 2, "loop", 2), (3, 2, "none", 4)]
+    [expected] = run_cases(tmp_path / "one", 1, packed, [["data.micro_batch_size=8", *parts]])
+    found = run_cases(tmp_path / "two", 2, packed, [[*overrides(*layout), *parts] for layout in layouts])
+    inside = "blocks.1.attention.part.parts.0.gate.weight"
+    for name in ("parts.0.write.opening", "parts.1.read.weight", "parts.2.weights.weight", inside):
+        assert expected.weights[f"core.{name}"].abs().amax() > 5e-4, name
+    for layout, result in zip(layouts, found, strict=True):
+        assert_equal_training(result, expected, layout)

@@ -20,6 +20,8 @@ from mythos.train.module import MythosModule
 from mythos.train.run_directory import prepare
 from mythos.train.start import start
 
+SLOTS = "model.loop.parts=[{kind: depth_attention}, {kind: lanes}, {kind: loop_average}, {kind: memory_tokens}]"
+
 
 def progress(run: Path, step: int) -> dict:
     """State of loop, callbacks and data in a checkpoint, without Lightning's own batch counts."""
@@ -41,6 +43,7 @@ def progress(run: Path, step: int) -> dict:
             ),
             marks=pytest.mark.slow,
         ),
+        pytest.param(("optim=muon_adamw", "depth.per_sequence=true", SLOTS), marks=pytest.mark.slow),
     ],
 )
 def test_a_resumed_run_is_bitwise_the_uninterrupted_one(

@@ -37,6 +37,7 @@ BATCH, LENGTH, NUM_LOOPS = 3, 20, 5
 ONE_STEP = """data.seq_len=32 data.batch_size=2 data.micro_batch_size=2 depth.mean=2 run.num_steps=1 run.name=figures
 run.validation.num_batches=2 schedule.num_warmup_steps=0 tracking.log_every=1 telemetry.trace_every=1
 parallel.device=cpu""".split()
+CAN_BE_NONE = {"attention_build", "new_carry_elements"}
 every_kind = pytest.mark.parametrize("kind", KINDS)
 inside = pytest.mark.parametrize("kind", [kind for kind, spec in PARTS.items() if spec.attention_build is not None])
 every_attention = pytest.mark.parametrize("name", ["debug-dense", "debug-mla"])
@@ -63,7 +64,7 @@ def inside_attention(model: Mythos) -> Iterator[nn.Module]:
 @every_kind
 def test_every_field_is_stated(kind: str) -> None:
     spec = KINDS[kind]
-    assert all(getattr(spec, field) is not None for field in FIELDS if field != "attention_build")
+    assert all(getattr(spec, field) is not None for field in FIELDS if field not in CAN_BE_NONE)
     assert spec.config().kind == kind
     assert spec.config.__doc__
 
@@ -111,14 +112,15 @@ def test_every_parameter_has_one_rule_and_one_group(kind: str) -> None:
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 
-def run_alone(module: nn.Module, h_BSD: Tensor, e_BSD: Tensor) -> Tensor:
-    """One loop of the part, in which the rest of the loop adds one."""
+def run_alone(module: nn.Module, h_BSD: Tensor, e_BSD: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """One loop of the part, in which the rest of the loop adds one: the state, and the carry before and after it."""
     if isinstance(module, LoopPart):
         inputs = LoopInputs(e_BSD, rotation=None, mask=None, loop=1)
         # A carry that starts as e is a tensor of its own in later loops.
         carry = tree_map(lambda each: each + 0 if each is e_BSD else each, module.start(h_BSD, e_BSD))
-        return module(h_BSD, carry, inputs, lambda x_BSD: x_BSD + 1)[0]
-    return module(h_BSD, e_BSD)
+        new_BSD, after = module(h_BSD, carry, inputs, lambda x_BSD: x_BSD + 1)
+        return new_BSD, tree_leaves(carry), tree_leaves(after)
+    return module(h_BSD, e_BSD), [], []
 
 
 def states(config: ModelConfig) -> tuple[Tensor, Tensor]:
@@ -159,7 +161,12 @@ class Saved:
         """Bytes that hold a value for each token, without shared tensors and casts of weights."""
         pointers = {each.untyped_storage().data_ptr() for each in shared}
         own = [each for pointer, each in self.tensors.items() if pointer not in pointers]
-        return sum(each.untyped_storage().nbytes() for each in own if each.shape[0] in (BATCH, BATCH * LENGTH))
+        return sum(each.untyped_storage().nbytes() for each in own if is_of_tokens(each))
+
+
+def is_of_tokens(tensor: Tensor) -> bool:
+    """Whether a tensor has values for each token, and not for each sequence or weight."""
+    return tensor.shape[0] == BATCH * LENGTH or (tensor.shape[0] == BATCH and LENGTH in tensor.shape)
 
 
 @every_kind
@@ -168,9 +175,20 @@ def test_saved_activations_are_what_the_graph_saves(kind: str, is_bf16: bool) ->
     config = with_kind(kind)
     part, module = of_kind(config), random_model(config).get_submodule(of_kind(config).prefix)
     h_BSD, e_BSD = states(config)
-    saved = Saved(is_bf16)
-    saved.run(lambda: run_alone(module, h_BSD, e_BSD))
-    num_bytes = saved.num_bytes((e_BSD, *module.parameters()))  # all loops share them
+    saved, carries = Saved(is_bf16), []
+
+    def run() -> Tensor:
+        new_BSD, *carries[:] = run_alone(module, h_BSD, e_BSD)
+        return new_BSD
+
+    saved.run(run)
+    shared = [e_BSD, *module.parameters()]  # by all loops
+    if part.spec.new_carry_elements is not None:  # earlier loops made the slots; later loops save what this one made
+        before, after = carries
+        shared += before
+        for tensor in after:
+            saved.pack(tensor)
+    num_bytes = saved.num_bytes(shared)
     assert num_bytes == BATCH * LENGTH * part.spec.saved_activations(part.config, config, saved.runtime)
 
 
@@ -193,7 +211,7 @@ def with_and_without(kind: str, name: str) -> tuple[Mythos, Mythos]:
 @inside
 @every_attention
 def test_flops_inside_attention_are_those_that_a_loop_has_more(kind: str, name: str) -> None:
-    """The counter knows no causal masks, which leave half of the attention."""
+    """The counter knows no causal masks, which leave half of the attention; nothing masks registers."""
     model, bare = with_and_without(kind, name)
     batch, counts = random_batch(model.config, batch=BATCH, length=LENGTH, num_documents=2), []
     for each in (model, bare):
@@ -202,7 +220,8 @@ def test_flops_inside_attention_are_those_that_a_loop_has_more(kind: str, name: 
         counts.append(counter.get_total_flops())
     of_loop = [loop_flops(each.config, LENGTH) for each in (model, bare)]
     matrices, attention = (of_loop[0].matrices - of_loop[1].matrices, of_loop[0].attention - of_loop[1].attention)
-    assert counts[0] - counts[1] == BATCH * LENGTH * NUM_LOOPS * (matrices + 2 * attention)
+    expected = BATCH * LENGTH * NUM_LOOPS * (matrices + attention * (1 if kind == "memory_tokens" else 2))
+    assert counts[0] - counts[1] == pytest.approx(expected, rel=1e-12)
 
 
 @inside
@@ -237,7 +256,8 @@ def test_carry_elements_are_the_size_of_the_carry(kind: str) -> None:
     carried = tree_leaves((state.carries, state.layer_carries))
     assert all(each.shape[0] == BATCH for each in carried)
     num_elements = sum(each.numel() for each in carried)
-    assert num_elements == BATCH * LENGTH * part.spec.carry_elements(part.config, config)
+    of_sequence = part.spec.of_sequence.carry_elements(part.config, config)
+    assert num_elements == BATCH * (LENGTH * part.spec.carry_elements(part.config, config) + of_sequence)
     inputs = random_batch(config, batch=BATCH, length=LENGTH)
     after, _ = model.core.step(state, model._inputs(inputs))
     assert [each.shape for each in tree_leaves(after)] == [each.shape for each in tree_leaves(state)]
