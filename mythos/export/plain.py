@@ -11,6 +11,7 @@ from mythos.config.parts import ForeignPart, LoopConfig
 from mythos.export.part_classes import PART_CLASSES
 from mythos.layers.attention_part import AttentionPart
 from mythos.loop.part import LoopPart
+from mythos.moe.router_part import RouterPart
 
 C = TypeVar("C")
 
@@ -47,6 +48,12 @@ def build_parts(model: ModelConfig) -> list[LoopPart]:
 def build_attention_parts(model: ModelConfig) -> list[AttentionPart]:
     """The attention parts of one block; replaces the function of ``mythos.loop.build`` in the exported file."""
     classes = [(PART_CLASSES[_key(part)][2], _options(part)) for part in model.loop.parts]
+    return [build(options, model) for build, options in classes if build is not None]
+
+
+def build_router_parts(model: ModelConfig) -> list[RouterPart]:
+    """The parts beside the router of one block; replaces the function of ``mythos.loop.build`` in the exported file."""
+    classes = [(PART_CLASSES[_key(part)][3], _options(part)) for part in model.loop.parts]
     return [build(options, model) for build, options in classes if build is not None]
 
 

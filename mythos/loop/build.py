@@ -5,6 +5,7 @@ from mythos.config.part_spec import load_object
 from mythos.config.parts import parts_of
 from mythos.layers.attention_part import AttentionPart
 from mythos.loop.part import LoopPart
+from mythos.moe.router_part import RouterPart
 
 
 def build_parts(model: ModelConfig) -> list[LoopPart]:
@@ -15,4 +16,10 @@ def build_parts(model: ModelConfig) -> list[LoopPart]:
 def build_attention_parts(model: ModelConfig) -> list[AttentionPart]:
     """Return their attention parts for one block."""
     builds = [(part.spec.attention_build, part.config) for part in parts_of(model)]
+    return [load_object(build)(config, model) for build, config in builds if build is not None]
+
+
+def build_router_parts(model: ModelConfig) -> list[RouterPart]:
+    """Return their parts beside the router of one block of experts."""
+    builds = [(part.spec.router_build, part.config) for part in parts_of(model)]
     return [load_object(build)(config, model) for build, config in builds if build is not None]

@@ -46,6 +46,8 @@ class LoopInputs(NamedTuple):
     mask: Mask | None
     loop: int | Tensor = 0
     """Index of the loop, a number for all sequences or ``[B]`` with one for each."""
+    num_loops: int | Tensor = 1
+    """T, the number of loops that the sequences run, likewise; for tokens that exit early, the number without exits."""
     cache: Any = NO_CACHE
     """Cache of earlier tokens while decoding, a ``LoopCache``; for a part, its own entry of it."""
     watch: Watch = watch_nothing

@@ -10,12 +10,13 @@ from mythos.config.model import ModelConfig
 from mythos.layers.attention_part import AttentionPart, Carry, LayerInputs, attention_part
 from mythos.layers.cache import KVCache
 from mythos.layers.norm import RMSNorm
-from mythos.loop.build import build_attention_parts, build_parts
+from mythos.loop.build import build_attention_parts, build_parts, build_router_parts
 from mythos.loop.injection import UPDATE_RULES, build_injection
 from mythos.loop.part import LoopInputs, LoopPart, LoopState, Rest, frozen
 from mythos.loop.remat import NO_REMAT, Remat
 from mythos.loop.run import ExpertIndices, LoopStats
 from mythos.model.block import Block
+from mythos.moe.router_part import router_part
 from mythos.types import RouterStats
 
 
@@ -36,6 +37,8 @@ class Core(nn.Module):
         )
         for block in self.blocks:
             block.get_submodule("attention").part = attention_part(build_attention_parts(config))
+            if config.is_moe:
+                block.router_part = router_part(build_router_parts(config))
         self.max_loops = config.max_loops
         self.remat: Remat = NO_REMAT
         """Set from outside: recomputation in the backward."""
