@@ -8,7 +8,12 @@ from mythos.config.part_spec import load_object
 from mythos.config.parts import PARTS, ForeignPart, Part, parts_of
 
 PART_CLASSES: dict[str, tuple[Any, Any, Any, Any]] = {
-    kind: (spec.config, *(path and load_object(path) for path in (spec.build, spec.attention_build, spec.router_build)))
+    kind: (
+        spec.config,
+        load_object(spec.build),
+        spec.attention_build and load_object(spec.attention_build),
+        spec.router_build and load_object(spec.router_build),
+    )
     for kind, spec in PARTS.items()
 }
 """Configuration, loop part, attention part or None, and router part or None, by kind; foreign parts by

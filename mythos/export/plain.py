@@ -10,8 +10,8 @@ from mythos.config.model import DenseConfig, GQAConfig, HeadConfig, MLAConfig, M
 from mythos.config.parts import ForeignPart, LoopConfig
 from mythos.export.part_classes import PART_CLASSES
 from mythos.layers.attention_part import AttentionPart
+from mythos.layers.router_part import RouterPart
 from mythos.loop.part import LoopPart
-from mythos.moe.router_part import RouterPart
 
 C = TypeVar("C")
 

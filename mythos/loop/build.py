@@ -4,8 +4,8 @@ from mythos.config.model import ModelConfig
 from mythos.config.part_spec import load_object
 from mythos.config.parts import parts_of
 from mythos.layers.attention_part import AttentionPart
+from mythos.layers.router_part import RouterPart
 from mythos.loop.part import LoopPart
-from mythos.moe.router_part import RouterPart
 
 
 def build_parts(model: ModelConfig) -> list[LoopPart]:

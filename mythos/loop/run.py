@@ -24,6 +24,8 @@ class LoopStats(NamedTuple):
     watched: list[Any]
     """Results of ``LoopInputs.watch`` for each block."""
     expert_indices: ExpertIndices
+    parts: Sequence[Any] = ()
+    """Results of ``LoopInputs.watch_part`` for each loop part."""
 
     def add(self, router: RouterStats | None, watched: Any, expert_indices_NK: Tensor | None) -> None:
         """Add the statistics of one block."""

@@ -15,8 +15,8 @@ from mythos.layers.mla import LatentAttention
 from mythos.layers.norm import RMSNorm
 from mythos.layers.precision import compute_dtype
 from mythos.layers.rope import Rotation
+from mythos.layers.router_part import RouterPart
 from mythos.moe.layer import MoE
-from mythos.moe.router_part import RouterPart
 from mythos.types import RouterStats
 
 

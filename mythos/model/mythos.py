@@ -113,7 +113,7 @@ class Mythos(nn.Module):
         state = run_loop(
             self.core.step,
             self._start(inputs, batch.sample_ids_B, noise_seed),
-            inputs if recorder is None else inputs._replace(watch=recorder.watch),
+            inputs if recorder is None else inputs._replace(watch=recorder.watch, watch_part=recorder.watch_part),
             TrainingSchedule(num_loops, num_grad_loops, sequences, self.core.remat, damping),
             observers,
         )

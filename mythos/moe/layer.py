@@ -34,7 +34,7 @@ class MoE(nn.Module):
         Args:
             bias_E: this loop's selection bias, or ``[B, E]`` where the sequences are in different loops.
             expert_indices_NK: experts to use, instead of recomputed routing.
-            router_change: see ``moe.router_part.RouterPart.change``.
+            router_change: see ``layers.router_part.RouterPart.change``.
 
         Returns:
             The output, statistics of the router, and the expert indices as int16.

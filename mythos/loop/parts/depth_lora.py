@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from mythos.config.loop_parts.depth_lora import DepthLoraConfig, head_widths, num_rows
 from mythos.config.model import ModelConfig
 from mythos.layers.attention_part import AttentionPart, LayerInputs
+from mythos.layers.router_part import RouterPart
 from mythos.loop.part import LoopPart
-from mythos.moe.router_part import RouterPart
 
 
 class DepthLora(LoopPart):
