@@ -124,6 +124,8 @@ class LoopTrace(NamedTuple):
     """|x' - x| / |x| over each block of the core."""
     experts: ExpertTrace | None
     """None when the core is dense."""
+    gates: tuple[dict[str, Tensor], ...]
+    """Of each loop part: mean, share near 0 and share near 1 of each of its gates, ``[T, 3]`` by name."""
     gradient_square_T: Tensor
     """Squared norm of the gradient of the loss with respect to the state after each loop."""
     num_grad_rows_T: Tensor

@@ -19,8 +19,8 @@ Equation = Callable[[int, Tensor, Tensor, Rest], Tensor]
 
 
 def is_of_part(name: str) -> bool:
-    """Whether a parameter belongs to a loop part or to its part inside attention."""
-    return name.startswith("core.parts.") or ".attention.part." in name
+    """Whether a parameter belongs to a loop part or to its parts inside attention and beside the router."""
+    return name.startswith("core.parts.") or ".attention.part." in name or ".router_part." in name
 
 
 def pair(*parts: PartConfig, name: str = "debug", is_new: bool = False, **changes) -> tuple[Mythos, Mythos]:

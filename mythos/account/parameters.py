@@ -55,8 +55,8 @@ def count_parameters(
 
 def num_in_part(part: Part, model: ModelConfig) -> int:
     """Number of parameters of the injection or of a loop part."""
-    inside_attention = num_elements(part.spec.attention_shapes(part.config, model))
-    return num_elements(part.spec.shapes(part.config, model)) + model.num_core_layers * inside_attention
+    in_block = sum(num_elements(shapes) for shapes in part.in_blocks(model).values())
+    return num_elements(part.spec.shapes(part.config, model)) + model.num_core_layers * in_block
 
 
 def num_elements(shapes: Shapes) -> int:

@@ -186,10 +186,10 @@ class RoundRobinRouter(Router):
     """
 
     def forward(
-        self, x_BSD: Tensor, bias_E: Tensor, expert_indices_NK: Tensor | None = None
+        self, x_BSD: Tensor, bias_E: Tensor, expert_indices_NK: Tensor | None = None, change: Tensor | None = None
     ) -> tuple[Routing, RouterStats]:
         if expert_indices_NK is None:  # a recomputation gets those of the forward
             num_experts, num_active = self.config.num_experts, self.config.num_active
             assignment_M = torch.arange(x_BSD.shape[0] * x_BSD.shape[1] * num_active, device=x_BSD.device)
             expert_indices_NK = (assignment_M % num_experts).view(-1, num_active).to(torch.int16)
-        return super().forward(x_BSD, bias_E, expert_indices_NK)
+        return super().forward(x_BSD, bias_E, expert_indices_NK, change)

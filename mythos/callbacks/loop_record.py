@@ -25,6 +25,7 @@ _OF_LAYER = {
     "disjoint_TL": records.disjoint_experts,
     "path_diversity_TL": records.path_diversity,
 }
+_OF_GATE = (records.gate_mean, records.gate_near_0, records.gate_near_1)
 _FROM_SECOND_LOOP = {"curvature_ratio_T", "identical_TL", "disjoint_TL"}
 
 
@@ -37,8 +38,35 @@ def trace_parts(trace: LoopTrace, num_loops: int) -> dict[str, Tensor]:
         means |= {name: mean for name, mean in trace.experts._asdict().items() if name != "overlap_TT"}
         num_pairs_TT = torch.minimum(num_rows_T[:, None], num_rows_T)
         parts["overlap_TT"] = padded(trace.experts.overlap_TT * num_pairs_TT, num_loops).T  # padded again below
+    means |= {
+        gate_key(index, name): mean for index, of_part in enumerate(trace.gates) for name, mean in of_part.items()
+    }
     parts |= {name: mean * num_rows_T.view(-1, *[1] * (mean.dim() - 1)) for name, mean in means.items()}
     return {name: padded(part, num_loops) for name, part in parts.items()}
+
+
+def gate_key(index: int, name: str) -> str:
+    """Name, among the parts of a record, of a gate of the loop part of this index."""
+    return f"gate/{index}/{name}"
+
+
+def gate_record(sums: dict[str, Tensor], families: list[str]) -> dict[str, float]:
+    """Compute the metrics of the gates of loop parts from ``trace_parts``, summed over ranks.
+
+    Args:
+        families: metric family of each loop part.
+    """
+    num_rows_T = sums["num_rows_T"]
+    num_loops = int((num_rows_T > 0).sum())
+    record: dict[str, float] = {}
+    for key in sums:
+        if key.startswith("gate/"):
+            _, index, name = key.split("/")
+            gate = f"{families[int(index)]}/{name}"
+            mean_TF = (sums[key] / num_rows_T[:, None])[:num_loops]
+            for name_of, mean_T in zip(_OF_GATE, mean_TF.T.tolist(), strict=True):
+                record |= {name_of(gate, loop): mean for loop, mean in enumerate(mean_T)}
+    return record
 
 
 def observation_parts(last: Observation, num_loops: int, rows_differ: bool) -> dict[str, Tensor]:

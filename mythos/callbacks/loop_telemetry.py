@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mythos.callbacks.base import Metrics, StepCallback, StepResult
 from mythos.callbacks.loop_record import (
+    gate_record,
     load_arrays,
     load_record,
     loop_record,
@@ -23,6 +24,7 @@ from mythos.callbacks.metrics import MetricsWriter
 from mythos.callbacks.ranks import padded, sum_over_ranks
 from mythos.callbacks.record_file import RecordFile
 from mythos.config import records
+from mythos.config.parts import parts_of
 from mythos.config.run import RunConfig
 from mythos.parallel.gradients import update_squares
 from mythos.types import IGNORED, Batch, Observation, first_rows
@@ -39,6 +41,7 @@ class LoopTelemetry(StepCallback):
     def __init__(self, config: RunConfig, metrics: MetricsWriter, directory: Path) -> None:
         self.telemetry = config.telemetry
         self.num_loops = config.telemetry.loops_read(config.depth.mean)
+        self.families = [part.spec.family for part in parts_of(config.model)[1:]]
         self.max_loops = config.depth.max_loops
         self.rows_differ = config.depth.per_sequence
         self.metrics = metrics
@@ -83,7 +86,7 @@ class LoopTelemetry(StepCallback):
         if not self._is_due(result.step):
             return None
         sums, squares = self._sums(trainer, module, result.observations[-1])
-        telemetry = loop_record(sums) | self._evaluated_metrics(sums)
+        telemetry = loop_record(sums) | gate_record(sums, self.families) | self._evaluated_metrics(sums)
         telemetry |= {name: (sums[name] / sums["num_ranks"]).item() for name in self.of_parts}
         for group in squares:
             changed, size = sums[f"update/{group}"].sqrt().tolist()
@@ -169,6 +172,8 @@ class LoopTelemetry(StepCallback):
     def _evaluated_metrics(self, sums: dict[str, Tensor]) -> Metrics:
         loss_X = (sums["nll_X"] / sums["num_targets"]).tolist()
         metrics = {records.loss_at(loops): loss for loops, loss in zip(self.num_loops, loss_X, strict=True)}
+        if self.num_loops[0] == 1 < self.num_loops[-1]:
+            metrics[records.LOSS_GAIN] = loss_X[0] - loss_X[-1]
         if "growth" in sums:
             metrics[records.JACOBIAN_RADIUS] = (sums["growth"] / sums["num_ranks"]).item()
         return metrics

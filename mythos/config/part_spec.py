@@ -95,6 +95,12 @@ class PartSpec:
     """Dtype of the carry: that of the state, that of matrix products such as keys and values, or fp32."""
     of_sequence: OfSequence = OfSequence()
     """What is added for each sequence."""
+    router_build: str | None = None
+    """``module:Class`` of what the part puts beside the router of each block with experts, likewise; a
+    ``layers.router_part.RouterPart``. Its parameters are those of ``router_shapes``, empty for a dense core."""
+    router_shapes: Callable[[Any, "ModelConfig"], Shapes] = lambda config, model: {}
+    refusal: Callable[[Any, "ModelConfig"], str | None] = lambda config, model: None
+    """Why a model cannot have this part: a sentence with both numbers and the key to change; None if it can."""
 
 
 FIELDS = tuple(PartSpec.__dataclass_fields__)

@@ -17,7 +17,9 @@ from mythos.config.loop_parts.attention import (
     ValueResidualConfig,
 )
 from mythos.config.loop_parts.depth_attention import DEPTH_ATTENTION, DepthAttentionConfig
+from mythos.config.loop_parts.depth_lora import DEPTH_LORA, DepthLoraConfig
 from mythos.config.loop_parts.film import FILM, FilmConfig
+from mythos.config.loop_parts.film_features import FILM_FEATURES, FilmFeaturesConfig
 from mythos.config.loop_parts.gates import (
     GRT_GATE,
     KEEP_GATE,
@@ -29,7 +31,7 @@ from mythos.config.loop_parts.gates import (
 from mythos.config.loop_parts.lanes import LANES, LanesConfig
 from mythos.config.loop_parts.loop_average import LOOP_AVERAGE, LoopAverageConfig
 from mythos.config.loop_parts.memory_tokens import MEMORY_TOKENS, MemoryTokensConfig
-from mythos.config.part_spec import FIELDS, GroupName, PartSpec
+from mythos.config.part_spec import FIELDS, GroupName, PartSpec, Shapes
 
 if TYPE_CHECKING:
     from mythos.config.model import ModelConfig
@@ -52,7 +54,9 @@ class ForeignPart:
 PartConfig = Annotated[
     CrossLoopAttentionConfig
     | DepthAttentionConfig
+    | DepthLoraConfig
     | FilmConfig
+    | FilmFeaturesConfig
     | GrtGateConfig
     | KeepGateConfig
     | LanesConfig
@@ -82,7 +86,9 @@ class LoopConfig:
 PARTS: Final = {
     "cross_loop_attention": CROSS_LOOP_ATTENTION,
     "depth_attention": DEPTH_ATTENTION,
+    "depth_lora": DEPTH_LORA,
     "film": FILM,
+    "film_features": FILM_FEATURES,
     "grt_gate": GRT_GATE,
     "keep_gate": KEEP_GATE,
     "lanes": LANES,
@@ -101,6 +107,8 @@ class Part(NamedTuple):
     """Of its parameters' names."""
     attention_prefix: str
     """Pattern for those inside the attention of the core's blocks."""
+    router_prefix: str
+    """Pattern for those beside their routers."""
     spec: PartSpec
     config: Any
 
@@ -112,9 +120,15 @@ class Part(NamedTuple):
     def parameters(self, model: "ModelConfig") -> Iterator[tuple[str, str]]:
         """Pattern of each parameter's name in the model, and its name in the spec."""
         yield from ((f"{self.prefix}.{name}", name) for name in self.spec.shapes(self.config, model))
-        yield from (
-            (f"{self.attention_prefix}.{name}", name) for name in self.spec.attention_shapes(self.config, model)
-        )
+        for prefix, shapes in self.in_blocks(model).items():
+            yield from ((f"{prefix}.{name}", name) for name in shapes)
+
+    def in_blocks(self, model: "ModelConfig") -> dict[str, Shapes]:
+        """Parameters in each block of the core, by the pattern of their prefix."""
+        return {
+            self.attention_prefix: self.spec.attention_shapes(self.config, model),
+            self.router_prefix: self.spec.router_shapes(self.config, model),
+        }
 
 
 def parts_of(model: "ModelConfig") -> list[Part]:
@@ -123,24 +137,31 @@ def parts_of(model: "ModelConfig") -> list[Part]:
     Raises:
         ConfigError: a foreign part is not installed, cannot be imported, or lacks a field of ``PartSpec``.
     """
-    parts = [Part("core.injection", "", INJECTIONS[model.injection.kind], model.injection)]
-    num_in_attention = 0
+    parts = [Part("core.injection", "", "", INJECTIONS[model.injection.kind], model.injection)]
+    num_in_attention = num_at_routers = 0
     for index, part in enumerate(model.loop.parts):
         spec, options = _resolved(part, f"model.loop.parts.{index}")
-        parts.append(
-            Part(f"core.parts.{index}", f"core.blocks.*.attention.part.parts.{num_in_attention}", spec, options)
+        prefixes = (
+            f"core.parts.{index}",
+            f"core.blocks.*.attention.part.parts.{num_in_attention}",
+            f"core.blocks.*.router_part.parts.{num_at_routers}",
         )
+        parts.append(Part(*prefixes, spec, options))
         num_in_attention += spec.attention_build is not None
+        num_at_routers += spec.router_build is not None
     return parts
 
 
 def check_parts(model: "ModelConfig") -> None:
-    """Refuse foreign parts that cannot be used.
+    """Refuse parts that cannot be used.
 
     Raises:
-        ConfigError: see ``parts_of``; or a foreign part is there twice that may be there once.
+        ConfigError: see ``parts_of``; or the model cannot have a part; or a foreign part is there twice that may be
+            there once.
     """
-    parts_of(model)
+    for index, part in enumerate(parts_of(model)[1:]):
+        if reason := part.spec.refusal(part.config, model):
+            raise ConfigError(f"model.loop.parts.{index}: {reason}")
     names = Counter(part.name for part in model.loop.parts if isinstance(part, ForeignPart))
     for name, count in names.items():
         if count > 1 and not _spec(name, "model.loop.parts").is_repeatable:

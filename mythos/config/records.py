@@ -35,6 +35,8 @@ LOAD_VIOLATION: Final = "experts/load_violation"
 """Largest expert load over the mean load, minus one, averaged over loops and layers."""
 ROUTER_ENTROPY: Final = "experts/router_entropy"
 """Mean entropy of the router's normalised scores, in nats."""
+LOSS_GAIN: Final = "loop/loss_gain"
+"""``loss_at`` one loop minus that at the largest measured number of loops; absent unless both are measured."""
 JACOBIAN_RADIUS: Final = "loop/jacobian_radius"
 """Jacobian growth of a small change of the state over one loop, by power iteration."""
 DECAY_MAX: Final = "injection/decay_max"
@@ -135,6 +137,27 @@ def gradient_norm(loop: int) -> str:
 def update_norm(layer: int, loop: int) -> str:
     """Name of the mean of |x' - x| / |x| over a block of the core, in a loop."""
     return f"loop/update_norm/l{layer:02d}/t{loop:02d}"
+
+
+def gate_mean(gate: str, loop: int) -> str:
+    """Name of the mean of a loop part's gate, ``<family>/<name>``, in a loop."""
+    return f"{gate}_mean/t{loop:02d}"
+
+
+def gate_near_0(gate: str, loop: int) -> str:
+    """Name of the share of a gate's values that are below 0.02 in absolute value, in a loop."""
+    return f"{gate}_near_0/t{loop:02d}"
+
+
+def gate_near_1(gate: str, loop: int) -> str:
+    """Name of the share of a gate's values that are above 0.98 in absolute value, in a loop."""
+    return f"{gate}_near_1/t{loop:02d}"
+
+
+def gate_of(name: str) -> str | None:
+    """Return the gate, ``<family>/<name>``, whose mean a metric is, if it is one."""
+    match = re.fullmatch(r"(.+)_mean/t\d+", name)
+    return match.group(1) if match else None
 
 
 def halting_mass(loop: int) -> str:

@@ -32,7 +32,7 @@ REPLACED: Final[dict[str, dict[str, str]]] = {
     "mythos.moe.layer": {
         "config.dispatch == 'grouped'": "config.dispatch == 'grouped' and hasattr(torch.nn.functional, 'grouped_mm')"
     },
-    "mythos.moe.router": {"fused_router.is_available(x_ND, config.num_experts)": "False"},
+    "mythos.moe.router": {"fused_router.is_available(x_ND, gate_ED)": "False"},
     "mythos.model.core": {
         "self.remat.block(run, before_BSD, given)": "run(before_BSD, given)",
     },
@@ -53,6 +53,7 @@ REDIRECTED: Final[dict[Key, Key]] = {
     ("mythos.config.base", "config"): ("mythos.export.plain", "config"),
     ("mythos.loop.build", "build_parts"): ("mythos.export.plain", "build_parts"),
     ("mythos.loop.build", "build_attention_parts"): ("mythos.export.plain", "build_attention_parts"),
+    ("mythos.loop.build", "build_router_parts"): ("mythos.export.plain", "build_router_parts"),
 }
 """Definitions that are replaced by others."""
 _NO_PARTS: Final = "PART_CLASSES = {}\nFP32_MODULES = ['router_bias', 'halting']\n"

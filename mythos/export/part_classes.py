@@ -7,11 +7,17 @@ from mythos.config.model import ModelConfig
 from mythos.config.part_spec import load_object
 from mythos.config.parts import PARTS, ForeignPart, Part, parts_of
 
-PART_CLASSES: dict[str, tuple[Any, Any, Any]] = {
-    kind: (spec.config, load_object(spec.build), spec.attention_build and load_object(spec.attention_build))
+PART_CLASSES: dict[str, tuple[Any, Any, Any, Any]] = {
+    kind: (
+        spec.config,
+        load_object(spec.build),
+        spec.attention_build and load_object(spec.attention_build),
+        spec.router_build and load_object(spec.router_build),
+    )
     for kind, spec in PARTS.items()
 }
-"""Configuration, loop part, and attention part or None, by kind; foreign parts by ``foreign:<name>``."""
+"""Configuration, loop part, attention part or None, and router part or None, by kind; foreign parts by
+``foreign:<name>``."""
 FP32_MODULES = ["router_bias", "halting", *(name for spec in (INJECTIONS | PARTS).values() for name in spec.fp32)]
 """Substrings of the names of tensors that stay in fp32 in a 16-bit export."""
 
@@ -26,6 +32,7 @@ def written_for(model: ModelConfig) -> str:
             f"{part.spec.config.__module__}:{part.spec.config.__qualname__}",
             part.spec.build,
             part.spec.attention_build,
+            part.spec.router_build,
         ]
         names = []
         for path in classes:

@@ -10,6 +10,7 @@ from mythos.config.model import DenseConfig, GQAConfig, HeadConfig, MLAConfig, M
 from mythos.config.parts import ForeignPart, LoopConfig
 from mythos.export.part_classes import PART_CLASSES
 from mythos.layers.attention_part import AttentionPart
+from mythos.layers.router_part import RouterPart
 from mythos.loop.part import LoopPart
 
 C = TypeVar("C")
@@ -48,6 +49,12 @@ def build_attention_parts(model: ModelConfig) -> list[AttentionPart | None]:
     """The attention parts of one block; replaces the function of ``mythos.loop.build`` in the exported file."""
     classes = [(PART_CLASSES[_key(part)][2], _options(part)) for part in model.loop.parts]
     return [None if build is None else build(options, model) for build, options in classes]
+
+
+def build_router_parts(model: ModelConfig) -> list[RouterPart]:
+    """The parts beside the router of one block; replaces the function of ``mythos.loop.build`` in the exported file."""
+    classes = [(PART_CLASSES[_key(part)][3], _options(part)) for part in model.loop.parts]
+    return [build(options, model) for build, options in classes if build is not None]
 
 
 def halting_config(raw: Mapping[str, Any]) -> HaltingConfig:

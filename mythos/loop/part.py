@@ -17,9 +17,18 @@ Rest = Callable[[Tensor], Tensor]
 Watch = Callable[[Tensor, Tensor], Any]
 """Function of the input and the output of a block; ``LoopStats`` contains its results."""
 
+WatchPart = Callable[["LoopPart", Tensor, Tensor, Carry, "LoopInputs"], Any]
+"""Function of a part, the state before the loop, F of it, the part's carry before the loop, and its inputs;
+``LoopStats`` contains its results."""
+
 
 def watch_nothing(before_BSD: Tensor, after_BSD: Tensor) -> tuple[()]:
     """Return nothing, the default ``Watch``."""
+    return ()
+
+
+def watch_no_part(part: "LoopPart", h_BSD: Tensor, y_BSD: Tensor, carry: Carry, inputs: "LoopInputs") -> tuple[()]:
+    """Return nothing, the default ``WatchPart``."""
     return ()
 
 
@@ -46,9 +55,12 @@ class LoopInputs(NamedTuple):
     mask: Mask | None
     loop: int | Tensor = 0
     """Index of the loop, a number for all sequences or ``[B]`` with one for each."""
+    num_loops: int | Tensor = 1
+    """T, the number of loops that the sequences run, likewise; for tokens that exit early, the number without exits."""
     cache: Any = NO_CACHE
     """Cache of earlier tokens while decoding, a ``LoopCache``; for a part, its own entry of it."""
     watch: Watch = watch_nothing
+    watch_part: WatchPart = watch_no_part
 
     def of_part(self, index: int) -> "LoopInputs":
         """Return the inputs of one part."""
@@ -92,6 +104,13 @@ class LoopPart(nn.Module):
 
     def figures(self) -> dict[str, Tensor]:
         """Return scalars computed from the weights, by name; recorded as ``<family>/<name>``."""
+        return {}
+
+    def gates(self, h_BSD: Tensor, y_BSD: Tensor, carry: Carry, inputs: LoopInputs) -> dict[str, Tensor]:
+        """Return the gates of a loop, ``[B, S, ...]`` of absolute values up to 1, by name; y is F of the state.
+
+        It computes them again, and is called in watched forwards only, without gradients.
+        """
         return {}
 
 

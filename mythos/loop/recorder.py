@@ -5,8 +5,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from mythos.layers.attention_part import Carry
 from mythos.loop.change import curvature_ratio, relative_change, update_norm
-from mythos.loop.part import LoopInputs, LoopState, Watch
+from mythos.loop.part import LoopInputs, LoopPart, LoopState, Watch, WatchPart
 from mythos.loop.run import LoopStats, Observer, Schedule
 from mythos.loop.trace import expert_trace, token_correlation
 from mythos.loop.variable_depth import SAME_DEPTH, Sequences
@@ -15,6 +16,8 @@ from mythos.types import LoopTrace
 MAX_TOKENS = 2048
 """Largest number of tokens of a micro-batch in the trace (at least one of each sequence): evenly spaced, the same in
 every loop."""
+NEAR_0, NEAR_1 = 0.02, 0.98
+"""A gate whose absolute value is below the first or above the second is saturated."""
 _TINY = 1e-12
 _NUM_STATE_FIGURES = 5
 
@@ -36,6 +39,13 @@ class LoopRecorder(Observer):
         """By loop and sequence: norm, relative change, cosine, curvature ratio, token correlation, block updates."""
         self.expert_indices: list[list[Tensor]] = []
         self.change_before_BSD: Tensor | None = None
+        self.gates: list[tuple[dict[str, Tensor], ...]] = []
+        """By loop and part: mean, share near 0 and share near 1 of each gate, ``[R, 3]`` by its name."""
+
+    @property
+    def watch_part(self) -> WatchPart:
+        """Function that returns the figures of a part's gates, averaged over the tokens of each sequence."""
+        return partial(_gate_figures, stride=self.stride)
 
     @property
     def watch(self) -> Watch:
@@ -65,6 +75,7 @@ class LoopRecorder(Observer):
         ]
         self.figures_RF.append(torch.stack(figures, dim=1))
         self.change_before_BSD = change_BSD
+        self.gates.append(tuple(stats.parts))
         shape = (*new.h_BSD.shape[:2], -1)
         indices = [each.view(shape)[:, :: self.stride] for each in stats.expert_indices if each is not None]
         self.expert_indices.append(indices)
@@ -87,6 +98,10 @@ class LoopRecorder(Observer):
             token_correlation_T=correlation_T,
             update_norm_TL=figures_TF[:, _NUM_STATE_FIGURES:],
             experts=expert_trace(self._expert_indices_by_loop(), self.num_experts) if has_experts else None,
+            gates=tuple(
+                {name: by_own_loop([loop[part][name] for loop in self.gates]) / num_rows_T[:, None] for name in gates}
+                for part, gates in enumerate(self.gates[0])
+            ),
             gradient_square_T=self.gradient_square_T,
             num_grad_rows_T=self.num_grad_rows_T,
         )
@@ -115,6 +130,18 @@ class LoopRecorder(Observer):
         for loop, indices_RLSK in enumerate(loops):
             self.sequences.scatter(indices_TRLSK, loop, indices_RLSK)
         return indices_TRLSK.permute(2, 0, 1, 3, 4).flatten(2, 3)
+
+
+@torch.no_grad()
+def _gate_figures(
+    part: LoopPart, h_BSD: Tensor, y_BSD: Tensor, carry: Carry, inputs: LoopInputs, stride: int
+) -> dict[str, Tensor]:
+    def figures(gate: Tensor) -> Tensor:
+        gate_RN = gate[:, ::stride].flatten(1).float()
+        size_RN = gate_RN.abs()
+        return torch.stack((gate_RN, (size_RN < NEAR_0).float(), (size_RN > NEAR_1).float()), 1).mean(2)
+
+    return {name: figures(gate) for name, gate in part.gates(h_BSD, y_BSD, carry, inputs).items()}
 
 
 @torch.no_grad()

@@ -24,6 +24,8 @@ class LoopStats(NamedTuple):
     watched: list[Any]
     """Results of ``LoopInputs.watch`` for each block."""
     expert_indices: ExpertIndices
+    parts: Sequence[Any] = ()
+    """Results of ``LoopInputs.watch_part`` for each loop part."""
 
     def add(self, router: RouterStats | None, watched: Any, expert_indices_NK: Tensor | None) -> None:
         """Add the statistics of one block."""
@@ -54,7 +56,7 @@ class Schedule:
 
     def inputs(self, inputs: LoopInputs, loop: int) -> LoopInputs:
         """Return the inputs of a loop."""
-        return inputs._replace(loop=loop)
+        return inputs._replace(loop=loop, num_loops=self.num_loops)
 
     def run(self, step: Step, state: LoopState, inputs: LoopInputs) -> tuple[LoopState, LoopStats]:
         """Run one loop."""
@@ -94,7 +96,7 @@ class TrainingSchedule(Schedule):
         return self.sequences.enter(state, first, loop)
 
     def inputs(self, inputs: LoopInputs, loop: int) -> LoopInputs:
-        return self.sequences.inputs(inputs, loop)
+        return self.sequences.inputs(super().inputs(inputs, loop), loop)
 
     def run(self, step: Step, state: LoopState, inputs: LoopInputs) -> tuple[LoopState, LoopStats]:
         def once(state: LoopState, expert_indices: ExpertIndices | None) -> tuple[LoopState, LoopStats, ExpertIndices]:

@@ -28,8 +28,12 @@ class SameDepth:
         return state
 
     def inputs(self, inputs: LoopInputs, loop: int) -> LoopInputs:
-        """Return the inputs of the sequences that run in this loop."""
-        return inputs._replace(loop=loop)
+        """Return the inputs of the sequences that run in this loop, with their own indices and numbers of loops.
+
+        Args:
+            inputs: those of the whole batch, with the batch's index and number of loops.
+        """
+        return inputs
 
     def sum_by_own_loop(self, value_by_loop: list[Tensor]) -> Tensor:
         """Return sums over sequences ``[T, ...]`` by their own loop index, from ``[active, ...]`` of each loop."""
@@ -83,6 +87,7 @@ class VariableDepthBatch(NamedTuple):
             rotation=Rotation(*(part[:num_active] for part in inputs.rotation)),
             mask=None if inputs.mask is None else mask_of_rows(inputs.mask, num_active),
             loop=self.own_loop(loop),
+            num_loops=self.own_loop(len(self.num_active_T))[:num_active],
         )
 
     def sum_by_own_loop(self, value_by_loop: list[Tensor]) -> Tensor:

@@ -15,6 +15,7 @@ from mythos.layers.mla import LatentAttention
 from mythos.layers.norm import RMSNorm
 from mythos.layers.precision import compute_dtype
 from mythos.layers.rope import Rotation
+from mythos.layers.router_part import RouterPart
 from mythos.moe.layer import MoE
 from mythos.types import RouterStats
 
@@ -43,6 +44,7 @@ class Block(nn.Module):
         self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
         self.attention = _attention(config)
         self.is_moe = ffn.kind == "moe"
+        self.router_part = RouterPart()
         self.ffn = MoE(ffn, config.dim) if ffn.kind == "moe" else SwiGLU(config.dim, ffn.hidden_dim)
         if config.norm_position == "sandwich":
             self.attention_post_norm: nn.Module = RMSNorm(config.dim, config.norm_eps)
@@ -66,14 +68,14 @@ class Block(nn.Module):
         Args:
             bias_E: selection bias of the mixture of experts, ``[E]``, or ``[B, E]`` with one for each sequence.
             expert_indices_NK: expert indices that replace routing.
-            inputs: inputs of the parts of the attention.
+            inputs: inputs of the parts of attention and router.
         """
         attended, carry = self.attention(self.attention_norm(x_BSD), rotation, mask, cache, inputs)
         x_BSD = torch.add(x_BSD, self.attention_post_norm(attended), alpha=self.residual_scale)
         if self.is_moe:
             normed_BSD = self.ffn_norm(x_BSD)  # cast here, where compilation makes it part of the norm
             change, stats, expert_indices_NK = self.ffn(
-                normed_BSD.to(compute_dtype(normed_BSD)), bias_E, expert_indices_NK
+                normed_BSD.to(compute_dtype(normed_BSD)), bias_E, expert_indices_NK, self.router_part.change(inputs)
             )
         else:
             change, stats = self.ffn(self.ffn_norm(x_BSD)), None

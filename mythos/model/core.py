@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,8 @@ from mythos.config.model import ModelConfig
 from mythos.layers.attention_part import AttentionPart, Carry, LayerInputs, attention_part
 from mythos.layers.cache import KVCache
 from mythos.layers.norm import RMSNorm
-from mythos.loop.build import build_attention_parts, build_parts
+from mythos.layers.router_part import router_part
+from mythos.loop.build import build_attention_parts, build_parts, build_router_parts
 from mythos.loop.injection import UPDATE_RULES, build_injection
 from mythos.loop.part import LoopInputs, LoopPart, LoopState, Rest, frozen
 from mythos.loop.remat import NO_REMAT, Remat
@@ -36,6 +38,8 @@ class Core(nn.Module):
         )
         for block in self.blocks:
             block.get_submodule("attention").part = attention_part(build_attention_parts(config))
+            if config.is_moe:
+                block.router_part = router_part(build_router_parts(config))
         self.max_loops = config.max_loops
         self.remat: Remat = NO_REMAT
         """Set from outside: recomputation in the backward."""
@@ -74,7 +78,8 @@ class Core(nn.Module):
         Args:
             expert_indices: expert indices of each block, used instead of routing.
         """
-        stats, carries, layer_carries = LoopStats([], [], []), list(state.carries), list(state.layer_carries)
+        carries, layer_carries = list(state.carries), list(state.layer_carries)
+        stats = LoopStats([], [], [], parts := [()] * len(carries))
         row = inputs.table_row(self.max_loops)
         bias_LE = self.router_bias[:, row]
         row_index, loop_index = (_on_device(index, state.h_BSD) for index in (row, inputs.loop))
@@ -92,7 +97,7 @@ class Core(nn.Module):
 
         rest: Rest = partial(self.update_rule, inputs.e_BSD, self.injection, self.parallel_norm, blocks)
         for index, part in reversed(list(enumerate(self.loop_parts()))):
-            rest = partial(_run_part, part, index, carries, inputs, rest)
+            rest = partial(_run_part, part, index, carries, parts, inputs, rest)
         h_BSD = rest(state.h_BSD)
         return LoopState(h_BSD, tuple(carries), tuple(layer_carries)), stats
 
@@ -112,14 +117,21 @@ def _on_device(index: int | Tensor, like: Tensor) -> Tensor:
 
 
 def _run_part(
-    part: LoopPart, index: int, carries: list[Carry], inputs: LoopInputs, rest: Rest, h_BSD: Tensor
+    part: LoopPart, index: int, carries: list[Carry], seen: list[Any], inputs: LoopInputs, rest: Rest, h_BSD: Tensor
 ) -> Tensor:
     """Run one part around the rest of the loop.
 
     Its ``forward`` is called without hooks: under ZeRO 3 these would keep the part's weights while the rest runs.
     """
-    h_BSD, carries[index] = part.forward(h_BSD, carries[index], inputs.of_part(index), rest)
-    return h_BSD
+    inputs, before, outputs = inputs.of_part(index), carries[index], []
+
+    def observed_rest(x_BSD: Tensor) -> Tensor:
+        outputs.append(rest(x_BSD))
+        return outputs[0]
+
+    new_BSD, carries[index] = part.forward(h_BSD, before, inputs, observed_rest)
+    seen[index] = inputs.watch_part(part, h_BSD, outputs[0], before, inputs)
+    return new_BSD
 
 
 def _run_block(

@@ -30,7 +30,7 @@ class Decoding(Schedule):
         self.gate_logits: list[Tensor] = []
 
     def inputs(self, inputs: LoopInputs, loop: int) -> LoopInputs:
-        return inputs._replace(loop=loop, cache=self.cache.at(loop, None))
+        return inputs._replace(loop=loop, num_loops=self.num_loops, cache=self.cache.at(loop, None))
 
     def run(self, step: Step, state: LoopState, inputs: LoopInputs) -> tuple[LoopState, LoopStats]:
         new, stats = step(state, inputs, None)
@@ -74,7 +74,7 @@ class EarlyExit(Decoding):
         self.logits = logits
 
     def inputs(self, inputs: LoopInputs, loop: int) -> LoopInputs:
-        return inputs._replace(loop=loop, cache=self.cache.at(loop, self.exited_BS))
+        return inputs._replace(loop=loop, num_loops=self.num_loops, cache=self.cache.at(loop, self.exited_BS))
 
     def run(self, step: Step, state: LoopState, inputs: LoopInputs) -> tuple[LoopState, LoopStats]:
         new, stats = step(state, inputs, None)

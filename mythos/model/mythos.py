@@ -113,14 +113,15 @@ class Mythos(nn.Module):
         state = run_loop(
             self.core.step,
             self._start(inputs, batch.sample_ids_B, noise_seed),
-            inputs if recorder is None else inputs._replace(watch=recorder.watch),
+            inputs if recorder is None else inputs._replace(watch=recorder.watch, watch_part=recorder.watch_part),
             TrainingSchedule(num_loops, num_grad_loops, sequences, self.core.remat, damping),
             observers,
         )
         growth_B = None
         if regularizers.num_power_iterations:
             direction_BSD = self.noise(noise_seed or 0, batch.sample_ids_B, *state.h_BSD.shape[1:])
-            at = inputs._replace(loop=sequences.own_loop(num_loops))
+            own_loops = sequences.own_loop(num_loops)  # the loop after the last one, and the number of loops
+            at = inputs._replace(loop=own_loops, num_loops=own_loops)
             growth_B = jacobian_growth(self.core.step, state, at, regularizers.num_power_iterations, direction_BSD)
         halted = self.halting(reached.states, exits)
         read = [self._read(h_BSD, inputs, batch.targets_BS, len(exits) > 1) for h_BSD in halted.states]

@@ -9,9 +9,9 @@ from mythos.layers.kernels import HAS_TRITON
 from mythos.moe.kernels import MAX_EXPERTS, WIDTH
 
 
-def is_available(x: Tensor, num_experts: int) -> bool:
-    """Whether the kernel supports these tokens: on a GPU, width a multiple of 64, at most 512 experts."""
-    return x.is_cuda and HAS_TRITON and x.shape[-1] % WIDTH == 0 and num_experts <= MAX_EXPERTS
+def is_available(x: Tensor, gate: Tensor) -> bool:
+    """Whether the kernel supports these tokens: on a GPU, width a multiple of 64, one matrix of at most 512 experts."""
+    return x.is_cuda and HAS_TRITON and x.shape[-1] % WIDTH == 0 and gate.dim() == 2 and gate.shape[0] <= MAX_EXPERTS
 
 
 @torch.library.custom_op("mythos::route", mutates_args=(), device_types="cuda")

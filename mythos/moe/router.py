@@ -43,19 +43,21 @@ class Router(nn.Module):
         return self.gate.weight
 
     def forward(
-        self, x_BSD: Tensor, bias_E: Tensor, expert_indices_NK: Tensor | None = None
+        self, x_BSD: Tensor, bias_E: Tensor, expert_indices_NK: Tensor | None = None, change: Tensor | None = None
     ) -> tuple[Routing, RouterStats]:
         """Route every token; ``bias_E`` affects the selection of experts but not their weights.
 
         Args:
             bias_E: one bias for all sequences, or ``[B, E]`` with one for each sequence.
             expert_indices_NK: experts to use, instead of recomputed routing.
+            change: added to the matrix, fp32 ``[E, D]``, or ``[B, E, D]`` with one for each sequence.
         """
         if bias_E.dim() == 2:
             bias_E = bias_E.repeat_interleave(x_BSD.shape[1], dim=0)
         with torch.autocast(x_BSD.device.type, enabled=False):
-            x_ND, gate_ED, config = x_BSD.flatten(0, 1), self.gate.weight, self.config
-            if fused_router.is_available(x_ND, config.num_experts):
+            x_ND, config = x_BSD.flatten(0, 1), self.config
+            gate_ED = self.gate.weight if change is None else self.gate.weight + change
+            if fused_router.is_available(x_ND, gate_ED):
                 selects = expert_indices_NK is None
                 is_sigmoid = config.score == "sigmoid"
                 logits_NE, selected_NK = fused_router.route(
@@ -63,7 +65,7 @@ class Router(nn.Module):
                 )
                 expert_indices_NK = selected_NK if selects else expert_indices_NK
             else:
-                logits_NE = functional.linear(x_ND.float(), gate_ED.float())
+                logits_NE = _products(x_BSD.float(), gate_ED.float())
             routing = route(logits_NE, bias_E, config, expert_indices_NK)
             logits_BSE = logits_NE.view(*x_BSD.shape[:2], -1)
             return routing, observe(logits_BSE, routing, self._margins(logits_BSE, bias_E))
@@ -74,6 +76,13 @@ class Router(nn.Module):
             return logits_BSE.new_zeros(logits_BSE.shape[-1], 0, dtype=torch.int32)
         selection_NE = scores(logits_BSE.detach().flatten(0, 1), self.config) + bias_E
         return count_margins(selection_NE.view_as(logits_BSE), self.config.num_active, self.num_bins)
+
+
+def _products(x_BSD: Tensor, gate_ED: Tensor) -> Tensor:
+    """Return logits ``[N, E]`` from one matrix for all sequences or from ``[B, E, D]``."""
+    if gate_ED.dim() == 3:
+        return torch.bmm(x_BSD, gate_ED.mT).flatten(0, 1)
+    return functional.linear(x_BSD.flatten(0, 1), gate_ED)
 
 
 def route(logits_NE: Tensor, bias_E: Tensor, config: MoEConfig, expert_indices_NK: Tensor | None = None) -> Routing:

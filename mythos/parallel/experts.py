@@ -6,6 +6,8 @@ Therefore the classes of the converted layer, its router and its experts are rep
 parameters, same names, and one signature for every ``ep_size``.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -76,15 +78,19 @@ class ExpertParallelMoE(AutoEPMoELayer):
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(
-        self, x_BSD: Tensor, bias_E: Tensor, expert_indices_NK: Tensor | None = None
+        self,
+        x_BSD: Tensor,
+        bias_E: Tensor,
+        expert_indices_NK: Tensor | None = None,
+        router_change: Tensor | None = None,
     ) -> tuple[Tensor, RouterStats, Tensor]:
         """See ``MoE.forward``."""
         run = self._by_tokens if self.ep_size <= self.router.config.num_active else self._by_assignments
-        y_ND, routing, stats = run(x_BSD, bias_E, expert_indices_NK)
+        y_ND, routing, stats = run(x_BSD, partial(self.router, x_BSD, bias_E, expert_indices_NK, router_change))
         return y_ND.view_as(x_BSD), stats, routing.expert_indices_NK.to(torch.int16)
 
     def _by_tokens(
-        self, x_BSD: Tensor, bias_E: Tensor, expert_indices_NK: Tensor | None
+        self, x_BSD: Tensor, route: Callable[[], tuple[Routing, RouterStats]]
     ) -> tuple[Tensor, Routing, RouterStats]:
         """Run the other ranks' tokens first, so that their results are sent while this rank's own tokens run.
 
@@ -92,7 +98,7 @@ class ExpertParallelMoE(AutoEPMoELayer):
         the shared experts run. The backward runs in the opposite order.
         """
         x_ND = x_BSD.flatten(0, 1)
-        routing, stats = self.router(x_BSD, bias_E, expert_indices_NK)
+        routing, stats = route()
         counts_RE = stats.counts_E.new_empty(self.ep_size, stats.counts_E.shape[0])
         counts_gather = dist.all_gather_into_tensor(counts_RE.view(-1), stats.counts_E, self.ep_group, async_op=True)
         counts_on_host = _HostRead(counts_RE, counts_gather)
@@ -121,10 +127,10 @@ class ExpertParallelMoE(AutoEPMoELayer):
         return (y_ND if shared_BSD is None else y_ND + shared_BSD.flatten(0, 1)), routing, stats
 
     def _by_assignments(
-        self, x_BSD: Tensor, bias_E: Tensor, expert_indices_NK: Tensor | None
+        self, x_BSD: Tensor, route: Callable[[], tuple[Routing, RouterStats]]
     ) -> tuple[Tensor, Routing, RouterStats]:
         """Send each assignment as a row to its expert's rank, and its result back."""
-        routing, stats = self.router(x_BSD, bias_E, expert_indices_NK)
+        routing, stats = route()
         counts_RE = stats.counts_E.view(self.ep_size, -1)
         received_RE = torch.empty_like(counts_RE)
         dist.all_to_all_single(received_RE, counts_RE, group=self.ep_group)

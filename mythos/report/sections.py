@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from mythos.report.compare import Runs
-from mythos.report.figures import compare, evaluation, experts, halting, loss, state, sweep, training
+from mythos.report.figures import compare, evaluation, experts, gates, halting, loss, state, sweep, training
 from mythos.report.read import Run
 from mythos.report.verdicts import evaluation as of_evaluation
+from mythos.report.verdicts import gates as of_gates
 from mythos.report.verdicts import loss as of_loss
 from mythos.report.verdicts import several
 from mythos.report.verdicts import state as of_state
@@ -57,6 +58,7 @@ ONE_RUN: tuple[Section[Run], ...] = (
             Plot("Over training", loss.loss_by_num_loops),
             Plot("Last validation", loss.loss_over_num_loops),
             Plot("On a few training sequences", loss.slice_loss_by_num_loops),
+            Plot("Gain of the largest T over one loop, on them", loss.loss_gain, "short"),
             Plot("Number of loops drawn", loss.loops_drawn),
         ),
         of_loss.by_num_loops,
@@ -100,6 +102,16 @@ ONE_RUN: tuple[Section[Run], ...] = (
             Plot("Relative change, by quarter of the run", state.relative_change_profile),
         ),
         of_state.recurrent,
+    ),
+    Section(
+        "Gates of the loop parts",
+        "The last measurement. A gate that keeps the old state and is near 1 in every loop ignores what the loops "
+        "compute; one near 0 is not used.",
+        (
+            Plot("Mean gate", gates.gate_means),
+            Plot("Saturated share: below 0.02 and above 0.98", gates.saturated_gates),
+        ),
+        of_gates.gates,
     ),
     Section(
         "Collapse and divergence",

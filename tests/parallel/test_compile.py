@@ -7,10 +7,12 @@ from torch import nn
 from torch._dynamo.utils import counters
 from torch.utils._pytree import tree_leaves
 
+from mythos.config.loop_parts.film_features import FilmFeaturesConfig
 from mythos.config.parts import PARTS, LoopConfig
 from mythos.parallel.compile import compile_parts
 
 LOOPS = {"no part": LoopConfig()} | {kind: LoopConfig(parts=(spec.config(),)) for kind, spec in PARTS.items()}
+LOOPS["fraction"] = LoopConfig(parts=(FilmFeaturesConfig(features="fraction"),))
 
 
 @pytest.mark.parametrize("name", LOOPS)

@@ -155,8 +155,8 @@ def test_quantile_balancing_does_not_depend_on_the_layout(tmp_path: Path, packed
 
 @pytest.mark.slow
 def test_loop_parts_do_not_depend_on_the_layout(tmp_path: Path, packed: Path) -> None:
-    """FiLM, both gates and both parts inside attention together, opened by large steps."""
-    kinds = ("film", "keep_gate", "memory_gate", "cross_loop_attention", "value_residual")
+    """Parts of several kinds together, opened by large steps; one of them changes the router beside the experts."""
+    kinds = "film keep_gate memory_gate cross_loop_attention value_residual film_features depth_lora".split()
     parts = [f"model.loop.parts=[{', '.join(f'{{kind: {kind}}}' for kind in kinds)}]", OUTPUT_SCALE]
     layouts = [(2, 2, "loop", 2), (3, 2, "none", 4)]
     [expected] = run_cases(tmp_path / "one", 1, packed, [["data.micro_batch_size=8", *parts]])
@@ -164,6 +164,7 @@ def test_loop_parts_do_not_depend_on_the_layout(tmp_path: Path, packed: Path) ->
     assert expected.weights["core.parts.2.cell.opening"].abs().amax() > 1e-3
     for name in INSIDE:
         assert expected.weights[f"core.blocks.1.attention.part.parts.{name}.weight"].abs().amax() > 5e-4
+    assert expected.weights["core.blocks.0.router_part.parts.0.router_up.weight"].abs().amax() > 1e-3
     for layout, result in zip(layouts, found, strict=True):
         assert_equal_training(result, expected, layout)
 

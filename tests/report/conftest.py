@@ -82,6 +82,7 @@ def _whole(rng: np.random.Generator, age: float) -> Iterator[tuple[str, float]]:
     yield records.DECAY_MAX, 0.5 + 0.3 * age
     yield records.DECAY_MEAN, 0.45 + 0.1 * age
     yield records.INPUT_GAIN, 1 + 0.4 * age
+    yield records.LOSS_GAIN, 0.1 * age
     yield records.JACOBIAN_RADIUS, 0.8 + 0.15 * age
     yield records.LOG_PARTITION, 7.6 + 2 * age
     yield records.EXPECTED_LOOPS, 4 + 2 * age
@@ -105,6 +106,9 @@ def _by_loop(rng: np.random.Generator, age: float, num_loops: int, num_layers: i
         yield records.curvature_ratio(loop), 0.3 + math.exp(-0.5 * loop)
         yield records.token_correlation(loop), 0.2 + 0.3 * age * (1 - math.exp(-loop))
         yield records.halting_mass(loop), float(mass[loop])
+        yield records.gate_mean("loop/keep_gate/keep", loop), 0.1 * loop * age
+        yield records.gate_near_0("loop/keep_gate/keep", loop), 1 - age
+        yield records.gate_near_1("loop/keep_gate/keep", loop), 0.01 * loop
         if loop >= num_loops // 2:
             yield records.gradient_norm(loop), 10 ** (-3 + 0.1 * loop)
         for layer in range(num_layers):

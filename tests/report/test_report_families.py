@@ -10,7 +10,7 @@ import pytest
 from mythos.config import records
 from mythos.report import draw
 from mythos.report.events import events
-from mythos.report.figures import experts, loss, state, training
+from mythos.report.figures import experts, gates, loss, state, training
 from mythos.report.read import Run, Series, by_index, by_layer, read_run
 from mythos.report.sections import ONE_RUN
 
@@ -34,6 +34,18 @@ def last_arrays(directory: Path) -> dict[str, list]:
 def test_a_figure_is_absent_without_its_series(make_run: MakeRun) -> None:
     empty = read_run(make_run(lines=[{"schema": records.SCHEMA}, {"step": 1, "time": 1.0, "tokens": 1}]))
     assert [plot.title for section in ONE_RUN for plot in section.plots if plot.draw(empty) is not None] == []
+
+
+def test_gates_are_drawn_by_loop_from_the_last_measurement(run: Run) -> None:
+    (mean,) = gates.gate_means(run).data
+    last = by_index(run.series, lambda loop: records.gate_mean("loop/keep_gate/keep", loop))
+    assert mean.name == "keep_gate/keep"
+    np.testing.assert_allclose(mean.y, [series.values[-1] for series in last.values()], rtol=1e-6)
+    assert list(mean.x) == list(last)
+    near_0, near_1 = gates.saturated_gates(run).data
+    assert (near_0.name, near_1.name) == ("keep_gate/keep near 0", "keep_gate/keep near 1")
+    np.testing.assert_allclose(near_1.y, [0.01 * loop for loop in near_1.x], rtol=1e-6)
+    assert loss.loss_gain(run).data[0].y[-1] == pytest.approx(run.series[records.LOSS_GAIN].values[-1], rel=1e-6)
 
 
 def test_a_logarithmic_heatmap_has_exponents_as_colours_and_values_on_hover(run: Run) -> None:

@@ -14,7 +14,7 @@ from mythos.config.base import encode, flatten
 from mythos.config.load import load
 from mythos.config.run import RunConfig
 from mythos.report.read import Run, Series
-from mythos.report.verdicts import evaluation, loss, state, training
+from mythos.report.verdicts import evaluation, gates, loss, state, training
 from mythos.report.verdicts.check import Level, Verdict
 
 LAST_STEP, VOCABULARY = 100_000, 2048
@@ -121,6 +121,15 @@ CASES = {
     ),
     "the state oscillates": Case(state.collapse, lambda x: made(updates_at_cosine(x)), 0, -0.5, True),
     "perturbations grow": Case(state.collapse, lambda x: made({records.JACOBIAN_RADIUS: [x]}), 1, 1.5),
+    "a gate is stuck": Case(
+        gates.gates,
+        lambda x: made(
+            by_loop(lambda loop: records.gate_mean("loop/keep_gate/keep", loop), [0.1, 0.9])
+            | by_loop(lambda loop: records.gate_near_1("loop/keep_gate/keep", loop), [0.0, x])
+        ),
+        0.5,
+        0.9,
+    ),
     "all tokens exit at once": Case(state.exits, lambda x: made({records.EXPECTED_LOOPS: [x]}), 1.5, 1.05, True),
     "no token exits early": Case(
         state.exits, lambda x: made({records.EXPECTED_LOOPS: [8 * x], records.NUM_LOOPS: [8.0]}), 0.95, None

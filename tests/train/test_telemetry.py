@@ -38,6 +38,7 @@ EVERY_KIND = {
     "ponder": ("halting=ponder", "depth.num_grad_loops=4", "halting.num_exits=2", "parallel.remat=loop"),
     "gate": ("halting=gate", "depth.num_grad_loops=4"),
     "mla-bf16": ("model=debug-mla", "parallel.precision=bf16"),
+    "gates": ("model.loop.parts=[{kind: keep_gate}, {kind: memory_gate}, {kind: grt_gate}]", "parallel.remat=loop"),
     "dense-penalties": ("model=debug-dense", "objective.consistency=0.2", "objective.jacobian=0.2"),
 }
 

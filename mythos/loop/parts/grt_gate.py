@@ -35,6 +35,10 @@ class GrtGate(LoopPart):
         """Return the mean gate where the hidden layer is zero: of the biases alone."""
         return {"bias_gate": (self.gate.up.bias.float() / self.gate.temperature).sigmoid().mean()}
 
+    def gates(self, h_BSD: Tensor, y_BSD: Tensor, carry: Carry, inputs: LoopInputs) -> dict[str, Tensor]:
+        """Return g, the share of the old state."""
+        return {"keep": self.gate.keep(h_BSD, y_BSD)}
+
 
 class _Blend(nn.Module):
     """The gate, and the mixture in fp32."""

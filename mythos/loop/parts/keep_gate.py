@@ -29,6 +29,10 @@ class KeepGate(LoopPart):
         """Return the root mean square of U, which is zero while the gate is closed."""
         return {"opening": self.gate.up.weight.float().square().mean().sqrt()}
 
+    def gates(self, h_BSD: Tensor, y_BSD: Tensor, carry: Carry, inputs: LoopInputs) -> dict[str, Tensor]:
+        """Return tanh(a), the share of the old state."""
+        return {"keep": self.gate.keep(h_BSD, y_BSD)}
+
 
 class _Mix(nn.Module):
     """The gate, and the mixture in fp32."""
@@ -42,7 +46,10 @@ class _Mix(nn.Module):
 
     def forward(self, h_BSD: Tensor, y_BSD: Tensor) -> Tensor:
         """Return the new state, ``[B, S, D]``, in the dtype of ``y_BSD``."""
-        both_BSE = torch.cat((self.norm_h(h_BSD), self.norm_y(y_BSD)), dim=-1)
-        keep_BSD = self.up(self.down(both_BSE)).float().tanh()
         y = y_BSD.float()  # written as y plus something times zero, which is y bitwise
-        return (y + keep_BSD * (h_BSD.float() - y)).to(y_BSD.dtype)
+        return (y + self.keep(h_BSD, y_BSD) * (h_BSD.float() - y)).to(y_BSD.dtype)
+
+    def keep(self, h_BSD: Tensor, y_BSD: Tensor) -> Tensor:
+        """Return tanh(a), ``[B, S, D]`` fp32."""
+        both_BSE = torch.cat((self.norm_h(h_BSD), self.norm_y(y_BSD)), dim=-1)
+        return self.up(self.down(both_BSE)).float().tanh()

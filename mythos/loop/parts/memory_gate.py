@@ -37,6 +37,11 @@ class MemoryGate(LoopPart):
         """Return the mean size of tanh(a), the share of the memory in the state."""
         return {"opening": self.cell.opening.float().tanh().abs().mean()}
 
+    def gates(self, h_BSD: Tensor, y_BSD: Tensor, carry: Carry, inputs: LoopInputs) -> dict[str, Tensor]:
+        """Return f, i, and half of o, so that all are between 0 and 1."""
+        values = self.cell.sigmoids(h_BSD, inputs.e_BSD, y_BSD)
+        return dict(zip(("forget", "write", "half_read"), values, strict=True))
+
 
 class _Cell(nn.Module):
     """Gates and memory, in fp32."""
@@ -51,12 +56,16 @@ class _Cell(nn.Module):
 
     def forward(self, h_BSD: Tensor, e_BSD: Tensor, y_BSD: Tensor, cell_BSD: Tensor) -> tuple[Tensor, Tensor]:
         """Return the new state in the dtype of ``y_BSD`` and the new cell, ``[B, S, D]`` each."""
-        normed = (self.norm_h(h_BSD), e_BSD, self.norm_y(y_BSD))
-        z_BSE = self.up(self.down(torch.cat([each.to(y_BSD.dtype) for each in normed], dim=-1)))
-        forget_BSD, write_BSD, read_BSD = z_BSE.float().sigmoid().chunk(3, dim=-1)
+        forget_BSD, write_BSD, read_BSD = self.sigmoids(h_BSD, e_BSD, y_BSD)
         y = y_BSD.float()
         cell_BSD = forget_BSD * cell_BSD + write_BSD * y
         return (y + self.opening.float().tanh() * (2 * read_BSD * cell_BSD - y)).to(y_BSD.dtype), cell_BSD
+
+    def sigmoids(self, h_BSD: Tensor, e_BSD: Tensor, y_BSD: Tensor) -> tuple[Tensor, ...]:
+        """Return f, i and half of o, ``[B, S, D]`` fp32 each."""
+        normed = (self.norm_h(h_BSD), e_BSD, self.norm_y(y_BSD))
+        z_BSE = self.up(self.down(torch.cat([each.to(y_BSD.dtype) for each in normed], dim=-1)))
+        return z_BSE.float().sigmoid().chunk(3, dim=-1)
 
 
 def initialize_bias(bias_E: Tensor, config: MemoryGateConfig, generator: Generator) -> None:

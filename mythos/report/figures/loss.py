@@ -170,3 +170,9 @@ def slice_loss_by_num_loops(run: Run) -> go.Figure | None:
     return draw.figure(
         traces, STEP, {"title": draw.loss_title(run), "range": draw.focus([smoothed(s) for s in losses.values()])}
     )
+
+
+def loss_gain(run: Run) -> go.Figure | None:
+    """Loss at one loop minus that at the largest T against the step, on a few training sequences."""
+    series = {"gain": run.series[records.LOSS_GAIN]} if records.LOSS_GAIN in run.series else {}
+    return draw.lines(series, {"title": "nats"})

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from helpers import MODELS, gradients, model_config, random_batch, random_model
@@ -11,6 +12,7 @@ from torch.nn.functional import rms_norm
 from mythos.config.loop_parts.gates import GrtGateConfig, KeepGateConfig, MemoryGateConfig
 from mythos.config.parts import LoopConfig
 from mythos.loop.part import LoopState
+from mythos.loop.remat import Remat
 from mythos.model.init import initialize
 from mythos.model.mythos import Mythos
 
@@ -155,3 +157,46 @@ def test_the_memory_starts_as_a_leaky_mean_of_the_outputs() -> None:
     forget = torch.tensor(1.0).sigmoid()
     _, cell = with_gate.core.parts[0].cell(h, e, y, h)
     torch.testing.assert_close(cell, forget * h + (1 - forget) * y)
+
+
+@pytest.mark.parametrize("remat", ["none", "loop", "block"])
+def test_a_watched_forward_returns_what_the_gates_were(remat: str) -> None:
+    """Means and saturated shares by loop, of sequences of their own depth, against gates that the test computes."""
+    parts = (KeepGateConfig(rank=3), MemoryGateConfig(rank=3), GrtGateConfig(rank=3))
+    model = random_model(model_config(loop=LoopConfig(parts=parts)))
+    with torch.no_grad():
+        model.core.parts[0].gate.up.weight.mul_(6)  # so that some values are saturated
+    model.core.remat = Remat(remat)
+    seen: list[Tensor] = []
+
+    def take(module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        seen.append(module.keep(*inputs).detach())
+
+    handle = model.core.parts[0].gate.register_forward_hook(take)
+    batch, loops_B = random_batch(model.config), np.array([2, 4, 4])
+    output = model(batch, 4, trace=True, loops_B=loops_B, noise_seed=1)
+    handle.remove()
+    keep, memory, grt = output.trace.gates
+    assert list(memory) == ["forget", "write", "half_read"]
+    assert list(keep) == list(grt) == ["keep"]
+    assert [len(each) for each in seen] == [2, 2, 3, 3]  # the sequence of two loops enters in the third one
+    own_loops = [seen[0], seen[1], seen[2][:2], seen[3][:2]]
+    by_own_loop = [torch.cat((seen[0], seen[2][2:])), torch.cat((seen[1], seen[3][2:])), *own_loops[2:]]
+    for loop, values in enumerate(by_own_loop):
+        expected = [values.mean(), (values.abs() < 0.02).float().mean(), (values.abs() > 0.98).float().mean()]
+        torch.testing.assert_close(keep["keep"][loop], torch.stack(expected), rtol=1e-5, atol=1e-6)
+    assert (keep["keep"][:, 1:].amax(0) > 0).all()
+    for gate in (*memory.values(), *grt.values()):
+        assert gate.shape == (4, 3)
+        assert ((gate >= 0) & (gate <= 1)).all()
+
+
+def test_an_unwatched_forward_computes_no_gate_twice() -> None:
+    model = random_model(model_config(loop=LoopConfig(parts=(KeepGateConfig(rank=3),))))
+    calls: list[int] = []
+    model.core.parts[0].gate.down.register_forward_hook(lambda *_: calls.append(1))
+    batch = random_batch(model.config)
+    for trace, factor in ((False, 1), (True, 2)):
+        calls.clear()
+        model(batch, NUM_LOOPS, trace=trace)
+        assert len(calls) == factor * NUM_LOOPS

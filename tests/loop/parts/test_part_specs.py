@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import gradients, model_config, random_batch, random_model, recorded, relative_error, run_config
+from helpers import MODELS, gradients, model_config, random_batch, random_model, recorded, relative_error, run_config
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves, tree_map
@@ -37,7 +37,7 @@ BATCH, LENGTH, NUM_LOOPS = 3, 20, 5
 ONE_STEP = """data.seq_len=32 data.batch_size=2 data.micro_batch_size=2 depth.mean=2 run.num_steps=1 run.name=figures
 run.validation.num_batches=2 schedule.num_warmup_steps=0 tracking.log_every=1 telemetry.trace_every=1
 parallel.device=cpu""".split()
-CAN_BE_NONE = {"attention_build", "new_carry_elements"}
+CAN_BE_NONE = {"attention_build", "router_build", "new_carry_elements"}
 every_kind = pytest.mark.parametrize("kind", KINDS)
 inside = pytest.mark.parametrize("kind", [kind for kind, spec in PARTS.items() if spec.attention_build is not None])
 every_attention = pytest.mark.parametrize("name", ["debug-dense", "debug-mla"])
@@ -61,10 +61,17 @@ def inside_attention(model: Mythos) -> Iterator[nn.Module]:
         yield from getattr(part, "parts", ())
 
 
+def beside_routers(model: Mythos) -> Iterator[nn.Module]:
+    """The part beside the router of each core block; nothing if the part has none."""
+    for block in model.core.blocks:
+        yield from getattr(block.router_part, "parts", ())
+
+
 @every_kind
 def test_every_field_is_stated(kind: str) -> None:
     spec = KINDS[kind]
     assert all(getattr(spec, field) is not None for field in FIELDS if field not in CAN_BE_NONE)
+    assert spec.build
     assert spec.config().kind == kind
     assert spec.config.__doc__
 
@@ -80,6 +87,9 @@ def test_shapes_are_those_of_the_built_module(kind: str) -> None:
     attention_shapes = part.spec.attention_shapes(part.config, config)
     assert (part.spec.attention_build is not None) == bool(list(inside_attention(model)))
     assert all(shapes_of(each) == attention_shapes for each in inside_attention(model))
+    router_shapes = part.spec.router_shapes(part.config, config)
+    assert (part.spec.router_build is not None) == bool(list(beside_routers(model)))
+    assert all(shapes_of(each) == router_shapes for each in beside_routers(model))
 
 
 def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -88,12 +98,13 @@ def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
 
 @every_kind
 def test_values_groups_and_fp32_name_the_parameters(kind: str) -> None:
-    config = with_kind(kind)
-    part = of_kind(config)
-    names = {name for _, name in part.parameters(config)}
-    assert part.spec.initial_values.keys() == names
-    assert part.spec.optimizer_group.keys() == names
-    assert names >= set(part.spec.fp32)
+    """Of all models together: a part may have others with MLA, or with experts."""
+    configs = [with_kind(kind, name) for name in MODELS]
+    spec = of_kind(configs[0]).spec
+    names = {name for config in configs for _, name in of_kind(config).parameters(config)}
+    assert spec.initial_values.keys() == names
+    assert spec.optimizer_group.keys() == names
+    assert names >= set(spec.fp32)
 
 
 @every_kind
