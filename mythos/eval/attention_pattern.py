@@ -67,8 +67,9 @@ def further_part(attention: nn.Module) -> AttentionPart | None:
     """The first part of a layer that adds a second attention."""
     parts = attention.get_submodule("part")
     for part in parts.parts if isinstance(parts, AttentionParts) else ():
-        if type(part).attend_further is not AttentionPart.attend_further:  # type: ignore[union-attr]
-            return part  # type: ignore[return-value]
+        assert isinstance(part, AttentionPart)
+        if type(part).attend_further is not AttentionPart.attend_further:
+            return part
     return None
 
 

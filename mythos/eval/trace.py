@@ -178,11 +178,12 @@ def _attention(
     if not own:
         empty = np.zeros((num_loops, 0, len(heads), 0, 0), dtype=np.float32)
         return empty, empty if has_further else None
-    own_TCHSS, further_TCHSS = (
-        torch.stack(each).unflatten(0, (-1, num_loops)).transpose(0, 1).contiguous().numpy() if each else None
-        for each in (own, further)
-    )
-    return own_TCHSS, further_TCHSS
+    return _by_loop(own, num_loops), _by_loop(further, num_loops) if further else None
+
+
+def _by_loop(patterns: list[Tensor], num_loops: int) -> np.ndarray:
+    """Patterns ``[H, S, S]`` of all loops of one layer after another, as ``[T, C, H, S, S]``."""
+    return torch.stack(patterns).unflatten(0, (-1, num_loops)).transpose(0, 1).contiguous().numpy()
 
 
 def _further_part(model: Mythos) -> AttentionPart | None:
