@@ -68,8 +68,8 @@ def replay(attention: nn.Module, x_BSD: Tensor, rotation: Rotation, inputs: Laye
 def further_part(attention: nn.Module) -> AttentionPart | None:
     """The first part of a layer that adds a second attention over tokens."""
     parts = attention.get_submodule("part")
-    each: list[AttentionPart] = list(parts.parts) if isinstance(parts, AttentionParts) else []  # type: ignore[arg-type]
-    for part in each:
+    for part in parts.parts if isinstance(parts, AttentionParts) else ():
+        assert isinstance(part, AttentionPart)
         if type(part).attend_further is not AttentionPart.attend_further and part.attends_to_tokens:
             return part
     return None

@@ -178,12 +178,12 @@ def _attention(
     if not own:
         empty = np.zeros((num_loops, 0, len(heads), 0, 0), dtype=np.float32)
         return empty, empty if has_further else None
-    return _stacked(own, num_loops), _stacked(further, num_loops) if further else None
+    return _by_loop(own, num_loops), _by_loop(further, num_loops) if further else None
 
 
-def _stacked(pattern_HSS: list[torch.Tensor], num_loops: int) -> np.ndarray:
-    """Maps of every layer and, within it, of every loop, as ``[T, C, H, S, S]``."""
-    return torch.stack(pattern_HSS).unflatten(0, (-1, num_loops)).transpose(0, 1).contiguous().numpy()
+def _by_loop(patterns: list[Tensor], num_loops: int) -> np.ndarray:
+    """Patterns ``[H, S, S]`` of all loops of one layer after another, as ``[T, C, H, S, S]``."""
+    return torch.stack(patterns).unflatten(0, (-1, num_loops)).transpose(0, 1).contiguous().numpy()
 
 
 def _further_part(model: Mythos) -> AttentionPart | None:

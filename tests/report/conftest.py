@@ -84,6 +84,8 @@ def _whole(rng: np.random.Generator, age: float) -> Iterator[tuple[str, float]]:
     yield records.INPUT_GAIN, 1 + 0.4 * age
     yield records.LOSS_GAIN, 0.1 * age
     yield records.JACOBIAN_RADIUS, 0.8 + 0.15 * age
+    yield "loop/cross_loop_attention/gate", 0.03 * age
+    yield "loop/cross_loop_attention/largest_gate", 0.1 * age
     yield records.LOG_PARTITION, 7.6 + 2 * age
     yield records.EXPECTED_LOOPS, 4 + 2 * age
     yield records.MEAN_LOOPS, 5 + age
