@@ -38,7 +38,7 @@ NOT_COMPOSED = {
     "python -m lm_eval": "its arguments are those of lm-evaluation-harness",
     "python -m mythos.eval": "its arguments are those of lm-evaluation-harness",
     "pip install ./examples/": "the page writes this package; tests/test_extending.py installs it",
-    "kind: momentum": "the page writes this part; tests/test_extending.py trains it",
+    "model/loop=momentum": "the page writes this part; tests/test_extending.py trains it",
     "objective.state_energy": "the page writes this loss; tests/test_extending.py trains with it",
     "mythos-data tasks sorting": "the page writes this task, and its tests, which tests/test_extending.py runs",
     "mythos-data clean my/corpus.yaml": "my/corpus.yaml is the reader's",
