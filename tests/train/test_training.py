@@ -43,7 +43,7 @@ def progress(run: Path, step: int) -> dict:
             ),
             marks=pytest.mark.slow,
         ),
-        pytest.param(("optim=muon_adamw", "depth.per_sequence=true", SLOTS), marks=pytest.mark.slow),
+        pytest.param(("optim=muon_adamw", "balance=sign", "depth.per_sequence=true", SLOTS), marks=pytest.mark.slow),
     ],
 )
 def test_a_resumed_run_is_bitwise_the_uninterrupted_one(

@@ -69,7 +69,8 @@ def _saved_by_layer(part: MemoryTokensConfig, model: "ModelConfig", runtime: Run
     """The norm of the registers, and their keys and values before and after the layer's norms."""
     joined = model.attention.num_heads * model.head_dim if model.attention.kind == "mla" else 0
     written = 2 * sum(map(prod, model.cached_shapes)) + _num_expanded(model) + joined
-    return part.num_tokens * (_normed(model, runtime) + runtime.width * written)
+    second_cast = runtime.width * model.dim if runtime.is_cast and not runtime.compiled else 0  # for the second product
+    return part.num_tokens * (_normed(model, runtime) + second_cast + runtime.width * written)
 
 
 def _normed(model: "ModelConfig", runtime: Runtime) -> int:
