@@ -146,9 +146,9 @@ def test_value_residual_is_its_equation(attention: GQAConfig | MLAConfig) -> Non
     x_BSD, before, mask = operands(config)
     gate_G1, is_mla = layer.part.mix.weight[:, None], attention.kind == "mla"
     first = before[0 if is_mla else 1]
-    third = LayerInputs(carry=first, loop=torch.tensor(2))
-    found, carry = layer(x_BSD, rotation, mask, None, third)
-    query_BHSP = heads_of(layer, x_BSD, rotation, third).query_BHSP
+    of_third = LayerInputs(carry=first, loop=torch.tensor(2))
+    found, carry = layer(x_BSD, rotation, mask, None, of_third)
+    query_BHSP = heads_of(layer, x_BSD, rotation, of_third).query_BHSP
     if is_mla:
         latent = layer.kv_latent_norm(layer.kv_down(x_BSD))
         key_rope = rotate(layer.k_rope(x_BSD).unsqueeze(2), rotation).squeeze(2)
