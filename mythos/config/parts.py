@@ -30,6 +30,7 @@ from mythos.config.loop_parts.gates import (
 )
 from mythos.config.loop_parts.lanes import LANES, LanesConfig
 from mythos.config.loop_parts.loop_average import LOOP_AVERAGE, LoopAverageConfig
+from mythos.config.loop_parts.loop_router import LOOP_ROUTER, LoopRouterConfig
 from mythos.config.loop_parts.memory_tokens import MEMORY_TOKENS, MemoryTokensConfig
 from mythos.config.part_spec import FIELDS, GroupName, PartSpec, Shapes
 
@@ -61,6 +62,7 @@ PartConfig = Annotated[
     | KeepGateConfig
     | LanesConfig
     | LoopAverageConfig
+    | LoopRouterConfig
     | MemoryGateConfig
     | MemoryTokensConfig
     | ValueResidualConfig
@@ -93,6 +95,7 @@ PARTS: Final = {
     "keep_gate": KEEP_GATE,
     "lanes": LANES,
     "loop_average": LOOP_AVERAGE,
+    "loop_router": LOOP_ROUTER,
     "memory_gate": MEMORY_GATE,
     "memory_tokens": MEMORY_TOKENS,
     "value_residual": VALUE_RESIDUAL,

@@ -114,8 +114,8 @@ class LoopPart(nn.Module):
         return {}
 
 
-class InsideAttention(LoopPart):
-    """A part that changes nothing but the attention of the core's blocks; see ``PartSpec.attention_build``."""
+class InBlocks(LoopPart):
+    """A part that changes only the attention or the routers of the core's blocks, where ``PartSpec`` builds it."""
 
     def __init__(self, config: Any, model: Any) -> None:
         super().__init__()

@@ -63,7 +63,7 @@ def num_value_heads(model: "ModelConfig") -> int:
 
 CROSS_LOOP_ATTENTION: Final = PartSpec(
     config=CrossLoopAttentionConfig,
-    build="mythos.loop.part:InsideAttention",
+    build="mythos.loop.part:InBlocks",
     family="loop/cross_loop_attention",
     shapes=lambda part, model: {},
     initial_values={"gate.weight": "zeros"},
@@ -82,7 +82,7 @@ CROSS_LOOP_ATTENTION: Final = PartSpec(
 
 VALUE_RESIDUAL: Final = PartSpec(
     config=ValueResidualConfig,
-    build="mythos.loop.part:InsideAttention",
+    build="mythos.loop.part:InBlocks",
     family="loop/value_residual",
     shapes=lambda part, model: {},
     initial_values={"mix.weight": "zeros"},

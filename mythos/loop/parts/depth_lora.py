@@ -56,7 +56,7 @@ class RouterLora(RouterPart):
 
 
 class LaterLoops(nn.Module):
-    """One matrix for each loop after the first, where it is zero."""
+    """One matrix for each loop after the first, where it is zero; loops beyond the table read its last row."""
 
     def __init__(self, num_rows: int, num_out: int, num_in: int) -> None:
         super().__init__()
@@ -65,5 +65,5 @@ class LaterLoops(nn.Module):
     def forward(self, row: Tensor) -> Tensor:
         """Return the matrix of a loop, ``[out, in]``, or for indices ``[B]`` one for each sequence."""
         later = row.reshape(-1)  # a scalar index would make the host wait for the device
-        matrices = self.weight.index_select(0, (later - 1).clamp(min=0)) * (later > 0).view(-1, 1, 1)
+        matrices = self.weight.index_select(0, (later - 1).clamp(0, len(self.weight) - 1)) * (later > 0).view(-1, 1, 1)
         return matrices if row.dim() else matrices.squeeze(0)
