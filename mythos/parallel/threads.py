@@ -14,7 +14,7 @@ _SAMPLE_SECONDS: Final = 0.02
 class Threads(NamedTuple):
     """A number of threads, and what the user should know about it."""
 
-    count: int
+    num_threads: int
     sentence: str | None = None
 
 
@@ -43,7 +43,7 @@ def take_threads(key: str = _VARIABLE, before: int | None = None) -> None:
 
     most = torch.get_num_threads()
     chosen = Threads(most) if most == 1 else choose_threads(most, os.cpu_count() or 1, cpu_quota(), load(), key, before)
-    torch.set_num_threads(chosen.count)
+    torch.set_num_threads(chosen.num_threads)
     if chosen.sentence is not None:
         print(chosen.sentence, file=sys.stderr, flush=True)
 

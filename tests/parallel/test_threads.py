@@ -30,7 +30,7 @@ def test_threads_are_what_load_and_quota_leave(
     most: int, num_cpus: int, quota: float | None, load: float, count: int, is_named: bool
 ) -> None:
     chosen = choose_threads(most, num_cpus, quota, load, "cluster.num_threads")
-    assert (chosen.count, chosen.sentence is not None) == (count, is_named)
+    assert (chosen.num_threads, chosen.sentence is not None) == (count, is_named)
 
 
 def test_the_sentence_names_numbers_and_key() -> None:
