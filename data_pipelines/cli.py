@@ -52,7 +52,10 @@ def _parser() -> argparse.ArgumentParser:
 
     tokenizer = commands.add_parser("tokenizer", help="Train a byte-level BPE tokenizer on the training part of a text")
     tokenizer.add_argument(
-        "--vocab-size", type=int, required=True, metavar="N", help="Set the number of vocabulary entries, at least 257"
+        "--vocab-size",
+        type=int,
+        metavar="N",
+        help="Set the number of vocabulary entries, at least 257 (by the size of the text; 2048 from 1 MB)",
     )
     tokenizer.add_argument("--split-digits", action="store_true", help="Encode every digit as one token")
     tokenizer.add_argument(
@@ -93,12 +96,12 @@ def _parser() -> argparse.ArgumentParser:
             metavar="DIR",
             help="Read this cleaned corpus or folder of .txt and .md files",
         )
-        held_out = command.add_mutually_exclusive_group(required=True)
+        held_out = command.add_mutually_exclusive_group()
         held_out.add_argument(
             "--held-out-bytes",
             type=int,
             metavar="N",
-            help="Hold out the last N bytes of text from training",
+            help="Hold out the last N bytes of text from training (500,000, or a tenth of a text under 5 MB)",
         )
         held_out.add_argument(
             "--held-out-fraction",
@@ -144,8 +147,8 @@ def _tokenizer(options: argparse.Namespace) -> int:
 
     fields = {name: getattr(options, name) for name in ("vocab_size", "split_digits", "special_tokens")}
     tokenizer_options = decode(TokenizerOptions, fields)
-    write_tokenizer(options.text, options.to, tokenizer_options, _held_out(options), options.overwrite)
-    print(f"A tokenizer with {options.vocab_size} entries is in {options.to}.")
+    size = write_tokenizer(options.text, options.to, tokenizer_options, _held_out(options), options.overwrite)
+    print(f"A tokenizer with {size} entries is in {options.to}.")
     return 0
 
 
@@ -187,11 +190,13 @@ def _pack(options: argparse.Namespace) -> int:
 
 
 def _held_out(options: argparse.Namespace) -> "HeldOut":
-    from data_pipelines.packing.held_out import HeldOutBytes, HeldOutFraction
+    from data_pipelines.packing.held_out import HeldOutBytes, HeldOutFraction, default_held_out
 
     if options.held_out_bytes is not None:
         return HeldOutBytes(num_bytes=options.held_out_bytes)
-    return HeldOutFraction(fraction=options.held_out_fraction)
+    if options.held_out_fraction is not None:
+        return HeldOutFraction(fraction=options.held_out_fraction)
+    return default_held_out(options.text)
 
 
 def _verify(options: argparse.Namespace) -> int:

@@ -32,17 +32,17 @@ def read_folder(directory: Path, skips: Skips | None = None) -> Iterator[Documen
     """
     skips = Skips() if skips is None else skips
     if not directory.is_dir():
-        raise ConfigError(f"{directory}: no such folder; give --text a folder of .txt or .md files.")
+        raise ConfigError(f"{directory}: no such folder; name a folder of .txt or .md files.")
     names, others = _listing(directory, skips)
     if not names and others:
         source = f"{{mine: {{kind: files, dir: {directory}, licence: NAME}}}}"
         raise ConfigError(
             f"{directory} holds no .txt or .md file, but {len(others):,} of other formats "
             f"({printable_name(others[0])}); write 'sources: {source}' into mine.yaml, run mythos-data clean mine.yaml "
-            "--to CORPUS, and give --text CORPUS."
+            "--to CORPUS, and name CORPUS instead."
         )
     if not names:
-        raise ConfigError(f"{directory} holds no .txt or .md file; give --text a folder that does.")
+        raise ConfigError(f"{directory} holds no .txt or .md file; name a folder that does.")
     for name in others:
         skips.add("neither .txt nor .md, but readable by mythos-data clean", printable_name(name))
     return _read(directory, names, skips)

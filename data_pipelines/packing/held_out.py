@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -39,6 +39,30 @@ class HeldOutFraction:
 
 
 HeldOut = Annotated[HeldOutBytes | HeldOutFraction, Field(discriminator="kind")]
+
+
+_MOST_BYTES: Final = 500_000
+_LEAST_BYTES: Final = 2_000
+"""Smallest text of which a tenth can be held out by default: some windows of a small model."""
+
+
+def text_bytes(directory: Path) -> int:
+    """Return the UTF-8 bytes of all documents of a folder."""
+    return sum(len(document.text.encode()) for document in read_text(directory))
+
+
+def default_held_out(directory: Path) -> HeldOutBytes:
+    """Return the rule that holds out the last 500,000 bytes, or a tenth of a text of less than ten times that.
+
+    Raises:
+        ConfigError: the text cannot be read, or is too short.
+    """
+    total = text_bytes(directory)
+    if total < _LEAST_BYTES:
+        raise ConfigError(
+            f"{directory} has {total:,} bytes of text, too few to hold out a tenth; give at least {_LEAST_BYTES:,}."
+        )
+    return HeldOutBytes(num_bytes=min(_MOST_BYTES, total // 10))
 
 
 class Part(NamedTuple):

@@ -30,7 +30,7 @@ def read_text(directory: Path, skips: Skips | None = None) -> Iterator[Document]
             skips.add("empty", document.id)
     if is_empty:
         reasons = " ".join(skips.sentences()) or "Its files hold no document."
-        raise ConfigError(f"{directory} holds no document with text; give --text another folder. {reasons}")
+        raise ConfigError(f"{directory} holds no document with text; name another folder. {reasons}")
 
 
 def _read(directory: Path, skips: Skips) -> Iterator[Document]:

@@ -8,7 +8,7 @@ from typing import Final
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from data_pipelines.lock import locked
-from data_pipelines.packing.held_out import HeldOut, split_documents
+from data_pipelines.packing.held_out import HeldOut, split_documents, text_bytes
 from data_pipelines.skips import warn
 from data_pipelines.tokenizer.long_runs import MOST_CHARS, cut_long
 from mythos.config.base import ConfigError, config
@@ -27,13 +27,19 @@ _REST = (
 )
 DIGIT_GROUPS: Final = r"\p{N}{1,3}"
 SINGLE_DIGITS: Final = r"\p{N}"
+_SIZES: Final = (
+    *((0, 512), (250_000, 1024), (10**6, 2048), (16 * 10**6, 4096)),
+    *((64 * 10**6, 8192), (256 * 10**6, 16384), (10**9, 32768)),
+)
+"""Least bytes of text and size of the vocabulary, ascending."""
 
 
 @config
 class TokenizerOptions:
     """Options of a tokenizer."""
 
-    vocab_size: int
+    vocab_size: int | None = None
+    """None for one by the size of the training text, and no more than it fills."""
     split_digits: bool = False
     """Make every digit a token; otherwise up to three digits may form one token."""
     special_tokens: tuple[str, ...] = ()
@@ -46,9 +52,11 @@ class TokenizerOptions:
                 f"--special-tokens is {', '.join(map(repr, self.special_tokens))}; give names that are not empty, "
                 f"are UTF-8, and differ from each other and from {SEPARATOR}."
             )
-        if self.vocab_size < (least := 256 + len(names)):
+        if self.vocab_size is not None and self.vocab_size < (least := 256 + len(names)):
             what = "the separator" if len(names) == 1 else f"{len(names)} special tokens"
-            raise ConfigError(f"--vocab-size is {self.vocab_size}, but 256 bytes and {what} need {least}; raise it.")
+            raise ConfigError(
+                f"the vocabulary is to have {self.vocab_size} entries, but 256 bytes and {what} need {least}; raise it."
+            )
 
     @property
     def pattern(self) -> str:
@@ -56,8 +64,16 @@ class TokenizerOptions:
         return "|".join([*_WORDS, SINGLE_DIGITS if self.split_digits else DIGIT_GROUPS, *_REST])
 
 
+def default_vocab_size(num_bytes: int) -> int:
+    """Return the entries of a vocabulary for a text of this size: 2048 from 1 MB, 32768 from 1 GB."""
+    return next(size for least, size in reversed(_SIZES) if num_bytes >= least)
+
+
 def train_tokenizer(
-    texts: Iterable[str], options: TokenizerOptions, report: Callable[[int], None] = lambda num_chars: None
+    texts: Iterable[str],
+    options: TokenizerOptions,
+    report: Callable[[int], None] = lambda num_chars: None,
+    most_entries: int = _SIZES[-1][1],
 ) -> Tokenizer:
     """Learn merges until the vocabulary is full; the same text gives the same tokenizer.
 
@@ -66,9 +82,10 @@ def train_tokenizer(
 
     Args:
         report: called with the length of each such run, while its text is the last one taken from ``texts``.
+        most_entries: of the vocabulary where ``options`` leave its size open.
 
     Raises:
-        ConfigError: the text has too few pairs to fill the vocabulary.
+        ConfigError: the text has too few pairs to fill the vocabulary of ``options``.
     """
     tokenizer = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(options.pattern), "isolated")
@@ -76,25 +93,25 @@ def train_tokenizer(
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=options.vocab_size,
+        vocab_size=options.vocab_size or most_entries,
         min_frequency=2,
         special_tokens=[SEPARATOR, *options.special_tokens],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=sys.stderr.isatty(),
     )
     tokenizer.train_from_iterator((part for text in texts for part in cut_long(text, split, report)), trainer)
-    if (filled := tokenizer.get_vocab_size()) < options.vocab_size:
+    if options.vocab_size is not None and (filled := tokenizer.get_vocab_size()) < options.vocab_size:
         raise ConfigError(
-            f"--vocab-size is {options.vocab_size}, but the training text fills only {filled}; lower it to "
-            f"{filled} or give more text."
+            f"the vocabulary is to have {options.vocab_size} entries, but the training text fills only {filled}; lower "
+            f"it to {filled} or give more text."
         )
     return tokenizer
 
 
 def write_tokenizer(
     text_directory: Path, directory: Path, options: TokenizerOptions, held_out: HeldOut, overwrite: bool
-) -> None:
-    """Train on the training part of a text and write ``directory/tokenizer.json``.
+) -> int:
+    """Train on the training part of a text, write ``directory/tokenizer.json``, and return its number of entries.
 
     Raises:
         ConfigError: the text or the sizes are unusable, another run is at work in ``directory``, or another tokenizer
@@ -113,16 +130,19 @@ def write_tokenizer(
     def report(num_chars: int) -> None:
         long_runs[name] = max(num_chars, long_runs.get(name, 0))
 
-    content = train_tokenizer(texts(), options, report).to_str(pretty=True) + "\n"
+    most_entries = options.vocab_size or default_vocab_size(text_bytes(text_directory))
+    tokenizer = train_tokenizer(texts(), options, report, most_entries)
+    content, num_entries = tokenizer.to_str(pretty=True) + "\n", tokenizer.get_vocab_size()
     if long_runs:
         warn(_about(long_runs))
     path = directory / TOKENIZER_FILE
     if path.exists() and path.read_text(encoding="utf-8") == content:
-        return
+        return num_entries
     with locked(directory):
         if path.exists() and not overwrite:
             raise ConfigError(f"{path} is another tokenizer; give --overwrite to replace it, or another --to.")
         write_text(path, content)
+    return num_entries
 
 
 def _about(long_runs: dict[str, int]) -> str:

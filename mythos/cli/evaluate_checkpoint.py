@@ -8,6 +8,7 @@ from mythos.checkpoint.manifest import Manifest
 from mythos.config.run import RunConfig
 from mythos.eval.restore import choose_device, held_out_data, restore
 from mythos.model.mythos import Mythos
+from mythos.parallel.threads import take_threads
 
 
 def newest_checkpoint(run: Path, data: Sequence[Path]) -> tuple[RunConfig, Mythos, Manifest]:
@@ -19,6 +20,7 @@ def newest_checkpoint(run: Path, data: Sequence[Path]) -> tuple[RunConfig, Mytho
     Raises:
         ConfigError: there is no checkpoint, or the data are missing or others.
     """
+    take_threads()
     config, model, manifest = restore(run, choose_device())
     return replace(config, data=held_out_data(run, config, manifest, data)), model, manifest
 

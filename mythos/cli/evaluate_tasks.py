@@ -10,6 +10,7 @@ from mythos.config.base import ConfigError
 from mythos.eval import core_tasks
 from mythos.eval.exit_rule import chosen_rule
 from mythos.eval.scoring import Scorer, check_loops, load_scorer
+from mythos.parallel.threads import take_threads
 from mythos.report.evaluations import add_task_results
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def tasks(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.data_dir is not None and not arguments.data_dir.is_dir():
         raise ConfigError(f"--data-dir: {arguments.data_dir} is no folder; name the one that holds the sets.")
 
+    take_threads()
     results: list[dict[str, Any]] = []
     for num_loops in sorted(set(arguments.num_loops)) if arguments.num_loops else [None]:
         scorer, config, manifest = load_scorer(run, num_loops, rule)

@@ -25,6 +25,7 @@ from mythos.cli import (
 )
 from mythos.cli.options import check_paths
 from mythos.files import restrict_umask
+from mythos.parallel.threads import wait_passively
 from mythos.terminal import plain_output
 
 _COMMANDS = (
@@ -37,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Parse the arguments, run the command, and report a user's mistake in one line with exit status 2."""
     with plain_output():
         parsed = _parse(arguments)
+        wait_passively()
         restrict_umask()
         return _run(parsed)
 

@@ -64,7 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
     from mythos.api.generate import continue_prompts
     from mythos.api.load import load
     from mythos.data.text import encodable
+    from mythos.parallel.threads import take_threads
 
+    take_threads()
     model, tokenizer, _ = load(arguments.directory)
     with as_options():
         model.loops(max(arguments.num_loops))

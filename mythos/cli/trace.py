@@ -38,9 +38,11 @@ def run(arguments: argparse.Namespace) -> int:
     from mythos.data.tokenizer import open_documents, tokenizer_of_run
     from mythos.eval.restore import choose_device, restore
     from mythos.eval.trace import trace_text
+    from mythos.parallel.threads import take_threads
     from mythos.report.trace_arrays import write_arrays
     from mythos.report.trace_page import Origin, write_trace_page
 
+    take_threads()
     config, model, manifest = restore(arguments.directory, choose_device())
     tokenizer = open_documents(
         *tokenizer_of_run(arguments.directory, config.data.directories, manifest.data_fingerprint)

@@ -42,7 +42,8 @@ class LocalCluster:
     timeout_seconds: Annotated[PositiveInt, Field(le=10**9)] = 600
     """How long ranks wait for each other before the run ends with an error."""
     num_threads: Annotated[PositiveInt, Field(le=4096)] | None = None
-    """CPU threads of torch in each process; null keeps torch's default."""
+    """CPU threads of torch in each process; null takes ``OMP_NUM_THREADS`` or, for one process without it, as many as
+    the machine's load and the container's quota leave free, and the same number when the run resumes there."""
 
     @property
     def world_size(self) -> int:

@@ -24,9 +24,11 @@ from mythos.model.mythos import Mythos
 from mythos.parallel.device import choose_accelerator
 from mythos.parallel.single import SingleStrategy
 from mythos.parallel.stopping import StopRequest
+from mythos.parallel.threads import take_threads
 from mythos.parallel.watchdog import Watchdog
 from mythos.train.callbacks import Callbacks, build_callbacks
 from mythos.train.module import MythosModule
+from mythos.train.provenance import threads_before
 from mythos.train.run_directory import RunDirectory
 from mythos.train.tracking import build_loggers, close
 
@@ -51,6 +53,9 @@ def train(
     """
     if config.cluster.num_threads is not None:
         torch.set_num_threads(config.cluster.num_threads)
+    else:
+        before = None if directory.manifest is None else threads_before(directory.path)
+        take_threads("cluster.num_threads", before)
     model = build_model(config, directory.origin)
     failed = tuple((step.start, step.end) for step in directory.skipped)
     data_config = replace(config.data, skipped=(*config.data.skipped, *failed))

@@ -15,7 +15,7 @@ from typing import Any, Final
 import torch
 
 import mythos
-from mythos.files import write_text
+from mythos.files import read_regular, write_text
 from mythos.train.code_state import code_state
 
 _PACKAGES: Final = ("torch", "lightning", "deepspeed", "triton", "numpy", "pydantic")
@@ -37,6 +37,17 @@ def write_provenance(directory: Path, first_step: int) -> dict[str, Any]:
     return facts
 
 
+def threads_before(directory: Path) -> int | None:
+    """Return the threads of a run's last start, if it was on this machine; None if not, or if it is not recorded."""
+    written = sorted((directory / "provenance").glob("step-*.json"))
+    try:
+        facts = json.loads(read_regular(written[-1]))["environment"]
+        is_here = (facts["host"], facts["num_cpus"]) == (platform.node(), os.cpu_count())
+        return int(facts["num_threads"]) if is_here else None
+    except (IndexError, KeyError, TypeError, ValueError):
+        return None
+
+
 def environment() -> dict[str, Any]:
     """Return versions, host, devices and the number of processes."""
     return {
@@ -44,6 +55,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "host": platform.node(),
         "num_cpus": os.cpu_count(),
+        "num_threads": torch.get_num_threads(),
         "packages": {name: version(name) for name in _PACKAGES if find_spec(name)},
         "cuda": torch.version.cuda,
         "devices": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],

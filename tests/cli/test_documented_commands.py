@@ -139,7 +139,7 @@ def words_of(line: str) -> list[str]:
 
 def compose(words: list[str], config_dir: Path) -> None:
     """Compose the configuration that a command of ``mythos`` names, or run the command if it takes no device."""
-    arguments = mythos.cli.main._parser().parse_args(words)
+    arguments = mythos.cli.main._parse(words)
     match words[0]:
         case "config" | "costs" | "plan":
             assert mythos.cli.main.main(words) == 0

@@ -29,7 +29,7 @@ def test_an_error_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.Cap
     common = ["--held-out-bytes", 1000, "--to", tmp_path / "packed"]
     assert run("tokenizer", "--vocab-size", 300, "--text", tmp_path / "nothing", *common) == 2
     error = capsys.readouterr().err
-    assert error == f"mythos-data: {tmp_path}/nothing: no such folder; give --text a folder of .txt or .md files.\n"
+    assert error == f"mythos-data: {tmp_path}/nothing: no such folder; name a folder of .txt or .md files.\n"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -103,6 +103,6 @@ def test_the_way_in_for_json_lines_works_as_the_error_describes_it(
     error = capsys.readouterr().err
     (sources,) = re.findall("'(sources: .*?)'", error)
     Path("mine.yaml").write_text(sources)
-    assert "run mythos-data clean mine.yaml --to CORPUS, and give --text CORPUS." in error
+    assert "run mythos-data clean mine.yaml --to CORPUS, and name CORPUS instead." in error
     assert run("clean", "mine.yaml", "--to", "CORPUS", "--workers", 0) == 0
     assert run("tokenizer", "--text", "CORPUS", *common) == 0

@@ -19,7 +19,7 @@ def test_files_are_sorted_by_relative_path_and_unchanged(tmp_path: Path) -> None
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="nothing: no such folder; give --text"):
+    with pytest.raises(ConfigError, match="nothing: no such folder; name a folder"):
         read_folder(tmp_path / "nothing")
 
 

@@ -5,7 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipelines.corpus.documents import Document
-from data_pipelines.packing.held_out import HeldOutBytes, HeldOutFraction, split_by_bytes, split_documents
+from data_pipelines.packing.held_out import (
+    HeldOutBytes,
+    HeldOutFraction,
+    default_held_out,
+    split_by_bytes,
+    split_documents,
+)
 from mythos.config.base import ConfigError
 
 
@@ -48,6 +54,22 @@ def test_a_boundary_between_documents_divides_none() -> None:
 def test_a_size_that_empties_a_split_is_refused_with_both_numbers(num_bytes: int) -> None:
     with pytest.raises(ConfigError, match=f"--held-out-bytes is {num_bytes}, but the text has 6 bytes"):
         split(documents_of("xyz", "uvw"), num_bytes)
+
+
+@pytest.mark.parametrize(
+    ("size", "num_bytes"), [(2_000, 200), (18_000, 1_800), (4_999_999, 499_999), (6_000_000, 500_000)]
+)
+def test_a_tenth_is_held_out_by_default_and_no_more_than_500_kb(size: int, num_bytes: int, tmp_path: Path) -> None:
+    (tmp_path / "only.txt").write_text("a" * size)
+    assert default_held_out(tmp_path) == HeldOutBytes(num_bytes=num_bytes)
+
+
+def test_a_text_too_short_for_a_tenth_is_refused_with_both_numbers(tmp_path: Path) -> None:
+    (tmp_path / "only.txt").write_text("é" * 500)
+    with pytest.raises(
+        ConfigError, match=r"has 1,000 bytes of text, too few to hold out a tenth; give at least 2,000\.$"
+    ):
+        default_held_out(tmp_path)
 
 
 def test_a_single_character_cannot_be_split() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from data_pipelines.corpus.folder import read_folder
 from data_pipelines.packing.held_out import HeldOutBytes
-from data_pipelines.tokenizer.train import TokenizerOptions, train_tokenizer, write_tokenizer
+from data_pipelines.tokenizer.train import TokenizerOptions, default_vocab_size, train_tokenizer, write_tokenizer
 from mythos.config.base import ConfigError
 from mythos.data.tokenizer import read_tokenizer
 
@@ -56,12 +56,28 @@ def test_held_out_text_is_not_used_for_training(tmp_path: Path) -> None:
 
 
 def test_a_vocabulary_that_the_text_cannot_fill_is_refused_with_both_numbers() -> None:
-    with pytest.raises(ConfigError, match="--vocab-size is 2000, but the training text fills only 258;"):
+    with pytest.raises(ConfigError, match="is to have 2000 entries, but the training text fills only 258;"):
         train_tokenizer(["ab ab"], TokenizerOptions(vocab_size=2000))
 
 
+@pytest.mark.parametrize(
+    ("num_bytes", "size"),
+    [(0, 512), (249_999, 512), (250_000, 1024), (999_999, 1024), (10**6, 2048), (5_318_858, 2048), (2 * 10**9, 32768)],
+)
+def test_the_default_vocabulary_grows_with_the_text(num_bytes: int, size: int) -> None:
+    assert default_vocab_size(num_bytes) == size
+
+
+def test_a_default_vocabulary_is_no_larger_than_the_text_fills(tmp_path: Path) -> None:
+    text = tmp_path / "my own text"
+    text.mkdir()
+    (text / "a.txt").write_text("abab cdcd " * 50)
+    assert write_tokenizer(text, tmp_path / "out", TokenizerOptions(), HeldOutBytes(num_bytes=100), False) == 263
+    assert read_tokenizer(tmp_path / "out" / "tokenizer.json").get_vocab_size() == 263
+
+
 def test_a_vocabulary_without_room_for_all_bytes_is_refused() -> None:
-    with pytest.raises(ConfigError, match="--vocab-size is 256, but 256 bytes and the separator need 257"):
+    with pytest.raises(ConfigError, match="is to have 256 entries, but 256 bytes and the separator need 257"):
         TokenizerOptions(vocab_size=256)
 
 
@@ -99,7 +115,7 @@ def test_duplicate_or_too_many_special_tokens_are_refused() -> None:
         TokenizerOptions(vocab_size=300, special_tokens=("<|endoftext|>",))
     with pytest.raises(ConfigError, match=r"--special-tokens is 'caf\\udce9'; give names that .* are UTF-8"):
         TokenizerOptions(vocab_size=300, special_tokens=("caf\udce9",))
-    with pytest.raises(ConfigError, match="--vocab-size is 257, but 256 bytes and 2 special tokens need 258"):
+    with pytest.raises(ConfigError, match="is to have 257 entries, but 256 bytes and 2 special tokens need 258"):
         TokenizerOptions(vocab_size=257, special_tokens=("<|user|>",))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from mythos.train import provenance
 from mythos.train.code_state import code_state, withheld
-from mythos.train.provenance import write_provenance
+from mythos.train.provenance import threads_before, write_provenance
 
 
 @pytest.fixture
@@ -78,3 +78,18 @@ def test_a_line_like_a_credential_is_withheld(line: str) -> None:
 def test_ordinary_code_is_kept() -> None:
     lines = "+tokens_BS = batch.tokens_BS\n-num_tokens: int = 4\n+tokenizer = load(path)  # key of a dict\n"
     assert withheld(lines) == lines
+
+
+def test_a_run_that_resumes_on_its_machine_keeps_its_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert threads_before(tmp_path) is None
+    write_provenance(tmp_path, 0)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 3)
+    write_provenance(tmp_path, 4)
+    assert threads_before(tmp_path) == 3
+    path = tmp_path / "provenance" / "step-00000004.json"
+    facts = json.loads(path.read_text())
+    assert facts["environment"]["num_threads"] == 3
+    path.write_text(json.dumps({**facts, "environment": {**facts["environment"], "host": "another"}}))
+    assert threads_before(tmp_path) is None
+    path.write_text(json.dumps({"environment": {"host": "as written before threads were recorded"}}))
+    assert threads_before(tmp_path) is None

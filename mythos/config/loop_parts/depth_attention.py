@@ -20,7 +20,9 @@ class DepthAttentionConfig:
     num_slots: PositiveInt = 8
     """Earlier loops that a loop attends to."""
     num_heads: PositiveInt = 2
+    """Heads of the attention over loops."""
     head_dim: PositiveInt = 64
+    """Width of one head."""
 
     @property
     def width(self) -> int:

@@ -15,6 +15,7 @@ class DepthLoraConfig:
 
     kind: Literal["depth_lora"] = "depth_lora"
     rank: PositiveInt = 8
+    """Rank of the changes."""
 
 
 def num_rows(model: "ModelConfig") -> int:

@@ -15,6 +15,7 @@ class FilmFeaturesConfig:
     """``index``: of the loop t. ``fraction``: of t / T and 1 / T, where T is the number of loops that a sequence runs;
     the state after loop t then depends on T, so that exits before T are not the exits of shorter runs."""
     num_frequencies: PositiveInt = 8
+    """Frequencies of the features of the loop index."""
 
     @property
     def num_features(self) -> int:

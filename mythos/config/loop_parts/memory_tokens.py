@@ -19,9 +19,11 @@ class MemoryTokensConfig:
 
     kind: Literal["memory_tokens"] = "memory_tokens"
     num_tokens: PositiveInt = 16
+    """Memory tokens."""
     num_heads: PositiveInt = 2
     """Heads of the registers' own attention."""
     head_dim: PositiveInt = 64
+    """Width of one head."""
 
     @property
     def width(self) -> int:
