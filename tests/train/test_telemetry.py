@@ -97,6 +97,8 @@ def test_a_record_equals_a_direct_computation(configure, halting: tuple[str, ...
     num_targets = (rows.targets_BS != IGNORED).sum()
     for depth in (1, 3):
         check(records.loss_at(depth), model(rows, depth).nll_XBS.sum() / num_targets)
+    gain = model(rows, 1).nll_XBS.sum() - model(rows, 3).nll_XBS.sum()
+    assert measured.pop(records.LOSS_GAIN) == pytest.approx((gain / num_targets).item(), abs=1e-5)
     check(records.JACOBIAN_RADIUS, growth_of(model, rows, 3))
     # gradients and updates by group
     squares, updates, sizes = ({"hidden": 0.0, "experts": 0.0, "other": 0.0} for _ in range(3))
@@ -195,6 +197,23 @@ def test_arrays_hold_one_history_after_a_resume(configure) -> None:
     head, *rest = lines(path)
     assert head == {"schema": records.SCHEMA}
     assert [line["step"] for line in rest] == [2, 4, 6, 8, 10]
+
+
+def test_gates_of_loop_parts_are_recorded_by_loop(configure) -> None:
+    """At the first step every gate has its initial value."""
+    kinds = "model.loop.parts=[{kind: film}, {kind: keep_gate}, {kind: memory_gate}, {kind: grt_gate}]"
+    options = ("telemetry.trace_every=1", "run.num_steps=1", "schedule.num_warmup_steps=1")
+    config = configure(kinds, *options, depth=("depth=fixed", "depth.num_loops=3"))
+    train(config, prepare(config))
+    initial = {"keep_gate/keep": 0.0, "grt_gate/keep": 4.0}
+    initial |= {"memory_gate/forget": 1.0, "memory_gate/write": -1.0, "memory_gate/half_read": 0.0}
+    for name, logit in initial.items():
+        mean = 0.0 if name == "keep_gate/keep" else 1 / (1 + math.exp(-logit))
+        for loop in range(3):
+            gate = f"loop/{name}"
+            figures = [name_of(gate, loop) for name_of in (records.gate_mean, records.gate_near_0, records.gate_near_1)]
+            found = [recorded(run_of(config), figure)[1] for figure in figures]
+            assert found == pytest.approx([mean, float(mean < 0.02), float(mean > 0.98)], abs=1e-5), figures
 
 
 def test_losses_beyond_the_policys_loop_counts_are_evaluated_on_request(configure) -> None:
