@@ -21,6 +21,8 @@ from mythos.train.run_directory import prepare
 from mythos.train.start import start
 
 SLOTS = "model.loop.parts=[{kind: depth_attention}, {kind: lanes}, {kind: loop_average}, {kind: memory_tokens}]"
+GATES = "model.loop.parts=[{kind: grt_gate}, {kind: keep_gate}, {kind: memory_gate}]"
+BY_LOOP = "model.loop.parts=[{kind: depth_lora}, {kind: film_features, features: fraction}]"
 
 
 def progress(run: Path, step: int) -> dict:
@@ -44,6 +46,8 @@ def progress(run: Path, step: int) -> dict:
             marks=pytest.mark.slow,
         ),
         pytest.param(("optim=muon_adamw", "balance=sign", "depth.per_sequence=true", SLOTS), marks=pytest.mark.slow),
+        pytest.param(("optim=muon_adamw", "balance=sign", "depth.per_sequence=true", GATES), marks=pytest.mark.slow),
+        pytest.param(("optim=muon_adamw", "balance=sign", "depth.per_sequence=true", BY_LOOP), marks=pytest.mark.slow),
     ],
 )
 def test_a_resumed_run_is_bitwise_the_uninterrupted_one(
