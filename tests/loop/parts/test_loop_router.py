@@ -65,8 +65,8 @@ def test_a_new_model_keeps_as_few_experts_as_random_routers_do() -> None:
     [
         (
             ["model=debug-dense", "model/loop=loop_router"],
-            "model.loop.parts.0: loop_router changes routers, but model.core_ffn.kind is dense; set it to moe, or leave "
-            "the part out.",
+            "model.loop.parts.0: loop_router changes routers, but model.core_ffn.kind is dense; set it to moe, or "
+            "leave the part out.",
         ),
         (["model.loop.parts=[{kind: loop_router, num_routers: 1}]"], "model.loop.parts.0.num_routers: "),
         (
