@@ -27,6 +27,7 @@ NUM_JOBS = {
     "looped-experts-small": 4,
     "random-depth-small": 2,
     "p-hop": 3,
+    "loop-parts": 13,
 }
 
 
