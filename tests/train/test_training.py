@@ -22,6 +22,12 @@ from mythos.train.start import start
 
 SLOTS = "model.loop.parts=[{kind: depth_attention}, {kind: lanes}, {kind: loop_average}, {kind: memory_tokens}]"
 GATES = "model.loop.parts=[{kind: grt_gate}, {kind: keep_gate}, {kind: memory_gate}]"
+FAMILIES = (
+    "model.loop.parts=[{kind: memory_gate}, {kind: film}, {kind: depth_lora}, {kind: memory_tokens}, "
+    "{kind: cross_loop_attention}]"
+)
+"""One kind of each family that can be combined."""
+LANES = "model.loop.parts=[{kind: lanes}]"
 BY_LOOP = "model.loop.parts=[{kind: depth_lora}, {kind: film_features, features: fraction}]"
 
 
@@ -53,25 +59,39 @@ def progress(run: Path, step: int) -> dict:
 def test_a_resumed_run_is_bitwise_the_uninterrupted_one(
     configure, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
 ) -> None:
+    assert_resumes(configure, monkeypatch, options, half=4)
+
+
+@pytest.mark.all
+@pytest.mark.parametrize("parts", [FAMILIES, LANES], ids=["families", "lanes"])
+def test_parts_of_every_family_resume_bitwise_after_200_steps(
+    configure, monkeypatch: pytest.MonkeyPatch, parts: str
+) -> None:
+    often = ("run.num_steps=400", "run.checkpoint.every=200", "run.validation.every=200", "telemetry.trace_every=100")
+    assert_resumes(configure, monkeypatch, (parts, *often), half=200)
+
+
+def assert_resumes(configure, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], half: int) -> None:
+    """A run that dies before its last checkpoint and resumes from the half equals one without interruption."""
     whole = configure(*options, "run.name=whole")
     train(whole, prepare(whole))
     first = configure(*options, "run.name=halves")
     halves = prepare(first)
     with monkeypatch.context() as patch:
-        die_after(6, patch)
+        die_after(2 * half - 2, patch)
         with pytest.raises(KeyboardInterrupt):
             train(first, halves)
     second = configure(*options, "run.name=halves", "resume=auto")
     directory = prepare(second)
-    assert directory.manifest.step == 4
+    assert directory.manifest.step == half
     train(second, directory)
 
     run, other = Path(whole.run.dir) / "whole", Path(whole.run.dir) / "halves"
     for name in (records.TRAIN_LOSS, records.GRAD_NORM, records.MEAN_LOOPS, records.learning_rate("hidden"), "tokens"):
         assert recorded(run, name) == recorded(other, name), name
     assert recorded(run, records.validation_loss(4)) == recorded(other, records.validation_loss(4))
-    assert progress(run, 8) == progress(other, 8)
-    ours, theirs = saved(run, 8), saved(other, 8)
+    assert progress(run, 2 * half) == progress(other, 2 * half)
+    ours, theirs = saved(run, 2 * half), saved(other, 2 * half)
     assert {key.split("|")[1] for key in ours} >= {"weight", "exp_avg", "exp_avg_sq", "step"}
     assert ours.keys() == theirs.keys()
     for key in ours:
