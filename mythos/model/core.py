@@ -82,7 +82,9 @@ class Core(nn.Module):
         stats = LoopStats([], [], [], parts := [()] * len(carries))
         row = inputs.table_row(self.max_loops)
         bias_LE = self.router_bias[:, row]
-        row_index, loop_index = (_on_device(index, state.h_BSD) for index in (row, inputs.loop))
+        row_index = _on_device(row, state.h_BSD)
+        is_within = isinstance(row, int) and row == inputs.loop
+        loop_index = row_index if is_within else _on_device(inputs.loop, state.h_BSD)
 
         def blocks(x_BSD: Tensor) -> Tensor:
             shown = [part.for_blocks(carry) for part, carry in zip(self.loop_parts(), carries, strict=True)]

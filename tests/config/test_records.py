@@ -31,7 +31,7 @@ def test_a_layer_alone_is_not_a_loop() -> None:
 
 
 def test_no_two_functions_give_the_same_name() -> None:
-    arguments = {"layer": 1, "loop": 1, "num_loops": 1, "group": "hidden", "term": "z", "name": "z"}
+    arguments = {"layer": 1, "loop": 1, "num_loops": 1, "group": "hidden", "term": "z", "name": "z", "gate": "loop/x/y"}
     names = [
         function(*(arguments[parameter] for parameter in inspect.signature(function).parameters))
         for function in NAMING.values()

@@ -102,8 +102,10 @@ def test_counts_and_trace_are_by_the_loop_of_each_row() -> None:
 
 
 def flat(trace: LoopTrace) -> dict[str, Tensor]:
-    """Every tensor of a trace, by name."""
-    return {name: part for name, part in (trace._asdict() | trace.experts._asdict()).items() if name != "experts"}
+    """Every tensor of a trace of a model without parts, by name."""
+    assert trace.gates == ()
+    named = trace._asdict() | trace.experts._asdict()
+    return {name: part for name, part in named.items() if name not in ("experts", "gates")}
 
 
 def test_growth_of_each_row_equals_that_of_the_row_alone() -> None:

@@ -22,7 +22,7 @@ class LoopRouterConfig:
     """Standard deviation of N at the start over that of R; the routers of two loops correlate by 1 / (1 + scale^2)."""
 
 
-def num_rows(part: LoopRouterConfig, model: "ModelConfig") -> int:
+def num_later_routers(part: LoopRouterConfig, model: "ModelConfig") -> int:
     """Rows of the table, which the first loop does not read."""
     return min(part.num_routers, model.max_loops) - 1
 
@@ -30,7 +30,7 @@ def num_rows(part: LoopRouterConfig, model: "ModelConfig") -> int:
 def _router_shapes(part: LoopRouterConfig, model: "ModelConfig") -> Shapes:
     if model.core_ffn.kind != "moe":
         return {}
-    return {"table.weight": (num_rows(part, model), model.core_ffn.num_experts, model.dim)}
+    return {"table.weight": (num_later_routers(part, model), model.core_ffn.num_experts, model.dim)}
 
 
 def _refusal(part: LoopRouterConfig, model: "ModelConfig") -> str | None:

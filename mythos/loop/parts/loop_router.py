@@ -3,7 +3,7 @@
 import torch
 from torch import Generator, Tensor
 
-from mythos.config.loop_parts.loop_router import LoopRouterConfig, num_rows
+from mythos.config.loop_parts.loop_router import LoopRouterConfig, num_later_routers
 from mythos.config.model import ModelConfig
 from mythos.layers.attention_part import LayerInputs
 from mythos.layers.router_part import RouterPart
@@ -20,7 +20,7 @@ class LoopRouter(RouterPart):
     def __init__(self, config: LoopRouterConfig, model: ModelConfig) -> None:
         super().__init__()
         assert model.core_ffn.kind == "moe"
-        self.table = LaterLoops(num_rows(config, model), model.core_ffn.num_experts, model.dim)
+        self.table = LaterLoops(num_later_routers(config, model), model.core_ffn.num_experts, model.dim)
 
     def change(self, inputs: LayerInputs) -> Tensor | None:
         """See ``RouterPart``."""
