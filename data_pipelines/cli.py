@@ -13,6 +13,7 @@ from mythos.terminal import plain_output
 
 if TYPE_CHECKING:
     from data_pipelines.packing.held_out import HeldOut
+    from data_pipelines.packing.source import TextSource
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -64,7 +65,6 @@ def _parser() -> argparse.ArgumentParser:
     tokenizer.set_defaults(run=_tokenizer)
 
     measure = commands.add_parser("measure", help="Print bytes and words per token by source and tokenizer")
-    measure.add_argument("--text", type=Path, required=True, metavar="DIR", help="Read this text (as for pack)")
     measure.add_argument(
         "tokenizers",
         type=Path,
@@ -88,14 +88,21 @@ def _parser() -> argparse.ArgumentParser:
     pack.add_argument("--workers", type=int, metavar="N", help="Tokenise in N processes (one for each core)")
     pack.set_defaults(run=_pack)
 
-    for command in (tokenizer, pack):
+    for command in (tokenizer, measure, pack):
         command.add_argument(
             "--text",
             type=Path,
             required=True,
-            metavar="DIR",
-            help="Read this cleaned corpus or folder of .txt and .md files",
+            metavar="TEXT",
+            help="Read a cleaned corpus, or a file or folder of .txt, .md, .jsonl (also as .gz, .zst) and .parquet",
         )
+        command.add_argument(
+            "--text-column",
+            default="text",
+            metavar="NAME",
+            help="Read the text from this column of .jsonl and .parquet files (text)",
+        )
+    for command in (tokenizer, pack):
         held_out = command.add_mutually_exclusive_group()
         held_out.add_argument(
             "--held-out-bytes",
@@ -147,7 +154,7 @@ def _tokenizer(options: argparse.Namespace) -> int:
 
     fields = {name: getattr(options, name) for name in ("vocab_size", "split_digits", "special_tokens")}
     tokenizer_options = decode(TokenizerOptions, fields)
-    size = write_tokenizer(options.text, options.to, tokenizer_options, _held_out(options), options.overwrite)
+    size = write_tokenizer(_text(options), options.to, tokenizer_options, _held_out(options), options.overwrite)
     print(f"A tokenizer with {size} entries is in {options.to}.")
     return 0
 
@@ -155,7 +162,7 @@ def _tokenizer(options: argparse.Namespace) -> int:
 def _measure(options: argparse.Namespace) -> int:
     from data_pipelines.tokenizer.measure import measure, table
 
-    print(table(measure(options.text, options.tokenizers)))
+    print(table(measure(_text(options), options.tokenizers)))
     return 0
 
 
@@ -175,7 +182,7 @@ def _pack(options: argparse.Namespace) -> int:
     held_out = _held_out(options)
     pack_options = PackOptions(held_out=held_out, seq_len=options.seq_len, shard_num_tokens=options.shard_tokens)
     num_workers = max(1, options.workers or os.cpu_count() or 1)
-    manifest = pack(options.text, options.to, pack_options, options.overwrite, num_workers)
+    manifest = pack(_text(options), options.to, pack_options, options.overwrite, num_workers)
     for name, split in manifest.splits.items():
         print(
             f"{name}: {split.num_tokens:,} tokens, {split.num_documents:,} documents, "
@@ -189,6 +196,12 @@ def _pack(options: argparse.Namespace) -> int:
     return 0
 
 
+def _text(options: argparse.Namespace) -> "TextSource":
+    from data_pipelines.packing.source import TextSource
+
+    return TextSource(options.text, options.text_column)
+
+
 def _held_out(options: argparse.Namespace) -> "HeldOut":
     from data_pipelines.packing.held_out import HeldOutBytes, HeldOutFraction, default_held_out
 
@@ -196,7 +209,7 @@ def _held_out(options: argparse.Namespace) -> "HeldOut":
         return HeldOutBytes(num_bytes=options.held_out_bytes)
     if options.held_out_fraction is not None:
         return HeldOutFraction(fraction=options.held_out_fraction)
-    return default_held_out(options.text)
+    return default_held_out(_text(options))
 
 
 def _verify(options: argparse.Namespace) -> int:

@@ -2,11 +2,18 @@
 
 import sys
 from collections import Counter
-from typing import Final
+from typing import Final, Protocol
 
 from tqdm import tqdm
 
 _MOST_NAMES: Final = 5
+
+
+class SkipCounter(Protocol):
+    """Counts inputs that are left out: ``Skips``, or the ``Ledger`` of a corpus."""
+
+    def skip(self, reason: str, name: str) -> None:
+        """Count one input."""
 
 
 class Skips:
@@ -16,7 +23,7 @@ class Skips:
         self.counts: Counter[str] = Counter()
         self.names: dict[str, list[str]] = {}
 
-    def add(self, reason: str, name: str) -> None:
+    def skip(self, reason: str, name: str) -> None:
         """Count one input; ``name`` must be encodable."""
         self.counts[reason] += 1
         names = self.names.setdefault(reason, [])

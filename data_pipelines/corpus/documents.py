@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -44,6 +44,17 @@ def document_files(directory: Path) -> list[Path]:
     return files
 
 
+def is_corpus(directory: Path) -> bool:
+    """Whether a folder is a cleaned corpus: its first file of documents has all ``COLUMNS``."""
+    path = min((path for path in directory.iterdir() if is_document_file(path)), default=None)
+    if path is None:
+        return False
+    try:
+        return set(COLUMNS) <= set(_columns(path))
+    except ConfigError:
+        return False  # whoever reads the file reports its damage
+
+
 def is_document_file(path: Path) -> bool:
     """Whether a file of a corpus holds documents; hidden ones are parts that a killed run left."""
     return path.name.endswith(SUFFIXES) and not path.name.startswith(".")
@@ -74,7 +85,7 @@ def read_file(path: Path, skips: Skips | None = None) -> Iterator[Document]:
     for number, row in enumerate(rows, start=1):
         if row is None:
             if skips is not None:
-                skips.add("not decodable", f"document {number} of {printable_name(path.name)}")
+                skips.skip("not decodable", f"document {number} of {printable_name(path.name)}")
             continue
         values = [encodable(value) for column in COLUMNS if isinstance(value := row.get(column), str)]
         if len(values) < len(COLUMNS):
@@ -135,6 +146,20 @@ def rows_of(batch: "pyarrow.RecordBatch") -> Iterator[dict[str, Any] | None]:
         except (UnicodeDecodeError, ValueError, OverflowError):
             row = None
         yield row
+
+
+def _columns(path: Path) -> Iterable[str]:
+    """Columns of a file of documents, by its schema or its first line."""
+    if path.suffix != ".parquet":
+        return next((row for row in read_lines(path) if row is not None), {})
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with path.open("rb") as content, pyarrow.parquet.ParquetFile(content) as file:
+            return file.schema_arrow.names
+    except pyarrow.ArrowException as error:
+        raise ConfigError(str(error)) from None
 
 
 def _read_parquet(path: Path) -> Iterator[dict[str, Any] | None]:

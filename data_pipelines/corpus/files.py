@@ -1,34 +1,24 @@
 """Read records from files on disk; what cannot be read is counted, named and skipped."""
 
-import gzip
-import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Final
 
 import pyarrow
 import pyarrow.parquet
 from charset_normalizer import from_bytes
 
-from data_pipelines.corpus.documents import open_zstd, rows_of
 from data_pipelines.corpus.folder import hidden_entry
 from data_pipelines.corpus.html import html_to_text
 from data_pipelines.corpus.ledger import Ledger
-from mythos.data.text import encodable, encodable_values, printable_name
+from data_pipelines.corpus.rows import Row, open_compressed, read_batch, read_json_lines
+from mythos.data.text import printable_name
 
 TEXT: Final = (".txt", ".text", ".md", ".markdown", ".rst", ".pod", ".dict")
 HTML: Final = (".html", ".htm", ".xhtml")
 ROWS: Final = (".jsonl", ".parquet")
 _COMPRESSED: Final = (".gz", ".dz", ".zst")
-
-
-class Row:
-    """One record of a source; every string in it is encodable, whatever its reader found."""
-
-    def __init__(self, id: str, columns: dict[str, Any]) -> None:
-        self.id: str = encodable(id)
-        self.columns: dict[str, Any] = encodable_values(columns)
 
 
 def is_readable(path: Path) -> bool:
@@ -50,7 +40,7 @@ def read_file(path: Path, name: str, text_column: str, ledger: Ledger) -> Iterat
         if kind == ".parquet":
             yield from _read_parquet(path, name, ledger)
         elif kind == ".jsonl":
-            with _open(path) as file:
+            with open_compressed(path) as file:
                 yield from read_json_lines(file, name, ledger)
         elif text := _read_text(path, name, ledger, is_html=kind in HTML):
             yield Row(name, {text_column: text})
@@ -78,16 +68,6 @@ def _kind(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def _open(path: Path) -> IO[bytes] | gzip.GzipFile:
-    match path.suffix.lower():
-        case ".gz" | ".dz":
-            return gzip.open(path)
-        case ".zst":
-            return open_zstd(path)
-        case _:
-            return path.open("rb")
-
-
 def _read_parquet(path: Path, name: str, ledger: Ledger) -> Iterator[Row]:
     number = 0
     with path.open("rb") as content, pyarrow.parquet.ParquetFile(content) as file:
@@ -96,33 +76,8 @@ def _read_parquet(path: Path, name: str, ledger: Ledger) -> Iterator[Row]:
             number += batch.num_rows
 
 
-def read_batch(batch: pyarrow.RecordBatch, name: str, first: int, ledger: Ledger) -> Iterator[Row]:
-    """Yield the records of an Arrow batch whose first row has the index ``first`` in its file."""
-    for number, columns in enumerate(rows_of(batch), start=first):
-        if columns is None:
-            ledger.skip("row that cannot be decoded", f"{name}#{number}")
-        else:
-            yield Row(f"{name}#{number}", columns)
-
-
-def read_json_lines(lines: Iterable[bytes], name: str, ledger: Ledger) -> Iterator[Row]:
-    """Yield the records of a JSON-lines file; lines that are not JSON objects are skipped and counted."""
-    for number, line in enumerate(lines):
-        if not line.strip():
-            continue
-        try:
-            columns = json.loads(line.removeprefix(b"\xef\xbb\xbf"))
-            row = Row(f"{name}#{number}", columns) if isinstance(columns, dict) else None
-        except (ValueError, RecursionError):
-            row = None
-        if row:
-            yield row
-        else:
-            ledger.skip("line is no JSON object", f"{name} line {number + 1}")
-
-
 def _read_text(path: Path, name: str, ledger: Ledger, *, is_html: bool) -> str:
-    with _open(path) as file:
+    with open_compressed(path) as file:
         content = file.read()
     if not content.strip():
         ledger.skip("empty file", name)

@@ -11,8 +11,8 @@ from datasets import IterableDataset, load_dataset, load_dataset_builder
 from datasets.exceptions import DataFilesNotFoundError, DatasetGenerationError, DatasetNotFoundError
 
 from data_pipelines.corpus.config import HubSource
-from data_pipelines.corpus.files import Row, read_batch, read_json_lines
-from data_pipelines.corpus.ledger import Ledger
+from data_pipelines.corpus.rows import Row, read_batch, read_json_lines
+from data_pipelines.skips import SkipCounter
 from mythos.config.base import ConfigError
 
 _JSON_LINES: Final = (".jsonl", ".jsonl.gz", ".jsonl.zst")
@@ -29,7 +29,7 @@ def count_files(source: HubSource) -> int:
     return available if source.num_files is None else min(available, source.num_files)
 
 
-def read_hub_file(source: HubSource, index: int, ledger: Ledger) -> Iterator[Row]:
+def read_hub_file(source: HubSource, index: int, skips: SkipCounter) -> Iterator[Row]:
     """Yield the records of one of the data set's files.
 
     Damage ends the file and is counted; rows that cannot be decoded are skipped and counted.
@@ -40,15 +40,15 @@ def read_hub_file(source: HubSource, index: int, ledger: Ledger) -> Iterator[Row
         if url := _json_lines_url(source, dataset, index):
             # The library gives up a whole file for one lone surrogate.
             with fsspec.open(url, "rb", compression="infer") as file:
-                yield from read_json_lines(file, name, ledger)
+                yield from read_json_lines(file, name, skips)
             return
         number = 0
         for table in dataset.shard(dataset.num_shards, index).with_format("arrow").iter(batch_size=_BATCH_ROWS):
             for batch in table.to_batches():
-                yield from read_batch(batch, name, number, ledger)
+                yield from read_batch(batch, name, number, skips)
                 number += batch.num_rows
     except (pyarrow.ArrowException, DatasetGenerationError, UnicodeError, EOFError, zlib.error, gzip.BadGzipFile):
-        ledger.skip("damaged file", name)
+        skips.skip("damaged file", name)
 
 
 def _json_lines_url(source: HubSource, dataset: IterableDataset, index: int) -> str | None:

@@ -7,9 +7,10 @@ from typing import Any
 from datatrove.data import Document
 
 from data_pipelines.corpus.config import CorpusConfig, DebianSource, FilesSource, HubSource
-from data_pipelines.corpus.files import Row, is_readable, read_file, without_hidden
+from data_pipelines.corpus.files import is_readable, read_file, without_hidden
 from data_pipelines.corpus.folder import hidden_entry
 from data_pipelines.corpus.ledger import Ledger
+from data_pipelines.corpus.rows import Row
 from mythos.config.base import ConfigError, config
 from mythos.data.text import encodable
 

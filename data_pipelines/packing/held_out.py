@@ -9,7 +9,7 @@ from pydantic import Field
 
 from data_pipelines.corpus.documents import Document
 from data_pipelines.packing.copies import Copies
-from data_pipelines.packing.source import read_text
+from data_pipelines.packing.source import TextSource, read_text
 from data_pipelines.skips import Skips, warn
 from mythos.config.base import ConfigError, config
 
@@ -46,21 +46,21 @@ _LEAST_BYTES: Final = 2_000
 """Smallest text of which a tenth can be held out by default: some windows of a small model."""
 
 
-def text_bytes(directory: Path) -> int:
-    """Return the UTF-8 bytes of all documents of a folder."""
-    return sum(len(document.text.encode()) for document in read_text(directory))
+def text_bytes(source: TextSource | Path) -> int:
+    """Return the UTF-8 bytes of all documents."""
+    return sum(len(document.text.encode()) for document in read_text(source))
 
 
-def default_held_out(directory: Path) -> HeldOutBytes:
+def default_held_out(source: TextSource | Path) -> HeldOutBytes:
     """Return the rule that holds out the last 500,000 bytes, or a tenth of a text of less than ten times that.
 
     Raises:
         ConfigError: the text cannot be read, or is too short.
     """
-    total = text_bytes(directory)
+    total = text_bytes(source)
     if total < _LEAST_BYTES:
         raise ConfigError(
-            f"{directory} has {total:,} bytes of text, too few to hold out a tenth; give at least {_LEAST_BYTES:,}."
+            f"{source} has {total:,} bytes of text, too few to hold out a tenth; give at least {_LEAST_BYTES:,}."
         )
     return HeldOutBytes(num_bytes=min(_MOST_BYTES, total // 10))
 
@@ -72,8 +72,8 @@ class Part(NamedTuple):
     document: Document
 
 
-def split_documents(directory: Path, rule: HeldOut) -> Iterator[Part]:
-    """Yield every document of a folder with its split, in order; reads one document at a time.
+def split_documents(source: TextSource | Path, rule: HeldOut) -> Iterator[Part]:
+    """Yield every document with its split, in order; reads one document at a time.
 
     At the end a warning names what was not read, and another the texts that both splits have.
 
@@ -83,9 +83,9 @@ def split_documents(directory: Path, rule: HeldOut) -> Iterator[Part]:
     skips, copies = Skips(), Copies()
     match rule:
         case HeldOutBytes():
-            parts = split_by_bytes(lambda: read_text(directory, skips), rule.num_bytes)
+            parts = split_by_bytes(lambda: read_text(source, skips), rule.num_bytes)
         case HeldOutFraction():
-            parts = _split_by_id(read_text(directory, skips), rule.fraction)
+            parts = _split_by_id(read_text(source, skips), rule.fraction)
     for part in parts:
         copies.add(part.document.id, part.document.text, is_held_out=part.split == "validation")
         yield part

@@ -13,6 +13,7 @@ from data_pipelines.packing.best_fit import SHARD_NUM_TOKENS as BEST_FIT_SHARD_N
 from data_pipelines.packing.best_fit import BestFitWriter
 from data_pipelines.packing.held_out import HeldOut, Part, SplitName, split_documents
 from data_pipelines.packing.progress import Progress, forget_progress, read_progress, write_progress
+from data_pipelines.packing.source import TextSource
 from data_pipelines.packing.tokenize import tokenize
 from mythos.config.base import ConfigError, config, fingerprint
 from mythos.data.manifest import (
@@ -51,7 +52,7 @@ class PackOptions:
 
 
 def pack(
-    text_directory: Path, directory: Path, options: PackOptions, overwrite: bool = False, num_workers: int = 1
+    text: TextSource | Path, directory: Path, options: PackOptions, overwrite: bool = False, num_workers: int = 1
 ) -> Manifest:
     """Write the shards and the manifest beside ``directory/tokenizer.json``.
 
@@ -70,20 +71,18 @@ def pack(
         raise ConfigError(f"{tokenizer_path} has no token {SEPARATOR}; train one with mythos-data tokenizer.")
     tokenizer_sha256 = sha256(tokenizer_path)
     key = f"{VERSION} {tokenizer_sha256} {fingerprint(options)}"
-    if not overwrite and (existing := _existing(text_directory, directory, options, key)):
+    if not overwrite and (existing := _existing(text, directory, options, key)):
         return existing
     vocab_size = tokenizer.get_vocab_size()
     dtype: TokenType = "uint16" if vocab_size <= 2**16 else "uint32"
     partial = directory / ".packing"
     with locked(directory):
         # Another run may have written its dataset before this one had the lock.
-        if not overwrite and (existing := _existing(text_directory, directory, options, key)):
+        if not overwrite and (existing := _existing(text, directory, options, key)):
             return existing
         partial.mkdir(exist_ok=True)
         try:
-            writers, digest = _write(
-                text_directory, partial, options, key, tokenizer_path, dtype, separator_id, num_workers
-            )
+            writers, digest = _write(text, partial, options, key, tokenizer_path, dtype, separator_id, num_workers)
             manifest = Manifest(
                 dtype=dtype,
                 vocab_size=vocab_size,
@@ -99,7 +98,7 @@ def pack(
     return manifest
 
 
-def _existing(text_directory: Path, directory: Path, options: PackOptions, key: str) -> Manifest | None:
+def _existing(text: TextSource | Path, directory: Path, options: PackOptions, key: str) -> Manifest | None:
     """Manifest of the dataset in the folder, if it was packed from the same inputs; None if there is no dataset.
 
     Raises:
@@ -108,7 +107,7 @@ def _existing(text_directory: Path, directory: Path, options: PackOptions, key: 
     if not (directory / FILE_NAME).exists():
         return None
     digest = _Digest()
-    for part in split_documents(text_directory, options.held_out):
+    for part in split_documents(text, options.held_out):
         digest.update(part)
     existing = read_manifest(directory)
     if existing.inputs_sha256 != _inputs_sha256(key, digest):
@@ -135,7 +134,7 @@ def publish(partial: Path, directory: Path, manifest: Manifest) -> None:
 
 
 def _write(
-    text_directory: Path,
+    text: TextSource | Path,
     partial: Path,
     options: PackOptions,
     key: str,
@@ -147,14 +146,14 @@ def _write(
     """Tokenise and write everything except what an earlier call has finished."""
     digest = _Digest()
     progress = read_progress(partial, key) or Progress(key=key)
-    parts = split_documents(text_directory, options.held_out)
+    parts = split_documents(text, options.held_out)
     for part in islice(parts, progress.num_parts):
         digest.update(part)
     if (digest.num_parts, digest.hexdigest()) != (progress.num_parts, progress.parts_sha256 or digest.hexdigest()):
         # The text has changed since the interruption.
         remove(partial)
         partial.mkdir()
-        return _write(text_directory, partial, options, key, tokenizer_path, dtype, separator_id, num_workers)
+        return _write(text, partial, options, key, tokenizer_path, dtype, separator_id, num_workers)
     writers = _writers(partial, options, dtype, separator_id, progress)
     try:
         with tqdm(desc="packing", unit="B", unit_scale=True, disable=None) as bar:
@@ -208,9 +207,9 @@ class _Digest:
         self.num_parts = 0
 
     def update(self, part: Part) -> None:
-        text = part.document.text.encode()
-        self._hash.update(f"{part.split} {len(text)} {part.document.id}\0".encode())
-        self._hash.update(text)
+        content = part.document.text.encode()
+        self._hash.update(f"{part.split} {len(content)} {part.document.id}\0".encode())
+        self._hash.update(content)
         self.num_parts += 1
 
     def hexdigest(self) -> str:

@@ -1,42 +1,60 @@
-"""Read a folder of text, in either format, as documents."""
+"""Read text in any of its formats as documents."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from data_pipelines.corpus.documents import Document, is_document_file, read_documents
+from data_pipelines.corpus.documents import Document, is_corpus, read_documents
 from data_pipelines.corpus.folder import read_folder
 from data_pipelines.skips import Skips
 from mythos.config.base import ConfigError
 from mythos.data.text import printable_name
 
+TEXT_COLUMN = "text"
 
-def read_text(directory: Path, skips: Skips | None = None) -> Iterator[Document]:
-    """Yield the documents of a cleaned corpus, or else each .txt and .md file below the folder, in a fixed order.
 
-    A file's id is its relative path, and its source the first folder of that path. Documents that are empty or cannot
-    be read are left out; ``skips`` counts those of this reading only.
+class TextSource(NamedTuple):
+    """Where text is read."""
+
+    path: Path
+    """A cleaned corpus, a folder of text files, or one file."""
+    column: str = TEXT_COLUMN
+    """Column with the text, in files of rows."""
+
+    def __str__(self) -> str:
+        return printable_name(str(self.path))
+
+
+def read_text(source: TextSource | Path, skips: Skips | None = None) -> Iterator[Document]:
+    """Yield the documents of a cleaned corpus, of a folder of text files, or of one file, in a fixed order.
+
+    A file's id is its relative path, with ``#`` and an index for a row, and its source the first folder of that path.
+    Documents that are empty or cannot be read are left out; ``skips`` counts those of this reading only.
 
     Raises:
-        ConfigError: the folder is missing or holds neither, one of its files is damaged, or no document has text.
+        ConfigError: the text is missing, one of its files is damaged or has no text in its column, or no document has
+            text.
     """
+    source = source if isinstance(source, TextSource) else TextSource(source)
     skips = Skips() if skips is None else skips
     skips.clear()
     is_empty = True
-    for document in _read(directory, skips):
+    for document in _read(source, skips):
         if document.text and not document.text.isspace():
             is_empty = False
             yield document
         else:
-            skips.add("empty", document.id)
+            skips.skip("empty", document.id)
     if is_empty:
         reasons = " ".join(skips.sentences()) or "Its files hold no document."
-        raise ConfigError(f"{directory} holds no document with text; name another folder. {reasons}")
+        raise ConfigError(f"{source} holds no document with text; name another. {reasons}")
 
 
-def _read(directory: Path, skips: Skips) -> Iterator[Document]:
-    if directory.is_dir() and any(is_document_file(path) for path in directory.iterdir()):
-        yield from read_documents(directory, skips)
+def _read(source: TextSource, skips: Skips) -> Iterator[Document]:
+    path, column = source
+    if column == TEXT_COLUMN and path.is_dir() and is_corpus(path):
+        yield from read_documents(path, skips)
         return
-    for name, text in read_folder(directory, skips):
+    for name, text in read_folder(path, skips, column):
         folder, slash, _ = name.partition("/")
-        yield Document(id=name, text=text, source=folder if slash else printable_name(directory.name), licence="")
+        yield Document(id=name, text=text, source=folder if slash else printable_name(path.name), licence="")

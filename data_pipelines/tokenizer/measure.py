@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from data_pipelines.packing.source import read_text
+from data_pipelines.packing.source import TextSource, read_text
 from data_pipelines.packing.tokenize import cut
 from data_pipelines.skips import Skips, warn
 from data_pipelines.tokenizer.foreign import open_tokenizer
@@ -24,7 +24,7 @@ class Measure(NamedTuple):
     num_tokens: int
 
 
-def measure(text_directory: Path, tokenizers: Iterable[Path]) -> list[Measure]:
+def measure(text: TextSource | Path, tokenizers: Iterable[Path]) -> list[Measure]:
     """Encode every document with each tokenizer; return one row per source and tokenizer, in order of appearance.
 
     Raises:
@@ -34,7 +34,7 @@ def measure(text_directory: Path, tokenizers: Iterable[Path]) -> list[Measure]:
     sizes: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     num_tokens: dict[tuple[str, str], int] = defaultdict(int)
     skips = Skips()
-    for document in tqdm(read_text(text_directory, skips), desc="measuring", unit="document", disable=None):
+    for document in tqdm(read_text(text, skips), desc="measuring", unit="document", disable=None):
         sizes[document.source][0] += len(document.text.encode())
         sizes[document.source][1] += len(document.text.split())
         pieces = list(cut(document.text))

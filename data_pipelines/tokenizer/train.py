@@ -9,6 +9,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 
 from data_pipelines.lock import locked
 from data_pipelines.packing.held_out import HeldOut, split_documents, text_bytes
+from data_pipelines.packing.source import TextSource
 from data_pipelines.skips import warn
 from data_pipelines.tokenizer.long_runs import MOST_CHARS, cut_long
 from mythos.config.base import ConfigError, config
@@ -109,7 +110,7 @@ def train_tokenizer(
 
 
 def write_tokenizer(
-    text_directory: Path, directory: Path, options: TokenizerOptions, held_out: HeldOut, overwrite: bool
+    text: TextSource | Path, directory: Path, options: TokenizerOptions, held_out: HeldOut, overwrite: bool
 ) -> int:
     """Train on the training part of a text, write ``directory/tokenizer.json``, and return its number of entries.
 
@@ -122,7 +123,7 @@ def write_tokenizer(
 
     def texts() -> Iterator[str]:
         nonlocal name
-        for part in split_documents(text_directory, held_out):
+        for part in split_documents(text, held_out):
             if part.split == "train":
                 name = part.document.id
                 yield part.document.text
@@ -130,7 +131,7 @@ def write_tokenizer(
     def report(num_chars: int) -> None:
         long_runs[name] = max(num_chars, long_runs.get(name, 0))
 
-    most_entries = options.vocab_size or default_vocab_size(text_bytes(text_directory))
+    most_entries = options.vocab_size or default_vocab_size(text_bytes(text))
     tokenizer = train_tokenizer(texts(), options, report, most_entries)
     content, num_entries = tokenizer.to_str(pretty=True) + "\n", tokenizer.get_vocab_size()
     if long_runs:

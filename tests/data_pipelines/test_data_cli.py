@@ -1,10 +1,15 @@
+import gzip
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
+import zstandard
 
 from data_pipelines.cli import main
 
@@ -29,7 +34,8 @@ def test_an_error_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.Cap
     common = ["--held-out-bytes", 1000, "--to", tmp_path / "packed"]
     assert run("tokenizer", "--vocab-size", 300, "--text", tmp_path / "nothing", *common) == 2
     error = capsys.readouterr().err
-    assert error == f"mythos-data: {tmp_path}/nothing: no such folder; name a folder of .txt or .md files.\n"
+    kinds = "a .txt, .md, .jsonl (also with .gz or .zst) or .parquet file, or a folder of these"
+    assert error == f"mythos-data: {tmp_path}/nothing: no such file or folder; name {kinds}.\n"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -92,12 +98,12 @@ def test_a_task_is_written_and_verified(tmp_path: Path, capsys: pytest.CaptureFi
     assert "difficulties.0: input should be greater than or equal to 1" in capsys.readouterr().err
 
 
-def test_the_way_in_for_json_lines_works_as_the_error_describes_it(
+def test_the_way_in_for_html_works_as_the_error_describes_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("raw").mkdir()
-    Path("raw", "a.jsonl").write_text("".join(f'{{"text": "the king speaks {n} times"}}\n' for n in range(50)))
+    Path("raw", "a.html").write_text("".join(f"<p>the king speaks {n} times</p>\n" for n in range(50)))
     common = ["--held-out-bytes", 100, "--vocab-size", 262, "--to", "packed"]
     assert run("tokenizer", "--text", "raw", *common) == 2
     error = capsys.readouterr().err
@@ -106,3 +112,34 @@ def test_the_way_in_for_json_lines_works_as_the_error_describes_it(
     assert "run mythos-data clean mine.yaml --to CORPUS, and name CORPUS instead." in error
     assert run("clean", "mine.yaml", "--to", "CORPUS", "--workers", 0) == 0
     assert run("tokenizer", "--text", "CORPUS", *common) == 0
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.parquet"])
+def test_rows_become_a_verified_dataset_of_the_same_tokens(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [f"the king speaks {n} times of {'night' * (n % 3)} and é\n" for n in range(50)]
+    (tmp_path / "plain").mkdir()
+    for number, text in enumerate(texts):
+        (tmp_path / "plain" / f"{number:02d}.txt").write_text(text)
+    lines = "".join(json.dumps({"n": n, "body": text}) + "\n" for n, text in enumerate(texts)).encode()
+    if name.endswith(".parquet"):
+        pyarrow.parquet.write_table(pyarrow.table({"n": range(50), "body": texts}), tmp_path / name)
+    else:
+        compress = {"gz": gzip.compress, "zst": zstandard.compress}.get(name[8:], bytes)
+        (tmp_path / name).write_bytes(compress(lines))
+    held_out = ["--held-out-bytes", 100]
+    for text, to in ((["plain"], "expected"), ([name, "--text-column", "body"], "packed")):
+        common = ["--text", tmp_path / text[0], *text[1:], *held_out, "--to", tmp_path / to]
+        assert run("tokenizer", "--vocab-size", 270, *common) == 0
+        assert run("pack", "--workers", 1, *common) == 0
+    for file in ("tokenizer.json", "train-00000.tokens", "train-00000.documents", "validation-00000.tokens"):
+        assert (tmp_path / "packed" / file).read_bytes() == (tmp_path / "expected" / file).read_bytes()
+    assert run("verify", tmp_path / "packed") == 0
+    capsys.readouterr()
+    assert run("tokenizer", "--text", tmp_path / name, "--to", tmp_path / "other") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "row 1 has no column 'text'" in error
+    assert f"{name}: " in error
+    assert not (tmp_path / "other").exists()

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines.packing.source import read_text
+from data_pipelines.packing.source import TextSource, read_text
 from mythos.config.base import ConfigError
 
 
@@ -27,7 +27,7 @@ def test_a_cleaned_corpus_is_read_unchanged(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_text_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"holds no \.txt or \.md file"):
+    with pytest.raises(ConfigError, match=r"does not hold a \.txt, \.md, \.jsonl .* or \.parquet file"):
         list(read_text(tmp_path))
 
 
@@ -35,3 +35,18 @@ def test_hidden_files_decide_nothing(tmp_path: Path) -> None:
     (tmp_path / ".part.parquet").write_bytes(b"half")
     (tmp_path / "a.txt").write_text("one")
     assert [document.id for document in read_text(tmp_path)] == ["a.txt"]
+
+
+def test_rows_of_other_columns_are_no_corpus(tmp_path: Path) -> None:
+    zstandard = pytest.importorskip("zstandard")
+    (tmp_path / "a.jsonl.zst").write_bytes(zstandard.compress(b'{"text": "one"}\n{"text": "two"}\n'))
+    (tmp_path / "b.txt").write_text("three")
+    documents = [(document.id, document.text) for document in read_text(tmp_path)]
+    assert documents == [("a.jsonl.zst#0", "one"), ("a.jsonl.zst#1", "two"), ("b.txt", "three")]
+
+
+def test_another_column_of_a_corpus_is_read_by_its_name(tmp_path: Path) -> None:
+    row = {"id": "x", "text": "one", "source": "web", "licence": "CC0", "title": "two"}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    (document,) = read_text(TextSource(tmp_path, "title"))
+    assert (document.id, document.text) == ("a.jsonl#0", "two")
