@@ -94,13 +94,14 @@ def _parser() -> argparse.ArgumentParser:
             type=Path,
             required=True,
             metavar="TEXT",
-            help="Read a cleaned corpus, or a file or folder of .txt, .md, .jsonl (also as .gz, .zst) and .parquet",
+            help="Read a cleaned corpus, a folder of datasets.save_to_disk, or a file or folder of .txt, .md, .jsonl "
+            "(these also as .gz or .zst) and .parquet",
         )
         command.add_argument(
             "--text-column",
             default="text",
             metavar="NAME",
-            help="Read the text from this column of .jsonl and .parquet files (text)",
+            help="Read the text from this column of the rows (text)",
         )
     for command in (tokenizer, pack):
         held_out = command.add_mutually_exclusive_group()

@@ -1,5 +1,6 @@
 """Read the text in one column of a file of rows: JSON lines, parquet, or an Arrow file of ``datasets``."""
 
+import os
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ MOST_ROWS_WITHOUT_TEXT: Final = 1000
 """Number of rows at the start of a file after which a column without text is refused."""
 _BATCH_ROWS: Final = 64
 _BUFFER_BYTES: Final = 2**20
+_ARROW_END: Final = b"\xff\xff\xff\xff\0\0\0\0"
 _KINDS: Final = {bool: "a truth value", int: "a number", float: "a number", list: "a list", dict: "an object"}
 
 
@@ -133,6 +135,9 @@ def _read_arrow(path: Path, name: str, column: str, skips: SkipCounter) -> Itera
     import pyarrow.ipc
 
     with path.open("rb") as content, pyarrow.ipc.open_stream(content) as reader:
+        # The library takes a file that ends after any block of rows for a whole one.
+        if os.pread(content.fileno(), len(_ARROW_END), max(0, path.stat().st_size - len(_ARROW_END))) != _ARROW_END:
+            raise EOFError("its end is missing")
         names = reader.schema.names
         if column in names:
             parts = (batch.select([column]).slice(start, _BATCH_ROWS) for batch in reader for start in _starts(batch))

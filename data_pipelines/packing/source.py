@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from data_pipelines.corpus.documents import Document, is_corpus, read_documents
 from data_pipelines.corpus.folder import read_folder
+from data_pipelines.corpus.saved import is_saved, read_saved
 from data_pipelines.skips import Skips
 from mythos.config.base import ConfigError
 from mythos.data.text import printable_name
@@ -17,7 +18,7 @@ class TextSource(NamedTuple):
     """Where text is read."""
 
     path: Path
-    """A cleaned corpus, a folder of text files, or one file."""
+    """A cleaned corpus, a folder of ``datasets``, a folder of text files, or one file."""
     column: str = TEXT_COLUMN
     """Column with the text, in files of rows."""
 
@@ -26,7 +27,7 @@ class TextSource(NamedTuple):
 
 
 def read_text(source: TextSource | Path, skips: Skips | None = None) -> Iterator[Document]:
-    """Yield the documents of a cleaned corpus, of a folder of text files, or of one file, in a fixed order.
+    """Yield the documents of a text, of whichever kind it is, in a fixed order.
 
     A file's id is its relative path, with ``#`` and an index for a row, and its source the first folder of that path.
     Documents that are empty or cannot be read are left out; ``skips`` counts those of this reading only.
@@ -54,6 +55,11 @@ def _read(source: TextSource, skips: Skips) -> Iterator[Document]:
     path, column = source
     if column == TEXT_COLUMN and path.is_dir() and is_corpus(path):
         yield from read_documents(path, skips)
+        return
+    if path.is_dir() and is_saved(path):
+        source_name = printable_name(path.name)
+        for row in read_saved(path, column, skips):
+            yield Document(id=row.id, text=row.text, source=source_name, licence="")
         return
     for name, text in read_folder(path, skips, column):
         folder, slash, _ = name.partition("/")
