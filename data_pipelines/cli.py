@@ -94,8 +94,8 @@ def _parser() -> argparse.ArgumentParser:
             type=Path,
             required=True,
             metavar="TEXT",
-            help="Read a cleaned corpus, a folder of datasets.save_to_disk, or a file or folder of .txt, .md, .jsonl "
-            "(these also as .gz or .zst) and .parquet",
+            help="Read a cleaned corpus, a folder of datasets.save_to_disk, a file or folder of .txt, .md, .jsonl "
+            "(these also as .gz or .zst) and .parquet, or OWNER/NAME[:CONFIGURATION][@REVISION] on the Hub",
         )
         command.add_argument(
             "--text-column",

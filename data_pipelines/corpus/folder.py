@@ -48,7 +48,9 @@ def read_folder(directory: Path, skips: Skips | None = None, text_column: str = 
             raise ConfigError(f"{printable} is not {KINDS}; name a file or folder of these.")
         return _read(directory.parent, [directory.name], skips, text_column)
     if not directory.is_dir():
-        raise ConfigError(f"{printable}: no such file or folder; name {KINDS}, or a folder of these.")
+        raise ConfigError(
+            f"{printable}: no such file or folder; name {KINDS}, a folder of these, or OWNER/NAME on the Hub."
+        )
     names, others = _listing(directory, skips)
     if not names and others:
         source = f"{{mine: {{kind: files, dir: {directory}, licence: NAME}}}}"

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from data_pipelines.corpus.documents import Document, is_corpus, read_documents
 from data_pipelines.corpus.folder import read_folder
+from data_pipelines.corpus.hub_texts import hub_source, read_hub_texts
 from data_pipelines.corpus.saved import is_saved, read_saved
 from data_pipelines.skips import Skips
 from mythos.config.base import ConfigError
@@ -18,7 +19,7 @@ class TextSource(NamedTuple):
     """Where text is read."""
 
     path: Path
-    """A cleaned corpus, a folder of ``datasets``, a folder of text files, or one file."""
+    """A cleaned corpus, a folder of ``datasets``, a folder of text files, one file, or a name on the Hub."""
     column: str = TEXT_COLUMN
     """Column with the text, in files of rows."""
 
@@ -56,10 +57,13 @@ def _read(source: TextSource, skips: Skips) -> Iterator[Document]:
     if column == TEXT_COLUMN and path.is_dir() and is_corpus(path):
         yield from read_documents(path, skips)
         return
+    if hub := hub_source(path, column):
+        for row in read_hub_texts(hub, skips):
+            yield Document(id=row.id, text=row.text, source=hub.path, licence="")
+        return
     if path.is_dir() and is_saved(path):
-        source_name = printable_name(path.name)
         for row in read_saved(path, column, skips):
-            yield Document(id=row.id, text=row.text, source=source_name, licence="")
+            yield Document(id=row.id, text=row.text, source=printable_name(path.name), licence="")
         return
     for name, text in read_folder(path, skips, column):
         folder, slash, _ = name.partition("/")

@@ -34,7 +34,7 @@ def test_an_error_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.Cap
     common = ["--held-out-bytes", 1000, "--to", tmp_path / "packed"]
     assert run("tokenizer", "--vocab-size", 300, "--text", tmp_path / "nothing", *common) == 2
     error = capsys.readouterr().err
-    kinds = "a .txt, .md, .jsonl (also with .gz or .zst) or .parquet file, or a folder of these"
+    kinds = "a .txt, .md, .jsonl (also with .gz or .zst) or .parquet file, a folder of these, or OWNER/NAME on the Hub"
     assert error == f"mythos-data: {tmp_path}/nothing: no such file or folder; name {kinds}.\n"
     assert list(tmp_path.iterdir()) == []
 
