@@ -11,6 +11,7 @@ from datasets import IterableDataset, load_dataset, load_dataset_builder
 from datasets.exceptions import DataFilesNotFoundError, DatasetGenerationError, DatasetNotFoundError
 
 from data_pipelines.corpus.config import HubSource
+from data_pipelines.corpus.row_texts import read_parquet
 from data_pipelines.corpus.rows import Row, read_batch, read_json_lines
 from data_pipelines.skips import SkipCounter
 from mythos.config.base import ConfigError
@@ -29,18 +30,26 @@ def count_files(source: HubSource) -> int:
     return available if source.num_files is None else min(available, source.num_files)
 
 
-def read_hub_file(source: HubSource, index: int, skips: SkipCounter) -> Iterator[Row]:
-    """Yield the records of one of the data set's files.
+def read_hub_file(
+    source: HubSource, index: int, skips: SkipCounter, *, text_column_only: bool = False
+) -> Iterator[Row]:
+    """Yield the records of one of the data set's files, of parquet with the column of the text only if that is enough.
 
     Damage ends the file and is counted; rows that cannot be decoded are skipped and counted.
     """
     dataset = _open(source)
     name = f"{source.path}/{source.name or 'default'}/{source.split}-{index:05d}"
     try:
-        if url := _json_lines_url(source, dataset, index):
+        url = _url(source, dataset, index)
+        if url.endswith(_JSON_LINES):
             # The library gives up a whole file for one lone surrogate.
             with fsspec.open(url, "rb", compression="infer") as file:
                 yield from read_json_lines(file, name, skips)
+            return
+        if text_column_only and url.endswith(".parquet"):
+            # The library downloads all columns, and holds whole groups of rows.
+            with fsspec.open(url, "rb") as file:
+                yield from read_parquet(file, name, source.text_column, skips)
             return
         number = 0
         for table in dataset.shard(dataset.num_shards, index).with_format("arrow").iter(batch_size=_BATCH_ROWS):
@@ -51,13 +60,11 @@ def read_hub_file(source: HubSource, index: int, skips: SkipCounter) -> Iterator
         skips.skip("damaged file", name)
 
 
-def _json_lines_url(source: HubSource, dataset: IterableDataset, index: int) -> str | None:
-    """Path or URL of the data set's file with this index, if it holds JSON lines."""
+def _url(source: HubSource, dataset: IterableDataset, index: int) -> str:
+    """Path or URL of the data set's file with this index; empty if its records are not those of one file."""
     builder = load_dataset_builder(source.path, source.name, data_dir=source.data_dir, revision=source.revision)
     files = (builder.config.data_files or {}).get(source.split, [])
-    if len(files) != dataset.num_shards or not files[index].endswith(_JSON_LINES):
-        return None
-    return files[index]
+    return str(files[index]) if len(files) == dataset.num_shards else ""
 
 
 def _open(source: HubSource) -> IterableDataset:

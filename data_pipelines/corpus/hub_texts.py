@@ -46,7 +46,7 @@ def read_hub_texts(source: HubSource, skips: SkipCounter) -> Iterator[RowText]:
         raise ConfigError(f"there is no file or folder {source.path} here, and on the Hub, {error}") from None
     try:
         for index in range(num_files):
-            rows = read_hub_file(source, index, skips)
+            rows = read_hub_file(source, index, skips, text_column_only=True)
             yield from texts_of(rows, source.path, source.text_column, skips)
     except (OSError, HfHubHTTPError) as error:
         reason = " ".join(str(error).split()).rstrip(".")

@@ -4,7 +4,7 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
 from data_pipelines.corpus.rows import Row, open_compressed, read_batch, read_json_lines
 from data_pipelines.skips import SkipCounter
@@ -115,20 +115,26 @@ def _read_json_lines(path: Path, name: str, skips: SkipCounter) -> Iterator[Row]
         yield from read_json_lines(file, name, skips)
 
 
-def _read_parquet(path: Path, name: str, column: str, skips: SkipCounter) -> Iterator[Row]:
+def read_parquet(content: IO[bytes], name: str, column: str, skips: SkipCounter) -> Iterator[Row]:
+    """Yield the rows of an open parquet file with one column, or the first row with the names of all if it is missing.
+
+    Memory holds some pages of the column, however large the groups of rows are.
+    """
     import pyarrow.parquet
 
     # By default the library holds a whole column of a group of rows.
-    with (
-        path.open("rb") as content,
-        pyarrow.parquet.ParquetFile(content, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file,
-    ):
+    with pyarrow.parquet.ParquetFile(content, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
         if column in file.schema_arrow.names:
             batches = file.iter_batches(batch_size=_BATCH_ROWS, columns=[column], use_threads=False)
             yield from _read_batches(batches, name, skips)
             pyarrow.default_memory_pool().release_unused()  # the text is read several times
         elif file.metadata.num_rows:
             yield Row(f"{name}#0", dict.fromkeys(file.schema_arrow.names))
+
+
+def _read_parquet(path: Path, name: str, column: str, skips: SkipCounter) -> Iterator[Row]:
+    with path.open("rb") as content:
+        yield from read_parquet(content, name, column, skips)
 
 
 def _read_arrow(path: Path, name: str, column: str, skips: SkipCounter) -> Iterator[Row]:

@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from data_pipelines.cli import main
@@ -49,6 +51,19 @@ def test_the_training_split_is_streamed_in_order(source: HubSource, monkeypatch:
     assert documents[4].id.endswith("train-00001#1")
 
 
+def test_parquet_is_streamed_without_its_other_columns(tmp_path: Path) -> None:
+    texts = [f"row {n}" for n in range(300)]
+    table = pyarrow.table({"text": texts, "n": range(300)})
+    (tmp_path / "local" / "set").mkdir(parents=True)
+    pyarrow.parquet.write_table(table, tmp_path / "local" / "set" / "train.parquet")
+    source = HubSource(path=str(tmp_path / "local" / "set"), licence="")
+    rows = list(hub.read_hub_file(source, 0, Skips(), text_column_only=True))
+    assert [row.columns for row in rows] == [{"text": text} for text in texts]
+    assert [row.text for row in read_hub_texts(source, Skips())] == texts
+    with pytest.raises(ConfigError, match=r"set: row 1 has no column 'body'; its columns are text, n; name"):
+        list(read_hub_texts(HubSource(path=source.path, licence="", text_column="body"), Skips()))
+
+
 def test_a_column_without_text_is_refused(source: HubSource) -> None:
     source = HubSource(path=source.path, licence="", text_column="n")
     with pytest.raises(ConfigError, match=r"set: row 1 has a number in the column 'n', as 2 other rows"):
@@ -65,7 +80,7 @@ def test_a_name_without_network_is_one_sentence(capsys: pytest.CaptureFixture[st
 
 
 def test_a_lost_connection_names_the_file(source: HubSource, monkeypatch: pytest.MonkeyPatch) -> None:
-    def lose(*arguments: object) -> Iterator[object]:
+    def lose(*arguments: object, **named: object) -> Iterator[object]:
         raise ConnectionError("Server\ndisconnected.")
         yield
 
