@@ -81,6 +81,18 @@ def _parser() -> argparse.ArgumentParser:
         default="stream",
         help="Concatenate documents (stream), or place them whole into windows of --seq-len tokens (best-fit)",
     )
+    pack.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="PATH",
+        help="Copy this tokenizer.json, or that of this Hugging Face folder with its chat template, into --to first",
+    )
+    pack.add_argument(
+        "--separator",
+        default="<|endoftext|>",
+        metavar="TOKEN",
+        help="Open every document with this token of the tokenizer (<|endoftext|>)",
+    )
     pack.add_argument("--seq-len", type=int, metavar="N", help="Set the window length of best-fit, in tokens")
     pack.add_argument(
         "--shard-tokens", type=int, default=2**27, metavar="N", help="Limit the tokens per shard (134217728)"
@@ -183,7 +195,11 @@ def _pack(options: argparse.Namespace) -> int:
     held_out = _held_out(options)
     pack_options = PackOptions(held_out=held_out, seq_len=options.seq_len, shard_num_tokens=options.shard_tokens)
     num_workers = max(1, options.workers or os.cpu_count() or 1)
-    manifest = pack(_text(options), options.to, pack_options, options.overwrite, num_workers)
+    if options.tokenizer is not None:
+        from data_pipelines.tokenizer.take import take_tokenizer
+
+        take_tokenizer(options.tokenizer, options.to, options.separator, options.overwrite)
+    manifest = pack(_text(options), options.to, pack_options, options.overwrite, num_workers, options.separator)
     for name, split in manifest.splits.items():
         print(
             f"{name}: {split.num_tokens:,} tokens, {split.num_documents:,} documents, "

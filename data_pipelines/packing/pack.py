@@ -27,7 +27,7 @@ from mythos.data.manifest import (
     write_manifest,
 )
 from mythos.data.shards import SplitWriter
-from mythos.data.tokenizer import read_tokenizer
+from mythos.data.tokenizer import read_tokenizer, separator_id_of
 from mythos.files import remove, sha256
 
 SHARD_NUM_TOKENS: Final = 2**27
@@ -52,7 +52,12 @@ class PackOptions:
 
 
 def pack(
-    text: TextSource | Path, directory: Path, options: PackOptions, overwrite: bool = False, num_workers: int = 1
+    text: TextSource | Path,
+    directory: Path,
+    options: PackOptions,
+    overwrite: bool = False,
+    num_workers: int = 1,
+    separator: str = SEPARATOR,
 ) -> Manifest:
     """Write the shards and the manifest beside ``directory/tokenizer.json``.
 
@@ -66,14 +71,14 @@ def pack(
     """
     tokenizer_path = directory / TOKENIZER_FILE
     tokenizer = read_tokenizer(tokenizer_path)
-    separator_id = tokenizer.token_to_id(SEPARATOR)
-    if separator_id is None:
-        raise ConfigError(f"{tokenizer_path} has no token {SEPARATOR}; train one with mythos-data tokenizer.")
+    separator_id = separator_id_of(tokenizer, tokenizer_path, separator)
     tokenizer_sha256 = sha256(tokenizer_path)
     key = f"{VERSION} {tokenizer_sha256} {fingerprint(options)}"
+    if separator != SEPARATOR:
+        key += f" {separator_id}"
     if not overwrite and (existing := _existing(text, directory, options, key)):
         return existing
-    vocab_size = tokenizer.get_vocab_size()
+    vocab_size = max(tokenizer.get_vocab().values()) + 1  # some tokenizers leave ids out
     dtype: TokenType = "uint16" if vocab_size <= 2**16 else "uint32"
     partial = directory / ".packing"
     with locked(directory):

@@ -15,11 +15,14 @@ from typing import Final, TypeVar
 import numpy as np
 from tokenizers import Tokenizer
 
+from data_pipelines.tokenizer.train import TokenizerOptions, pre_tokenizer
 from data_pipelines.workers import exit_with_parent
 from mythos.config.base import ConfigError
 from mythos.data.tokenizer import read_tokenizer
 
 T = TypeVar("T")
+
+_OPTIONS: Final = (TokenizerOptions(), TokenizerOptions(split_digits=True))
 
 PORTION_NUM_CHARS: Final = 2**18
 """Characters of text that a process receives at a time."""
@@ -72,7 +75,8 @@ def encode_texts(tokenizer_path: Path, texts: list[str]) -> list[np.ndarray]:
     """Token ids of each text, uint32."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     tokenizer = _tokenizer(tokenizer_path, tokenizer_path.stat().st_mtime_ns)
-    pieces = [list(cut(text)) for text in texts]
+    # How another tokenizer splits text is not known, so it is given whole documents.
+    pieces = [list(cut(text)) for text in texts] if _is_ours(tokenizer) else [[text] for text in texts]
     encodings = iter(
         tokenizer.encode_batch_fast([piece for part in pieces for piece in part], add_special_tokens=False)
     )
@@ -90,6 +94,14 @@ def cut(text: str) -> Iterator[str]:
         begin = match.end()
     if begin < len(text):
         yield text[begin:]
+
+
+def _is_ours(tokenizer: Tokenizer) -> bool:
+    """Whether the tokenizer splits text as one of ``mythos-data tokenizer``, so that no token crosses a cut."""
+    if tokenizer.normalizer is not None or tokenizer.pre_tokenizer is None:
+        return False
+    state = tokenizer.pre_tokenizer.__getstate__()
+    return any(state == pre_tokenizer(options).__getstate__() for options in _OPTIONS)
 
 
 @cache

@@ -70,6 +70,12 @@ def default_vocab_size(num_bytes: int) -> int:
     return next(size for least, size in reversed(_SIZES) if num_bytes >= least)
 
 
+def pre_tokenizer(options: TokenizerOptions) -> pre_tokenizers.PreTokenizer:
+    """Return what splits a text into the parts in which bytes are merged."""
+    split = pre_tokenizers.Split(Regex(options.pattern), "isolated")
+    return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
 def train_tokenizer(
     texts: Iterable[str],
     options: TokenizerOptions,
@@ -90,8 +96,7 @@ def train_tokenizer(
     """
     tokenizer = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(options.pattern), "isolated")
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
+    tokenizer.pre_tokenizer = pre_tokenizer(options)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=options.vocab_size or most_entries,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from mythos.config.base import ConfigError, Count, config, decode, encode
-from mythos.data.manifest import TOKENIZER_FILE, read_common_manifest, validation_bytes_per_token
+from mythos.data.manifest import CHAT_TEMPLATE_FILE, TOKENIZER_FILE, read_common_manifest, validation_bytes_per_token
 from mythos.files import replacing, sha256
 
 FILE_NAME: Final = "data.json"
@@ -45,8 +45,10 @@ def keep_tokenizer(run: Path, directories: Sequence[str], fingerprint: str, weig
         separator_id=manifest.separator_id,
         validation_bytes_per_token=validation_bytes_per_token(directories, weights),
     )
+    template = source.with_name(CHAT_TEMPLATE_FILE)
     contents = {
         TOKENIZER_FILE: source.read_bytes(),
+        **({CHAT_TEMPLATE_FILE: template.read_bytes()} if template.is_file() else {}),
         FILE_NAME: (json.dumps(encode(kept), indent=1) + "\n").encode(),
     }
     for name, content in contents.items():

@@ -12,8 +12,10 @@ from mythos.files import resolves_below, sha256, write_text
 VERSION: Final = 2
 FILE_NAME: Final = "manifest.json"
 TOKENIZER_FILE: Final = "tokenizer.json"
+CHAT_TEMPLATE_FILE: Final = "chat_template.jinja"
+"""Layout of conversations, beside a tokenizer that came with one."""
 SEPARATOR: Final = "<|endoftext|>"
-"""The special token that opens every document."""
+"""The special token that opens every document, unless another tokenizer's is named."""
 _VOCABULARY_PADDING: Final = 128
 TokenType = Literal["uint16", "uint32"]
 

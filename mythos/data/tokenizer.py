@@ -54,10 +54,28 @@ def tokenizer_of_run(run: Path, directories: Sequence[str], fingerprint: str) ->
 
 def open_documents(tokenizer: Tokenizer, separator_id: int) -> Tokenizer:
     """Let the tokenizer open each text that it encodes with the separator, as in training; returns the tokenizer."""
-    assert tokenizer.post_processor is None
-    templates = {"single": f"{SEPARATOR} $A", "pair": f"{SEPARATOR} $A {SEPARATOR} $B"}
-    tokenizer.post_processor = TemplateProcessing(**templates, special_tokens=[(SEPARATOR, separator_id)])
+    name = tokenizer.id_to_token(separator_id)
+    single = [name, "$A"]
+    special_tokens = [(name, separator_id)]
+    tokenizer.post_processor = TemplateProcessing(single, [*single, name, "$B"], special_tokens=special_tokens)
     return tokenizer
+
+
+def separator_id_of(tokenizer: Tokenizer, path: Path, separator: str = SEPARATOR) -> int:
+    """Return the id of the separator; ``path`` names the tokenizer in the error.
+
+    Raises:
+        ConfigError: the tokenizer has no such token.
+    """
+    separator_id: int | None = tokenizer.token_to_id(encodable(separator))
+    if separator_id is None:
+        special = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
+        names = f"one of its special tokens ({', '.join(special[:8])})" if special else "one of its tokens"
+        raise ConfigError(
+            f"{path} has no token {encodable(separator)}; name {names} with --separator, or train another with "
+            "mythos-data tokenizer."
+        )
+    return separator_id
 
 
 def token_ids(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -78,6 +96,9 @@ def read_tokenizer(path: Path) -> Tokenizer:
     except Exception as error:  # the library raises nothing narrower
         raise ConfigError(f"{path} is not a tokenizer ({error}); train it again with mythos-data tokenizer.") from None
     tokenizer.encode_special_tokens = True
+    # Settings of another model's tokenizer, which would cut or pad documents.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     return tokenizer
 
 

@@ -17,7 +17,7 @@ from mythos.config.base import ConfigError, encode
 from mythos.config.model import ModelConfig
 from mythos.config.parts import parts_of
 from mythos.config.run import RunConfig
-from mythos.data.manifest import SEPARATOR
+from mythos.data.manifest import CHAT_TEMPLATE_FILE
 from mythos.data.tokenizer import open_documents, tokenizer_of_run
 from mythos.export.card import model_card
 from mythos.export.inline import inlined
@@ -68,6 +68,8 @@ def export(
             ids = {"bos_token_id": separator_id, "eos_token_id": separator_id, "pad_token_id": separator_id}
             _write_json(folder / "generation_config.json", ids)
             _write_tokenizer(folder, tokenizer, separator_id, config.model.max_seq_len)
+            if (run / CHAT_TEMPLATE_FILE).is_file():
+                (folder / CHAT_TEMPLATE_FILE).write_bytes((run / CHAT_TEMPLATE_FILE).read_bytes())
             _write_code(folder, config.model)
             (folder / "README.md").write_text(model_card(run, manifest, config, num_loops), encoding="utf-8")
             earlier = rename_to_old(target) if replace else None
@@ -178,7 +180,8 @@ def _configuration(config: RunConfig, num_loops: int, separator_id: int, dtype: 
 def _write_tokenizer(folder: Path, tokenizer: Tokenizer, separator_id: int, max_seq_len: int) -> None:
     """Write the run's tokenizer with a post-processor that begins each text with the separator."""
     open_documents(tokenizer, separator_id).save(str(folder / "tokenizer.json"))
-    special = {f"{name}_token": SEPARATOR for name in ("bos", "eos", "pad")}
+    separator = tokenizer.id_to_token(separator_id)
+    special = {f"{name}_token": separator for name in ("bos", "eos", "pad")}
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         **special,
