@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 MOST_ROWS_WITHOUT_TEXT: Final = 1000
 """Number of rows at the start of a file after which a column without text is refused."""
-_BATCH_ROWS: Final = 64
+_MOST_ROWS: Final = 64
+_BATCH_BYTES: Final = 2**22
 _BUFFER_BYTES: Final = 2**20
 _ARROW_END: Final = b"\xff\xff\xff\xff\0\0\0\0"
 _KINDS: Final = {bool: "a truth value", int: "a number", float: "a number", list: "a list", dict: "an object"}
@@ -125,7 +126,9 @@ def read_parquet(content: IO[bytes], name: str, column: str, skips: SkipCounter)
     # By default the library holds a whole column of a group of rows.
     with pyarrow.parquet.ParquetFile(content, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
         if column in file.schema_arrow.names:
-            batches = file.iter_batches(batch_size=_BATCH_ROWS, columns=[column], use_threads=False)
+            groups = [file.metadata.row_group(index) for index in range(file.num_row_groups)]
+            num_rows = _rows_at_once(file.metadata.num_rows, sum(group.total_byte_size for group in groups))
+            batches = file.iter_batches(batch_size=num_rows, columns=[column], use_threads=False)
             yield from _read_batches(batches, name, skips)
             pyarrow.default_memory_pool().release_unused()  # the text is read several times
         elif file.metadata.num_rows:
@@ -146,14 +149,22 @@ def _read_arrow(path: Path, name: str, column: str, skips: SkipCounter) -> Itera
             raise EOFError("its end is missing")
         names = reader.schema.names
         if column in names:
-            parts = (batch.select([column]).slice(start, _BATCH_ROWS) for batch in reader for start in _starts(batch))
-            yield from _read_batches(parts, name, skips)
+            yield from _read_batches(_slices(reader, column), name, skips)
         elif any(batch.num_rows for batch in reader):
             yield Row(f"{name}#0", dict.fromkeys(names))
 
 
-def _starts(batch: "pyarrow.RecordBatch") -> range:
-    return range(0, batch.num_rows, _BATCH_ROWS)
+def _slices(batches: Iterable["pyarrow.RecordBatch"], column: str) -> Iterator["pyarrow.RecordBatch"]:
+    for batch in batches:
+        one_column = batch.select([column])
+        num_rows = _rows_at_once(batch.num_rows, one_column.nbytes)
+        for start in range(0, batch.num_rows, num_rows):
+            yield one_column.slice(start, num_rows)
+
+
+def _rows_at_once(num_rows: int, num_bytes: int) -> int:
+    """Rows that become Python objects together: some MiB of them, and 64 at most."""
+    return max(1, min(_MOST_ROWS, _BATCH_BYTES * num_rows // max(1, num_bytes)))
 
 
 def _read_batches(batches: Iterable["pyarrow.RecordBatch"], name: str, skips: SkipCounter) -> Iterator[Row]:

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -15,6 +14,7 @@ from typing import Final, TypeVar
 import numpy as np
 from tokenizers import Tokenizer
 
+from data_pipelines.tokenizer.pieces import cut
 from data_pipelines.tokenizer.train import TokenizerOptions, pre_tokenizer
 from data_pipelines.workers import exit_with_parent
 from mythos.config.base import ConfigError
@@ -26,9 +26,6 @@ _OPTIONS: Final = (TokenizerOptions(), TokenizerOptions(split_digits=True))
 
 PORTION_NUM_CHARS: Final = 2**18
 """Characters of text that a process receives at a time."""
-PIECE_NUM_CHARS: Final = 2**13
-"""Characters that are encoded at a time: long texts make the library slow and need much memory."""
-_LINE_END = re.compile(r"\n(?=\S)")
 
 
 def tokenize(
@@ -84,16 +81,6 @@ def encode_texts(tokenizer_path: Path, texts: list[str]) -> list[np.ndarray]:
         np.concatenate([np.array(next(encodings).ids, np.uint32) for _ in part] or [np.empty(0, np.uint32)])
         for part in pieces
     ]
-
-
-def cut(text: str) -> Iterator[str]:
-    """Yield a text in pieces, cut only after a line end without following whitespace, which no token crosses."""
-    begin = 0
-    while match := _LINE_END.search(text, begin + PIECE_NUM_CHARS):
-        yield text[begin : match.end()]
-        begin = match.end()
-    if begin < len(text):
-        yield text[begin:]
 
 
 def _is_ours(tokenizer: Tokenizer) -> bool:

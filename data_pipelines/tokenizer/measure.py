@@ -8,9 +8,9 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from data_pipelines.packing.source import TextSource, read_text
-from data_pipelines.packing.tokenize import cut
 from data_pipelines.skips import Skips, warn
 from data_pipelines.tokenizer.foreign import open_tokenizer
+from data_pipelines.tokenizer.pieces import cut
 
 
 class Measure(NamedTuple):

@@ -12,6 +12,7 @@ from data_pipelines.packing.held_out import HeldOut, split_documents, text_bytes
 from data_pipelines.packing.source import TextSource
 from data_pipelines.skips import warn
 from data_pipelines.tokenizer.long_runs import MOST_CHARS, cut_long
+from data_pipelines.tokenizer.pieces import cut
 from mythos.config.base import ConfigError, config
 from mythos.data.manifest import SEPARATOR, TOKENIZER_FILE
 from mythos.data.text import encodable
@@ -105,7 +106,9 @@ def train_tokenizer(
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=sys.stderr.isatty(),
     )
-    tokenizer.train_from_iterator((part for text in texts for part in cut_long(text, split, report)), trainer)
+    # The library holds 256 parts at a time, so they are short.
+    parts = (piece for text in texts for part in cut_long(text, split, report) for piece in cut(part))
+    tokenizer.train_from_iterator(parts, trainer)
     if options.vocab_size is not None and (filled := tokenizer.get_vocab_size()) < options.vocab_size:
         raise ConfigError(
             f"the vocabulary is to have {options.vocab_size} entries, but the training text fills only {filled}; lower "

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from data_pipelines.packing import tokenize as module
 from data_pipelines.packing.held_out import HeldOutBytes
-from data_pipelines.packing.tokenize import cut, tokenize
+from data_pipelines.packing.tokenize import tokenize
+from data_pipelines.tokenizer import pieces as pieces_module
+from data_pipelines.tokenizer.pieces import cut
 from data_pipelines.tokenizer.train import TokenizerOptions, train_tokenizer, write_tokenizer
 from mythos.data.tokenizer import read_tokenizer
 
@@ -42,7 +44,7 @@ TOKENIZER = train_tokenizer(["ab ab.\n\n ab, 11 'b\r\n"] * 30, TokenizerOptions(
 @settings(max_examples=200)
 def test_no_token_crosses_a_cut(text: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "PIECE_NUM_CHARS", 3)
+        patch.setattr(pieces_module, "PIECE_NUM_CHARS", 3)
         pieces = list(cut(text))
     assert "".join(pieces) == text
     assert [token for piece in pieces for token in TOKENIZER.encode(piece).ids] == TOKENIZER.encode(text).ids
