@@ -70,6 +70,15 @@ def test_a_process_without_mythos_generates_the_text_of_the_model(save_run, pack
     assert result["same"]
 
 
+def test_the_chat_template_of_the_tokenizer_is_exported(save_run, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    save_run(tmp_path / "run")
+    (tmp_path / "run" / "chat_template.jinja").write_text("{{ messages[0]['content'] }}!")
+    export(tmp_path / "run", tmp_path / "hf", None)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    assert tokenizer.apply_chat_template([{"role": "user", "content": "hello"}], tokenize=False) == "hello!"
+
+
 def test_the_card_describes_the_training(save_run, tmp_path: Path) -> None:
     save_run(tmp_path / "run")
     lines = [
