@@ -170,8 +170,8 @@ def test_loop_parts_do_not_depend_on_the_layout(tmp_path: Path, packed: Path) ->
 
 
 @pytest.mark.slow
-def test_lanes_slots_and_registers_do_not_depend_on_the_layout(tmp_path: Path, packed: Path) -> None:
-    kinds = ("depth_attention", "lanes", "loop_average", "memory_tokens")
+def test_lanes_slots_registers_and_routers_do_not_depend_on_the_layout(tmp_path: Path, packed: Path) -> None:
+    kinds = ("depth_attention", "lanes", "loop_average", "memory_tokens", "loop_router")
     parts = [f"model.loop.parts=[{', '.join(f'{{kind: {kind}}}' for kind in kinds)}]", OUTPUT_SCALE]
     layouts = [(2, 2, "loop", 2), (3, 2, "none", 4)]
     [expected] = run_cases(tmp_path / "one", 1, packed, [["data.micro_batch_size=8", *parts]])
