@@ -81,8 +81,12 @@ def test_the_plays_are_those_of_the_readme(calls, tmp_path: Path, capsys) -> Non
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (None, "mine: no such folder; name a folder of .txt or .md files."),
-        ("", "mine holds no document with text; name another folder. 1 skipped, empty: a.txt."),
+        (
+            None,
+            "mine: no such file or folder; name a .txt, .md, .jsonl (also with .gz or .zst) or .parquet file, a folder "
+            "of these, or OWNER/NAME on the Hub.",
+        ),
+        ("", "mine holds no document with text; name another. 1 skipped, empty: a.txt."),
         ("x" * 500, "mine has 500 bytes of text, too few to hold out a tenth; give at least 2,000."),
     ],
 )
