@@ -102,6 +102,16 @@ def recorded(run: Path, name: str) -> dict[int, float]:
     return {line["step"]: line[name] for line in lines if name in line}
 
 
+def metrics_by_step(run: Path) -> dict[int, dict]:
+    """All metrics of each step, from ``metrics.jsonl``."""
+    merged: dict[int, dict] = {}
+    for line in (run / "metrics.jsonl").read_text().splitlines()[1:]:
+        record = json.loads(line)
+        record.pop("time")
+        merged.setdefault(record["step"], {}).update(record)
+    return merged
+
+
 def saved(run: Path, step: int) -> dict[str, Tensor]:
     """Everything in a checkpoint's shards, whole, by ``name|field``."""
     reader = FragmentReader(run / "checkpoints" / f"step-{step:08d}")

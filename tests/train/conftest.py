@@ -28,3 +28,10 @@ def configure(packed: Path, tmp_path: Path):
         return run_config(*SMALL, f"data.dir={packed}", f"run.dir={tmp_path}", *depth, *overrides)
 
     return build
+
+
+@pytest.fixture
+def offline_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_SILENT", "true")
