@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from mythos.account.saved import FP32_BYTES, Runtime, SavedActivations
+from mythos.account.saved import Runtime, SavedActivations
+from mythos.config.base import FP32_BYTES
 from mythos.config.model import ModelConfig
 from mythos.config.parallel import ParallelConfig
 

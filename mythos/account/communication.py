@@ -10,6 +10,7 @@ from typing import Literal
 
 from mythos.account.memory import LIVE_ELEMENTS, rank_elements
 from mythos.account.peak import Device
+from mythos.config.base import FP32_BYTES
 from mythos.config.model import MoEConfig
 from mythos.config.parallel import DeepSpeedParallel
 from mythos.config.run import RunConfig
@@ -18,7 +19,6 @@ LINK_EFFICIENCY = 0.8
 """Share of a link's data-sheet speed that large messages reach. Users of DeepEP report 160 GB/s of 200 within a node of
 H800 and 44 of 50 between nodes of H200 (deepseek-ai/DeepEP#16, #155, #493); an assumption for everything else."""
 
-_FP32_BYTES = 4
 
 Ring = Literal["all-reduce", "reduce-scatter", "all-gather"]
 Kind = Literal["gradients", "weights after the step", "weights in use", "rows forward", "rows backward"]
@@ -115,7 +115,7 @@ def _parameters(
     reduce whole buckets to all ranks unless ``use_multi_rank_bucket_allreduce`` is off. Stages 1 and 2 send updated
     slices to all ranks; stage 3 gathers a layer before each use, unless the whole model may stay gathered.
     """
-    stage, width = parallel.zero_stage, 2 if parallel.precision == "bf16_weights" else _FP32_BYTES
+    stage, width = parallel.zero_stage, 2 if parallel.precision == "bf16_weights" else FP32_BYTES
     is_scattered = stage == 3 or (stage > 0 and not parallel.extra.get("use_multi_rank_bucket_allreduce", True))
     num_reductions = run.num_micro_batches if stage >= 2 else 1
     reduction: Ring = "reduce-scatter" if is_scattered else "all-reduce"
@@ -149,7 +149,7 @@ def _experts(
     """Traffic of expert parallelism: on few ranks all tokens and the sums of their outputs, else routed rows."""
     ep_size, data = parallel.ep_size, run.data
     num_tokens = data.micro_batch_size * data.seq_len * run.num_micro_batches * run.model.num_core_layers
-    width = _FP32_BYTES if parallel.precision == "fp32" else 2
+    width = FP32_BYTES if parallel.precision == "fp32" else 2
     if ep_size <= core.num_active:
         num_sent: float = num_tokens * (ep_size - 1)
     else:

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from math import prod
 
+from mythos.config.base import FP32_BYTES
 from mythos.config.decoding import num_cache_slots
 from mythos.config.model import ModelConfig
 from mythos.config.parts import parts_of
-
-_FP32_BYTES = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +36,7 @@ def decode_bytes(
     *,
     num_sequences: int = 1,
     num_in_flight: int = 1,
-    width: int = _FP32_BYTES,
+    width: int = FP32_BYTES,
 ) -> DecodeBytes:
     """Count the memory of decoding without weights and without activations within a block.
 
@@ -59,7 +58,7 @@ def decode_bytes(
         once=(model.num_prelude_layers + model.num_coda_layers) * layer,
         core=num_cache_slots(cache_policy, num_loops) * model.num_core_layers * layer,
         parts=cached_by_parts * num_tokens * num_sequences * width,
-        states=((2 * model.dim + carried) * num_in_flight + carried_by_sequence) * num_sequences * _FP32_BYTES,
+        states=((2 * model.dim + carried) * num_in_flight + carried_by_sequence) * num_sequences * FP32_BYTES,
     )
 
 

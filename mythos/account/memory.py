@@ -4,12 +4,12 @@ import math
 from dataclasses import dataclass
 
 from mythos.account.parameters import block_shapes, count_parameters, num_matrix_elements
+from mythos.config.base import FP32_BYTES
 from mythos.config.halting import HaltingConfig
 from mythos.config.model import ModelConfig, MoEConfig
 from mythos.config.optim import AdamWConfig, ForeignOptimConfig, MuonAdamWConfig, OptimConfig
 from mythos.config.parallel import DeepSpeedParallel, ParallelConfig, shares_weights
 
-_FP32_BYTES = 4
 _BUCKET_ELEMENTS = 500_000_000
 """DeepSpeed's default ``reduce_bucket_size``."""
 LIVE_ELEMENTS = 1_000_000_000
@@ -45,9 +45,9 @@ def state_bytes(model: ModelConfig, optim: OptimConfig, halting: HaltingConfig |
         case ForeignOptimConfig():
             num_moments = optim.num_moments * num_parameters
     return StateBytes(
-        weights=_FP32_BYTES * num_parameters,
-        gradients=_FP32_BYTES * num_parameters,
-        optimizer=_FP32_BYTES * num_moments,
+        weights=FP32_BYTES * num_parameters,
+        gradients=FP32_BYTES * num_parameters,
+        optimizer=FP32_BYTES * num_moments,
     )
 
 
@@ -137,32 +137,32 @@ def rank_bytes(
     if not isinstance(parallel, DeepSpeedParallel) or parallel.zero_stage == 0:
         in_buckets = min(_BUCKET_ELEMENTS, elements.local) if isinstance(parallel, DeepSpeedParallel) else 0
         return RankBytes(
-            weights=_FP32_BYTES * elements.local,
-            gradients=_FP32_BYTES * elements.local,
+            weights=FP32_BYTES * elements.local,
+            gradients=FP32_BYTES * elements.local,
             master_weights=0,
-            moments=_FP32_BYTES * _num_moments(model, optim, elements),
+            moments=FP32_BYTES * _num_moments(model, optim, elements),
             gathered=0,
             buckets=0,
-            optimizer_step=max(_muon_bytes(model, optim, elements), _FP32_BYTES * in_buckets),
+            optimizer_step=max(_muon_bytes(model, optim, elements), FP32_BYTES * in_buckets),
             host=0,
         )
-    stage, width = parallel.zero_stage, 2 if parallel.precision == "bf16_weights" else _FP32_BYTES
-    master, moments = _FP32_BYTES * elements.slice, 2 * _FP32_BYTES * elements.slice
+    stage, width = parallel.zero_stage, 2 if parallel.precision == "bf16_weights" else FP32_BYTES
+    master, moments = FP32_BYTES * elements.slice, 2 * FP32_BYTES * elements.slice
     is_offloaded = parallel.offload_optimizer
     bucket = int(parallel.extra.get("reduce_bucket_size", _BUCKET_ELEMENTS))
     num_buckets = 2 if parallel.overlap_communication and stage < 3 else 1
-    accumulates = stage == 2 and shares_weights(parallel) and width == _FP32_BYTES
-    accumulators = _FP32_BYTES * elements.local if accumulates else 0
+    accumulates = stage == 2 and shares_weights(parallel) and width == FP32_BYTES
+    accumulators = FP32_BYTES * elements.local if accumulates else 0
     live = max(largest_module(model, elements), int(parallel.extra.get("stage3_max_live_parameters", LIVE_ELEMENTS)))
     return RankBytes(
         weights=width * (elements.slice if stage == 3 else elements.local),
-        gradients=_FP32_BYTES * (elements.local if stage == 1 else elements.slice),
+        gradients=FP32_BYTES * (elements.local if stage == 1 else elements.slice),
         master_weights=0 if is_offloaded else master,
         moments=0 if is_offloaded else moments,
         gathered=width * min(elements.local, live) if stage == 3 else 0,
         buckets=width * bucket * num_buckets + accumulators,
-        optimizer_step=_FP32_BYTES * elements.slice if not is_offloaded else 0,
-        host=master + moments + _FP32_BYTES * elements.slice if is_offloaded else 0,
+        optimizer_step=FP32_BYTES * elements.slice if not is_offloaded else 0,
+        host=master + moments + FP32_BYTES * elements.slice if is_offloaded else 0,
     )
 
 

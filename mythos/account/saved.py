@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from mythos.account.parameters import block_shapes, num_in_part, num_matrix_elements
+from mythos.config.base import FP32_BYTES
 from mythos.config.model import DenseConfig, FeedForwardConfig, GQAConfig, MLAConfig, ModelConfig, MoEConfig
 from mythos.config.part_spec import Shapes
 from mythos.config.parts import Part, parts_of
 
-FP32_BYTES = 4
 _INT64_BYTES = 8
 _INT32_BYTES = 4
 _INT16_BYTES = 2

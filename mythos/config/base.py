@@ -16,6 +16,8 @@ _UNKNOWN: Final = ("extra_forbidden", "unexpected_keyword_argument")
 
 MAX_INT = 2**63 - 1
 """Largest integer of tensors and files."""
+FP32_BYTES: Final = 4
+"""Bytes of an fp32 element."""
 Count = Annotated[int, Field(ge=0, le=MAX_INT, strict=True)]
 PositiveInt = Annotated[int, Field(ge=1, le=MAX_INT, strict=True)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]

@@ -5,7 +5,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from mythos.config.model import GQAConfig
-from mythos.layers.attention_part import NO_INPUTS, AttentionPart, Carry, LayerInputs
+from mythos.layers.attention_part import NO_INPUTS, AttentionPart, Carry, LayerInputs, attend_with
 from mythos.layers.cache import KVCache
 from mythos.layers.heads import norm_and_rotate
 from mythos.layers.mask import Mask, attend
@@ -45,13 +45,8 @@ class GroupedQueryAttention(nn.Module):
         query_BSHP, key_BSGP, value_BSGP = heads
         query_BSHP = norm_and_rotate(query_BSHP, self.q_norm, rotation)
         key_BSGP = norm_and_rotate(key_BSGP, self.k_norm, rotation)
-        carry = self.part.remember((key_BSGP, value_BSGP), inputs)
-        memory: tuple[Tensor, ...] = (key_BSGP, value_BSGP)
-        if cache is not None:
-            inputs, memory = inputs._replace(earlier=cache.earlier()), cache.append(*memory)
-        inputs = inputs._replace(unplaced=self._unplaced)
-        read = partial(_read, query_BSHP)
-        mixed_BSHP = self.part.attend_further(read(*self.part.attend_to(memory, mask, inputs)), read, mask, inputs)
+        read, inputs = partial(_read, query_BSHP), inputs._replace(unplaced=self._unplaced)
+        mixed_BSHP, carry = attend_with(self.part, read, (key_BSGP, value_BSGP), mask, cache, inputs)
         return self.o_proj(mixed_BSHP.flatten(2)), carry
 
     def _unplaced(self, x_BCD: Tensor) -> tuple[Tensor, ...]:

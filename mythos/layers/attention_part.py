@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mythos.layers.cache import KVCache
 from mythos.layers.mask import Mask
 
 Carry = Any
@@ -79,6 +80,30 @@ class AttentionPart(nn.Module):
     def gates(self) -> Tensor | None:
         """Return the factors of what the part adds, a vector with one for each head; None if it has none."""
         return None
+
+
+def attend_with(
+    part: AttentionPart,
+    read: Attend,
+    written: tuple[Tensor, ...],
+    mask: Mask | None,
+    cache: KVCache | None,
+    inputs: LayerInputs,
+) -> tuple[Tensor, Carry]:
+    """Attend to what a layer writes and to its cache, as its part changes that.
+
+    Args:
+        read: attention of the layer's queries.
+        written: keys and values of the new tokens, for MLA latents and rotated keys.
+
+    Returns:
+        The values of each head, ``[B, S, H, P]``, and the part's next carry.
+    """
+    carry, memory = part.remember(written, inputs), written
+    if cache is not None:
+        inputs, memory = inputs._replace(earlier=cache.earlier()), cache.append(*written)
+    mixed_BSHP = read(*part.attend_to(memory, mask, inputs))
+    return part.attend_further(mixed_BSHP, read, mask, inputs), carry
 
 
 class AttentionParts(AttentionPart):

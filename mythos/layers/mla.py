@@ -5,7 +5,7 @@ from functools import partial
 from torch import Tensor, cat, einsum, nn
 
 from mythos.config.model import MLAConfig
-from mythos.layers.attention_part import NO_INPUTS, AttentionPart, Carry, LayerInputs
+from mythos.layers.attention_part import NO_INPUTS, AttentionPart, Carry, LayerInputs, attend_with
 from mythos.layers.cache import KVCache
 from mythos.layers.mask import Mask, Unmasked, attend, causal_mask
 from mythos.layers.norm import RMSNorm
@@ -58,13 +58,9 @@ class LatentAttention(nn.Module):
         nope_BSHP, rope_BSHP = query_BSHP.split((self.nope_head_dim, self.rope_head_dim), dim=-1)
         rope_BSHP = rotate(rope_BSHP, rotation)
         key_rope_BSP = rotate(key_rope_BSP.unsqueeze(2), rotation).squeeze(2)
-        carry = self.part.remember((latent_BSR, key_rope_BSP), inputs)
-        memory: tuple[Tensor, ...] = (latent_BSR, key_rope_BSP)
-        if cache is not None:
-            inputs, memory = inputs._replace(earlier=cache.earlier()), cache.append(*memory)
-        inputs = inputs._replace(unplaced=self._unplaced)
-        read = partial(self._expanded if cache is None else self._absorbed, nope_BSHP, rope_BSHP)
-        mixed_BSHP = self.part.attend_further(read(*self.part.attend_to(memory, mask, inputs)), read, mask, inputs)
+        attend_over = self._expanded if cache is None else self._absorbed
+        read, inputs = partial(attend_over, nope_BSHP, rope_BSHP), inputs._replace(unplaced=self._unplaced)
+        mixed_BSHP, carry = attend_with(self.part, read, (latent_BSR, key_rope_BSP), mask, cache, inputs)
         return self.o_proj(mixed_BSHP.flatten(2)), carry
 
     def _unplaced(self, x_BCD: Tensor) -> tuple[Tensor, ...]:

@@ -3,14 +3,11 @@
 from math import prod
 from typing import TYPE_CHECKING, Final, Literal
 
-from mythos.config.base import config
+from mythos.config.base import FP32_BYTES, config
 from mythos.config.part_spec import PartSpec, Runtime, nothing
 
 if TYPE_CHECKING:
     from mythos.config.model import ModelConfig
-
-_FP32: Final = 4
-"""Bytes of an fp32 element."""
 
 
 @config
@@ -47,7 +44,7 @@ def _further_saves(part: CrossLoopAttentionConfig, model: "ModelConfig", runtime
         value_dim = attention.value_head_dim
         expanded = 2 * model.head_dim + attention.nope_head_dim + value_dim  # query and key are joined once more
     outputs = value_dim if runtime.compiled else 2 * value_dim
-    per_head = runtime.width * (outputs + expanded) + _FP32
+    per_head = runtime.width * (outputs + expanded) + FP32_BYTES
     return attention.num_heads * per_head + runtime.width * runtime.num_masked_keys
 
 

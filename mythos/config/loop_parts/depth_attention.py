@@ -2,40 +2,29 @@
 
 from typing import TYPE_CHECKING, Final, Literal
 
-from mythos.config.base import PositiveInt, config
+from mythos.config.base import FP32_BYTES, PositiveInt, config
+from mythos.config.loop_parts.heads import OwnHeads
 from mythos.config.part_spec import PartSpec, Runtime, nothing
 
 if TYPE_CHECKING:
     from mythos.config.model import ModelConfig
 
-_FP32: Final = 4
-"""Bytes of an fp32 element."""
-
 
 @config
-class DepthAttentionConfig:
+class DepthAttentionConfig(OwnHeads):
     """h' = F(h + tanh(g) o): each token attends to its own states of the last loops."""
 
     kind: Literal["depth_attention"] = "depth_attention"
     num_slots: PositiveInt = 8
     """Earlier loops that a loop attends to."""
-    num_heads: PositiveInt = 2
-    """Heads of the attention over loops."""
-    head_dim: PositiveInt = 64
-    """Width of one head."""
-
-    @property
-    def width(self) -> int:
-        """Width of all heads together."""
-        return self.num_heads * self.head_dim
 
 
 def _saved(part: DepthAttentionConfig, model: "ModelConfig", runtime: Runtime) -> int:
     """The norm, inputs and outputs of the projections, and the logarithms of the softmax; slots are saved once."""
     width, dim, inner = runtime.width, model.dim, part.width
-    normed = (width if runtime.compiled else _FP32 + (2 * width if runtime.is_cast else _FP32)) * dim
-    attended = 4 * width * inner + _FP32 * part.num_heads  # query, key and value, output
-    return runtime.state_width * dim + _FP32 + normed + attended + width * dim
+    normed = (width if runtime.compiled else FP32_BYTES + (2 * width if runtime.is_cast else FP32_BYTES)) * dim
+    attended = 4 * width * inner + FP32_BYTES * part.num_heads  # query, key and value, output
+    return runtime.state_width * dim + FP32_BYTES + normed + attended + width * dim
 
 
 DEPTH_ATTENTION: Final = PartSpec(

@@ -2,14 +2,11 @@
 
 from typing import TYPE_CHECKING, Final, Literal
 
-from mythos.config.base import Positive, PositiveInt, config
-from mythos.config.part_spec import PartSpec, Runtime, nothing
+from mythos.config.base import FP32_BYTES, Positive, PositiveInt, config
+from mythos.config.part_spec import GroupName, PartSpec, Runtime, Shapes, nothing
 
 if TYPE_CHECKING:
     from mythos.config.model import ModelConfig
-
-_FP32: Final = 4
-"""Bytes of an fp32 element."""
 
 
 @config
@@ -49,8 +46,8 @@ class MemoryGateConfig(LowRankGate):
 
 def _gate_saves(part: LowRankGate, model: "ModelConfig", runtime: Runtime, num_operands: int, num_fp32: int) -> int:
     """Both states and the roots of their norms, the gate's hidden vector, and vectors of the model's width."""
-    vectors = 2 * runtime.state_width + num_operands * runtime.width + num_fp32 * _FP32
-    return vectors * model.dim + runtime.width * part.rank_for(model.dim) + 2 * _FP32
+    vectors = 2 * runtime.state_width + num_operands * runtime.width + num_fp32 * FP32_BYTES
+    return vectors * model.dim + runtime.width * part.rank_for(model.dim) + 2 * FP32_BYTES
 
 
 def _grt_gate_saves(part: GrtGateConfig, model: "ModelConfig", runtime: Runtime) -> int:
@@ -69,33 +66,42 @@ def _memory_gate_saves(part: MemoryGateConfig, model: "ModelConfig", runtime: Ru
     return _gate_saves(part, model, runtime, *((6, 2) if runtime.compiled else (3, 8)))
 
 
-GRT_GATE: Final = PartSpec(
-    config=GrtGateConfig,
-    build="mythos.loop.parts.grt_gate:GrtGate",
-    family="loop/grt_gate",
-    shapes=lambda part, model: {
+def _shapes(part: LowRankGate, model: "ModelConfig") -> Shapes:
+    """Of a gate for each element of the state, from both states."""
+    return {
         "gate.norm_h.weight": (model.dim,),
         "gate.norm_y.weight": (model.dim,),
         "gate.down.weight": (part.rank_for(model.dim), 2 * model.dim),
         "gate.up.weight": (model.dim, part.rank_for(model.dim)),
-        "gate.up.bias": (model.dim,),
-    },
-    initial_values={
-        "gate.norm_h.weight": "ones",
-        "gate.norm_y.weight": "ones",
-        "gate.down.weight": "input",
-        "gate.up.weight": "zeros",
-        "gate.up.bias": "mythos.loop.parts.grt_gate:initialize_bias",
-    },
-    optimizer_group={
-        "gate.norm_h.weight": "other",
-        "gate.norm_y.weight": "other",
-        "gate.down.weight": "hidden",
-        "gate.up.weight": "other",
-        "gate.up.bias": "other",
-    },
+    }
+
+
+def _flops(part: LowRankGate, model: "ModelConfig", seq_len: int) -> int:
+    return 6 * part.rank_for(model.dim) * model.dim
+
+
+_VALUES: Final = {
+    "gate.norm_h.weight": "ones",
+    "gate.norm_y.weight": "ones",
+    "gate.down.weight": "input",
+    "gate.up.weight": "zeros",
+}
+_GROUPS: Final[dict[str, GroupName]] = {
+    "gate.norm_h.weight": "other",
+    "gate.norm_y.weight": "other",
+    "gate.down.weight": "hidden",
+    "gate.up.weight": "other",
+}
+
+GRT_GATE: Final = PartSpec(
+    config=GrtGateConfig,
+    build="mythos.loop.parts.grt_gate:GrtGate",
+    family="loop/grt_gate",
+    shapes=lambda part, model: _shapes(part, model) | {"gate.up.bias": (model.dim,)},
+    initial_values=_VALUES | {"gate.up.bias": "mythos.loop.parts.grt_gate:initialize_bias"},
+    optimizer_group={**_GROUPS, "gate.up.bias": "other"},
     fp32=("gate.up.bias",),
-    flops=lambda part, model, seq_len: 6 * part.rank_for(model.dim) * model.dim,
+    flops=_flops,
     saved_activations=_grt_gate_saves,
     carry_elements=nothing,
     cached_elements=nothing,
@@ -106,26 +112,11 @@ KEEP_GATE: Final = PartSpec(
     config=KeepGateConfig,
     build="mythos.loop.parts.keep_gate:KeepGate",
     family="loop/keep_gate",
-    shapes=lambda part, model: {
-        "gate.norm_h.weight": (model.dim,),
-        "gate.norm_y.weight": (model.dim,),
-        "gate.down.weight": (part.rank_for(model.dim), 2 * model.dim),
-        "gate.up.weight": (model.dim, part.rank_for(model.dim)),
-    },
-    initial_values={
-        "gate.norm_h.weight": "ones",
-        "gate.norm_y.weight": "ones",
-        "gate.down.weight": "input",
-        "gate.up.weight": "zeros",
-    },
-    optimizer_group={
-        "gate.norm_h.weight": "other",
-        "gate.norm_y.weight": "other",
-        "gate.down.weight": "hidden",
-        "gate.up.weight": "other",
-    },
+    shapes=_shapes,
+    initial_values=_VALUES,
+    optimizer_group=_GROUPS,
     fp32=(),
-    flops=lambda part, model, seq_len: 6 * part.rank_for(model.dim) * model.dim,
+    flops=_flops,
     saved_activations=_keep_gate_saves,
     carry_elements=nothing,
     cached_elements=nothing,

@@ -2,14 +2,11 @@
 
 from typing import TYPE_CHECKING, Final, Literal
 
-from mythos.config.base import config
+from mythos.config.base import FP32_BYTES, config
 from mythos.config.part_spec import PartSpec, Runtime, nothing
 
 if TYPE_CHECKING:
     from mythos.config.model import ModelConfig
-
-_FP32: Final = 4
-"""Bytes of an fp32 element."""
 
 
 @config
@@ -21,7 +18,7 @@ class LanesConfig:
 
 def _lanes_save(part: LanesConfig, model: "ModelConfig", runtime: Runtime) -> int:
     """Both lanes, their difference and the change; if compiled, the lanes, u and y."""
-    return (4 * runtime.state_width if runtime.compiled else 2 * runtime.state_width + 2 * _FP32) * model.dim
+    return (4 * runtime.state_width if runtime.compiled else 2 * runtime.state_width + 2 * FP32_BYTES) * model.dim
 
 
 LANES: Final = PartSpec(

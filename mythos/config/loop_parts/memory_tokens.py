@@ -3,32 +3,21 @@
 from math import prod
 from typing import TYPE_CHECKING, Final, Literal
 
-from mythos.config.base import PositiveInt, config
+from mythos.config.base import FP32_BYTES, PositiveInt, config
+from mythos.config.loop_parts.heads import OwnHeads
 from mythos.config.part_spec import OfSequence, PartSpec, Runtime, nothing
 
 if TYPE_CHECKING:
     from mythos.config.model import ModelConfig
 
-_FP32: Final = 4
-"""Bytes of an fp32 element."""
-
 
 @config
-class MemoryTokensConfig:
+class MemoryTokensConfig(OwnHeads):
     """m' = m + attention(m); each head of the core's layers reads o + tanh(g) attend(q, K(m), V(m))."""
 
     kind: Literal["memory_tokens"] = "memory_tokens"
     num_tokens: PositiveInt = 16
     """Memory tokens."""
-    num_heads: PositiveInt = 2
-    """Heads of the registers' own attention."""
-    head_dim: PositiveInt = 64
-    """Width of one head."""
-
-    @property
-    def width(self) -> int:
-        """Width of all heads together."""
-        return self.num_heads * self.head_dim
 
 
 def _value_dim(model: "ModelConfig") -> int:
@@ -58,7 +47,7 @@ def _saved_in_attention(part: MemoryTokensConfig, model: "ModelConfig", runtime:
     """The second attention's output and, if not compiled, the gate's operand; MLA joins its query once more."""
     outputs = _value_dim(model) * (1 if runtime.compiled else 2)
     joined = model.head_dim if model.attention.kind == "mla" else 0
-    return model.attention.num_heads * (runtime.width * (outputs + joined) + _FP32)
+    return model.attention.num_heads * (runtime.width * (outputs + joined) + FP32_BYTES)
 
 
 def _saved_by_update(part: MemoryTokensConfig, model: "ModelConfig", runtime: Runtime) -> int:
@@ -77,7 +66,7 @@ def _saved_by_layer(part: MemoryTokensConfig, model: "ModelConfig", runtime: Run
 
 def _normed(model: "ModelConfig", runtime: Runtime) -> int:
     """What a norm saves besides its input, and the input of products."""
-    return ((0 if runtime.compiled else _FP32) + runtime.width) * model.dim
+    return ((0 if runtime.compiled else FP32_BYTES) + runtime.width) * model.dim
 
 
 MEMORY_TOKENS: Final = PartSpec(

@@ -11,19 +11,19 @@ from mythos.report.read import Run, Series, by_index
 
 def gate_means(run: Run) -> go.Figure | None:
     """Mean of each gate against the loop, in the last measurement."""
-    return _by_loop({gate: _last(run, gate, records.gate_mean) for gate in _gates(run)}, "mean gate")
+    return _by_loop({gate: _last(run, gate, records.gate_mean) for gate in gate_names(run)}, "mean gate")
 
 
 def saturated_gates(run: Run) -> go.Figure | None:
     """Share of each gate's values that are near 0 and near 1 against the loop, in the last measurement."""
     shares = {}
-    for gate in _gates(run):
+    for gate in gate_names(run):
         shares[f"{gate} near 0"] = _last(run, gate, records.gate_near_0)
         shares[f"{gate} near 1"] = _last(run, gate, records.gate_near_1)
     return _by_loop(shares, "share")
 
 
-def _gates(run: Run) -> list[str]:
+def gate_names(run: Run) -> list[str]:
     """Names of all gates, each with its family."""
     return sorted({gate for name in run.series if (gate := records.gate_of(name)) is not None})
 

@@ -1,6 +1,7 @@
 """Verdict on the gates of the loop parts: whether they still pass what the loops compute."""
 
 from mythos.config import records
+from mythos.report.figures.gates import gate_names
 from mythos.report.read import Run, by_index
 from mythos.report.verdicts.check import Check, Verdict, judge
 from mythos.report.verdicts.series import last
@@ -11,8 +12,7 @@ STUCK_SHARE = (0.5, 0.9)
 
 def gates(run: Run) -> Verdict | None:
     """Whether a gate is stuck at one, by the last measurement; a closed gate is how parts start."""
-    names = sorted({gate for name in run.series if (gate := records.gate_of(name)) is not None})
-    return judge(_stuck(run, gate) for gate in names)
+    return judge(_stuck(run, gate) for gate in gate_names(run))
 
 
 def _stuck(run: Run, gate: str) -> Check | None:

@@ -1,8 +1,7 @@
-from dataclasses import replace
-
+import part_pairs
 import pytest
 import torch
-from helpers import MODELS, gradients, model_config, random_batch, random_model
+from helpers import MODELS, gradients, model_config, random_batch
 from torch import Tensor
 
 from mythos.config.loop_parts.film import FilmConfig
@@ -17,11 +16,7 @@ NUM_LOOPS = 6
 
 def pair(name: str = "debug") -> tuple[Mythos, Mythos]:
     """A model with the part and one without, with the same random weights otherwise; four rows of tables."""
-    with_film = random_model(model_config(name, loop=FILM, max_loops=4))
-    without = Mythos(replace(with_film.config, loop=LoopConfig()))
-    shared = {key: value for key, value in with_film.state_dict().items() if not key.startswith("core.parts.")}
-    without.load_state_dict(shared)
-    return with_film, without
+    return part_pairs.pair(FilmConfig(), name=name, max_loops=4)
 
 
 def trained(model: Mythos) -> tuple[Tensor, dict[str, Tensor]]:

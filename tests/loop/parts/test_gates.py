@@ -1,8 +1,7 @@
 """Gates: keep gate and memory gate start as the identity, the GRT gate does not, and each is its equation."""
 
-from dataclasses import replace
-
 import numpy as np
+import part_pairs
 import pytest
 import torch
 from helpers import MODELS, gradients, model_config, random_batch, random_model
@@ -27,11 +26,7 @@ IDENTITIES = ["keep_gate", "memory_gate"]
 
 def pair(kind: str, name: str = "debug") -> tuple[Mythos, Mythos]:
     """A model with the gate and one without, with the same random weights otherwise."""
-    with_gate = random_model(model_config(name, loop=LoopConfig(parts=(GATES[kind],))))
-    without = Mythos(replace(with_gate.config, loop=LoopConfig()))
-    shared = {key: value for key, value in with_gate.state_dict().items() if not key.startswith("core.parts.")}
-    without.load_state_dict(shared)
-    return with_gate, without
+    return part_pairs.pair(GATES[kind], name=name)
 
 
 def close(model: Mythos) -> None:
